@@ -1292,8 +1292,12 @@ type Question struct {
 	Subject *Subject `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// How many probes.
 	Probes uint32 `protobuf:"varint,3,opt,name=probes,proto3" json:"probes,omitempty"`
-	// Over which time to spread them; the final answer is due by then.
-	Over          *durationpb.Duration `protobuf:"bytes,4,opt,name=over,proto3" json:"over,omitempty"`
+	// Over which time to spread them: the first is sent at once, the last at the
+	// end of it. The final answer follows when the last one's time-out is over.
+	Over *durationpb.Duration `protobuf:"bytes,4,opt,name=over,proto3" json:"over,omitempty"`
+	// How long to wait for a reply when the agent has not measured this link
+	// itself: from the round trips that the subject's buddies see.
+	ProbeTimeout  *durationpb.Duration `protobuf:"bytes,5,opt,name=probe_timeout,json=probeTimeout,proto3" json:"probe_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1352,6 +1356,13 @@ func (x *Question) GetProbes() uint32 {
 func (x *Question) GetOver() *durationpb.Duration {
 	if x != nil {
 		return x.Over
+	}
+	return nil
+}
+
+func (x *Question) GetProbeTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ProbeTimeout
 	}
 	return nil
 }
@@ -1742,12 +1753,13 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"self_score\x18\x03 \x01(\rR\tselfScore\"\x1d\n" +
 	"\tDigestAck\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xa4\x01\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xe4\x01\n" +
 	"\bQuestion\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12;\n" +
 	"\asubject\x18\x02 \x01(\v2!.buddyring.coordinator.v1.SubjectR\asubject\x12\x16\n" +
 	"\x06probes\x18\x03 \x01(\rR\x06probes\x12-\n" +
-	"\x04over\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04over\"\xe1\x01\n" +
+	"\x04over\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04over\x12>\n" +
+	"\rprobe_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fprobeTimeout\"\xe1\x01\n" +
 	"\x06Answer\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12 \n" +
@@ -1854,14 +1866,15 @@ var file_buddyring_coordinator_v1_agent_proto_depIdxs = []int32{
 	11, // 29: buddyring.coordinator.v1.Digest.subjects:type_name -> buddyring.coordinator.v1.SubjectDigest
 	6,  // 30: buddyring.coordinator.v1.Question.subject:type_name -> buddyring.coordinator.v1.Subject
 	22, // 31: buddyring.coordinator.v1.Question.over:type_name -> google.protobuf.Duration
-	9,  // 32: buddyring.coordinator.v1.Answer.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	2,  // 33: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
-	3,  // 34: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
-	34, // [34:35] is the sub-list for method output_type
-	33, // [33:34] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	22, // 32: buddyring.coordinator.v1.Question.probe_timeout:type_name -> google.protobuf.Duration
+	9,  // 33: buddyring.coordinator.v1.Answer.evidence:type_name -> buddyring.coordinator.v1.Evidence
+	2,  // 34: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
+	3,  // 35: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
+	35, // [35:36] is the sub-list for method output_type
+	34, // [34:35] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_agent_proto_init() }

@@ -1,0 +1,255 @@
+package pool
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// Input is something that happened. The types below are all there are.
+type Input interface{ input() }
+
+// SessionID names one stream of an agent; the host never uses one twice.
+type SessionID uint64
+
+// Token names one waiting caller; the host never uses one twice.
+type Token uint64
+
+// Hello opens a session. The host has checked the fields and that the peer may
+// speak for ID. The answer is Welcome or Refuse.
+type Hello struct {
+	Session    SessionID
+	ID         member.ID
+	Spec       member.Spec
+	BootID     string
+	InstanceID string
+	// Incarnation is the one in the agent's state directory, or 0; the host
+	// passes 0 when that state is of another store.
+	Incarnation member.Incarnation
+	// Identity is the peer certificate's URI SAN, or "" without TLS.
+	Identity string
+	Version  string
+	// Peer is the agent's address, for people.
+	Peer string
+}
+
+// Closed ends a session, whoever ended it.
+type Closed struct {
+	Session SessionID
+	// ByPeer says that the peer's FIN or RST was read: its kernel was alive.
+	ByPeer bool
+}
+
+// Sight is what an observer sees of a subject.
+type Sight uint8
+
+// The sights.
+const (
+	SightUnknown Sight = iota
+	SightUp
+	SightDown
+	SightCannotJudge
+)
+
+// String returns up, down, cannot_judge or unknown.
+func (s Sight) String() string {
+	return [...]string{"unknown", "up", "down", "cannot_judge"}[min(s, SightCannotJudge)]
+}
+
+// Evidence is what stands behind a sight. Ages count back from its arrival.
+type Evidence struct {
+	Sight Sight
+	Sent  int
+	Lost  int
+	// RTT is the last reply's round trip, 0 when there was none.
+	RTT time.Duration
+	// FirstLostAge is how long ago the first of the present run of lost probes
+	// was sent, 0 when the last probe was answered.
+	FirstLostAge time.Duration
+	// LastReplyAge is how long ago the last reply came, 0 when there was none.
+	LastReplyAge time.Duration
+	// Trouble says why it cannot judge.
+	Trouble string
+}
+
+// Report says that what an agent sees of a subject has changed.
+type Report struct {
+	Session     SessionID
+	Subject     member.ID
+	Incarnation member.Incarnation
+	Evidence    Evidence
+}
+
+// Digest is everything that an agent sees.
+type Digest struct {
+	Session   SessionID
+	Subjects  []SubjectDigest
+	SelfScore int
+}
+
+// SubjectDigest is what an agent has seen of one subject.
+type SubjectDigest struct {
+	Subject     member.ID
+	Incarnation member.Incarnation
+	Evidence    Evidence
+	LostOfTen   int
+}
+
+// Answer is what an observer found out for a round.
+type Answer struct {
+	Session     SessionID
+	Round       uint64
+	Subject     member.ID
+	Incarnation member.Incarnation
+	Evidence    Evidence
+	// Final says that the observer is done with the round.
+	Final     bool
+	SelfScore int
+}
+
+// Echo answers a Challenge.
+type Echo struct {
+	Session SessionID
+	Nonce   uint64
+}
+
+// AssignmentAck says which assignment an agent acts on.
+type AssignmentAck struct {
+	Session SessionID
+	Seq     uint64
+}
+
+// Leave says that the session's server shuts down normally. The answer is
+// LeaveDone.
+type Leave struct {
+	Session     SessionID
+	Incarnation member.Incarnation
+	Reason      string
+}
+
+// Dialed answers a Dial.
+type Dialed struct {
+	Round uint64
+	// Answered says that a SYN-ACK or RST came back from any of the addresses.
+	Answered bool
+	// CannotJudge says that the host could not send, so it proves nothing.
+	CannotJudge bool
+	Text        string
+}
+
+// Call is what all operator commands have in common. The answer is Reply.
+type Call struct {
+	Token Token
+	// RequestID makes the call repeatable for an hour; may be empty. Hash is a
+	// hash of the call's content.
+	RequestID string
+	Hash      string
+	Reason    string
+	Actor     string
+	// ExpectedRevision is nil for any.
+	ExpectedRevision *member.Revision
+	// ValidateOnly asks for all checks and no change.
+	ValidateOnly bool
+}
+
+// UpdateServer replaces a member's spec as edited by Edit.
+type UpdateServer struct {
+	Call Call
+	ID   member.ID
+	// Edit returns the spec to have, from the present one; an error refuses the
+	// call. It must be a pure function.
+	Edit func(member.Spec) (member.Spec, error)
+}
+
+// RemoveServer takes a member out.
+type RemoveServer struct {
+	Call Call
+	ID   member.ID
+	// Incarnation is 0 for any.
+	Incarnation member.Incarnation
+}
+
+// SetIntent sets an operator's wish.
+type SetIntent struct {
+	Call Call
+	ID   member.ID
+	Wish member.Wish
+	// ExpiresIn is 0 for no end.
+	ExpiresIn time.Duration
+}
+
+// UpdateSettings replaces the pool's settings as edited by Edit.
+type UpdateSettings struct {
+	Call Call
+	// Edit as in UpdateServer.
+	Edit func(member.Settings) (member.Settings, error)
+}
+
+// Committed says that the proposed change is durable.
+type Committed struct{ ChangeID string }
+
+// Rejected says that the proposed change has not happened and will not.
+type Rejected struct {
+	ChangeID string
+	Err      error
+}
+
+// Fenced says that another leader exists. The machine is dead afterwards.
+type Fenced struct{}
+
+// Tick says only what time it is.
+type Tick struct{}
+
+func (Hello) input()          {}
+func (Closed) input()         {}
+func (Report) input()         {}
+func (Digest) input()         {}
+func (Answer) input()         {}
+func (Echo) input()           {}
+func (AssignmentAck) input()  {}
+func (Leave) input()          {}
+func (Dialed) input()         {}
+func (UpdateServer) input()   {}
+func (RemoveServer) input()   {}
+func (SetIntent) input()      {}
+func (UpdateSettings) input() {}
+func (Committed) input()      {}
+func (Rejected) input()       {}
+func (Fenced) input()         {}
+func (Tick) input()           {}
+
+// Subject is a server to watch, as its watcher is told.
+type Subject struct {
+	ID          member.ID
+	Incarnation member.Incarnation
+	Addresses   []netip.Addr
+	Probe       member.Probe
+	Role        Role
+	// PhaseOffset is when within the period to probe.
+	PhaseOffset time.Duration
+}
+
+// Role says why an agent watches a server, or answers in a round.
+type Role uint8
+
+// The roles.
+const (
+	RoleFirst Role = iota + 1
+	RoleSecond
+	RoleTemporary
+	RoleWitness
+)
+
+// String returns first_buddy, second_buddy, temporary or witness.
+func (r Role) String() string {
+	return [...]string{"", "first_buddy", "second_buddy", "temporary", "witness"}[min(r, RoleWitness)]
+}
+
+// Assignment is the whole list of servers an agent watches.
+type Assignment struct {
+	Revision member.Revision
+	Seq      uint64
+	Subjects []Subject
+	Interval time.Duration
+}
