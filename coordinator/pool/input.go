@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -42,36 +43,10 @@ type Closed struct {
 }
 
 // Sight is what an observer sees of a subject.
-type Sight uint8
+type Sight = verdict.Sight
 
-// The sights.
-const (
-	SightUnknown Sight = iota
-	SightUp
-	SightDown
-	SightCannotJudge
-)
-
-// String returns up, down, cannot_judge or unknown.
-func (s Sight) String() string {
-	return [...]string{"unknown", "up", "down", "cannot_judge"}[min(s, SightCannotJudge)]
-}
-
-// Evidence is what stands behind a sight. Ages count back from its arrival.
-type Evidence struct {
-	Sight Sight
-	Sent  int
-	Lost  int
-	// RTT is the last reply's round trip, 0 when there was none.
-	RTT time.Duration
-	// FirstLostAge is how long ago the first of the present run of lost probes
-	// was sent, 0 when the last probe was answered.
-	FirstLostAge time.Duration
-	// LastReplyAge is how long ago the last reply came, 0 when there was none.
-	LastReplyAge time.Duration
-	// Trouble says why it cannot judge.
-	Trouble string
-}
+// Evidence is what stands behind a sight.
+type Evidence = verdict.Evidence
 
 // Report says that what an agent sees of a subject has changed.
 type Report struct {
