@@ -1,0 +1,161 @@
+//go:build lab && linux
+
+package netlab_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/buddyring/buddyring/internal/netlab"
+)
+
+// pingOnce is a program that builds a lab, pings in it and ends.
+func pingOnce(context.Context) int {
+	lab, err := netlab.New(netlab.Config{Hosts: []string{"a", "b"}})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for _, network := range []string{"ip4:icmp", "udp4"} {
+		if err := ping(lab.Host("a"), network, lab.Host("b").Addr(), patience); err != nil {
+			fmt.Println(network, err)
+			return 1
+		}
+	}
+	return 42
+}
+
+// hang is a program that starts a child on a host and never ends.
+func hang(context.Context) int {
+	lab, err := netlab.New(netlab.Config{Hosts: []string{"a", "b"}})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if err := lab.Host("a").Start(exec.Command("sleep", "1000")); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("hanging")
+	select {}
+}
+
+// play prepares this test binary in a role.
+func play(ctx context.Context, role string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleEnv+"="+role)
+	return cmd
+}
+
+func TestAnUnprivilegedUserBuildsALab(t *testing.T) {
+	t.Parallel()
+	cmd := play(t.Context(), "ping")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	type result struct {
+		out []byte
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		// Linux refuses user namespaces in a chroot, where these tests may be
+		// running. Entering the mount namespace anew leads out of it.
+		runtime.LockOSThread()
+		if err := leaveChroot(); err != nil {
+			done <- result{err: err}
+			return
+		}
+		out, err := cmd.CombinedOutput()
+		done <- result{out, err}
+	}()
+	if r := <-done; cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 42 {
+		t.Fatalf("as an unprivileged user: %v, want exit status 42\n%s", r.err, r.out)
+	}
+}
+
+func leaveChroot() error {
+	ns, err := os.Open("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+}
+
+func TestEndOfTheProgramEndsAll(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			mark := "NETLAB_TEST_MARK=" + t.Name()
+			cmd := play(t.Context(), "hang")
+			cmd.Env = append(cmd.Env, mark)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line := make([]byte, 100)
+			if n, err := out.Read(line); err != nil || string(line[:n]) != "hanging\n" {
+				t.Fatalf("the program said %q, %v", line[:n], err)
+			}
+			if got := marked(t, mark); len(got) != 3 {
+				t.Errorf("processes = %q, want the outer and the inner program and sleep", got)
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			for end := time.Now().Add(patience); len(marked(t, mark)) > 0; runtime.Gosched() {
+				if time.Now().After(end) {
+					t.Fatalf("still there: %q", marked(t, mark))
+				}
+			}
+		})
+	}
+}
+
+// marked lists the command lines of the processes with an environment variable.
+func marked(t *testing.T, mark string) (commands []string) {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		env, err := os.ReadFile(filepath.Join(dir, "environ"))
+		if err != nil || !bytes.Contains(append(env, 0), []byte(mark+"\x00")) {
+			continue
+		}
+		command, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err == nil && len(command) > 0 {
+			commands = append(commands, strings.ReplaceAll(string(command), "\x00", " "))
+		}
+	}
+	return commands
+}
+
+func TestContextEndsTheProgram(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	// This test runs inside already: Enter starts one more level.
+	if _, err := netlab.Enter(ctx, netlab.Entry{Env: []string{roleEnv + "=hang"}}, nil); err == nil {
+		t.Error("Enter succeeded with a context that has ended")
+	}
+}

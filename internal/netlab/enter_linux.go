@@ -1,0 +1,163 @@
+package netlab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnavailable says that this machine does not let this user build a lab.
+var ErrUnavailable = errors.New("network namespaces are not available")
+
+// insideEnv marks the program that Enter has started; its descriptors 3 and 4
+// are the lifeline and the report.
+const insideEnv = "BUDDYRING_NETLAB_INSIDE"
+
+// killDelay is how long the inner program may take to end after its context.
+const killDelay = 10 * time.Second
+
+// Entry says how to enter. The zero value is right for programs.
+type Entry struct {
+	// Unprivileged enters through a user namespace even as root.
+	Unprivileged bool
+	// Env is added to the inner program's environment.
+	Env []string
+}
+
+// Enter runs inside in a PID and mount namespace of its own, and in a user
+// namespace where that is needed, and returns its exit code. It does so by
+// starting this program again with the same arguments: the inner program must
+// come to the same call, which then runs inside and returns what it returned.
+//
+// The inner program keeps the caller's network namespace, standard streams and
+// terminal. When ctx ends it gets SIGTERM, and SIGKILL ten seconds later; when
+// the outer program ends in any way, it and all its children are killed.
+//
+// The error wraps ErrUnavailable when a lab cannot be built here, found out by
+// building a small one; nothing has then been run.
+func Enter(ctx context.Context, e Entry, inside func(context.Context) int) (int, error) {
+	if os.Getenv(insideEnv) != "" && os.Getpid() == 1 {
+		return runInside(ctx, inside)
+	}
+	if os.Geteuid() == 0 && !e.Unprivileged {
+		code, err := enter(ctx, e.Env, false)
+		if !errors.Is(err, unix.EPERM) {
+			return code, err
+		}
+	}
+	return enter(ctx, e.Env, true)
+}
+
+// enter holds its thread until the inner program has ended, because Linux sends
+// the parent-death signal when the thread that forked dies.
+func enter(ctx context.Context, env []string, userNamespace bool) (int, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	lifelineR, lifelineW, err := os.Pipe()
+	if err != nil {
+		return 0, fmt.Errorf("open lifeline: %w", err)
+	}
+	defer lifelineW.Close()
+	reportR, reportW, err := os.Pipe()
+	if err != nil {
+		lifelineR.Close()
+		return 0, fmt.Errorf("open report: %w", err)
+	}
+	defer reportR.Close()
+
+	cmd := innerCommand(ctx, env, userNamespace)
+	cmd.ExtraFiles = []*os.File{lifelineR, reportW}
+	err = cmd.Start()
+	lifelineR.Close()
+	reportW.Close()
+	if err != nil {
+		return 0, fmt.Errorf("%w: start in new namespaces: %w", ErrUnavailable, err)
+	}
+	report, readErr := io.ReadAll(reportR)
+	waitErr := cmd.Wait()
+	switch trouble, ok := strings.CutPrefix(string(report), "ok"); {
+	case readErr != nil:
+		return 0, fmt.Errorf("read report: %w", readErr)
+	case !ok && ctx.Err() != nil:
+		return 0, ctx.Err()
+	case !ok:
+		return 0, fmt.Errorf("%w: %s", ErrUnavailable, strings.TrimSpace(trouble))
+	}
+	if code := cmd.ProcessState.ExitCode(); code >= 0 {
+		return code, nil
+	}
+	return 0, fmt.Errorf("inner program: %w", waitErr)
+}
+
+func innerCommand(ctx context.Context, env []string, userNamespace bool) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = os.Args
+	cmd.Env = append(append(os.Environ(), env...), insideEnv+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = killDelay
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if userNamespace {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	return cmd
+}
+
+func runInside(ctx context.Context, inside func(context.Context) int) (int, error) {
+	if err := os.Unsetenv(insideEnv); err != nil {
+		return 0, fmt.Errorf("unset %s: %w", insideEnv, err)
+	}
+	lifeline, report := os.NewFile(3, "lifeline"), os.NewFile(4, "report")
+	unix.CloseOnExec(3)
+	unix.CloseOnExec(4)
+	go func() {
+		// The pipe ends when the outer program does. This covers the moment
+		// before the parent-death signal is set.
+		_, _ = lifeline.Read(make([]byte, 1))
+		os.Exit(1)
+	}()
+	err := prepare()
+	verdict := "ok"
+	if err != nil {
+		verdict = err.Error()
+	}
+	if _, werr := report.WriteString(verdict); err == nil {
+		err = werr
+	}
+	report.Close()
+	if err != nil {
+		return 1, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return inside(ctx), nil
+}
+
+// prepare makes the mount namespace private, mounts a /proc that shows the PID
+// namespace, and finds out whether a lab can be built.
+func prepare() error {
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	// Containers that hide parts of /proc refuse this. All that is read from
+	// /proc here works with the old one as well.
+	_ = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	lab, err := New(Config{Hosts: []string{"a", "b"}})
+	if err != nil {
+		return err
+	}
+	return lab.Close()
+}

@@ -1,0 +1,164 @@
+package netlab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// device is the name of every host's one network interface.
+const device = "eth0"
+
+// Host is a network namespace with a cable to the switch.
+type Host struct {
+	name  string
+	port  string
+	lab   *Lab
+	ns    *namespace
+	addr  netip.Addr
+	addr6 netip.Addr
+}
+
+// attach makes the namespace and its cable, and brings both ends up.
+func (h *Host) attach(cfg Config, bridge *netlink.Bridge) (err error) {
+	if h.ns, err = newNamespace(); err != nil {
+		return err
+	}
+	cable := &netlink.Veth{
+		LinkAttrs:     netlink.NewLinkAttrs(),
+		PeerName:      device,
+		PeerNamespace: netlink.NsFd(h.ns.file.Fd()),
+	}
+	cable.Name, cable.MasterIndex = h.port, bridge.Index
+	if err := h.lab.ports.LinkAdd(cable); err != nil {
+		return fmt.Errorf("add cable: %w", err)
+	}
+	if err := h.LinkUp(); err != nil {
+		return err
+	}
+	inner, err := h.ns.netlink()
+	if err != nil {
+		return err
+	}
+	defer inner.Close()
+	for _, name := range []string{"lo", device} {
+		if err := setLink(inner, name, inner.LinkSetUp); err != nil {
+			return err
+		}
+	}
+	if err := h.address(inner, bits(h.addr, cfg.Subnet), 0); err != nil {
+		return err
+	}
+	if h.addr6.IsValid() {
+		if err := h.address(inner, bits(h.addr6, cfg.Subnet6), unix.IFA_F_NODAD); err != nil {
+			return err
+		}
+	}
+	h.allowPing()
+	return nil
+}
+
+func (h *Host) address(inner *netlink.Handle, network *net.IPNet, flags int) error {
+	link, err := inner.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", device, err)
+	}
+	if err := inner.AddrAdd(link, &netlink.Addr{IPNet: network, Flags: flags}); err != nil {
+		return fmt.Errorf("add address %s: %w", network, err)
+	}
+	return nil
+}
+
+// allowPing opens unprivileged ping sockets to every group that the user
+// namespace knows: all of them, or just its only one. Where /proc/sys is
+// read-only, raw sockets remain.
+func (h *Host) allowPing() {
+	const key = "net.ipv4.ping_group_range"
+	if h.SetSysctl(key, "0 2147483647") != nil {
+		_ = h.SetSysctl(key, "0 0")
+	}
+}
+
+// Name returns the host's name.
+func (h *Host) Name() string { return h.name }
+
+// Addr returns the host's IPv4 address.
+func (h *Host) Addr() netip.Addr { return h.addr }
+
+// Addr6 returns the host's IPv6 address; it is invalid in a lab without IPv6.
+func (h *Host) Addr6() netip.Addr { return h.addr6 }
+
+// LinkDown pulls the host's cable out of the switch: at once nothing passes
+// either way, and the host sees its carrier go.
+func (h *Host) LinkDown() error {
+	return setLink(h.lab.ports, h.port, h.lab.ports.LinkSetDown)
+}
+
+// LinkUp puts the cable back.
+func (h *Host) LinkUp() error {
+	return setLink(h.lab.ports, h.port, h.lab.ports.LinkSetUp)
+}
+
+func setLink(handle *netlink.Handle, name string, set func(netlink.Link) error) error {
+	link, err := handle.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	if err := set(link); err != nil {
+		return fmt.Errorf("set %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetSysctl sets a network parameter of this host, such as
+// "net.ipv4.icmp_echo_ignore_all".
+func (h *Host) SetSysctl(key, value string) error {
+	path := filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))
+	return h.Do(func() error { return os.WriteFile(path, []byte(value), 0) })
+}
+
+// Do runs fn on a thread inside the host's namespace and returns its error.
+// Sockets that fn opens belong to the host for good; goroutines that fn starts
+// run outside.
+func (h *Host) Do(fn func() error) error { return h.ns.do(fn) }
+
+// Start starts cmd on the host, in a process group of its own so that a Ctrl-C
+// at the terminal does not reach it. The process ends with the program at the
+// latest. cmd must not set Pdeathsig: the thread that forks does not live on.
+func (h *Host) Start(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	if err := h.Do(cmd.Start); err != nil {
+		return fmt.Errorf("start on %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// Dial connects from the host. The address must be numeric.
+func (h *Host) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = h.Do(func() error {
+		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// Listen listens on the host. The address must be numeric.
+func (h *Host) Listen(ctx context.Context, network, address string) (lis net.Listener, err error) {
+	err = h.Do(func() error {
+		lis, err = new(net.ListenConfig).Listen(ctx, network, address)
+		return err
+	})
+	return lis, err
+}

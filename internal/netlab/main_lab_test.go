@@ -1,0 +1,41 @@
+//go:build lab && linux
+
+package netlab_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/buddyring/buddyring/internal/netlab"
+)
+
+// roleEnv makes the test binary play a program that uses netlab.
+const roleEnv = "NETLAB_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	inside := func(context.Context) int {
+		code := m.Run()
+		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/buddyring/buddyring/internal/netlab.runInside.func1")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}
+	entry := netlab.Entry{}
+	switch os.Getenv(roleEnv) {
+	case "ping":
+		inside, entry.Unprivileged = pingOnce, true
+	case "hang":
+		inside = hang
+	}
+	code, err := netlab.Enter(context.Background(), entry, inside)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%v\nthe lab tests need root, or unprivileged user namespaces: run them with sudo\n", err)
+		code = 1
+	}
+	os.Exit(code)
+}
