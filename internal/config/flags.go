@@ -1,0 +1,43 @@
+package config
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/buddyring/buddyring/internal/observe"
+	"github.com/buddyring/buddyring/internal/rpc"
+)
+
+// SecurityFlags defines the flags that fill s.
+func SecurityFlags(flags *pflag.FlagSet, s *rpc.Security) {
+	flags.StringVar(&s.CertFile, "tls-cert", "", "PEM file with the own certificate; reloaded when it changes")
+	flags.StringVar(&s.KeyFile, "tls-key", "", "PEM file with the key of --tls-cert")
+	flags.StringVar(&s.CAFile, "tls-ca", "", "PEM file with the CA certificates that peers are verified against")
+	flags.BoolVar(&s.Insecure, "insecure", false, "allow plaintext beyond loopback")
+}
+
+// LogFlags defines the flags that fill l.
+func LogFlags(flags *pflag.FlagSet, l *observe.LogConfig) {
+	flags.StringVar(&l.Format, "log-format", "text", "text or json")
+	flags.StringVar(&l.Level, "log-level", "info", "debug, info, warn or error")
+}
+
+// ValidateCommand returns the sub-command "validate": it reads the
+// configuration as a start would and calls check, which must parse it as the
+// start does and change nothing.
+func ValidateCommand(check func() error) *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate",
+		Short: "Check the configuration and exit",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := check(); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "configuration is valid")
+			return err
+		},
+	}
+}

@@ -1,0 +1,108 @@
+package observe
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	httpTimeout    = 10 * time.Second
+	httpIdle       = time.Minute
+	httpStop       = time.Second
+	maxHeaderBytes = 8 << 10
+	maxScrapes     = 8
+)
+
+// HTTPConfig configures the HTTP server.
+type HTTPConfig struct {
+	// TLS is nil for plaintext. With it, /metrics wants a client certificate;
+	// the health pages do not.
+	TLS      *tls.Config
+	Registry *prometheus.Registry
+	// Ready says why the process is not ready, or nil; it must not block.
+	Ready  func() error
+	Logger *slog.Logger
+}
+
+// HTTP serves /metrics, /livez and /readyz.
+type HTTP struct {
+	tls    *tls.Config
+	server *http.Server
+}
+
+// NewHTTP returns a server that does nothing until Serve.
+func NewHTTP(cfg HTTPConfig) *HTTP {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", certified(cfg.TLS != nil, promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
+		Registry: cfg.Registry, EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes, Timeout: httpTimeout,
+	})))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Ready()) })
+	return &HTTP{tls: cfg.TLS, server: &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: httpTimeout,
+		ReadTimeout:       httpTimeout,
+		WriteTimeout:      2 * httpTimeout,
+		IdleTimeout:       httpIdle,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}}
+}
+
+// Serve serves lis, which it closes, until ctx ends; then it returns nil.
+func (h *HTTP) Serve(ctx context.Context, lis net.Listener) error {
+	if h.tls != nil {
+		lis = tls.NewListener(lis, h.tls)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := h.server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve http on %s: %w", lis.Addr(), err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpStop)
+		defer cancel()
+		if h.server.Shutdown(stop) != nil {
+			return h.server.Close()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func answer(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, err)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// certified lets only clients with a verified certificate through.
+func certified(needed bool, next http.Handler) http.Handler {
+	if !needed {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			http.Error(w, "a client certificate is needed", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

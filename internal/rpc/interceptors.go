@@ -1,0 +1,160 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// edge stands between gRPC and the handlers: it checks roles, survives panics,
+// and turns errors into statuses.
+type edge struct {
+	log   *slog.Logger
+	roles map[string][]Role
+}
+
+func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if err := e.admit(ctx, info.FullMethod); err != nil {
+		return nil, ToStatus(err)
+	}
+	res, err := recovery.UnaryServerInterceptor()(ctx, req, info, next)
+	if err != nil {
+		return nil, e.status(ctx, info.FullMethod, err)
+	}
+	return res, nil
+}
+
+func (e *edge) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx := stream.Context()
+	if err := e.admit(ctx, info.FullMethod); err != nil {
+		return ToStatus(err)
+	}
+	if err := recovery.StreamServerInterceptor()(srv, stream, info, next); err != nil {
+		return e.status(ctx, info.FullMethod, err)
+	}
+	return nil
+}
+
+func (e *edge) admit(ctx context.Context, method string) error {
+	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	roles, ok := e.roles[service]
+	if !ok {
+		return nil
+	}
+	return RequireRole(ctx, roles...)
+}
+
+// status maps a handler's error. What the table does not know is logged under
+// an id, and the id is all that the client sees of it.
+func (e *edge) status(ctx context.Context, method string, err error) error {
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		return ToStatus(errors.Join(member.ErrUnavailable, errors.New("the server is shutting down")))
+	}
+	if st, ok := toStatus(err); ok {
+		return st.Err()
+	}
+	id := rand.Text()
+	attrs := []slog.Attr{slog.String("method", method), slog.String("request_id", id)}
+	var panicked *recovery.PanicError
+	if errors.As(err, &panicked) {
+		attrs = append(attrs, slog.Any("panic", panicked.Panic), slog.String("stack", string(panicked.Stack)))
+	} else {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	e.log.LogAttrs(ctx, slog.LevelError, "request failed", attrs...)
+	return status.Errorf(codes.Internal, "internal error; the server's log has it as request_id %s", id)
+}
+
+// metrics are those of all servers on one registry.
+type metrics struct {
+	counters *grpcprom.ServerMetrics
+	latency  *prometheus.HistogramVec
+}
+
+func newMetrics(reg *prometheus.Registry) *metrics {
+	m := &metrics{
+		counters: grpcprom.NewServerMetrics(grpcprom.WithServerCounterOptions(grpcprom.WithNamespace("buddyring"))),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:                            "buddyring_grpc_server_handling_seconds",
+			Help:                            "Time from the start to the end of unary calls; streams are not in it.",
+			Buckets:                         []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  160,
+			NativeHistogramMinResetDuration: time.Hour,
+		}, []string{"grpc_service", "grpc_method"}),
+	}
+	if reg == nil {
+		return m
+	}
+	m.counters = registered(reg, m.counters)
+	m.latency = registered(reg, m.latency)
+	return m
+}
+
+// registered returns the collector that the registry has: c, or an equal one
+// of an earlier server.
+func registered[C prometheus.Collector](reg *prometheus.Registry, c C) C {
+	err := reg.Register(c)
+	var twin prometheus.AlreadyRegisteredError
+	if errors.As(err, &twin) {
+		if existing, ok := twin.ExistingCollector.(C); ok {
+			return existing
+		}
+	}
+	return c
+}
+
+func (m *metrics) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	start := time.Now()
+	res, err := next(ctx, req)
+	service, method, _ := strings.Cut(strings.TrimPrefix(info.FullMethod, "/"), "/")
+	m.latency.WithLabelValues(service, method).Observe(time.Since(start).Seconds())
+	return res, err
+}
+
+// clientUnary gives callers errors of the vocabulary.
+func clientUnary(
+	ctx context.Context, method string, req, res any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
+	return received(ctx, next(ctx, method, req, res, cc, opts...))
+}
+
+func clientStream(
+	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer,
+	opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	s, err := next(ctx, desc, cc, method, opts...)
+	if err != nil {
+		return nil, received(ctx, err)
+	}
+	return &mappedStream{s}, nil
+}
+
+type mappedStream struct{ grpc.ClientStream }
+
+func (s *mappedStream) SendMsg(m any) error { return received(s.Context(), s.ClientStream.SendMsg(m)) }
+
+func (s *mappedStream) RecvMsg(m any) error { return received(s.Context(), s.ClientStream.RecvMsg(m)) }
+
+func (s *mappedStream) CloseSend() error { return received(s.Context(), s.ClientStream.CloseSend()) }
+
+// received maps a call's error. A cancellation that is not the caller's own is
+// the server going away.
+func received(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() == nil && status.Code(err) == codes.Canceled {
+		return FromStatus(status.Error(codes.Unavailable, status.Convert(err).Message()))
+	}
+	return FromStatus(err)
+}
