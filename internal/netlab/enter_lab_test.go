@@ -69,7 +69,7 @@ func TestAnUnprivilegedUserBuildsALab(t *testing.T) {
 	done := make(chan result)
 	go func() {
 		// Linux refuses user namespaces in a chroot, where these tests may be
-		// running. Entering the mount namespace anew leads out of it.
+		// running.
 		runtime.LockOSThread()
 		if err := leaveChroot(); err != nil {
 			done <- result{err: err}
@@ -83,6 +83,8 @@ func TestAnUnprivilegedUserBuildsALab(t *testing.T) {
 	}
 }
 
+// leaveChroot moves the calling thread to the root of its mount namespace and
+// mounts the right /proc there.
 func leaveChroot() error {
 	ns, err := os.Open("/proc/thread-self/ns/mnt")
 	if err != nil {
@@ -92,7 +94,10 @@ func leaveChroot() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return err
 	}
-	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	return unix.Mount("proc", "/proc", "proc", 0, "")
 }
 
 func TestEndOfTheProgramEndsAll(t *testing.T) {

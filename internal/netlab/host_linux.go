@@ -108,6 +108,40 @@ func (h *Host) LinkUp() error {
 	return setLink(h.lab.ports, h.port, h.lab.ports.LinkSetUp)
 }
 
+// Cut makes all that the host sends to that address vanish, without an error to
+// the sender; the other direction stays as it is.
+func (h *Host) Cut(to netip.Addr) error {
+	nowhere := net.HardwareAddr{2, 0, 0, 0, 0, 0xff}
+	return h.neighbour(to, nowhere, (*netlink.Handle).NeighSet)
+}
+
+// Mend undoes Cut.
+func (h *Host) Mend(to netip.Addr) error {
+	return h.neighbour(to, nil, (*netlink.Handle).NeighDel)
+}
+
+func (h *Host) neighbour(to netip.Addr, hw net.HardwareAddr, change func(*netlink.Handle, *netlink.Neigh) error) error {
+	inner, err := h.ns.netlink()
+	if err != nil {
+		return err
+	}
+	defer inner.Close()
+	link, err := inner.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", device, err)
+	}
+	entry := &netlink.Neigh{
+		LinkIndex:    link.Attrs().Index,
+		State:        netlink.NUD_PERMANENT,
+		IP:           to.AsSlice(),
+		HardwareAddr: hw,
+	}
+	if err := change(inner, entry); err != nil {
+		return fmt.Errorf("change neighbour %s: %w", to, err)
+	}
+	return nil
+}
+
 func setLink(handle *netlink.Handle, name string, set func(netlink.Link) error) error {
 	link, err := handle.LinkByName(name)
 	if err != nil {

@@ -4,6 +4,7 @@ package netlab_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -126,6 +127,27 @@ func TestLinkDownCutsBothWaysAndComesBack(t *testing.T) {
 		if err := ping(a, "udp4", b.Addr(), patience); err != nil {
 			t.Errorf("ping after the cable is back: %v", err)
 		}
+	}
+}
+
+func TestCutIsOneWay(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t, netlab.Config{Hosts: []string{"a", "b", "c"}})
+	a, b, c := lab.Host("a"), lab.Host("b"), lab.Host("c")
+	if err := a.Cut(b.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	if err := ping(a, "udp4", b.Addr(), silence); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("ping along the cut: %v, want silence", err)
+	}
+	if err := ping(a, "udp4", c.Addr(), patience); err != nil {
+		t.Errorf("ping beside the cut: %v", err)
+	}
+	if err := a.Mend(b.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	if err := ping(a, "udp4", b.Addr(), patience); err != nil {
+		t.Errorf("ping after mending: %v", err)
 	}
 }
 
