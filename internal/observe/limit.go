@@ -16,14 +16,16 @@ const (
 	limitKeys = 4096
 )
 
-// keyAttrs are the attributes that make two lines with the same message
-// different lines.
-func isKeyAttr(key string) bool {
+// isSubject reports whether an attribute says what a line is about: two lines
+// with the same message and different subjects are different lines.
+func isSubject(key string) bool {
 	switch key {
-	case "pool", "server_id", "router_id", "coordinator_id", "alarm", "subject", "method", "peer", "address", "listener", "file":
+	case "pool", "server_id", "router_id", "coordinator_id", "alarm", "subject",
+		"method", "peer", "address", "listener", "file":
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // Limited returns a handler that passes at most one line per second of those
@@ -53,7 +55,9 @@ type line struct {
 	suppressed int
 }
 
-func (h *limited) Enabled(ctx context.Context, level slog.Level) bool { return h.next.Enabled(ctx, level) }
+func (h *limited) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.next.Enabled(ctx, level)
+}
 
 func (h *limited) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelWarn {
@@ -90,7 +94,7 @@ func (h *limited) WithGroup(name string) slog.Handler {
 }
 
 func writeKey(key *strings.Builder, a slog.Attr) {
-	if isKeyAttr(a.Key) {
+	if isSubject(a.Key) {
 		key.WriteString("\x00" + a.Key + "=" + a.Value.String())
 	}
 }

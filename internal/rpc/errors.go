@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -136,7 +137,7 @@ func FromStatus(err error) error {
 }
 
 func fromStatus(st *status.Status) error {
-	out := &remoteError{message: st.Message()}
+	out := &remoteError{message: plain(st.Message())}
 	var info *errdetails.ErrorInfo
 	var request *errdetails.BadRequest
 	for _, d := range st.Details() {
@@ -162,6 +163,17 @@ func fromStatus(st *status.Status) error {
 		out.cause = &member.NotLeaderError{Leader: info.GetMetadata()["leader"]}
 	}
 	return out
+}
+
+// plain takes away what gRPC wraps around the reason of a failed connection.
+func plain(message string) string {
+	const wrapper = "connection error: desc = "
+	if _, quoted, ok := strings.Cut(message, wrapper); ok {
+		if reason, err := strconv.Unquote(quoted); err == nil {
+			message = strings.TrimPrefix(strings.TrimPrefix(reason, "transport: "), "Error while dialing: ")
+		}
+	}
+	return message
 }
 
 func sentinel(code codes.Code, reason string) error {

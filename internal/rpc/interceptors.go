@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/observe"
 )
 
 // edge stands between gRPC and the handlers: it checks roles, survives panics,
@@ -60,7 +62,7 @@ func (e *edge) admit(ctx context.Context, method string) error {
 // an id, and the id is all that the client sees of it.
 func (e *edge) status(ctx context.Context, method string, err error) error {
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
-		return ToStatus(errors.Join(member.ErrUnavailable, errors.New("the server is shutting down")))
+		return ToStatus(fmt.Errorf("%w: the server is shutting down", member.ErrUnavailable))
 	}
 	if st, ok := toStatus(err); ok {
 		return st.Err()
@@ -86,14 +88,10 @@ type metrics struct {
 func newMetrics(reg *prometheus.Registry) *metrics {
 	m := &metrics{
 		counters: grpcprom.NewServerMetrics(grpcprom.WithServerCounterOptions(grpcprom.WithNamespace("buddyring"))),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:                            "buddyring_grpc_server_handling_seconds",
-			Help:                            "Time from the start to the end of unary calls; streams are not in it.",
-			Buckets:                         []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
-			NativeHistogramBucketFactor:     1.1,
-			NativeHistogramMaxBucketNumber:  160,
-			NativeHistogramMinResetDuration: time.Hour,
-		}, []string{"grpc_service", "grpc_method"}),
+		latency: prometheus.NewHistogramVec(observe.Seconds("buddyring_grpc_server_handling_seconds",
+			"Time from the start to the end of unary calls; streams are not in it.",
+			.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5,
+		), []string{"grpc_service", "grpc_method"}),
 	}
 	if reg == nil {
 		return m

@@ -105,6 +105,7 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	go func() { served <- s.grpc.Serve(lis) }()
 	select {
 	case err := <-served:
+		s.grpc.Stop()
 		return fmt.Errorf("serve %s: %w", lis.Addr(), err)
 	case <-ctx.Done():
 	}
