@@ -1,0 +1,248 @@
+package view
+
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// Policy says how to choose among servers of the same state. All policies
+// honour weights.
+type Policy uint8
+
+// The policies. P2C takes the less loaded, relative to its weight, of two that
+// are drawn by weight (Mitzenmacher, "The power of two choices", 1996).
+const (
+	P2C Policy = iota
+	RoundRobin
+	Random
+)
+
+// Loads tells how busy servers are, in a unit of the caller's choice. A caller
+// that sees completions gives requests in flight; one that does not gives an
+// estimate.
+type Loads interface {
+	// Load is the load of the server at an index of Table.Entries.
+	Load(i int) uint64
+}
+
+// Request says what to choose. Everything that varies is in it: the same
+// request to the same table has the same answer.
+type Request struct {
+	Policy Policy
+	// Endpoint is the name that the chosen endpoint must have; "" is the first
+	// endpoint whatever its name.
+	Endpoint string
+	// Exclude are servers not to choose. Meant to be few, as in a retry.
+	Exclude []member.ID
+	// Random is a uniform random number, for P2C and Random.
+	Random uint64
+	// Turn is the number of picks before this one, for RoundRobin.
+	Turn uint64
+	// Loads is for P2C. Without it all servers are equally loaded.
+	Loads Loads
+}
+
+// Choice is a chosen server.
+type Choice struct {
+	// Index is its place in Table.Entries.
+	Index  int
+	Server *Server
+	State  State
+	// Address is HOST:PORT of the endpoint asked for.
+	Address string
+}
+
+// Pick chooses one server; false if there is none. It does not allocate.
+func (t *Table) Pick(r *Request) (Choice, bool) {
+	o := t.offerOf(r.Endpoint)
+	if o == nil {
+		return Choice{}, false
+	}
+	p := picker{request: r, random: source(r.Random), filtered: len(r.Exclude) > 0}
+	for i := range o.tiers {
+		if tier := &o.tiers[i]; len(tier.slots) > 0 {
+			if place, ok := p.pick(tier); ok {
+				return tier.choice(place), true
+			}
+		}
+	}
+	return Choice{}, false
+}
+
+// PickN chooses up to n different servers in order of preference and appends
+// them to dst.
+func (t *Table) PickN(dst []Choice, r *Request, n int) []Choice {
+	o := t.offerOf(r.Endpoint)
+	if o == nil {
+		return dst
+	}
+	p := picker{request: r, random: source(r.Random), filtered: true, taken: newSet(len(t.entries))}
+	for _, id := range r.Exclude {
+		if i, ok := t.Find(id); ok {
+			p.taken.add(i)
+		}
+	}
+	for i := range o.tiers {
+		tier := &o.tiers[i]
+		for len(tier.slots) > 0 && n > 0 {
+			place, ok := p.pick(tier)
+			if !ok {
+				break
+			}
+			p.taken.add(int(tier.slots[place].entry))
+			dst = append(dst, tier.choice(place))
+			n--
+		}
+	}
+	return dst
+}
+
+func (t *Table) offerOf(endpoint string) *offer {
+	if endpoint == "" {
+		return t.any
+	}
+	return t.named[endpoint]
+}
+
+func (t *tier) choice(i int) Choice {
+	s := &t.slots[i]
+	return Choice{Index: int(s.entry), Server: s.server, State: t.state, Address: s.address}
+}
+
+// attempts is how often a draw that hits an excluded server is repeated before
+// all servers are looked at.
+const attempts = 8
+
+// picker is one request being answered.
+type picker struct {
+	request *Request
+	random  source
+	// filtered is set if there may be servers to skip.
+	filtered bool
+	// taken are the excluded and the chosen entries of PickN; nil in Pick.
+	taken set
+}
+
+func (p *picker) pick(t *tier) (int, bool) {
+	switch p.request.Policy {
+	case RoundRobin:
+		return p.roundRobin(t)
+	case Random:
+		return p.draw(t)
+	case P2C:
+	}
+	return p.p2c(t)
+}
+
+// p2c draws a second server up to a few times until it is not the first again.
+func (p *picker) p2c(t *tier) (int, bool) {
+	first, ok := p.draw(t)
+	if !ok || p.request.Loads == nil || len(t.slots) == 1 {
+		return first, ok
+	}
+	for range attempts {
+		second := t.draw(p.random.next())
+		if second != first && !(p.filtered && p.skips(&t.slots[second])) {
+			return p.lessLoaded(t, first, second), true
+		}
+	}
+	return first, true
+}
+
+func (p *picker) lessLoaded(t *tier, first, second int) int {
+	a, b := &t.slots[first], &t.slots[second]
+	loadA, loadB := p.request.Loads.Load(int(a.entry)), p.request.Loads.Load(int(b.entry))
+	chosen := first
+	if loadA*uint64(b.weight) > loadB*uint64(a.weight) {
+		chosen = second
+	}
+	return chosen
+}
+
+// draw chooses by weight alone.
+func (p *picker) draw(t *tier) (int, bool) {
+	i := t.draw(p.random.next())
+	if !p.filtered || !p.skips(&t.slots[i]) {
+		return i, true
+	}
+	return p.redraw(t)
+}
+
+func (p *picker) redraw(t *tier) (int, bool) {
+	for range attempts {
+		if i := t.draw(p.random.next()); !p.skips(&t.slots[i]) {
+			return i, true
+		}
+	}
+	return p.drawAmongRest(t)
+}
+
+// drawAmongRest draws by weight from what is not excluded, looking at all.
+func (p *picker) drawAmongRest(t *tier) (int, bool) {
+	var sum uint64
+	for i := range t.slots {
+		if s := &t.slots[i]; !p.skips(s) {
+			sum += uint64(s.weight)
+		}
+	}
+	place, _ := bits.Mul64(p.random.next(), sum)
+	for i := range t.slots {
+		s := &t.slots[i]
+		if p.skips(s) {
+			continue
+		}
+		if place < uint64(s.weight) {
+			return i, true
+		}
+		place -= uint64(s.weight)
+	}
+	return 0, false
+}
+
+// roundRobin takes the first server from its turn on that is not excluded.
+func (p *picker) roundRobin(t *tier) (int, bool) {
+	start := t.at(p.request.Turn)
+	if !p.filtered || !p.skips(&t.slots[start]) {
+		return start, true
+	}
+	for i := range uint64(attempts) {
+		if s := t.at(p.request.Turn + 1 + i); !p.skips(&t.slots[s]) {
+			return s, true
+		}
+	}
+	for i := range t.slots {
+		if s := (start + i) % len(t.slots); !p.skips(&t.slots[s]) {
+			return s, true
+		}
+	}
+	return 0, false
+}
+
+func (p *picker) skips(s *slot) bool {
+	if p.taken != nil {
+		return p.taken.has(int(s.entry))
+	}
+	return slices.Contains(p.request.Exclude, s.server.ID)
+}
+
+// source derives more random numbers from one: SplitMix64 (Steele, Lea and
+// Flood, "Fast splittable pseudorandom number generators", 2014).
+type source uint64
+
+func (s *source) next() uint64 {
+	*s += 0x9e3779b97f4a7c15
+	z := uint64(*s)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// set is a set of small numbers.
+type set []uint64
+
+func newSet(n int) set { return make(set, (n+63)/64) }
+
+func (s set) add(i int)      { s[i/64] |= 1 << (i % 64) }
+func (s set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
