@@ -1,6 +1,10 @@
 package pool
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -38,4 +42,142 @@ type SessionStatus struct {
 	AckedSubjects    []member.ID
 	Subjects         []SubjectDigest
 	SelfScore        int
+}
+
+// Status returns the pool at a glance.
+func (m *Machine) Status() Status {
+	st := Status{
+		Position: m.position, Settings: m.settings, ReferenceSize: m.reference,
+		Members: len(m.servers), Suspect: len(m.marked), WarmingUp: m.warming,
+	}
+	for _, s := range m.servers {
+		if s.row.Phase == member.PhaseActive && s.mark == nil {
+			st.Active++
+		}
+	}
+	return st
+}
+
+// Servers returns all members by id.
+func (m *Machine) Servers() []ServerStatus {
+	all := make([]ServerStatus, 0, len(m.servers))
+	for _, id := range sorted(keys(m.servers)) {
+		all = append(all, m.status(m.servers[id]))
+	}
+	return all
+}
+
+// Server returns a member, or false for a stranger.
+func (m *Machine) Server(id member.ID) (ServerStatus, bool) {
+	s := m.servers[id]
+	if s == nil {
+		return ServerStatus{}, false
+	}
+	return m.status(s), true
+}
+
+func (m *Machine) status(s *server) ServerStatus {
+	st := ServerStatus{
+		Server: s.row.Clone(), Suspect: s.mark != nil, Connected: m.live(s.row.ID) != nil,
+		WaitingFor: m.waitingFor(s), Wish: m.wish(s.row.ID),
+	}
+	for _, w := range m.watchers(s) {
+		if w.role == RoleTemporary {
+			st.Temporary = append(st.Temporary, w.id)
+		}
+	}
+	return st
+}
+
+// waitingFor says in plain words why a member is not ACTIVE.
+func (m *Machine) waitingFor(s *server) string {
+	switch s.row.Phase {
+	case member.PhaseHeld:
+		return "the end of its hold-down after a removal"
+	case member.PhaseDraining:
+		return "an operator, or its own shutdown"
+	case member.PhaseServiceDown:
+		return "its service to pass its checks"
+	case member.PhaseJoining:
+		for _, w := range m.watchers(s) {
+			if m.misses(w.id, s) {
+				return fmt.Sprintf("no reply to %s from %s: filtered? try --probe tcp://:PORT", s.row.Spec.Probe, w.id)
+			}
+		}
+		return "a first good probe by " + join([]member.ID{s.row.First, s.row.Second})
+	default:
+		return ""
+	}
+}
+
+// Ring returns the rows in ring order, starting at the smallest id.
+func (m *Machine) Ring() []member.Server {
+	order := m.ring.Order()
+	rows := make([]member.Server, len(order))
+	for i, id := range order {
+		rows[i] = m.servers[id].row.Clone()
+	}
+	return rows
+}
+
+// Sessions returns the accepted sessions by server id.
+func (m *Machine) Sessions() []SessionStatus {
+	var all []SessionStatus
+	for _, id := range sorted(keys(m.servers)) {
+		s := m.servers[id]
+		sess := m.sessions[s.session]
+		if sess == nil {
+			continue
+		}
+		all = append(all, SessionStatus{
+			ID: id, Incarnation: s.row.Incarnation, Peer: sess.hello.Peer, Version: sess.hello.Version,
+			Since: sess.since, LastHeard: sess.lastHeard, Acked: sess.acked, Assigned: sess.assigned.Seq,
+			AckedSubjects: sess.ackedSubjects, Subjects: sess.digest, SelfScore: sess.selfScore,
+		})
+	}
+	return all
+}
+
+// Marks returns the suspect marks that hold now, in order of their Seq.
+func (m *Machine) Marks() []member.Mark {
+	marks := make([]member.Mark, 0, len(m.marked))
+	for id := range m.marked {
+		marks = append(marks, *m.servers[id].mark)
+	}
+	slices.SortFunc(marks, func(a, b member.Mark) int { return cmp.Compare(a.Seq, b.Seq) })
+	return marks
+}
+
+// SoftSeq is the newest Seq of a mark in this epoch, also of cleared ones.
+func (m *Machine) SoftSeq() uint64 { return m.softSeq }
+
+// Alarms returns the active alarms, newest first.
+func (m *Machine) Alarms() []member.Alarm {
+	all := slices.Collect(maps.Values(m.alarms))
+	slices.SortFunc(all, func(a, b member.Alarm) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Subject, b.Subject))
+	})
+	return all
+}
+
+// Decisions returns the newest decisions about a server, member or not, newest
+// first.
+func (m *Machine) Decisions(id member.ID) []Decision { return slices.Clone(m.logs[id]) }
+
+// Intents returns the operators' wishes by id.
+func (m *Machine) Intents() []member.Intent {
+	return slices.SortedFunc(maps.Values(m.intents), func(a, b member.Intent) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// Departed returns what is remembered of a server's last removal by verdict.
+func (m *Machine) Departed(id member.ID) (member.Departed, bool) {
+	d, ok := m.departed[id]
+	return d, ok
+}
+
+// Position is where the pool's history stands.
+func (m *Machine) Position() member.Position { return m.position }
+
+func sortedSessions(sessions map[SessionID]*session) []SessionID {
+	return slices.Sorted(maps.Keys(sessions))
 }

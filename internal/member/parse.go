@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Limits of what a server may say about itself.
@@ -216,6 +217,33 @@ func checkLabels(field string, labels map[string]string) error {
 	}
 	if total > MaxLabelBytes {
 		return Invalid(field, "has %d bytes; at most %d are allowed", total, MaxLabelBytes)
+	}
+	return nil
+}
+
+// CheckSettings checks the ranges of a pool's settings. Fields are named below
+// prefix, as in "settings.probe_interval".
+func CheckSettings(prefix string, s Settings) error {
+	if s.Mode == ModeUnspecified || s.Mode > ModePaused {
+		return Invalid(prefix+".mode", "must be set")
+	}
+	for _, f := range []struct {
+		name          string
+		value         time.Duration
+		least, utmost time.Duration
+	}{
+		{"probe_interval", s.ProbeInterval, 100 * time.Millisecond, 10 * time.Second},
+		{"stall_tolerance", s.StallTolerance, 100 * time.Millisecond, time.Minute},
+		{"removal_grace", s.RemovalGrace, 0, 10 * time.Minute},
+		{"hold_down", s.HoldDown, 0, time.Hour},
+		{"hold_down_max", s.HoldDownMax, 0, 24 * time.Hour},
+	} {
+		if f.value < f.least || f.value > f.utmost {
+			return Invalid(prefix+"."+f.name, "%v is not within %v and %v", f.value, f.least, f.utmost)
+		}
+	}
+	if s.HoldDownMax < s.HoldDown {
+		return Invalid(prefix+".hold_down_max", "%v is less than hold_down, %v", s.HoldDownMax, s.HoldDown)
 	}
 	return nil
 }

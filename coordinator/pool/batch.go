@@ -1,0 +1,517 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/ring"
+	"github.com/buddyring/buddyring/coordinator/verdict"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// item is one thing that waits for the next change; exactly one field is set.
+type item struct {
+	// join is a hello that needs a new row or a new incarnation of one; update, a
+	// resumed one with something new to say.
+	join, update *session
+	leave        *Leave
+	// abandon is a JOINING member whose agent has gone; over, an id whose wish
+	// has expired.
+	abandon, over member.ID
+	call          *Call
+	command       Input
+}
+
+// batch is the change in the making, and what to do once its outcome is known.
+type batch struct {
+	m      *Machine
+	change member.Change
+	draft  *ring.Draft
+	// rows are the rows to write, as they will be; their buddies are filled in at
+	// the end. gone are those to delete.
+	rows map[member.ID]*member.Server
+	gone map[member.ID]member.Cause
+	// why holds the explanations of removals by verdict.
+	why       map[member.ID]*member.Explanation
+	reference int
+	requests  map[string]bool
+	then      []outcome
+	joins     []*session
+	notes     []member.Event
+	// helloAgain are newer streams of agents that join in this change.
+	helloAgain []*session
+}
+
+// outcome is what follows a change; rejected may be nil.
+type outcome struct {
+	committed func()
+	rejected  func(error)
+}
+
+// propose makes the next change of what waits, if none is under way.
+func (m *Machine) propose() {
+	if m.flight != nil || m.now.Before(m.retryAt) {
+		return
+	}
+	b := &batch{
+		m: m, draft: m.ring.Draft(), rows: map[member.ID]*member.Server{}, gone: map[member.ID]member.Cause{},
+		why: map[member.ID]*member.Explanation{}, reference: m.reference, requests: map[string]bool{},
+		change: member.Change{Pool: m.name, Base: m.position},
+	}
+	b.takeVerdicts()
+	b.takeQueue()
+	b.takePhases()
+	if !b.touched() && (len(m.notes) == 0 || m.now.Before(m.notesAt)) {
+		return
+	}
+	b.finish()
+	m.flight = b
+	m.emit(Propose{b.change})
+}
+
+func (b *batch) takeQueue() {
+	m := b.m
+	var deferred []item
+	waiting := m.queue
+	if len(waiting) > batchLimit {
+		waiting, deferred = waiting[:batchLimit], slices.Clone(waiting[batchLimit:])
+		m.wake(m.now, wakePropose, "", 0)
+	}
+	m.queue = nil
+	for i, it := range waiting {
+		if !b.take(it) {
+			deferred = append(slices.Clone(waiting[i:]), deferred...)
+			break
+		}
+	}
+	// Refusals within may have queued more.
+	m.queue = append(deferred, m.queue...)
+}
+
+// take puts an item into the change and returns false if it must wait for the
+// next one.
+func (b *batch) take(it item) bool {
+	switch {
+	case it.join != nil:
+		b.join(it.join)
+	case it.update != nil:
+		b.update(it.update)
+	case it.leave != nil:
+		b.leave(*it.leave)
+	case it.abandon != "":
+		b.abandon(it.abandon)
+	case it.over != "":
+		b.intentOver(it.over)
+	case it.call != nil:
+		return b.call(*it.call, it.command)
+	}
+	return true
+}
+
+// touched reports whether the change changes anything.
+func (b *batch) touched() bool {
+	return len(b.rows)+len(b.gone)+len(b.change.Intents)+len(b.change.Forget)+len(b.change.Events) > 0 || b.change.Settings != nil
+}
+
+// row returns the row of a member as the change will leave it, for editing; nil
+// for a stranger.
+func (b *batch) row(id member.ID) *member.Server {
+	if r, ok := b.rows[id]; ok {
+		return r
+	}
+	if _, gone := b.gone[id]; gone {
+		return nil
+	}
+	s := b.m.servers[id]
+	if s == nil {
+		return nil
+	}
+	r := s.row.Clone()
+	b.rows[id] = &r
+	return &r
+}
+
+// has reports whether id is a member as the change will leave it.
+func (b *batch) has(id member.ID) bool { return b.draft.Has(id) }
+
+func (b *batch) event(e member.Event) {
+	e.At, e.Epoch = b.m.now, b.change.Base.Epoch
+	b.change.Events = append(b.change.Events, e)
+}
+
+// after arranges for what follows the change.
+func (b *batch) after(committed func(), rejected func(error)) {
+	b.then = append(b.then, outcome{committed, rejected})
+}
+
+func (b *batch) site(id member.ID) ring.Site {
+	spec := member.Spec{}
+	if r, ok := b.rows[id]; ok {
+		spec = r.Spec
+	} else if s := b.m.servers[id]; s != nil {
+		spec = s.row.Spec
+	}
+	return ring.Site{Zone: spec.Zone, Rack: spec.Rack}
+}
+
+// join makes a new row, or a new incarnation of one (see Machine.identify).
+func (b *batch) join(sess *session) {
+	m, h := b.m, sess.hello
+	if m.sessions[h.Session] == nil {
+		return
+	}
+	if i := m.intents[h.ID]; i.Wish == member.WishBanned {
+		m.refuse(sess, &member.RefusedError{Rule: "intent", Reason: fmt.Sprintf("%s is banned: %s", h.ID, i.Reason)})
+		return
+	}
+	row, kind := b.row(h.ID), member.EventAdopted
+	switch {
+	case row == nil:
+		row, kind = b.splice(h), member.EventJoined
+	case row.Incarnation == b.incarnation():
+		m.refuseTwin(sess, addresses(row.Spec))
+		return
+	case !shareAddress(h.Spec, row.Spec) && row.Phase == member.PhaseActive && b.draft.Len() > 1:
+		b.enter(row, member.PhaseJoining)
+	}
+	row.Incarnation, row.Spec = b.incarnation(), h.Spec.Clone()
+	row.BootID, row.InstanceID, row.Identity = h.BootID, h.InstanceID, h.Identity
+	row.JoinedAt = m.now
+	b.event(member.Event{
+		Kind: kind, ID: h.ID, Incarnation: row.Incarnation, Actor: "agent/" + string(h.ID),
+		Text: b.arrival(kind, row),
+	})
+	b.joins = append(b.joins, sess)
+	b.after(func() { m.joined(sess) }, func(err error) {
+		if m.sessions[sess.id] != nil {
+			m.refuse(sess, fmt.Errorf("join %s: %w", h.ID, err))
+		}
+	})
+}
+
+func (b *batch) incarnation() member.Incarnation { return member.Incarnation(b.change.Revision()) }
+
+func (b *batch) arrival(kind member.EventKind, row *member.Server) string {
+	if kind == member.EventAdopted {
+		return fmt.Sprintf("%s is back on a new boot, address or agent and keeps its place", row.ID)
+	}
+	buddies, _ := b.draft.Buddies(row.ID)
+	switch {
+	case buddies.First == "":
+		return fmt.Sprintf("%s joined as the only server", row.ID)
+	case row.Phase == member.PhaseHeld:
+		return fmt.Sprintf("%s is back between %s and %s and is held until %s", row.ID, buddies.Second, buddies.First, row.HeldUntil.UTC().Format("15:04:05.000"))
+	}
+	return fmt.Sprintf("%s joined between %s and %s", row.ID, buddies.Second, buddies.First)
+}
+
+// splice puts a new member on the ring (R9).
+func (b *batch) splice(h Hello) *member.Server {
+	m := b.m
+	first := b.draft.Len() == 0
+	at, _ := b.draft.Place(ring.Site{Zone: h.Spec.Zone, Rack: h.Spec.Rack}, m.random.Uint64, b.site)
+	b.draft.Splice(h.ID, at)
+	row := &member.Server{ID: h.ID, Spec: h.Spec}
+	b.rows[h.ID] = row
+	b.reference = max(b.reference, b.draft.Len())
+	switch {
+	case b.holdBack(h, row, first):
+	case first:
+		b.enter(row, b.welcome(h.ID))
+	default:
+		b.enter(row, member.PhaseJoining)
+	}
+	return row
+}
+
+// welcome is the phase of a member that may be routed.
+func (b *batch) welcome(id member.ID) member.Phase {
+	if b.m.wish(id) == member.WishDrain {
+		return member.PhaseDraining
+	}
+	return member.PhaseActive
+}
+
+func (b *batch) enter(row *member.Server, phase member.Phase) {
+	if row.Phase != phase {
+		row.Phase, row.Since = phase, b.m.now
+	}
+	row.HeldUntil = time.Time{}
+}
+
+// holdBack puts a server that was removed by verdict into its hold-down, unless
+// the removal is contradicted by its being the same boot, or too many are held.
+func (b *batch) holdBack(h Hello, row *member.Server, first bool) bool {
+	m := b.m
+	d, was := m.departed[h.ID]
+	if !was || d.HoldDown == 0 {
+		return false
+	}
+	hold := d.HoldDown
+	d.HoldDown = 0
+	b.change.Departed = append(b.change.Departed, d)
+	if d.BootID != "" && d.BootID == h.BootID {
+		b.contradicted(d)
+		return false
+	}
+	if first || b.held() >= max(1, b.draft.Len()/10) {
+		return false
+	}
+	b.enter(row, member.PhaseHeld)
+	row.HeldUntil = m.now.Add(hold)
+	return true
+}
+
+func (b *batch) held() int {
+	n := 0
+	for id, s := range b.m.servers {
+		row := &s.row
+		if r, ok := b.rows[id]; ok {
+			row = r
+		}
+		if _, gone := b.gone[id]; !gone && row.Phase == member.PhaseHeld {
+			n++
+		}
+	}
+	return n
+}
+
+// contradicted records that a removed server proves alive with the same boot.
+func (b *batch) contradicted(d member.Departed) {
+	m := b.m
+	text := fmt.Sprintf("%s was removed as %s at revision %d or before, and is back without having rebooted", d.ID, d.Cause, b.change.Base.Revision)
+	b.event(member.Event{Kind: member.EventContradicted, ID: d.ID, Incarnation: d.Incarnation, Cause: d.Cause, Actor: actorSelf, Text: text})
+	b.after(func() {
+		m.count(CountContradicted)
+		m.raise(alarmRemovalContradicted, d.ID, text)
+		m.wake(m.now.Add(contradictedFor), wakeContradicted, string(d.ID), 0)
+	}, nil)
+}
+
+// update writes what a resumed agent newly says of its server.
+func (b *batch) update(sess *session) {
+	m, h := b.m, sess.hello
+	s := m.servers[h.ID]
+	if s == nil || s.session != sess.id || b.row(h.ID) == nil {
+		return
+	}
+	row := b.row(h.ID)
+	if !row.Spec.Equal(h.Spec) {
+		b.event(member.Event{Kind: member.EventUpdated, ID: h.ID, Incarnation: row.Incarnation, Actor: "agent/" + string(h.ID), Text: fmt.Sprintf("%s says something new about itself", h.ID)})
+	}
+	row.Spec, row.InstanceID, row.BootID = h.Spec.Clone(), h.InstanceID, h.BootID
+}
+
+// leave takes out a server that shuts down normally (R12).
+func (b *batch) leave(in Leave) {
+	m := b.m
+	sess := m.sessions[in.Session]
+	if sess == nil {
+		return
+	}
+	id := sess.hello.ID
+	done := func(left bool, text string) {
+		m.emit(LeaveDone{Session: in.Session, Left: left, Text: text})
+	}
+	s := m.servers[id]
+	if s == nil || s.row.Incarnation != in.Incarnation || !b.has(id) {
+		done(true, "it was not a member any more")
+		return
+	}
+	text := fmt.Sprintf("%s shut down normally", id)
+	if in.Reason != "" {
+		text += ": " + in.Reason
+	}
+	b.remove(id, member.CauseShutdown, member.Event{Actor: "agent/" + string(id), Text: text})
+	b.reference = max(0, b.reference-1)
+	b.after(func() { done(true, "") }, func(err error) { done(false, err.Error()) })
+}
+
+// abandon takes out a JOINING member that nobody has ever reached and whose
+// agent has gone.
+func (b *batch) abandon(id member.ID) {
+	s := b.m.servers[id]
+	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || b.m.live(id) != nil || !b.has(id) {
+		return
+	}
+	b.remove(id, member.CauseUnreachable, member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
+}
+
+// takeVerdicts takes out the members with a confirmed verdict, together once no
+// other suspect lacks one, or gatherTime after the first.
+func (b *batch) takeVerdicts() {
+	m := b.m
+	if len(m.confirmed) == 0 {
+		return
+	}
+	ids := sorted(m.confirmed)
+	oldest := m.now
+	for _, id := range ids {
+		if at := m.servers[id].inquiry.verdict.at; at.Before(oldest) {
+			oldest = at
+		}
+	}
+	if m.now.Sub(oldest) < gatherTime && m.undecidedSuspects() {
+		return
+	}
+	for _, id := range ids {
+		s := m.servers[id]
+		if v := s.inquiry.verdict; m.now.Sub(v.at) < verdictLife {
+			b.removeByVerdict(s, v)
+		}
+	}
+}
+
+func (m *Machine) undecidedSuspects() bool {
+	for id := range m.marked {
+		if q := &m.servers[id].inquiry; q.verdict == nil && q.round != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *batch) removeByVerdict(s *server, v *confirmed) {
+	m, id := b.m, s.row.ID
+	e := m.explanation(s, v.cause.String(), v.ruling)
+	e.Text = fmt.Sprintf("%s was removed as %s: %s", id, v.cause, v.ruling.Reason)
+	b.why[id] = &e
+	b.remove(id, v.cause, member.Event{Actor: actorSelf, Text: e.Text, Explanation: &e})
+	var before *member.Departed
+	if d, ok := m.departed[id]; ok {
+		before = &d
+	}
+	score := verdict.Flap(before, m.now)
+	b.change.Departed = append(b.change.Departed, member.Departed{
+		ID: id, Incarnation: s.row.Incarnation, Cause: v.cause, BootID: s.row.BootID, LeftAt: m.now,
+		FlapScore: score, HoldDown: verdict.HoldDown(score, m.settings.HoldDown, m.settings.HoldDownMax),
+	})
+	firstLost := s.inquiry.firstLost
+	b.after(func() { m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)}) }, nil)
+}
+
+// remove takes a member out of the ring and the table.
+func (b *batch) remove(id member.ID, cause member.Cause, e member.Event) {
+	s := b.m.servers[id]
+	b.draft.Unlink(id)
+	delete(b.rows, id)
+	if s == nil {
+		return
+	}
+	b.gone[id] = cause
+	b.change.Remove = append(b.change.Remove, member.Removal{ID: id, Incarnation: s.row.Incarnation, Cause: cause})
+	e.Kind, e.ID, e.Incarnation, e.Cause = member.EventRemoved, id, s.row.Incarnation, cause
+	b.event(e)
+}
+
+// takePhases moves members on whose phase is due.
+func (b *batch) takePhases() {
+	m := b.m
+	for _, id := range sorted(m.due) {
+		delete(m.due, id)
+		s := m.servers[id]
+		if s == nil || !b.has(id) {
+			continue
+		}
+		row := s.row
+		if r, ok := b.rows[id]; ok {
+			row = *r
+		}
+		if row.Incarnation != s.row.Incarnation {
+			continue
+		}
+		b.moveOn(s, row.Phase, row)
+	}
+}
+
+func (b *batch) moveOn(s *server, phase member.Phase, row member.Server) {
+	m, id := b.m, row.ID
+	welcome := s.reached || b.draft.Len() == 1
+	next, kind := phase, member.EventActivated
+	switch {
+	case phase == member.PhaseJoining && welcome:
+		next = b.welcome(id)
+	case phase == member.PhaseHeld && !m.now.Before(row.HeldUntil):
+		kind, next = member.EventReleased, member.PhaseJoining
+		if welcome {
+			next = b.welcome(id)
+		}
+	}
+	if next == phase {
+		return
+	}
+	b.enter(b.row(id), next)
+	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: fmt.Sprintf("%s is %s", id, next)})
+	b.after(func() {}, func(error) { m.due[id] = true })
+}
+
+// finish completes the change: buddies, order, explanations' rows, notes.
+func (b *batch) finish() {
+	m := b.m
+	for _, id := range b.draft.Changed() {
+		row := b.row(id)
+		buddies, _ := b.draft.Buddies(id)
+		row.First, row.Second = buddies.First, buddies.Second
+	}
+	for _, e := range b.why {
+		e.Rows = b.rowChanges()
+	}
+	m.changeSeq++
+	c := &b.change
+	c.ID = fmt.Sprintf("%d-%d", c.Base.Epoch, m.changeSeq)
+	c.Events = append(c.Events, m.notes...)
+	b.notes, m.notes = m.notes, nil
+	for i := range c.Events {
+		c.Events[i].Revision, c.Events[i].Seq = c.Revision(), i
+	}
+	for _, id := range sortedRows(b.rows) {
+		c.Put = append(c.Put, *b.rows[id])
+	}
+	if b.reference != m.reference {
+		c.ReferenceSize = &b.reference
+	}
+}
+
+// rowChangeLimit bounds the rows that one explanation shows.
+const rowChangeLimit = 64
+
+func (b *batch) rowChanges() []member.RowChange {
+	var changes []member.RowChange
+	add := func(id member.ID) {
+		c := member.RowChange{ID: id}
+		if before, ok := b.m.ring.Buddies(id); ok {
+			c.Before = &before
+		}
+		if after, ok := b.draft.Buddies(id); ok {
+			c.After = &after
+		}
+		if len(changes) < rowChangeLimit {
+			changes = append(changes, c)
+		}
+	}
+	for _, r := range b.change.Remove {
+		add(r.ID)
+	}
+	for _, id := range b.draft.Changed() {
+		add(id)
+	}
+	return changes
+}
+
+func sortedRows(rows map[member.ID]*member.Server) []member.ID {
+	ids := make([]member.ID, 0, len(rows))
+	for id := range rows {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (m *Machine) inFlight(id member.ID) bool {
+	if m.flight == nil {
+		return false
+	}
+	_, gone := m.flight.gone[id]
+	return gone
+}

@@ -1,0 +1,198 @@
+package pool
+
+import (
+	"fmt"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// enqueue keeps an operator's command for the next change.
+func (m *Machine) enqueue(call Call, command Input) {
+	m.queue = append(m.queue, item{call: &call, command: command})
+}
+
+// call puts a command into the change. It returns false if the command must
+// wait: it expects a revision, and what is in the change already would be
+// before it.
+func (b *batch) call(call Call, command Input) bool {
+	m := b.m
+	reply := func(r member.Revision, err error) { m.emit(Reply{Token: call.Token, Revision: r, Err: err}) }
+	if call.RequestID != "" {
+		if done, known := m.requests[call.RequestID]; known {
+			if done.Hash != call.Hash {
+				reply(0, member.Invalid("request_id", "%q was used for another request", call.RequestID))
+			} else {
+				reply(done.Revision, nil)
+			}
+			return true
+		}
+		if b.requests[call.RequestID] {
+			return false
+		}
+	}
+	if call.ExpectedRevision != nil {
+		if b.touched() {
+			return false
+		}
+		if *call.ExpectedRevision != m.position.Revision {
+			reply(0, fmt.Errorf("expected_revision is %d, but the pool is at %d: %w", *call.ExpectedRevision, m.position.Revision, member.ErrStale))
+			return true
+		}
+	}
+	apply, err := b.prepare(call, command)
+	if err != nil || call.ValidateOnly {
+		reply(m.position.Revision, err)
+		return true
+	}
+	apply()
+	revision := b.change.Revision()
+	if call.RequestID != "" {
+		b.requests[call.RequestID] = true
+		b.change.Requests = append(b.change.Requests, member.Request{ID: call.RequestID, Hash: call.Hash, Revision: revision, At: m.now})
+	}
+	b.after(func() { reply(revision, nil) }, func(err error) { reply(0, err) })
+	return true
+}
+
+// prepare checks a command and returns what it does.
+func (b *batch) prepare(call Call, command Input) (apply func(), err error) {
+	switch c := command.(type) {
+	case UpdateServer:
+		return b.prepareUpdate(call, c)
+	case RemoveServer:
+		return b.prepareRemove(call, c)
+	case SetIntent:
+		return b.prepareIntent(call, c)
+	case UpdateSettings:
+		return b.prepareSettings(call, c)
+	default:
+		return nil, fmt.Errorf("command %T: %w", command, member.ErrInvalid)
+	}
+}
+
+// peek returns the row of a member as the change will leave it, not for
+// editing.
+func (b *batch) peek(id member.ID) (member.Server, error) {
+	if r, ok := b.rows[id]; ok {
+		return *r, nil
+	}
+	if s := b.m.servers[id]; s != nil && b.has(id) {
+		return s.row, nil
+	}
+	return member.Server{}, fmt.Errorf("server %s in pool %s: %w", id, b.m.name, member.ErrNotFound)
+}
+
+func because(text, reason string) string {
+	if reason == "" {
+		return text
+	}
+	return text + ": " + reason
+}
+
+func (b *batch) prepareUpdate(call Call, c UpdateServer) (func(), error) {
+	row, err := b.peek(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := c.Edit(row.Spec.Clone())
+	if err != nil {
+		return nil, err
+	}
+	if err := member.CheckSpec("spec", spec); err != nil {
+		return nil, err
+	}
+	return func() {
+		b.row(c.ID).Spec = spec
+		b.event(member.Event{Kind: member.EventUpdated, ID: c.ID, Incarnation: row.Incarnation, Actor: call.Actor, Text: because(string(c.ID)+" was updated", call.Reason)})
+	}, nil
+}
+
+func (b *batch) prepareRemove(call Call, c RemoveServer) (func(), error) {
+	row, err := b.peek(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	if c.Incarnation != 0 && c.Incarnation != row.Incarnation {
+		return nil, fmt.Errorf("incarnation %d of %s is over; it is %d now: %w", c.Incarnation, c.ID, row.Incarnation, member.ErrStale)
+	}
+	if b.m.servers[c.ID] == nil {
+		return nil, fmt.Errorf("server %s is joining right now: %w", c.ID, member.ErrStale)
+	}
+	return func() { b.removeByOperator(c.ID, call) }, nil
+}
+
+func (b *batch) removeByOperator(id member.ID, call Call) {
+	b.remove(id, member.CauseOperator, member.Event{Actor: call.Actor, Text: because(string(id)+" was removed by an operator", call.Reason)})
+	b.reference = max(0, b.reference-1)
+}
+
+func (b *batch) prepareIntent(call Call, c SetIntent) (func(), error) {
+	if c.ExpiresIn < 0 {
+		return nil, member.Invalid("expires_in", "must not be negative")
+	}
+	intent := member.Intent{ID: c.ID, Wish: c.Wish, Reason: call.Reason, Actor: call.Actor, SetAt: b.m.now}
+	if c.ExpiresIn > 0 {
+		intent.ExpiresAt = b.m.now.Add(c.ExpiresIn)
+	}
+	return func() {
+		if c.Wish == member.WishActive {
+			b.change.Forget = append(b.change.Forget, c.ID)
+		} else {
+			b.change.Intents = append(b.change.Intents, intent)
+		}
+		b.event(member.Event{Kind: member.EventIntent, ID: c.ID, Actor: call.Actor, Text: because(fmt.Sprintf("the intent for %s is %s", c.ID, c.Wish), call.Reason)})
+		b.obey(c.ID, c.Wish, call)
+	}, nil
+}
+
+// obey makes a member's phase follow the operator's wish.
+func (b *batch) obey(id member.ID, wish member.Wish, call Call) {
+	row, err := b.peek(id)
+	if err != nil {
+		return
+	}
+	switch {
+	case wish == member.WishBanned && b.m.servers[id] != nil:
+		b.removeByOperator(id, call)
+	case wish == member.WishDrain && row.Phase == member.PhaseActive:
+		b.enter(b.row(id), member.PhaseDraining)
+	case wish != member.WishDrain && row.Phase == member.PhaseDraining:
+		b.enter(b.row(id), member.PhaseActive)
+	}
+}
+
+// intentOver ends a wish that has expired.
+func (b *batch) intentOver(id member.ID) {
+	i, ok := b.m.intents[id]
+	if !ok || i.ExpiresAt.IsZero() || b.m.now.Before(i.ExpiresAt) {
+		return
+	}
+	b.change.Forget = append(b.change.Forget, id)
+	b.event(member.Event{Kind: member.EventIntent, ID: id, Actor: actorSelf, Text: fmt.Sprintf("the intent %s for %s has expired", i.Wish, id)})
+	b.obey(id, member.WishActive, Call{Actor: actorSelf})
+}
+
+// intentOver looks whether a wish has expired.
+func (m *Machine) intentOver(id member.ID) {
+	if i, ok := m.intents[id]; ok && !i.ExpiresAt.IsZero() && !m.now.Before(i.ExpiresAt) {
+		m.queue = append(m.queue, item{over: id})
+	}
+}
+
+func (b *batch) prepareSettings(call Call, c UpdateSettings) (func(), error) {
+	present := b.m.settings
+	if b.change.Settings != nil {
+		present = *b.change.Settings
+	}
+	next, err := c.Edit(present)
+	if err != nil {
+		return nil, err
+	}
+	if err := member.CheckSettings("settings", next); err != nil {
+		return nil, err
+	}
+	return func() {
+		b.change.Settings = &next
+		b.event(member.Event{Kind: member.EventPoolUpdated, Actor: call.Actor, Text: because("the settings of pool "+string(b.m.name)+" were updated", call.Reason)})
+	}, nil
+}

@@ -1,0 +1,141 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/verdict"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+const (
+	// taleLimit bounds the moments of one incident, logLimit the decisions kept
+	// per server, logServers the servers for which any are kept, notesLimit the
+	// events that wait to be written.
+	taleLimit, logLimit, logServers, notesLimit = 200, 8, 4096, 256
+	// noteEvery is how often at most a decision not to remove one and the same
+	// server goes into the history.
+	noteEvery = time.Minute
+)
+
+// tale is what happened in one incident: from the first doubt until the server
+// is removed or nobody doubts it any more.
+type tale struct {
+	started time.Time
+	moments []member.Moment
+}
+
+// Decision is a decision about a server and the revision of the change that
+// followed, 0 for none.
+type Decision struct {
+	Explanation member.Explanation
+	Revision    member.Revision
+}
+
+func (m *Machine) beginIncident(s *server, firstLost time.Time) {
+	s.inquiry.tale = &tale{started: m.now}
+	s.inquiry.firstLost = firstLost
+	s.inquiry.tries = 0
+}
+
+func (m *Machine) endIncident(s *server) {
+	s.inquiry.tale = nil
+	s.inquiry.tries, s.inquiry.next = 0, time.Time{}
+	m.clearAlarm(alarmUnreached, s.row.ID)
+}
+
+// tell adds a moment to the present incident, if there is one.
+func (m *Machine) tell(s *server, moment member.Moment) {
+	t := s.inquiry.tale
+	if t == nil || len(t.moments) >= taleLimit {
+		return
+	}
+	moment.At = m.now.Sub(t.started)
+	t.moments = append(t.moments, moment)
+}
+
+func (m *Machine) explanation(s *server, outcome string, ruling verdict.Ruling) member.Explanation {
+	e := member.Explanation{
+		ID: s.row.ID, Incarnation: s.row.Incarnation, Verdict: outcome, Rule: ruling.Rule, Started: m.now,
+	}
+	if t := s.inquiry.tale; t != nil {
+		e.Started, e.Timeline = t.started, slices.Clone(t.moments)
+	}
+	return e
+}
+
+// notRemoved records a decision that leaves everything as it is. The history
+// gets it with the next change, at most once a minute per server.
+func (m *Machine) notRemoved(s *server, ruling verdict.Ruling) {
+	m.count(CountNotRemoved)
+	e := m.explanation(s, "not_removed", ruling)
+	e.Text = fmt.Sprintf("%s was not removed: %s", s.row.ID, ruling.Reason)
+	m.log(e, 0)
+	if at, ok := m.noted[s.row.ID]; ok && m.now.Sub(at) < noteEvery {
+		return
+	}
+	m.noted[s.row.ID] = m.now
+	m.note(member.Event{Kind: member.EventNotRemoved, ID: s.row.ID, Incarnation: s.row.Incarnation, Actor: actorSelf, Text: e.Text, Explanation: &e})
+}
+
+// actorSelf is the actor of what the coordinator does by itself.
+const actorSelf = "coordinator"
+
+func (m *Machine) log(e member.Explanation, revision member.Revision) {
+	if _, known := m.logs[e.ID]; !known {
+		m.logOrder = append(m.logOrder, e.ID)
+		if len(m.logOrder) > logServers {
+			delete(m.logs, m.logOrder[0])
+			m.logOrder = m.logOrder[1:]
+		}
+	}
+	log := append([]Decision{{e, revision}}, m.logs[e.ID]...)
+	m.logs[e.ID] = log[:min(len(log), logLimit)]
+}
+
+// note keeps an event for the next change, or for one of its own after
+// noteDelay.
+func (m *Machine) note(e member.Event) {
+	if len(m.notes) >= notesLimit {
+		return
+	}
+	e.At, e.Epoch = m.now, m.position.Epoch
+	if len(m.notes) == 0 {
+		m.notesAt = m.now.Add(noteDelay)
+		m.wake(m.notesAt, wakePropose, "", 0)
+	}
+	m.notes = append(m.notes, e)
+}
+
+// The alarms that a machine raises.
+const (
+	alarmAgentDown           = "AGENT_DOWN"
+	alarmLastServerSilent    = "LAST_SERVER_SILENT"
+	alarmRemovalContradicted = "REMOVAL_CONTRADICTED"
+	alarmUnreached           = "UNREACHED"
+	alarmNotJoining          = "NOT_JOINING"
+)
+
+// contradictedFor is how long the alarm about a contradicted removal stays.
+const contradictedFor = 10 * time.Minute
+
+func (m *Machine) raise(name string, id member.ID, text string) {
+	a := member.Alarm{Name: name, Pool: m.name, Subject: string(id), Since: m.now, Text: text}
+	if _, active := m.alarms[a.Key()]; active {
+		return
+	}
+	m.alarms[a.Key()] = a
+	m.emit(Raise{a})
+	m.note(member.Event{Kind: member.EventAlarmRaised, ID: id, Actor: actorSelf, Text: name + ": " + text})
+}
+
+func (m *Machine) clearAlarm(name string, id member.ID) {
+	key := member.AlarmKey{Name: name, Pool: m.name, Subject: string(id)}
+	if _, active := m.alarms[key]; !active {
+		return
+	}
+	delete(m.alarms, key)
+	m.emit(Clear{key})
+	m.note(member.Event{Kind: member.EventAlarmCleared, ID: id, Actor: actorSelf, Text: name + " is over"})
+}

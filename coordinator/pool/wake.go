@@ -1,0 +1,129 @@
+package pool
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// wakeKind says what to look at when a time comes. Handlers look at the present
+// state and may be called early, late or twice.
+type wakeKind uint8
+
+const (
+	wakeRound        wakeKind = iota // a round: replace the silent, end it
+	wakeAgain                        // a member: open another round, forget old answers
+	wakeStream                       // a session: is it silent, was the nonce answered
+	wakeAbsent                       // a member without a stream
+	wakeHeld                         // a member: the hold-down is over
+	wakeMark                         // a member: renew the suspect mark
+	wakeIntent                       // an id: the wish is over
+	wakeRequest                      // a request id: forget it
+	wakeWarm                         // the warm-up is over
+	wakePropose                      // something waits to be proposed
+	wakeContradicted                 // an id: the alarm has been up long enough
+)
+
+type wakeAt struct {
+	at   time.Time
+	kind wakeKind
+	key  string
+	num  uint64
+}
+
+type wakes []wakeAt
+
+func (w wakes) Len() int           { return len(w) }
+func (w wakes) Less(i, j int) bool { return w[i].before(w[j]) }
+func (w wakes) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
+func (w *wakes) Push(x any)        { *w = append(*w, x.(wakeAt)) }
+func (w *wakes) Pop() any {
+	old := *w
+	last := old[len(old)-1]
+	*w = old[:len(old)-1]
+	return last
+}
+
+// before orders by time, and at equal times by content, so that equal machines
+// wake in equal order.
+func (a wakeAt) before(b wakeAt) bool {
+	switch {
+	case !a.at.Equal(b.at):
+		return a.at.Before(b.at)
+	case a.kind != b.kind:
+		return a.kind < b.kind
+	case a.key != b.key:
+		return a.key < b.key
+	}
+	return a.num < b.num
+}
+
+// wake arranges for a look at something no later than at; a zero at is ignored.
+func (m *Machine) wake(at time.Time, kind wakeKind, key string, num uint64) {
+	if !at.IsZero() {
+		heap.Push(&m.wakes, wakeAt{at, kind, key, num})
+	}
+}
+
+func (m *Machine) awake() {
+	for len(m.wakes) > 0 && !m.wakes[0].at.After(m.now) {
+		w := heap.Pop(&m.wakes).(wakeAt)
+		m.look(w)
+	}
+}
+
+func (m *Machine) look(w wakeAt) {
+	id := member.ID(w.key)
+	switch w.kind {
+	case wakeRound:
+		if s := m.rounds[w.num]; s != nil {
+			m.progress(s)
+		}
+	case wakeStream:
+		if sess := m.sessions[SessionID(w.num)]; sess != nil {
+			m.lookStream(sess)
+		}
+	case wakeIntent:
+		m.intentOver(id)
+	case wakeRequest:
+		if q, ok := m.requests[w.key]; ok && m.now.Sub(q.At) >= requestLife {
+			delete(m.requests, w.key)
+		}
+	case wakeWarm:
+		m.lookWarm()
+	case wakeContradicted:
+		m.clearAlarm(alarmRemovalContradicted, id)
+	case wakePropose:
+	case wakeAgain, wakeAbsent, wakeHeld, wakeMark:
+		if s := m.servers[id]; s != nil {
+			m.lookServer(s, w.kind)
+		}
+	}
+}
+
+func (m *Machine) lookServer(s *server, kind wakeKind) {
+	switch kind {
+	case wakeAgain:
+		m.reconsider(s)
+	case wakeAbsent:
+		m.lookAbsent(s)
+	case wakeHeld:
+		m.due[s.row.ID] = true
+	case wakeMark:
+		m.renewMark(s)
+	default:
+	}
+}
+
+// setTimer asks for a Tick at the next wake, if that has changed.
+func (m *Machine) setTimer() {
+	var next time.Time
+	if len(m.wakes) > 0 {
+		next = m.wakes[0].at
+	}
+	if !next.Equal(m.timer) {
+		m.timer = next
+		m.emit(SetTimer{next})
+	}
+}
