@@ -1,0 +1,71 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/buddyring/buddyring/buddyctl/output"
+	"github.com/buddyring/buddyring/internal/member"
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+func (a *app) intentCommand() *cobra.Command {
+	var m mutation
+	var lasts time.Duration
+	wishes := coordinatorv1.Wish(0).Descriptor()
+	cmd := &cobra.Command{
+		Use:   "intent SERVER WISH",
+		Short: "Set what an operator wants for a server id: " + strings.Join(output.Names(wishes), ", "),
+		Long: "intent sets what an operator wants for a server id, whether or not it is a member. The wish\n" +
+			"survives removal, rejoin, reboot and failover:\n\n" +
+			"  active       nothing special; sets aside an earlier wish\n" +
+			"  drain        gets no new work\n" +
+			"  maintenance  is routed, but not judged\n" +
+			"  banned       may not join",
+		Args:              exactly("SERVER", "WISH"),
+		ValidArgsFunction: arguments(a.completeServers, enum(wishes)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			wish, err := output.ParseName("WISH", wishes, args[1])
+			if err != nil {
+				return err
+			}
+			req := &coordinatorv1.SetIntentRequest{
+				Pool: a.pool, ServerId: args[0], Wish: coordinatorv1.Wish(wish), ExpectedRevision: m.revision,
+				RequestId: m.requestID, Reason: m.reason, ValidateOnly: m.validateOnly,
+			}
+			if cmd.Flags().Changed("for") {
+				if lasts <= 0 {
+					return member.Invalid("for", "%s is not a length of time from now", lasts)
+				}
+				req.ExpiresIn = durationpb.New(lasts)
+			}
+			var answer *coordinatorv1.SetIntentResponse
+			err = a.askAdmin(cmd.Context(), func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
+				answer, err = c.SetIntent(ctx, req)
+				return err
+			})
+			if err != nil {
+				return m.unsure(err)
+			}
+			return a.changed(&m, answer, a.wishText(answer))
+		},
+	}
+	cmd.Flags().DurationVar(&lasts, "for", 0, "how long it holds; without it, until it is changed")
+	m.flags(cmd, true)
+	return cmd
+}
+
+func (a *app) wishText(answer *coordinatorv1.SetIntentResponse) string {
+	i := answer.GetIntent()
+	until := ""
+	if i.GetExpiresAt() != nil {
+		until = " for " + output.Until(a.Now(), i.GetExpiresAt())
+	}
+	return fmt.Sprintf("%s is wished to be %s%s, at revision %d",
+		i.GetServerId(), output.Name(i.GetWish()), until, answer.GetRevision())
+}

@@ -1,0 +1,56 @@
+package command
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/buddyring/buddyring/buddyctl/output"
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "status",
+		Short:             "How the coordinator and the pools are",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var status *coordinatorv1.GetStatusResponse
+			err := a.askAdmin(cmd.Context(), func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
+				status, err = c.GetStatus(ctx, &coordinatorv1.GetStatusRequest{})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.show(status, func(w io.Writer) error { return a.writeStatus(w, status) })
+		},
+	}
+}
+
+func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error {
+	part := output.Name(s.GetState())
+	if s.GetState() == coordinatorv1.LeaderState_LEADER_STATE_STANDBY && s.GetLeader() != "" {
+		part += " (the leader is " + s.GetLeader() + ")"
+	}
+	store := s.GetStoreKind() + ", " + output.Name(s.GetStoreState())
+	if s.GetStoreError() != "" {
+		store += ": " + s.GetStoreError()
+	}
+	lines := []error{
+		say(w, "coordinator  %s: %s, epoch %d, version %s, up %s",
+			s.GetCoordinatorId(), part, s.GetEpoch(), s.GetVersion(), output.Since(a.Now(), s.GetStartedAt())),
+		say(w, "store        %s (id %s)", store, s.GetStoreId()),
+		say(w, "connected    %d agents, %d routers", s.GetSessions(), s.GetSubscriptions()),
+		say(w, "alarms       %s", alarmCount(s.GetAlarms())),
+		say(w, ""),
+	}
+	for _, err := range lines {
+		if err != nil {
+			return err
+		}
+	}
+	return poolGrid(s.GetPools()).Write(w, a.Terminal.Width)
+}
