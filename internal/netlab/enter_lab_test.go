@@ -51,6 +51,13 @@ func hang(context.Context) int {
 	select {}
 }
 
+// wait is a program that ends with its context.
+func wait(ctx context.Context) int {
+	fmt.Println("waiting")
+	<-ctx.Done()
+	return 7
+}
+
 // play prepares this test binary in a role.
 func play(ctx context.Context, role string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
@@ -119,19 +126,22 @@ func TestEndOfTheProgramEndsAll(t *testing.T) {
 			if n, err := out.Read(line); err != nil || string(line[:n]) != "hanging\n" {
 				t.Fatalf("the program said %q, %v", line[:n], err)
 			}
-			if got := marked(t, mark); len(got) != 3 {
-				t.Errorf("processes = %q, want the outer and the inner program and sleep", got)
-			}
+			awaitMarked(t, mark, 3) // the outer and the inner program, and sleep
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			for end := time.Now().Add(patience); len(marked(t, mark)) > 0; runtime.Gosched() {
-				if time.Now().After(end) {
-					t.Fatalf("still there: %q", marked(t, mark))
-				}
-			}
+			awaitMarked(t, mark, 0)
 		})
+	}
+}
+
+func awaitMarked(t *testing.T, mark string, want int) {
+	t.Helper()
+	for end := time.Now().Add(patience); len(marked(t, mark)) != want; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("processes are %q, want %d", marked(t, mark), want)
+		}
 	}
 }
 
@@ -155,12 +165,25 @@ func marked(t *testing.T, mark string) (commands []string) {
 	return commands
 }
 
-func TestContextEndsTheProgram(t *testing.T) {
+func TestContextReachesTheInnerProgram(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	// This test runs inside already: Enter starts one more level.
-	if _, err := netlab.Enter(ctx, netlab.Entry{Env: []string{roleEnv + "=hang"}}, nil); err == nil {
-		t.Error("Enter succeeded with a context that has ended")
+	cmd := play(t.Context(), "wait")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 100)
+	if n, err := out.Read(line); err != nil || string(line[:n]) != "waiting\n" {
+		t.Fatalf("the program said %q, %v", line[:n], err)
+	}
+	// The role's TestMain ends its context at SIGTERM.
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("exit status %d, want the inner program's 7", cmd.ProcessState.ExitCode())
 	}
 }

@@ -34,19 +34,20 @@ type Entry struct {
 }
 
 // Enter runs inside in a PID and mount namespace of its own, and in a user
-// namespace where that is needed, and returns its exit code. It does so by
-// starting this program again with the same arguments: the inner program must
-// come to the same call, which then runs inside and returns what it returned.
+// namespace where that is needed, and returns what inside returned. It does so
+// by starting this program again with the same arguments: the inner program
+// must come to the same call, which there runs inside and then exits.
 //
 // The inner program keeps the caller's network namespace, standard streams and
-// terminal. When ctx ends it gets SIGTERM, and SIGKILL ten seconds later; when
-// the outer program ends in any way, it and all its children are killed.
+// terminal. When ctx ends, so does the context of inside; ten seconds later the
+// inner program is killed. When the outer program ends in any way, the inner
+// one and all its children are killed.
 //
 // The error wraps ErrUnavailable when a lab cannot be built here, found out by
-// building a small one; nothing has then been run.
+// building a small one; inside has then not been run.
 func Enter(ctx context.Context, e Entry, inside func(context.Context) int) (int, error) {
 	if os.Getenv(insideEnv) != "" && os.Getpid() == 1 {
-		return runInside(ctx, inside)
+		os.Exit(runInside(ctx, inside))
 	}
 	if os.Geteuid() == 0 && !e.Unprivileged {
 		code, err := enter(ctx, e.Env, false)
@@ -76,6 +77,10 @@ func enter(ctx context.Context, env []string, userNamespace bool) (int, error) {
 	defer reportR.Close()
 
 	cmd := innerCommand(ctx, env, userNamespace)
+	cmd.Cancel = func() error {
+		_, err := lifelineW.Write([]byte{0})
+		return err
+	}
 	cmd.ExtraFiles = []*os.File{lifelineR, reportW}
 	err = cmd.Start()
 	lifelineR.Close()
@@ -104,7 +109,6 @@ func innerCommand(ctx context.Context, env []string, userNamespace bool) *exec.C
 	cmd.Args = os.Args
 	cmd.Env = append(append(os.Environ(), env...), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = killDelay
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
@@ -118,37 +122,42 @@ func innerCommand(ctx context.Context, env []string, userNamespace bool) *exec.C
 	return cmd
 }
 
-func runInside(ctx context.Context, inside func(context.Context) int) (int, error) {
-	if err := os.Unsetenv(insideEnv); err != nil {
-		return 0, fmt.Errorf("unset %s: %w", insideEnv, err)
-	}
+func runInside(ctx context.Context, inside func(context.Context) int) int {
 	lifeline, report := os.NewFile(3, "lifeline"), os.NewFile(4, "report")
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
-	go func() {
-		// The pipe ends when the outer program does. This covers the moment
-		// before the parent-death signal is set.
-		_, _ = lifeline.Read(make([]byte, 1))
-		os.Exit(1)
-	}()
-	err := prepare()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go follow(lifeline, cancel)
 	verdict := "ok"
-	if err != nil {
+	if err := prepare(); err != nil {
 		verdict = err.Error()
 	}
-	if _, werr := report.WriteString(verdict); err == nil {
-		err = werr
+	if _, err := report.WriteString(verdict); err != nil || verdict != "ok" || report.Close() != nil {
+		return 1
 	}
-	report.Close()
-	if err != nil {
-		return 1, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return inside(ctx), nil
+	return inside(ctx)
 }
 
-// prepare makes the mount namespace private, mounts a /proc that shows the PID
+// follow does as the outer program does: a byte is the end of its context, the
+// end of the pipe its own end. The pipe covers what the parent-death signal
+// misses, an end before that signal is set.
+func follow(lifeline *os.File, cancel context.CancelFunc) {
+	b := make([]byte, 1)
+	for {
+		if _, err := lifeline.Read(b); err != nil {
+			os.Exit(1)
+		}
+		cancel()
+	}
+}
+
+// prepare hides the mark from children, makes the mount namespace private, mounts a /proc that shows the PID
 // namespace, and finds out whether a lab can be built.
 func prepare() error {
+	if err := os.Unsetenv(insideEnv); err != nil {
+		return fmt.Errorf("unset %s: %w", insideEnv, err)
+	}
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}

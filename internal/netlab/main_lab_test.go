@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -19,20 +21,26 @@ const roleEnv = "NETLAB_TEST_ROLE"
 func TestMain(m *testing.M) {
 	inside := func(context.Context) int {
 		code := m.Run()
-		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/buddyring/buddyring/internal/netlab.runInside.func1")); err != nil {
+		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/buddyring/buddyring/internal/netlab.follow")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return code
 	}
 	entry := netlab.Entry{}
+	ctx := context.Background()
 	switch os.Getenv(roleEnv) {
 	case "ping":
 		inside, entry.Unprivileged = pingOnce, true
 	case "hang":
 		inside = hang
+	case "wait":
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGTERM)
+		defer stop()
+		inside = wait
 	}
-	code, err := netlab.Enter(context.Background(), entry, inside)
+	code, err := netlab.Enter(ctx, entry, inside)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%v\nthe lab tests need root, or unprivileged user namespaces: run them with sudo\n", err)
 		code = 1
