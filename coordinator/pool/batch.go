@@ -203,6 +203,9 @@ func (b *batch) arrival(kind member.EventKind, row *member.Server) string {
 	case row.Phase == member.PhaseHeld:
 		return fmt.Sprintf("%s is back between %s and %s and is held until %s", row.ID, buddies.Second, buddies.First, row.HeldUntil.UTC().Format("15:04:05.000"))
 	}
+	if buddies.First == buddies.Second {
+		return fmt.Sprintf("%s joined beside %s", row.ID, buddies.First)
+	}
 	return fmt.Sprintf("%s joined between %s and %s", row.ID, buddies.Second, buddies.First)
 }
 
@@ -450,7 +453,9 @@ func (b *batch) moveOn(s *server, phase member.Phase, row member.Server) {
 func (b *batch) finish() {
 	m := b.m
 	for _, id := range b.draft.Changed() {
-		row := b.row(id)
+		b.row(id)
+	}
+	for id, row := range b.rows {
 		buddies, _ := b.draft.Buddies(id)
 		row.First, row.Second = buddies.First, buddies.Second
 	}

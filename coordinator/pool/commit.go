@@ -47,14 +47,17 @@ func (m *Machine) applyPool(b *batch) {
 		m.settings = *c.Settings
 		for id := range m.servers {
 			m.stale[id] = true
+			m.wake(m.now, wakeAgain, string(id), 0)
 		}
 	}
 	for _, i := range c.Intents {
 		m.intents[i.ID] = i
+		m.wake(m.now, wakeAgain, string(i.ID), 0)
 		m.wake(i.ExpiresAt, wakeIntent, string(i.ID), 0)
 	}
 	for _, id := range c.Forget {
 		delete(m.intents, id)
+		m.wake(m.now, wakeAgain, string(id), 0)
 	}
 	for _, d := range c.Departed {
 		m.departed[d.ID] = d

@@ -30,6 +30,9 @@ const (
 	pairSilence = 150 * time.Millisecond
 	// memoryOfAnswers is how long a finished round's negatives support a mark.
 	memoryOfAnswers = 2 * time.Second
+	// oldDoubt is the age from which a doubt does not count as the beginning of a
+	// suspicion.
+	oldDoubt = 2 * time.Second
 	// Bounds of the time-out for links that the observer has not measured.
 	minTimeout, maxTimeout = 50 * time.Millisecond, 200 * time.Millisecond
 )
@@ -273,7 +276,12 @@ func (m *Machine) decide(s *server) {
 		m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id)})
 	}
 	if s.claim != nil {
-		m.settleClaim(s, len(r.Up()) > 0 || r.Dial == verdict.DialAnswered || r.Proof() == verdict.ProofAlive)
+		reached := len(r.Up()) > 0 || r.Dial == verdict.DialAnswered || r.Proof() == verdict.ProofAlive
+		m.settleClaim(s, reached)
+		if !reached {
+			m.endIncident(s)
+			return
+		}
 	}
 	if !m.judged(s) {
 		m.endIncident(s)
@@ -289,7 +297,9 @@ func (m *Machine) decide(s *server) {
 			return
 		}
 	}
-	if ruling.Verdict == verdict.Unreached {
+	if ruling.Verdict != verdict.Unreached {
+		m.clearAlarm(alarmUnreached, s.row.ID)
+	} else {
 		m.raise(alarmUnreached, s.row.ID, fmt.Sprintf("%s: %s; is ICMP filtered? try --probe tcp", s.row.ID, ruling.Reason))
 	}
 	m.notRemoved(s, ruling)
@@ -312,13 +322,13 @@ func (m *Machine) withdraw(s *server) {
 
 // gate says which rule, if any, forbids to act on a confirmed verdict now.
 func (m *Machine) gate(s *server) (member.RefusedError, bool) {
-	switch since := m.now.Sub(s.inquiry.firstLost); {
+	switch since := m.now.Sub(s.inquiry.suspectSince); {
 	case m.warming:
 		return member.RefusedError{Rule: "warm_up", Reason: "the coordinator has just started and waits for the agents' streams"}, true
 	case m.settings.Mode == member.ModeShadow:
 		return member.RefusedError{Rule: "shadow_mode", Reason: "the pool is in shadow mode"}, true
 	case since < m.settings.RemovalGrace:
-		return member.RefusedError{Rule: "removal_grace", Reason: fmt.Sprintf("it has been missed for %v, and removal waits for %v", since.Round(time.Millisecond), m.settings.RemovalGrace)}, true
+		return member.RefusedError{Rule: "removal_grace", Reason: fmt.Sprintf("it has been suspect for %v, and removal waits for %v", since.Round(time.Millisecond), m.settings.RemovalGrace)}, true
 	}
 	return member.RefusedError{}, false
 }
@@ -414,6 +424,10 @@ func (m *Machine) judgeSuspicion(s *server) {
 	switch {
 	case suspect && s.mark == nil:
 		s.inquiry.suspectSince = m.now
+		if m.now.Sub(s.inquiry.firstLost) > oldDoubt {
+			// An older doubt was contradicted; this is another matter.
+			s.inquiry.firstLost = m.now
+		}
 		m.tell(s, member.Moment{Kind: "suspect", Who: "coordinator", Text: "routers are told to prefer others; missed by " + join(m.negatives(s))})
 		m.marked[s.row.ID] = true
 		m.publishMark(s, true)
@@ -445,7 +459,8 @@ func (m *Machine) suspicious(s *server) bool {
 	case 1:
 		return m.fellSilent(s)
 	case 2:
-		return len(m.negatives(s)) >= 1 && (m.nonceUnanswered(s) || s.inquiry.proof() == verdict.ProofSilent && s.inquiry.round == nil || m.dialUnanswered(s))
+		return len(m.negatives(s)) >= 1 && s.inquiry.proof() != verdict.ProofAlive &&
+			(m.nonceUnanswered(s) || s.inquiry.lastProof == verdict.ProofSilent || m.dialUnanswered(s))
 	}
 	return len(m.negatives(s)) >= 2
 }
@@ -462,7 +477,7 @@ func (m *Machine) nonceUnanswered(s *server) bool {
 }
 
 func (m *Machine) dialUnanswered(s *server) bool {
-	return s.inquiry.round != nil && s.inquiry.round.Dial == verdict.DialUnanswered && s.inquiry.proof() != verdict.ProofAlive
+	return s.inquiry.round != nil && s.inquiry.round.Dial == verdict.DialUnanswered
 }
 
 func (m *Machine) publishMark(s *server, suspect bool) {

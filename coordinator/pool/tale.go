@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	// taleLimit bounds the moments of one incident, logLimit the decisions kept
+	// taleLimit bounds the moments of one incident: the first taleHead and the
+	// newest are kept. logLimit the decisions kept
 	// per server, logServers the servers for which any are kept, notesLimit the
 	// events that wait to be written.
-	taleLimit, logLimit, logServers, notesLimit = 200, 8, 4096, 256
+	taleLimit, taleHead, logLimit, logServers, notesLimit = 160, 20, 8, 4096, 256
 	// noteEvery is how often at most a decision not to remove one and the same
 	// server goes into the history.
 	noteEvery = time.Minute
@@ -48,8 +49,11 @@ func (m *Machine) endIncident(s *server) {
 // tell adds a moment to the present incident, if there is one.
 func (m *Machine) tell(s *server, moment member.Moment) {
 	t := s.inquiry.tale
-	if t == nil || len(t.moments) >= taleLimit {
+	if t == nil {
 		return
+	}
+	if len(t.moments) >= taleLimit {
+		t.moments = slices.Delete(t.moments, taleHead, taleLimit/2)
 	}
 	moment.At = m.now.Sub(t.started)
 	t.moments = append(t.moments, moment)

@@ -1,0 +1,325 @@
+package pool_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output of the scenario scripts; read every change before it is committed")
+
+// TestScripts runs testdata/*.txt. A script is a list of blocks: commands, a
+// line of dashes, and what has happened in the pool by then. Commands:
+//
+//	join ID [zone=Z] [rack=R] …  start a host and its agent, and settle
+//	start ID                     start the agent again
+//	run DURATION                 let time pass
+//	crash ID …                   off the network at once, without a word
+//	reboot ID                    back on a new boot
+//	link ID down|up              the link only: agent and boot stay
+//	kill ID | pause ID | continue ID   the agent alone
+//	deaf ID | hear ID            none of its probes is answered
+//	lie ID up|down|off           what it says of everybody
+//	icmp ID off|on               its kernel answers no probe
+//	leave ID                     normal shutdown
+//	move ID                      the host gets another address
+//	wipe ID                      the agent's state directory is lost
+//	clone ID AS NAME             a second machine that says it is ID
+//	set FIELD VALUE              pool setting
+//	intent ID WISH               operator's wish
+//	remove ID                    operator's removal
+//	fail N                       the next N commits are rejected
+//	restart                      kill the coordinator and start another one
+//	dial open|shut               whether the coordinator's own connects are answered
+//	show ring|servers|explain ID|alarms
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			runScript(t, file)
+		})
+	}
+}
+
+func runScript(t *testing.T, file string) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	var got strings.Builder
+	for block := range strings.SplitSeq(strings.TrimSpace(string(raw)), "\n\n") {
+		commands, _, _ := strings.Cut(block, "\n----")
+		if got.Len() > 0 {
+			got.WriteString("\n")
+		}
+		got.WriteString(commands + "\n----\n")
+		for line := range strings.SplitSeq(commands, "\n") {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			w.execute(strings.Fields(line))
+		}
+		for _, l := range w.trace {
+			got.WriteString(l + "\n")
+		}
+		w.trace = nil
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(got.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(string(raw), got.String()); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+func (w *world) execute(words []string) {
+	w.t.Helper()
+	arg := func(i int) string {
+		if i < len(words) {
+			return words[i]
+		}
+		return ""
+	}
+	h := func() *host { return w.host(arg(1)) }
+	switch words[0] {
+	case "join":
+		w.join(words[1:])
+	case "start":
+		w.startAgent(h())
+	case "run":
+		d, err := time.ParseDuration(arg(1))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.run(d)
+	case "crash":
+		for _, id := range words[1:] {
+			w.crash(w.host(id))
+		}
+	case "reboot":
+		w.reboot(h())
+	case "link":
+		w.link(h(), arg(2) == "up")
+	case "kill":
+		w.killAgent(h())
+	case "pause":
+		h().paused = true
+	case "continue":
+		h().paused = false
+	case "deaf":
+		h().deaf = true
+	case "hear":
+		h().deaf = false
+	case "lie":
+		h().lie = map[string]pool.Sight{"up": up, "down": down}[arg(2)]
+	case "icmp":
+		h().icmpOff = arg(2) == "off"
+	case "leave":
+		w.leave(h())
+	case "move":
+		w.move(h())
+	case "wipe":
+		w.killAgent(h())
+		h().inc = 0
+	case "clone":
+		w.clone(h(), arg(3))
+	case "set":
+		w.set(arg(1), arg(2))
+	case "intent":
+		w.intent(h(), arg(2))
+	case "remove":
+		w.ops(func(c pool.Call) pool.Input { return pool.RemoveServer{Call: c, ID: h().id} })
+	case "fail":
+		if _, err := fmt.Sscan(arg(1), &w.failNext); err != nil {
+			w.t.Fatal(err)
+		}
+	case "restart":
+		w.restart()
+	case "dial":
+		w.dialOpen = arg(1) == "open"
+	case "show":
+		w.show(words[1:])
+	default:
+		w.t.Fatalf("unknown command %q", words[0])
+	}
+}
+
+func (w *world) join(words []string) {
+	var hosts []*host
+	for _, word := range words {
+		if key, value, ok := strings.Cut(word, "="); ok {
+			for _, h := range hosts {
+				if key == "zone" {
+					h.zone = value
+				} else {
+					h.rack = value
+				}
+			}
+			continue
+		}
+		hosts = append(hosts, w.host(word))
+	}
+	for _, h := range hosts {
+		w.startAgent(h)
+		w.run(100 * time.Millisecond)
+	}
+}
+
+func (w *world) link(h *host, on bool) {
+	if h.up == on {
+		return
+	}
+	h.up = on
+	if on && h.agent {
+		w.hello(h)
+	}
+}
+
+func (w *world) move(h *host) {
+	w.killAgent(h)
+	a := h.addr.As4()
+	a[2]++
+	old := &host{id: h.id, addr: h.addr}
+	h.addr = netipFrom(a)
+	w.hosts[h.id+"-old"] = old
+}
+
+func (w *world) clone(h *host, name string) {
+	c := w.host(name)
+	c.id, c.inc = h.id, h.inc
+	w.startAgent(c)
+}
+
+func (w *world) set(field, value string) {
+	w.ops(func(c pool.Call) pool.Input {
+		return pool.UpdateSettings{Call: c, Edit: func(s member.Settings) (member.Settings, error) {
+			if field == "mode" {
+				var err error
+				s.Mode, err = member.ParseMode(value)
+				return s, err
+			}
+			d, err := time.ParseDuration(value)
+			if err != nil {
+				return s, member.Invalid(field, "%v", err)
+			}
+			switch field {
+			case "removal_grace":
+				s.RemovalGrace = d
+			case "hold_down":
+				s.HoldDown = d
+			case "stall_tolerance":
+				s.StallTolerance = d
+			default:
+				return s, member.Invalid(field, "unknown")
+			}
+			return s, nil
+		}}
+	})
+}
+
+func (w *world) intent(h *host, wish string) {
+	parsed, err := member.ParseWish(wish)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.ops(func(c pool.Call) pool.Input { return pool.SetIntent{Call: c, ID: h.id, Wish: parsed} })
+}
+
+// ops runs an operator's command and logs how it was answered.
+func (w *world) ops(in func(pool.Call) pool.Input) {
+	token := w.command(in, pool.Call{Reason: "because"})
+	w.run(50 * time.Millisecond)
+	if err := w.replies[token].Err; err != nil {
+		w.log("reply: %v", err)
+	}
+}
+
+func (w *world) show(words []string) {
+	switch words[0] {
+	case "ring":
+		for _, s := range w.m.Ring() {
+			w.trace = append(w.trace, fmt.Sprintf("%s: first %s, second %s", s.ID, orNone(s.First), orNone(s.Second)))
+		}
+	case "servers":
+		for _, s := range w.m.Servers() {
+			line := fmt.Sprintf("%s %s incarnation %d", s.Server.ID, s.Server.Phase, s.Server.Incarnation)
+			if s.Suspect {
+				line += " suspect"
+			}
+			if !s.Connected {
+				line += " without an agent"
+			}
+			if len(s.Temporary) > 0 {
+				line += fmt.Sprintf(" also watched by %v", s.Temporary)
+			}
+			if s.WaitingFor != "" {
+				line += "; waits for " + s.WaitingFor
+			}
+			w.trace = append(w.trace, line)
+		}
+	case "explain":
+		w.showDecisions(member.ID(words[1]))
+	case "alarms":
+		for _, a := range w.m.Alarms() {
+			w.trace = append(w.trace, fmt.Sprintf("%s %s: %s", a.Name, a.Subject, a.Text))
+		}
+	}
+}
+
+func (w *world) showDecisions(id member.ID) {
+	decisions := w.m.Decisions(id)
+	if len(decisions) == 0 {
+		w.trace = append(w.trace, "nothing was ever decided about "+string(id))
+		return
+	}
+	d := decisions[0]
+	w.trace = append(w.trace, fmt.Sprintf("%s [%s, revision %d]", d.Explanation.Text, d.Explanation.Rule, d.Revision))
+	for _, m := range d.Explanation.Timeline {
+		line := fmt.Sprintf("  +%-6v %s", m.At, m.Kind)
+		for _, part := range []string{m.Who, m.Role, m.Result, m.Text} {
+			if part != "" {
+				line += " " + part
+			}
+		}
+		if m.Sent > 0 {
+			line += fmt.Sprintf(" %d/%d lost", m.Lost, m.Sent)
+		}
+		w.trace = append(w.trace, line)
+	}
+	for _, r := range d.Explanation.Rows {
+		w.trace = append(w.trace, fmt.Sprintf("  row %s: %s -> %s", r.ID, buddiesText(r.Before), buddiesText(r.After)))
+	}
+}
+
+func buddiesText(b *member.Buddies) string {
+	if b == nil {
+		return "none"
+	}
+	return fmt.Sprintf("(%s, %s)", orNone(b.First), orNone(b.Second))
+}
+
+func orNone(id member.ID) string {
+	if id == "" {
+		return "nobody"
+	}
+	return string(id)
+}

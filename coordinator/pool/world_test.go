@@ -1,0 +1,564 @@
+package pool_test
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/ring"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// world is a pool machine with hosts around it, in virtual time: hosts probe,
+// answer and echo as agents do, and a table that commits, rejects or fences.
+type world struct {
+	t      testing.TB
+	m      *pool.Machine
+	now    time.Time
+	start  time.Time
+	events events
+	seq    int
+	hosts  map[member.ID]*host
+	table  *table
+	timer  time.Time
+	// commitTime is how long a commit takes; failNext makes that many fail.
+	commitTime time.Duration
+	failNext   int
+	hang       bool
+	trace      []string
+	replies    map[pool.Token]pool.Reply
+	alarms     map[string]bool
+	suspects   map[member.ID]bool
+	sessions   map[pool.SessionID]*host
+	nextID     uint64
+	counts     map[pool.Counter]int
+	dialOpen   bool
+}
+
+// host is a machine with an agent.
+type host struct {
+	id       member.ID
+	addr     netip.Addr
+	zone     string
+	rack     string
+	up       bool
+	agent    bool
+	paused   bool
+	deaf     bool
+	icmpOff  bool
+	boot     int
+	instance int
+	session  pool.SessionID
+	inc      member.Incarnation
+	sights   map[member.ID]pool.Sight
+	lost     map[member.ID]time.Time
+	assigned pool.Assignment
+	// lie, when set, is what it always says of others.
+	lie      pool.Sight
+	left     string
+	refused  error
+	probeGen int
+}
+
+// table is the durable state, as a store would hold it.
+type table struct {
+	state member.PoolState
+	rows  map[member.ID]member.Server
+}
+
+type event struct {
+	at  time.Time
+	seq int
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return cmp.Or(e[i].at.Compare(e[j].at), cmp.Compare(e[i].seq, e[j].seq)) < 0
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	last := old[len(old)-1]
+	*e = old[:len(old)-1]
+	return last
+}
+
+func newWorld(t testing.TB) *world {
+	start := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	w := &world{
+		t: t, now: start, start: start, hosts: map[member.ID]*host{}, commitTime: 3 * time.Millisecond,
+		replies: map[pool.Token]pool.Reply{}, alarms: map[string]bool{}, suspects: map[member.ID]bool{},
+		sessions: map[pool.SessionID]*host{}, counts: map[pool.Counter]int{},
+		table: &table{rows: map[member.ID]member.Server{}, state: member.PoolState{
+			Name: "web", Position: member.Position{Epoch: 1}, Settings: member.DefaultSettings(),
+		}},
+	}
+	w.boot()
+	return w
+}
+
+// boot starts a machine from the table, as a coordinator does.
+func (w *world) boot() {
+	state := w.table.state
+	state.Servers = slices.Collect(maps.Values(w.table.rows))
+	slices.SortFunc(state.Servers, func(a, b member.Server) int { return cmp.Compare(a.ID, b.ID) })
+	state.Intents = slices.Clone(state.Intents)
+	m, err := pool.New(state, pool.Config{Seed: 1, Now: w.now})
+	if err != nil {
+		w.t.Fatalf("boot: %v", err)
+	}
+	w.m = m
+	w.suspects = map[member.ID]bool{}
+	w.step(pool.Tick{})
+}
+
+func (w *world) at(d time.Duration, do func()) {
+	w.seq++
+	heap.Push(&w.events, event{w.now.Add(d), w.seq, do})
+}
+
+// run lets virtual time pass.
+func (w *world) run(d time.Duration) {
+	end := w.now.Add(d)
+	for len(w.events) > 0 && !w.events[0].at.After(end) {
+		e := heap.Pop(&w.events).(event)
+		w.now = e.at
+		e.do()
+	}
+	w.now = end
+}
+
+func (w *world) step(in ...pool.Input) {
+	for _, e := range w.m.Step(w.now, in...) {
+		w.do(e)
+	}
+	w.check()
+}
+
+// check asserts what must hold after every step.
+func (w *world) check() {
+	rows := make([]ring.Row, 0, len(w.table.rows))
+	for _, r := range w.table.rows {
+		rows = append(rows, ring.Row{ID: r.ID, Buddies: member.Buddies{First: r.First, Second: r.Second}})
+	}
+	if p := ring.Check(rows); len(p) > 0 {
+		w.t.Fatalf("the table's ring: %v\n%s", p, strings.Join(w.trace, "\n"))
+	}
+}
+
+func (w *world) log(format string, args ...any) {
+	w.trace = append(w.trace, fmt.Sprintf("%8.3f  ", w.now.Sub(w.start).Seconds())+fmt.Sprintf(format, args...))
+}
+
+func (w *world) do(e pool.Effect) {
+	switch e := e.(type) {
+	case pool.Propose:
+		w.propose(e.Change)
+	case pool.Welcome:
+		w.welcome(e)
+	case pool.Refuse:
+		w.refuse(e)
+	case pool.Assign:
+		if h := w.sessions[e.Session]; h != nil {
+			w.assign(h, e.Assignment)
+		}
+	case pool.Ask:
+		w.ask(e)
+	case pool.Challenge:
+		w.challenge(e)
+	case pool.Dial:
+		w.at(e.Timeout, func() { w.step(pool.Dialed{Round: e.Round, Answered: w.dialOpen}) })
+	case pool.LeaveDone:
+		if h := w.sessions[e.Session]; h != nil {
+			h.left = fmt.Sprintf("left=%v %s", e.Left, e.Text)
+			if e.Left {
+				w.killAgent(h)
+			}
+		}
+	case pool.Reply:
+		w.replies[e.Token] = e
+	case pool.Publish:
+		w.publish(e.Change)
+	case pool.PublishMark:
+		w.mark(e.Mark)
+	case pool.Raise:
+		w.alarms[e.Alarm.Name+" "+e.Alarm.Subject] = true
+		w.log("alarm %s %s", e.Alarm.Name, e.Alarm.Subject)
+	case pool.Clear:
+		delete(w.alarms, e.Key.Name+" "+e.Key.Subject)
+		w.log("alarm over %s %s", e.Key.Name, e.Key.Subject)
+	case pool.Count:
+		w.counts[e.What]++
+	case pool.Removed:
+	case pool.SetTimer:
+		w.timer = e.At
+		if !e.At.IsZero() {
+			at := e.At
+			w.at(at.Sub(w.now), func() {
+				if w.timer.Equal(at) {
+					w.timer = time.Time{}
+					w.step(pool.Tick{})
+				}
+			})
+		}
+	}
+}
+
+func (w *world) mark(k member.Mark) {
+	if k.Suspect == w.suspects[k.ID] {
+		return
+	}
+	if k.Suspect {
+		w.suspects[k.ID] = true
+		w.log("suspect %s", k.ID)
+	} else {
+		delete(w.suspects, k.ID)
+		w.log("not suspect %s", k.ID)
+	}
+}
+
+// propose commits a change as the store does, after commitTime.
+func (w *world) propose(c member.Change) {
+	m := w.m
+	w.at(w.commitTime, func() {
+		if w.m != m {
+			return
+		}
+		if w.hang {
+			return
+		}
+		if w.failNext > 0 {
+			w.failNext--
+			w.step(pool.Rejected{ChangeID: c.ID, Err: member.ErrUnavailable})
+			return
+		}
+		w.commit(c)
+		w.step(pool.Committed{ChangeID: c.ID})
+	})
+}
+
+// commit is the fenced write.
+func (w *world) commit(c member.Change) {
+	st := &w.table.state
+	if c.Base != st.Position {
+		w.t.Fatalf("change %s is based on %v, the table is at %v", c.ID, c.Base, st.Position)
+	}
+	for _, r := range c.Remove {
+		if w.table.rows[r.ID].Incarnation != r.Incarnation {
+			w.t.Fatalf("change %s removes %s at incarnation %d, the table has %d", c.ID, r.ID, r.Incarnation, w.table.rows[r.ID].Incarnation)
+		}
+		delete(w.table.rows, r.ID)
+	}
+	for _, s := range c.Put {
+		w.table.rows[s.ID] = s
+	}
+	st.Position.Revision = c.Revision()
+	for _, d := range c.Departed {
+		st.Departed = slices.DeleteFunc(st.Departed, func(o member.Departed) bool { return o.ID == d.ID })
+		st.Departed = append(st.Departed, d)
+	}
+	for _, i := range c.Intents {
+		st.Intents = slices.DeleteFunc(st.Intents, func(o member.Intent) bool { return o.ID == i.ID })
+		st.Intents = append(st.Intents, i)
+	}
+	for _, id := range c.Forget {
+		st.Intents = slices.DeleteFunc(st.Intents, func(o member.Intent) bool { return o.ID == id })
+	}
+	st.Requests = append(st.Requests, c.Requests...)
+	if c.ReferenceSize != nil {
+		st.ReferenceSize = *c.ReferenceSize
+	}
+	if c.Settings != nil {
+		st.Settings = *c.Settings
+	}
+}
+
+func (w *world) publish(c member.Change) {
+	for _, e := range c.Events {
+		w.log("r%d %s %s: %s", e.Revision, e.Kind, e.ID, e.Text)
+	}
+	for _, r := range c.Remove {
+		delete(w.suspects, r.ID)
+	}
+}
+
+func (w *world) host(id string) *host {
+	h := w.hosts[member.ID(id)]
+	if h == nil {
+		h = &host{id: member.ID(id), addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(len(w.hosts) + 1)}), up: true, boot: 1}
+		w.hosts[h.id] = h
+	}
+	return h
+}
+
+// startAgent starts a new run of the agent and says hello.
+func (w *world) startAgent(h *host) {
+	h.agent, h.paused = true, false
+	h.instance++
+	h.sights, h.lost = map[member.ID]pool.Sight{}, map[member.ID]time.Time{}
+	h.assigned = pool.Assignment{}
+	w.hello(h)
+}
+
+func (w *world) hello(h *host) {
+	if !h.agent || !h.up {
+		return
+	}
+	w.nextID++
+	h.session = pool.SessionID(w.nextID)
+	w.sessions[h.session] = h
+	h.refused = nil
+	w.step(pool.Hello{
+		Session: h.session, ID: h.id, Incarnation: h.inc, BootID: fmt.Sprintf("%s-boot-%d", h.id, h.boot),
+		InstanceID: fmt.Sprintf("%s-run-%d-%d", h.addr, h.boot, h.instance), Peer: h.addr.String(),
+		Spec: member.Spec{
+			ProbeAddresses: []netip.Addr{h.addr}, Zone: h.zone, Rack: h.rack, Weight: 100,
+			Endpoints: []member.Endpoint{{Address: h.addr.String() + ":80"}},
+		},
+	})
+}
+
+// killAgent ends the agent alone: its kernel closes the stream.
+func (w *world) killAgent(h *host) {
+	h.agent = false
+	h.probeGen++
+	if h.session != 0 && h.up {
+		id := h.session
+		h.session = 0
+		w.at(0, func() { w.step(pool.Closed{Session: id, ByPeer: true}) })
+	}
+}
+
+func (w *world) welcome(e pool.Welcome) {
+	h := w.sessions[e.Session]
+	if h == nil || h.session != e.Session {
+		return
+	}
+	h.inc = e.Incarnation
+	w.assign(h, e.Assignment)
+}
+
+func (w *world) refuse(e pool.Refuse) {
+	h := w.sessions[e.Session]
+	delete(w.sessions, e.Session)
+	if h == nil || h.session != e.Session {
+		return
+	}
+	h.session, h.refused = 0, e.Err
+	if h.up && h.agent {
+		w.log("refused %s: %v", h.id, e.Err)
+		gen := h.instance
+		w.at(time.Second, func() {
+			if h.instance == gen && h.session == 0 {
+				w.hello(h)
+			}
+		})
+	}
+}
+
+func (w *world) assign(h *host, a pool.Assignment) {
+	if !h.running() {
+		return
+	}
+	for _, s := range a.Subjects {
+		old := slices.IndexFunc(h.assigned.Subjects, func(o pool.Subject) bool { return o.ID == s.ID && o.Incarnation == s.Incarnation })
+		if old < 0 {
+			delete(h.sights, s.ID)
+			delete(h.lost, s.ID)
+		}
+	}
+	h.assigned = a
+	h.probeGen++
+	gen := h.probeGen
+	for _, s := range a.Subjects {
+		w.at(time.Millisecond, func() { w.probe(h, s, gen, false) })
+		w.at(a.Interval-w.now.Sub(w.start)%a.Interval+s.PhaseOffset%a.Interval, func() { w.probe(h, s, gen, true) })
+	}
+	w.at(5*time.Second, func() { w.digest(h, gen) })
+	w.step(pool.AssignmentAck{Session: h.session, Seq: a.Seq})
+}
+
+func (h *host) running() bool { return h.up && h.agent && !h.paused && h.session != 0 }
+
+// reaches reports whether a probe from h is answered.
+func (w *world) reaches(h *host, addr netip.Addr) bool {
+	for _, o := range w.hosts {
+		if o.addr == addr {
+			return o.up && !o.icmpOff && !h.deaf && h.up
+		}
+	}
+	return false
+}
+
+func (w *world) see(h *host, s pool.Subject) pool.Sight {
+	if h.lie != 0 {
+		return h.lie
+	}
+	if w.reaches(h, s.Addresses[0]) {
+		return 1
+	}
+	return 2
+}
+
+const (
+	up   pool.Sight = 1
+	down pool.Sight = 2
+)
+
+// probe sends one probe; its outcome is known after the time-out.
+func (w *world) probe(h *host, s pool.Subject, gen int, repeat bool) {
+	if h.probeGen != gen || !h.agent {
+		return
+	}
+	if repeat {
+		w.at(h.assigned.Interval, func() { w.probe(h, s, gen, true) })
+	}
+	sent := w.now
+	seen := w.see(h, s)
+	wait := time.Millisecond
+	if seen == down {
+		wait = 20 * time.Millisecond
+		if _, ok := h.lost[s.ID]; !ok {
+			h.lost[s.ID] = sent
+		}
+	}
+	w.at(wait, func() {
+		if h.probeGen != gen || !h.running() {
+			return
+		}
+		before := h.sights[s.ID]
+		h.sights[s.ID] = seen
+		if seen == up {
+			delete(h.lost, s.ID)
+		}
+		if before != seen {
+			w.step(pool.Report{Session: h.session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen)})
+		}
+	})
+}
+
+func (w *world) evidence(h *host, s pool.Subject, seen pool.Sight) pool.Evidence {
+	if seen == up {
+		return pool.Evidence{Sight: up, Sent: 1, RTT: time.Millisecond}
+	}
+	return pool.Evidence{Sight: down, Sent: 1, Lost: 1, FirstLostAge: w.now.Sub(h.lost[s.ID])}
+}
+
+func (w *world) digest(h *host, gen int) {
+	if h.probeGen != gen || !h.agent {
+		return
+	}
+	w.at(5*time.Second, func() { w.digest(h, gen) })
+	if !h.running() {
+		return
+	}
+	d := pool.Digest{Session: h.session}
+	for _, s := range h.assigned.Subjects {
+		if seen := h.sights[s.ID]; seen != 0 {
+			d.Subjects = append(d.Subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen)})
+		}
+	}
+	w.step(d)
+}
+
+func (w *world) ask(e pool.Ask) {
+	h := w.sessions[e.Session]
+	if h == nil {
+		return
+	}
+	answer := func(after time.Duration, ev pool.Evidence, final bool) {
+		w.at(after, func() {
+			if h.running() && h.session == e.Session {
+				w.step(pool.Answer{Session: e.Session, Round: e.Round, Subject: e.Subject.ID, Incarnation: e.Subject.Incarnation, Evidence: ev, Final: final})
+			}
+		})
+	}
+	w.at(time.Millisecond, func() { w.examine(h, e, 0, answer) })
+}
+
+// examine sends the probes of a round: any reply ends it.
+func (w *world) examine(h *host, e pool.Ask, n int, answer func(time.Duration, pool.Evidence, bool)) {
+	if !h.running() {
+		return
+	}
+	if w.see(h, e.Subject) == up {
+		answer(time.Millisecond, pool.Evidence{Sight: up, Sent: n + 1, Lost: n, RTT: time.Millisecond}, true)
+		return
+	}
+	lost := pool.Evidence{Sight: down, Sent: n + 1, Lost: n + 1}
+	if n == e.Probes-1 {
+		answer(e.Timeout, lost, true)
+		return
+	}
+	if n == 0 {
+		answer(e.Timeout, lost, false)
+	}
+	w.at(e.Over/time.Duration(e.Probes-1), func() { w.examine(h, e, n+1, answer) })
+}
+
+func (w *world) challenge(e pool.Challenge) {
+	w.at(time.Millisecond, func() {
+		if h := w.sessions[e.Session]; h != nil && h.running() && h.session == e.Session {
+			w.step(pool.Echo{Session: e.Session, Nonce: e.Nonce})
+		}
+	})
+}
+
+// crash takes the host off the network: its stream falls silent.
+func (w *world) crash(h *host) {
+	h.up, h.agent = false, false
+	h.session = 0
+	h.probeGen++
+}
+
+// reboot brings a crashed host back.
+func (w *world) reboot(h *host) {
+	h.up, h.boot, h.instance = true, h.boot+1, 0
+	w.startAgent(h)
+}
+
+func (w *world) leave(h *host) {
+	w.step(pool.Leave{Session: h.session, Incarnation: h.inc})
+}
+
+func (w *world) command(in func(pool.Call) pool.Input, call pool.Call) pool.Token {
+	w.nextID++
+	call.Token = pool.Token(w.nextID)
+	if call.Actor == "" {
+		call.Actor = "ops"
+	}
+	w.step(in(call))
+	return call.Token
+}
+
+// restart kills the coordinator and starts another one on the same table.
+func (w *world) restart() {
+	w.table.state.Position.Epoch++
+	w.sessions = map[pool.SessionID]*host{}
+	w.boot()
+	for _, id := range slices.Sorted(maps.Keys(w.hosts)) {
+		h := w.hosts[id]
+		h.session = 0
+		h.probeGen++
+		if h.up && h.agent && !h.paused {
+			w.at(time.Duration(len(w.sessions)+1)*10*time.Millisecond, func() {
+				h.assigned = pool.Assignment{}
+				h.sights, h.lost = map[member.ID]pool.Sight{}, map[member.ID]time.Time{}
+				w.hello(h)
+			})
+		}
+	}
+}
+
+func netipFrom(a [4]byte) netip.Addr { return netip.AddrFrom4(a) }
