@@ -162,9 +162,10 @@ func TestWrongPeersAreRefused(t *testing.T) {
 		"server of the wrong role":   {ca.issue("alice", adminURI), agent, "not a coordinator of example.org"},
 		"server of the wrong domain": {ca.issue("cx", "spiffe://example.com/buddyring/coordinator/c1"), agent, "not a coordinator of example.org"},
 		"server of the wrong CA":     {foreign.issue("c1", coordinatorURI), agent, "unknown authority"},
-		"client of the wrong CA":     {server, mixed, "unknown certificate authority"},
-		"plaintext client":           {server, rpc.Security{}, ""},
-		"plaintext server":           {rpc.Security{}, agent, ""},
+		// Its reason may be lost with the connection; the server's log has it.
+		"client of the wrong CA": {server, mixed, ""},
+		"plaintext client":       {server, rpc.Security{}, ""},
+		"plaintext server":       {rpc.Security{}, agent, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
