@@ -61,6 +61,7 @@ func nameOf(names []string, n uint8) string {
 	return "unknown"
 }
 
+// parseName: the empty string is the unspecified value.
 func parseName(field string, names []string, s string) (uint8, error) {
 	for i, n := range names {
 		if n == s {
