@@ -1,0 +1,154 @@
+// Package prober sends one probe to one server and says what became of it: an
+// ICMP echo, or a TCP connect. It decides nothing about the server.
+//
+// A missing reply is Lost. Whatever keeps a probe from leaving this host is
+// NotSent, never Lost; ICMP errors from elsewhere are neither.
+package prober
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+const (
+	// lateness is how late a time-out may be noticed before the result is marked
+	// as late.
+	lateness = 20 * time.Millisecond
+	// grace is how long a late observer looks for a reply that has arrived while
+	// it could not look.
+	grace = 20 * time.Millisecond
+)
+
+// Target is whom to probe, and how.
+type Target struct {
+	// Addresses are unicast. Any reply from any of them counts.
+	Addresses []netip.Addr
+	Probe     member.Probe
+}
+
+// Outcome is what became of a probe.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Replied Outcome = iota + 1
+	Lost
+	NotSent
+)
+
+// Result is the outcome of a probe with its circumstances.
+type Result struct {
+	Outcome Outcome
+	// RTT is the round trip of a reply, by the monotonic clock.
+	RTT time.Duration
+	// Late says that this process was late to look: a loss may be its own fault,
+	// and RTT is too long.
+	Late bool
+	// Err says why a probe was not sent.
+	Err error
+}
+
+func notSent(err error) Result { return Result{Outcome: NotSent, Err: err} }
+
+// Config is what a Prober needs.
+type Config struct {
+	// Mode is how ICMP is sent; see SelfTest. With ModeNone, ICMP probes are
+	// NotSent.
+	Mode   Mode
+	Logger *slog.Logger
+}
+
+// Prober sends probes. It is safe for concurrent use. Use New.
+type Prober struct {
+	cfg  Config
+	runs sync.WaitGroup
+}
+
+// New returns a Prober.
+func New(cfg Config) *Prober { return &Prober{cfg: cfg} }
+
+// Wait returns when everything that Probe has started has ended, which is up to
+// 150 ms after the last call of Probe has returned.
+func (p *Prober) Wait() { p.runs.Wait() }
+
+// Probe sends one probe to every address of the target and waits for the first
+// reply until the time-out, counted from the moment of sending, or until ctx
+// ends. The target is Lost only if no address has answered and at least one was
+// probed.
+func (p *Prober) Probe(ctx context.Context, t Target, timeout time.Duration) Result {
+	if len(t.Addresses) == 0 {
+		return notSent(errors.New("the server has no probe address"))
+	}
+	if len(t.Addresses) == 1 {
+		return p.probeAddress(ctx, t.Addresses[0], t.Probe, timeout)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan Result, len(t.Addresses))
+	for _, a := range t.Addresses {
+		p.runs.Go(func() { results <- p.probeAddress(ctx, a, t.Probe, timeout) })
+	}
+	var all Result
+	for range t.Addresses {
+		r := <-results
+		if r.Outcome == Replied {
+			return r
+		}
+		all = worse(all, r)
+	}
+	return all
+}
+
+// worse joins the results of two addresses without a reply. An address that
+// cannot be probed from here, such as an IPv6 address on an IPv4-only host, does
+// not hide the loss of the other.
+func worse(a, b Result) Result {
+	switch {
+	case a.Outcome == 0:
+		return b
+	case a.Outcome == Lost && b.Outcome == Lost:
+		return Result{Outcome: Lost, Late: a.Late || b.Late}
+	case a.Outcome == Lost:
+		return a
+	case b.Outcome == Lost:
+		return b
+	}
+	return notSent(errors.Join(a.Err, b.Err))
+}
+
+func (p *Prober) probeAddress(ctx context.Context, a netip.Addr, how member.Probe, timeout time.Duration) Result {
+	if !a.IsValid() || a.IsMulticast() || a.IsUnspecified() {
+		return notSent(fmt.Errorf("%v is not a unicast address", a))
+	}
+	if err := checkRoute(ctx, a); err != nil {
+		return notSent(err)
+	}
+	if how.Method == member.ProbeTCP {
+		return connect(ctx, netip.AddrPortFrom(a, how.Port), timeout)
+	}
+	if p.cfg.Mode == ModeNone {
+		return notSent(ErrNoPermission)
+	}
+	return p.ping(ctx, a, timeout)
+}
+
+// checkRoute asks the kernel for a route to a by connecting a UDP socket, which
+// sends nothing. It fails for the same reasons as sending would (no route, a
+// forbidding route, a broadcast address), so that these are told apart from what
+// others say later.
+func checkRoute(ctx context.Context, a netip.Addr) error {
+	d := net.Dialer{Control: refuseBroadcast}
+	c, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(a, 9).String())
+	if err != nil {
+		return fmt.Errorf("find route to %v: %w", a, err)
+	}
+	return c.Close()
+}
