@@ -1,0 +1,233 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// batch is how many rows go into one statement. It keeps the longest rows below
+// the packet of 16 MiB that MariaDB takes by default.
+const batch = 200
+
+// Commit writes a change, whole or not at all; then the pool is at
+// c.Revision(). The Revision, Seq and Epoch of the events are those of their
+// place in c. A change that is in the table already is a success, so the call
+// can be repeated.
+//
+// It returns member.ErrFenced when a later epoch leads, member.ErrStale when
+// the pool is no longer at c.Base or a row to remove is not there: then the
+// caller's picture of the table is wrong and must be loaded anew;
+// member.ErrNotFound without the pool; member.ErrAlreadyExists when a request
+// id is taken. With ErrOutcomeUnknown the caller must repeat the call before it
+// takes the change for failed.
+func (s *Store) Commit(ctx context.Context, c member.Change) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		isIn, err := fence(ctx, tx, c)
+		if err != nil || isIn {
+			return err
+		}
+		return s.apply(ctx, tx, c)
+	})
+	if err != nil {
+		return fmt.Errorf("commit change to %s: %w", c.Pool, err)
+	}
+	return nil
+}
+
+// fence takes the pool to the revision of c, if it is at the base of c. It
+// reports whether c is in the table already.
+func fence(ctx context.Context, tx *sql.Tx, c member.Change) (isIn bool, err error) {
+	if c.ID == "" {
+		return false, errors.New("the change has no id")
+	}
+	n, err := touched(ctx, tx,
+		"UPDATE pool SET revision = revision + 1, last_change_id = ? WHERE name = ? AND epoch = ? AND revision = ?",
+		c.ID, c.Pool, c.Base.Epoch, c.Base.Revision)
+	if err != nil {
+		return false, fmt.Errorf("write fence: %w", err)
+	}
+	if n == 1 {
+		return false, nil
+	}
+	var at member.Position
+	var last string
+	err = tx.QueryRowContext(ctx, "SELECT epoch, revision, last_change_id FROM pool WHERE name = ?", c.Pool).
+		Scan(&at.Epoch, &at.Revision, &last)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, member.ErrNotFound
+	case err != nil:
+		return false, fmt.Errorf("read fence: %w", err)
+	case at.Epoch > c.Base.Epoch:
+		return false, fmt.Errorf("epoch %d is over, %d leads: %w", c.Base.Epoch, at.Epoch, member.ErrFenced)
+	case at.Revision == c.Revision() && last == c.ID:
+		return true, nil
+	case at.Epoch < c.Base.Epoch || at.Revision <= c.Base.Revision:
+		return false, fmt.Errorf("epoch %d revision %d instead of %d and %d: %w",
+			at.Epoch, at.Revision, c.Base.Epoch, c.Base.Revision, errBehind)
+	}
+	return false, fmt.Errorf("the pool is at revision %d, not %d: %w", at.Revision, c.Base.Revision, member.ErrStale)
+}
+
+// apply writes everything of c but the fence.
+func (s *Store) apply(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	steps := []struct {
+		what string
+		do   func(context.Context, *sql.Tx, member.Change) error
+	}{
+		{"write pool", updatePool},
+		{"remove servers", deleteServers},
+		{"write servers", s.putServers},
+		{"forget intents", forgetIntents},
+		{"write intents", s.putIntents},
+		{"write departed", s.putDeparted},
+		{"write events", func(ctx context.Context, tx *sql.Tx, c member.Change) error {
+			return insertEvents(ctx, tx, c.Pool, member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, c.Events)
+		}},
+		{"write requests", s.insertRequests},
+	}
+	for _, step := range steps {
+		if err := step.do(ctx, tx, c); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	return nil
+}
+
+func updatePool(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	if c.Settings != nil {
+		settings, err := jsonText(c.Settings)
+		if err != nil {
+			return fmt.Errorf("encode settings: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, "UPDATE pool SET settings = ? WHERE name = ? AND epoch = ?",
+			settings, c.Pool, c.Base.Epoch); err != nil {
+			return err
+		}
+	}
+	if c.ReferenceSize != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE pool SET reference_size = ? WHERE name = ? AND epoch = ?",
+			*c.ReferenceSize, c.Pool, c.Base.Epoch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func deleteServers(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	for part := range slices.Chunk(c.Remove, batch) {
+		args := []any{c.Pool}
+		for _, r := range part {
+			args = append(args, r.ID, r.Incarnation)
+		}
+		n, err := touched(ctx, tx, "DELETE FROM server WHERE pool = ? AND ("+
+			list("(server_id = ? AND incarnation = ?)", " OR ", len(part))+")", args...)
+		if err != nil {
+			return err
+		}
+		if n != int64(len(part)) {
+			return fmt.Errorf("the table has %d of the %d rows from %s (incarnation %d) on: %w",
+				n, len(part), part[0].ID, part[0].Incarnation, member.ErrStale)
+		}
+	}
+	return nil
+}
+
+func (s *Store) putServers(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	rows := make([][]any, len(c.Put))
+	for i, v := range c.Put {
+		row, err := serverRow(c.Pool, v)
+		if err != nil {
+			return err
+		}
+		rows[i] = row
+	}
+	return insert(ctx, tx, "server", serverColumns, rows, s.dialect.overwrite("pool, server_id", serverColumns))
+}
+
+func forgetIntents(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	return deleteByID(ctx, tx, "DELETE FROM intent WHERE pool = ? AND server_id IN (", ")", c.Pool, c.Forget)
+}
+
+func (s *Store) putIntents(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	rows := make([][]any, len(c.Intents))
+	for i, v := range c.Intents {
+		rows[i] = intentRow(c.Pool, v)
+	}
+	return insert(ctx, tx, "intent", intentColumns, rows, s.dialect.overwrite("pool, server_id", intentColumns))
+}
+
+func (s *Store) putDeparted(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	rows := make([][]any, len(c.Departed))
+	for i, v := range c.Departed {
+		rows[i] = departedRow(c.Pool, v)
+	}
+	return insert(ctx, tx, "departed", departedColumns, rows, s.dialect.overwrite("pool, server_id", departedColumns))
+}
+
+func insertEvents(ctx context.Context, tx *sql.Tx, pool member.Pool, at member.Position, events []member.Event) error {
+	rows := make([][]any, len(events))
+	for i, v := range events {
+		row, err := eventRow(pool, at, i, v)
+		if err != nil {
+			return err
+		}
+		rows[i] = row
+	}
+	return insert(ctx, tx, "event", eventColumns, rows, "")
+}
+
+// insertRequests refuses an id that is taken, unless its hour is over.
+func (s *Store) insertRequests(ctx context.Context, tx *sql.Tx, c member.Change) error {
+	rows := make([][]any, len(c.Requests))
+	for i, v := range c.Requests {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM request WHERE pool = ? AND request_id = ? AND at < ?",
+			c.Pool, v.ID, timestamp(v.At.Add(-RequestLife))); err != nil {
+			return err
+		}
+		rows[i] = requestRow(c.Pool, v)
+	}
+	err := insert(ctx, tx, "request", requestColumns, rows, "")
+	if s.dialect.duplicate(err) {
+		return fmt.Errorf("request id: %w", member.ErrAlreadyExists)
+	}
+	return err
+}
+
+// insert writes rows of the given columns; conflict is "" or a clause of
+// dialect.overwrite.
+func insert(ctx context.Context, tx *sql.Tx, table, columns string, rows [][]any, conflict string) error {
+	values := "(" + list("?", ", ", strings.Count(columns, ",")+1) + ")"
+	for part := range slices.Chunk(rows, batch) {
+		statement := "INSERT INTO " + table + " (" + columns + ") VALUES " + list(values, ", ", len(part)) + conflict
+		if _, err := tx.ExecContext(ctx, statement, slices.Concat(part...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteByID runs before + "?, ?, …" + after for all ids of a pool.
+func deleteByID[T ~string](ctx context.Context, tx *sql.Tx, before, after string, pool member.Pool, ids []T) error {
+	for part := range slices.Chunk(ids, batch) {
+		args := []any{pool}
+		for _, id := range part {
+			args = append(args, string(id))
+		}
+		if _, err := tx.ExecContext(ctx, before+list("?", ", ", len(part))+after, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list repeats item n times.
+func list(item, separator string, n int) string {
+	return strings.TrimSuffix(strings.Repeat(item+separator, n), separator)
+}

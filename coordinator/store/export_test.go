@@ -1,0 +1,24 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+)
+
+// Exec runs a statement behind the store's back.
+func (s *Store) Exec(ctx context.Context, statement string, args ...any) error {
+	_, err := s.rw.ExecContext(ctx, statement, args...)
+	return err
+}
+
+// Write runs f in the transaction that every writing method uses.
+func (s *Store) Write(ctx context.Context, f func(*sql.Tx) error) error { return s.write(ctx, f) }
+
+// ParseURL parses a store URL and names the target.
+func ParseURL(s string) (string, error) {
+	t, err := parseURL(s)
+	if err != nil {
+		return "", err
+	}
+	return t.String(), nil
+}

@@ -1,0 +1,199 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// Settings of MySQL connections. mysqlRead is longer than the server's lock
+// wait, so that the server's answer is heard.
+const (
+	mysqlDial     = 3 * time.Second
+	mysqlRead     = 10 * time.Second
+	mysqlWrite    = 5 * time.Second
+	mysqlLockWait = "5"
+	mysqlPool     = 16
+	mysqlLifetime = 3 * time.Minute
+	mysqlIdle     = time.Minute
+)
+
+func mysqlDialect() *dialect {
+	return &dialect{
+		kind:  KindMySQL,
+		goose: goose.DialectMySQL,
+		locker: func() (lock.Locker, error) {
+			return lock.NewMySQLTableLocker(lock.WithTableLockTimeout(500*time.Millisecond, 600))
+		},
+		hasTable: "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
+		conflict: func(keys, columns []string) string {
+			return " ON DUPLICATE KEY UPDATE " +
+				assignments(keys, columns, func(c string) string { return "VALUES(" + c + ")" })
+		},
+		classify:  classifyMySQL,
+		duplicate: func(err error) bool { return mysqlNumber(err) == 1062 },
+		// The driver's own Commit does not watch a context, and a COMMIT can hang
+		// as long as the database does. The transaction's Rollback, which follows,
+		// then finds nothing to do.
+		commit: func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "COMMIT")
+			return err
+		},
+	}
+}
+
+// openMySQL makes a pool of connections, without opening one. Statements that
+// take longer than readTimeout break their connection; 0 is no limit.
+func openMySQL(t target, cfg Config, readTimeout time.Duration) (*sql.DB, error) {
+	f := &failover{}
+	for _, h := range t.hosts {
+		c, err := mysqlConnector(t, h, cfg, readTimeout)
+		if err != nil {
+			return nil, err
+		}
+		f.hosts = append(f.hosts, h)
+		f.connectors = append(f.connectors, c)
+	}
+	db := sql.OpenDB(f)
+	db.SetMaxOpenConns(mysqlPool)
+	db.SetMaxIdleConns(mysqlPool)
+	db.SetConnMaxLifetime(mysqlLifetime)
+	db.SetConnMaxIdleTime(mysqlIdle)
+	return db, nil
+}
+
+func mysqlConnector(t target, h host, cfg Config, readTimeout time.Duration) (driver.Connector, error) {
+	c := mysql.NewConfig()
+	c.User, c.DBName, c.Net, c.Addr = t.user, t.database, h.network, h.address
+	c.Loc, c.ParseTime, c.InterpolateParams = time.UTC, true, true
+	c.Timeout, c.ReadTimeout, c.WriteTimeout = mysqlDial, readTimeout, mysqlWrite
+	// A fence that matches a row must count it, and a primary that has become
+	// read-only must be left.
+	c.ClientFoundRows, c.RejectReadOnly = true, true
+	c.ConnectionAttributes = "program_name:buddyring-coordinator"
+	c.Logger = driverLog{cfg.logger()}
+	c.Params = map[string]string{
+		"time_zone":                "'+00:00'",
+		"sql_mode":                 "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+		"innodb_lock_wait_timeout": mysqlLockWait,
+	}
+	if h.network == "tcp" {
+		c.TLS = tlsFor(cfg.TLS)
+	}
+	if err := c.Apply(mysql.Charset("utf8mb4", ""), mysql.BeforeConnect(passwordFrom(cfg.PasswordFile))); err != nil {
+		return nil, fmt.Errorf("configure mysql: %w", err)
+	}
+	connector, err := mysql.NewConnector(c)
+	if err != nil {
+		return nil, fmt.Errorf("configure mysql: %w", err)
+	}
+	return connector, nil
+}
+
+// tlsFor returns a copy, because the driver writes the host's name into it.
+func tlsFor(c *tls.Config) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	return c.Clone()
+}
+
+// passwordFrom reads the password anew for every connection, so that it can be
+// changed without a restart.
+func passwordFrom(file string) func(context.Context, *mysql.Config) error {
+	return func(_ context.Context, c *mysql.Config) error {
+		if file == "" {
+			return nil
+		}
+		password, err := readPassword(file)
+		if err != nil {
+			return err
+		}
+		c.Passwd = password
+		return nil
+	}
+}
+
+// readPassword returns the content of file without its final line break.
+func readPassword(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
+}
+
+// warnIfForgetful logs when the server does not write commits to disk at once:
+// then an acknowledged change can be lost with the server's power.
+func warnIfForgetful(ctx context.Context, db *sql.DB, log *slog.Logger) error {
+	var flush string
+	err := db.QueryRowContext(ctx, "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit").Scan(&flush)
+	if err != nil {
+		return fmt.Errorf("read durability setting: %w", err)
+	}
+	if flush != "1" {
+		log.WarnContext(ctx, "the database acknowledges changes before they are on disk",
+			"setting", "innodb_flush_log_at_trx_commit", "value", flush, "wanted", "1")
+	}
+	return nil
+}
+
+// classifyMySQL takes every trouble with the connection as passing. The numbers
+// are those of servers that were asked at a bad moment: 1213 deadlock or failed
+// certification, 1205 lock wait, 1047 and 1180 a Galera node out of its
+// cluster, 1020 a row that has moved on, 1053 and 1927 shutting down, 1040 full,
+// 1290, 1792 and 1836 read-only.
+func classifyMySQL(err error) class {
+	var network net.Error
+	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, mysql.ErrMalformPkt) ||
+		errors.Is(err, mysql.ErrPktSync) || errors.Is(err, mysql.ErrBusyBuffer) || errors.Is(err, errReadOnly) {
+		return passing
+	}
+	var e *mysql.MySQLError
+	if !errors.As(err, &e) {
+		return fatal
+	}
+	switch e.Number {
+	case 1213, 1205, 1047, 1180, 1020, 1053, 1927, 1040, 1290, 1792, 1836:
+		return passing
+	case 1044, 1045, 1049, 1142, 1143, 1227:
+		// No right to it, or no such database: class 42 like a defect, but up to
+		// the operator.
+		return lasting
+	case 3819:
+		return fatal // a CHECK, to which MySQL gives no class
+	}
+	switch string(e.SQLState[:2]) {
+	case "21", "22", "23", "42":
+		return fatal
+	}
+	return lasting
+}
+
+func mysqlNumber(err error) uint16 {
+	var e *mysql.MySQLError
+	if errors.As(err, &e) {
+		return e.Number
+	}
+	return 0
+}
+
+// driverLog takes what the driver says beside its errors.
+type driverLog struct{ log *slog.Logger }
+
+// Print implements mysql.Logger.
+func (l driverLog) Print(v ...any) { l.log.Debug("mysql driver", "text", fmt.Sprint(v...)) }

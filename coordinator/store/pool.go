@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// RequestLife is how long the answer to a client's request id is kept.
+const RequestLife = time.Hour
+
+// firstRevision is that of a pool's creation.
+const firstRevision member.Revision = 1
+
+// CreatePool creates an empty pool at revision 1, with events of that revision;
+// their Revision, Seq and Epoch are taken from there. It returns
+// member.ErrAlreadyExists if there is one of that name, and member.ErrFenced
+// when epoch is over.
+func (s *Store) CreatePool(
+	ctx context.Context, epoch member.Epoch, name member.Pool, settings member.Settings, events ...member.Event,
+) (member.PoolState, error) {
+	state := member.PoolState{
+		Name: name, Position: member.Position{Epoch: epoch, Revision: firstRevision}, Settings: settings,
+	}
+	changeID := rand.Text()
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		if err := renew(ctx, tx, epoch); err != nil {
+			return err
+		}
+		created, err := s.insertPool(ctx, tx, state, changeID)
+		if err != nil || !created {
+			return err
+		}
+		return insertEvents(ctx, tx, name, state.Position, events)
+	})
+	if err != nil {
+		return member.PoolState{}, fmt.Errorf("create pool %s: %w", name, err)
+	}
+	return state, nil
+}
+
+// insertPool reports whether it has created the pool; if not, an earlier
+// attempt with this changeID has.
+func (s *Store) insertPool(ctx context.Context, tx *sql.Tx, p member.PoolState, changeID string) (bool, error) {
+	settings, err := jsonText(p.Settings)
+	if err != nil {
+		return false, fmt.Errorf("encode settings: %w", err)
+	}
+	_, err = tx.ExecContext(ctx,
+		"INSERT INTO pool (name, epoch, revision, last_change_id, compacted_revision, reference_size, settings) "+
+			"VALUES (?, ?, ?, ?, 0, ?, ?)",
+		p.Name, p.Position.Epoch, p.Position.Revision, changeID, p.ReferenceSize, settings)
+	if !s.dialect.duplicate(err) {
+		return err == nil, err
+	}
+	var last string
+	if err := tx.QueryRowContext(ctx, "SELECT last_change_id FROM pool WHERE name = ?", p.Name).Scan(&last); err != nil {
+		return false, fmt.Errorf("read pool: %w", err)
+	}
+	if last != changeID {
+		return false, member.ErrAlreadyExists
+	}
+	return false, nil
+}
+
+// LoadPools returns all pools by name, everything as of one moment.
+func (s *Store) LoadPools(ctx context.Context) ([]member.PoolState, error) {
+	var pools []member.PoolState
+	err := s.read(ctx, func(tx *sql.Tx) (err error) {
+		pools, err = loadPools(ctx, tx, time.Now().Add(-RequestLife))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load pools: %w", err)
+	}
+	return pools, nil
+}
+
+// loadPools leaves out requests from before since.
+func loadPools(ctx context.Context, tx *sql.Tx, since time.Time) ([]member.PoolState, error) {
+	var pools []member.PoolState
+	index := map[member.Pool]int{}
+	err := query(ctx, tx, func(rows *sql.Rows) error {
+		p := member.PoolState{Settings: member.DefaultSettings()}
+		err := rows.Scan(&p.Name, &p.Position.Epoch, &p.Position.Revision, &p.ReferenceSize, document{&p.Settings})
+		index[p.Name] = len(pools)
+		pools = append(pools, p)
+		return err
+	}, "SELECT name, epoch, revision, reference_size, settings FROM pool ORDER BY name")
+	if err != nil {
+		return nil, fmt.Errorf("read pools: %w", err)
+	}
+	// in puts what belongs to a pool into it. Rows of no pool cannot arise; a row
+	// that somebody made by hand is passed over.
+	in := func(name member.Pool, put func(*member.PoolState)) {
+		if i, ok := index[name]; ok {
+			put(&pools[i])
+		}
+	}
+	return pools, errors.Join(
+		query(ctx, tx, func(rows *sql.Rows) error {
+			name, v, err := scanServer(rows)
+			in(name, func(p *member.PoolState) { p.Servers = append(p.Servers, v) })
+			return err
+		}, "SELECT "+serverColumns+" FROM server ORDER BY pool, server_id"),
+		query(ctx, tx, func(rows *sql.Rows) error {
+			name, v, err := scanIntent(rows)
+			in(name, func(p *member.PoolState) { p.Intents = append(p.Intents, v) })
+			return err
+		}, "SELECT "+intentColumns+" FROM intent ORDER BY pool, server_id"),
+		query(ctx, tx, func(rows *sql.Rows) error {
+			name, v, err := scanDeparted(rows)
+			in(name, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
+			return err
+		}, "SELECT "+departedColumns+" FROM departed ORDER BY pool, server_id"),
+		query(ctx, tx, func(rows *sql.Rows) error {
+			name, v, err := scanRequest(rows)
+			in(name, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
+			return err
+		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? ORDER BY pool, at, request_id", timestamp(since)),
+	)
+}
+
+// Servers returns the rows of a pool by id and the position they show, as the
+// table stands. It returns member.ErrNotFound if there is no such pool.
+func (s *Store) Servers(ctx context.Context, pool member.Pool) ([]member.Server, member.Position, error) {
+	var servers []member.Server
+	var at member.Position
+	err := s.read(ctx, func(tx *sql.Tx) error {
+		servers = nil
+		err := tx.QueryRowContext(ctx, "SELECT epoch, revision FROM pool WHERE name = ?", pool).Scan(&at.Epoch, &at.Revision)
+		if errors.Is(err, sql.ErrNoRows) {
+			return member.ErrNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("read pool: %w", err)
+		}
+		return query(ctx, tx, func(rows *sql.Rows) error {
+			_, v, err := scanServer(rows)
+			servers = append(servers, v)
+			return err
+		}, "SELECT "+serverColumns+" FROM server WHERE pool = ? ORDER BY server_id", pool)
+	})
+	if err != nil {
+		return nil, member.Position{}, fmt.Errorf("read servers of %s: %w", pool, err)
+	}
+	return servers, at, nil
+}

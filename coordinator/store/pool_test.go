@@ -1,0 +1,109 @@
+package store_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+func TestCreatePool(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	l := lead(t, s)
+	settings := member.DefaultSettings()
+	settings.Mode, settings.RemovalGrace = member.ModeShadow, 5*time.Second
+	created, err := s.CreatePool(t.Context(), l.Epoch, "web", settings,
+		member.Event{Kind: member.EventPoolCreated, At: noon, Actor: "admin", Text: "made"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := member.PoolState{
+		Name: "web", Position: member.Position{Epoch: l.Epoch, Revision: 1}, Settings: settings,
+	}
+	diff(t, "returned", want, created)
+	pools, err := s.LoadPools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "loaded", []member.PoolState{want}, pools)
+	diff(t, "events", []member.Event{
+		{Revision: 1, Epoch: l.Epoch, Kind: member.EventPoolCreated, At: noon, Actor: "admin", Text: "made"},
+	}, events(t, s))
+	if _, err := s.CreatePool(t.Context(), l.Epoch, "web", settings); !errors.Is(err, member.ErrAlreadyExists) {
+		t.Errorf("create it again: %v, want ErrAlreadyExists", err)
+	}
+}
+
+func TestSettingsOfAnOlderVersionGetDefaults(t *testing.T) {
+	t.Parallel()
+	s, _ := newPool(t)
+	alter(t, s, `UPDATE pool SET settings = '{"mode":"paused","later":1}'`)
+	pools, err := s.LoadPools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := member.DefaultSettings()
+	want.Mode = member.ModePaused
+	diff(t, "settings", want, pools[0].Settings)
+}
+
+func TestLoadPools(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	if _, err := s.CreatePool(t.Context(), at.Epoch, "db", member.DefaultSettings()); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	size := 7
+	c := change(at)
+	c.ReferenceSize = &size
+	c.Put = []member.Server{server("web-2", 2), bare("web-1.example", 2)}
+	c.Intents = []member.Intent{
+		{ID: "web-9", Wish: member.WishBanned, Reason: "broken fan", Actor: "ann", SetAt: noon, ExpiresAt: noon.Add(time.Hour)},
+		{ID: "web-2", Wish: member.WishMaintenance, SetAt: noon},
+	}
+	c.Departed = []member.Departed{{
+		ID: "web-7", Incarnation: 1, Cause: member.CauseCrashed, BootID: "b", LeftAt: noon, FlapScore: 1.5,
+		HoldDown: 10 * time.Second,
+	}}
+	c.Requests = []member.Request{
+		{ID: "recent", Hash: "h", Revision: 2, At: now},
+		{ID: "old", Hash: "h", Revision: 2, At: now.Add(-61 * time.Minute)},
+	}
+	at = commit(t, s, c)
+	pools, err := s.LoadPools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "pools", []member.PoolState{
+		{Name: "db", Position: member.Position{Epoch: at.Epoch, Revision: 1}, Settings: member.DefaultSettings()},
+		{
+			Name: "web", Position: at, Settings: member.DefaultSettings(), ReferenceSize: 7,
+			Servers:  []member.Server{bare("web-1.example", 2), server("web-2", 2)},
+			Intents:  []member.Intent{c.Intents[1], c.Intents[0]},
+			Departed: c.Departed,
+			Requests: c.Requests[:1],
+		},
+	}, pools)
+}
+
+func TestServersShowTheirRevision(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	c := change(at)
+	c.Put = []member.Server{server("b", 2), server("a", 2)}
+	at = commit(t, s, c)
+	list, shown, err := s.Servers(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "servers", []member.Server{server("a", 2), server("b", 2)}, list)
+	if shown != at {
+		t.Errorf("position %v, want %v", shown, at)
+	}
+	if _, _, err := s.Servers(t.Context(), "nope"); !errors.Is(err, member.ErrNotFound) {
+		t.Errorf("unknown pool: %v, want ErrNotFound", err)
+	}
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// Retention says what of a pool's past is kept. The zero value keeps all.
+type Retention struct {
+	// Revisions and EventsSince keep the events of that many newest revisions
+	// and those from that time on, whichever is more. A zero EventsSince keeps
+	// all.
+	Revisions   member.Revision
+	EventsSince time.Time
+	// RequestsSince and DepartedSince keep the answers to request ids, and what
+	// is remembered of departed servers, from that time on; zero keeps all.
+	RequestsSince, DepartedSince time.Time
+	// Limit is about how many rows of a table one call removes; it must be
+	// positive. The transaction is short accordingly.
+	Limit int
+}
+
+// Prune removes what is not kept, the oldest first, and returns how many rows
+// went. While that is not 0, more may be left to remove. Events go by whole
+// revisions.
+func (s *Store) Prune(ctx context.Context, pool member.Pool, r Retention) (int64, error) {
+	var removed int64
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		removed = 0
+		for _, prune := range []func(context.Context, *sql.Tx, member.Pool, Retention) (int64, error){
+			pruneEvents, pruneRequests, pruneDeparted,
+		} {
+			n, err := prune(ctx, tx, pool, r)
+			if err != nil {
+				return err
+			}
+			removed += n
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("prune %s: %w", pool, err)
+	}
+	return removed, nil
+}
+
+func pruneEvents(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (int64, error) {
+	if r.EventsSince.IsZero() {
+		return 0, nil
+	}
+	last, err := lastToPrune(ctx, tx, pool, r)
+	if err != nil || last == 0 {
+		return 0, err
+	}
+	// The pool's row comes first, as in Commit, so that the two cannot deadlock.
+	if _, err := tx.ExecContext(ctx, "UPDATE pool SET compacted_revision = ? WHERE name = ? AND compacted_revision < ?",
+		last, pool, last); err != nil {
+		return 0, fmt.Errorf("write compacted revision: %w", err)
+	}
+	n, err := touched(ctx, tx, "DELETE FROM event WHERE pool = ? AND revision <= ?", pool, last)
+	if err != nil {
+		return 0, fmt.Errorf("delete events: %w", err)
+	}
+	return n, nil
+}
+
+// lastToPrune returns the last revision whose events, and all before, can go;
+// 0 if there is none.
+func lastToPrune(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (last member.Revision, err error) {
+	var newest member.Revision
+	err = tx.QueryRowContext(ctx, "SELECT revision FROM pool WHERE name = ?", pool).Scan(&newest)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, member.ErrNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read pool: %w", err)
+	}
+	if newest <= r.Revisions {
+		return 0, nil
+	}
+	kept := false
+	err = query(ctx, tx, func(rows *sql.Rows) error {
+		var revision member.Revision
+		var at time.Time
+		if err := rows.Scan(&revision, instant{&at}); err != nil || kept {
+			return err
+		}
+		if kept = !at.Before(r.EventsSince); !kept {
+			last = revision
+		} else if last == revision {
+			// Part of a revision is to be kept: then all of it.
+			last--
+		}
+		return nil
+	}, "SELECT revision, at FROM event WHERE pool = ? AND revision <= ? ORDER BY revision, seq LIMIT ?",
+		pool, newest-r.Revisions, r.Limit)
+	if err != nil {
+		return 0, fmt.Errorf("read events: %w", err)
+	}
+	return last, nil
+}
+
+func pruneRequests(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (int64, error) {
+	if r.RequestsSince.IsZero() {
+		return 0, nil
+	}
+	since := timestamp(r.RequestsSince)
+	ids, err := oldIDs(ctx, tx, "SELECT request_id FROM request WHERE pool = ? AND at < ? ORDER BY at LIMIT ?", pool, since, r.Limit)
+	if err != nil {
+		return 0, fmt.Errorf("read requests: %w", err)
+	}
+	if err := deleteByID(ctx, tx, "DELETE FROM request WHERE pool = ? AND request_id IN (", ")", pool, ids); err != nil {
+		return 0, fmt.Errorf("delete requests: %w", err)
+	}
+	return int64(len(ids)), nil
+}
+
+func pruneDeparted(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (int64, error) {
+	if r.DepartedSince.IsZero() {
+		return 0, nil
+	}
+	since := timestamp(r.DepartedSince)
+	ids, err := oldIDs(ctx, tx, "SELECT server_id FROM departed WHERE pool = ? AND left_at < ? ORDER BY left_at LIMIT ?", pool, since, r.Limit)
+	if err != nil {
+		return 0, fmt.Errorf("read departed: %w", err)
+	}
+	if err := deleteByID(ctx, tx, "DELETE FROM departed WHERE pool = ? AND server_id IN (", ")", pool, ids); err != nil {
+		return 0, fmt.Errorf("delete departed: %w", err)
+	}
+	return int64(len(ids)), nil
+}
+
+func oldIDs(ctx context.Context, tx *sql.Tx, statement string, args ...any) ([]string, error) {
+	var ids []string
+	err := query(ctx, tx, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, statement, args...)
+	return ids, err
+}
