@@ -126,7 +126,7 @@ type View struct {
 	Jitter time.Duration
 	// LostOfTen counts the lost probes in the window.
 	LostOfTen int
-	// Timeout is how long the next probe waits.
+	// Timeout is how long a healthy reply takes at most, or 0 before the first.
 	Timeout time.Duration
 }
 
@@ -301,7 +301,7 @@ func (d *Detector) Views(now time.Time) []View {
 	for _, w := range d.watches {
 		views = append(views, View{
 			Key: w.Key, Evidence: d.report(now, w).Evidence,
-			Jitter: w.rtt.deviation, LostOfTen: w.window.lost(), Timeout: w.timeout(),
+			Jitter: w.rtt.deviation, LostOfTen: w.window.lost(), Timeout: w.rtt.measured(),
 		})
 	}
 	return views

@@ -38,17 +38,17 @@ func TestClocksThatMoveApartAreAStall(t *testing.T) {
 func TestEstimatorFollowsRFC6298(t *testing.T) {
 	t.Parallel()
 	var e estimator
-	if got := e.timeout(); got != MaxTimeout {
-		t.Errorf("before the first sample: %v, want %v", got, MaxTimeout)
+	if got := e.measured(); got != 0 {
+		t.Errorf("before the first sample: %v, want 0", got)
 	}
 	// R = 20 ms: SRTT = 20, RTTVAR = 10. R = 30 ms: RTTVAR = 3/4·10 + 1/4·10 =
 	// 10, SRTT = 7/8·20 + 1/8·30 = 21.25.
 	e.sample(20 * time.Millisecond)
-	if got, want := e.timeout(), 60*time.Millisecond; got != want {
+	if got, want := e.measured(), 60*time.Millisecond; got != want {
 		t.Errorf("after one sample: %v, want %v", got, want)
 	}
 	e.sample(30 * time.Millisecond)
-	if got, want := e.timeout(), 61250*time.Microsecond; got != want {
+	if got, want := e.measured(), 61250*time.Microsecond; got != want {
 		t.Errorf("after two samples: %v, want %v", got, want)
 	}
 }
@@ -59,7 +59,7 @@ func TestTimeoutStaysBetweenItsBounds(t *testing.T) {
 		var e estimator
 		for _, rtt := range rapid.SliceOf(rapid.Int64Range(0, int64(time.Hour))).Draw(t, "rtts") {
 			e.sample(time.Duration(rtt))
-			if got := e.timeout(); got < MinTimeout || got > MaxTimeout {
+			if got := e.measured(); got < MinTimeout || got > MaxTimeout {
 				t.Fatalf("timeout %v", got)
 			}
 		}

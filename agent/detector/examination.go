@@ -4,11 +4,9 @@ import "time"
 
 const (
 	maxExamProbes = 10
-	minExamTime   = 50 * time.Millisecond
-	maxExamTime   = 30 * time.Second
-	// travel is kept back at the end of an examination for the last outcomes to
-	// be noticed and the answer to arrive.
-	travel = 20 * time.Millisecond
+	maxExamTime   = time.Minute
+	// straggle is how long after their time-out the last outcomes may be noticed.
+	straggle = 50 * time.Millisecond
 )
 
 // Question asks for an Examination.
@@ -16,11 +14,11 @@ type Question struct {
 	Subject Subject
 	// Probes is how many probes to send, brought between 1 and 10.
 	Probes int
-	// Over is the time within which the final answer is due, brought between
-	// 50 ms and 30 s.
+	// Over is the time between the first and the last probe, brought between 0
+	// and a minute.
 	Over time.Duration
-	// Timeout is how long a reply may take on this link as far as is known:
-	// View.Timeout for a watched subject, see Detector.Patience for others.
+	// Timeout is how long a reply may take on this link, brought between
+	// MinTimeout and MaxTimeout, which is also taken for 0.
 	Timeout time.Duration
 }
 
@@ -37,9 +35,8 @@ type Findings struct {
 	Answers []Answer
 }
 
-// Examination probes one server for a round. The probes are spread so that the
-// last one is sent as late as a reply to it can still be waited for, and each is
-// waited for until the end. A reply to any of them is the final answer. It is
+// Examination probes one server for a round. Every probe is waited for until
+// the last one's time-out, and a reply to any of them is the final answer. It is
 // not safe for concurrent use.
 type Examination struct {
 	subject Subject
@@ -61,15 +58,17 @@ type Examination struct {
 
 // Examine begins an examination; call Tick at once.
 func Examine(now time.Time, q Question) *Examination {
-	probes := min(max(q.Probes, 1), maxExamProbes)
-	over := min(max(q.Over, minExamTime), maxExamTime)
-	e := &Examination{subject: q.Subject, probes: probes, began: now, limit: now.Add(over)}
-	over -= min(travel, over/5)
-	e.deadline = now.Add(over)
-	e.timeout = min(max(q.Timeout, MinTimeout), over/2)
-	if probes > 1 {
-		e.spacing = (over - e.timeout) / time.Duration(probes-1)
+	e := &Examination{subject: q.Subject, probes: min(max(q.Probes, 1), maxExamProbes), began: now, timeout: MaxTimeout}
+	if q.Timeout > 0 {
+		e.timeout = min(max(q.Timeout, MinTimeout), MaxTimeout)
 	}
+	over := time.Duration(0)
+	if e.probes > 1 {
+		over = min(max(q.Over, 0), maxExamTime)
+		e.spacing = over / time.Duration(e.probes-1)
+	}
+	e.deadline = now.Add(over + e.timeout)
+	e.limit = e.deadline.Add(straggle)
 	return e
 }
 
@@ -110,7 +109,7 @@ func (e *Examination) Tick(now time.Time) Findings {
 		e.sent++
 		e.lastID++
 		f.Probes = append(f.Probes, Probe{
-			ID: e.lastID, Subject: e.subject, Timeout: max(e.deadline.Sub(now), 0),
+			ID: e.lastID, Subject: e.subject, Timeout: max(e.deadline.Sub(now), MinTimeout),
 		})
 	}
 	switch {
@@ -158,19 +157,4 @@ func (e *Examination) end(sight Sight, o Outcome, f *Findings) {
 		ev.FirstLost = e.firstSent
 	}
 	f.Answers = append(f.Answers, Answer{Evidence: ev, Final: true})
-}
-
-// Patience is how long to wait for a reply from a server that is not watched:
-// twice the slowest link that is, and between 50 ms and MaxTimeout.
-func (d *Detector) Patience() time.Duration {
-	longest := time.Duration(0)
-	for _, w := range d.watches {
-		if w.rtt.known {
-			longest = max(longest, w.rtt.timeout())
-		}
-	}
-	if longest == 0 {
-		return MaxTimeout
-	}
-	return min(max(2*longest, 50*time.Millisecond), MaxTimeout)
 }

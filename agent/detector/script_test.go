@@ -27,7 +27,7 @@ import (
 //	run D                            let the time pass
 //	freeze D                         the time passes and the agent stands still
 //	clock D                          the wall clock jumps, the monotonic one does not
-//	examine ID probes=N over=D       answer a question
+//	examine ID probes=N over=D timeout=D  answer a question
 //	show                             print all views
 //	trace on|off                     print probes too
 func TestScripts(t *testing.T) {
@@ -209,12 +209,7 @@ func (w *world) link(id, state string) error {
 }
 
 func (w *world) examine(args []string) error {
-	q := Question{Subject: subject(args[0], 0), Timeout: w.detector.Patience()}
-	for _, v := range w.detector.Views(w.time()) {
-		if v.Key == q.Subject.Key {
-			q.Timeout = v.Timeout
-		}
-	}
+	q := Question{Subject: subject(args[0], 0)}
 	for _, a := range args[1:] {
 		name, value, _ := strings.Cut(a, "=")
 		var err error
@@ -223,9 +218,16 @@ func (w *world) examine(args []string) error {
 			q.Probes, err = strconv.Atoi(value)
 		case "over":
 			q.Over, err = time.ParseDuration(value)
+		case "timeout":
+			q.Timeout, err = time.ParseDuration(value)
 		}
 		if err != nil {
 			return err
+		}
+	}
+	for _, v := range w.detector.Views(w.time()) {
+		if v.Key == q.Subject.Key && v.Timeout > 0 {
+			q.Timeout = v.Timeout
 		}
 	}
 	e := Examine(w.time(), q)

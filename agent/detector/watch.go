@@ -35,10 +35,10 @@ type watch struct {
 // timeout is the link's own while it answers. In a doubt it is the longest, so
 // that a link that has become slower is seen as slow and not as dead.
 func (w *watch) timeout() time.Duration {
-	if w.sight != Up {
+	if w.sight != Up || !w.rtt.known {
 		return MaxTimeout
 	}
-	return w.rtt.timeout()
+	return w.rtt.measured()
 }
 
 func (w *watch) replied(now, sent time.Time, o Outcome) {
@@ -137,10 +137,11 @@ func (e *estimator) sample(rtt time.Duration) {
 	e.smoothed += (rtt - e.smoothed) / 8
 }
 
-// timeout is the longest a healthy reply takes.
-func (e estimator) timeout() time.Duration {
+// measured is the longest that a healthy reply takes, between MinTimeout and
+// MaxTimeout, or 0 before the first sample.
+func (e estimator) measured() time.Duration {
 	if !e.known {
-		return MaxTimeout
+		return 0
 	}
 	return min(max(e.smoothed+4*e.deviation, MinTimeout), MaxTimeout)
 }
