@@ -115,8 +115,7 @@ func positionOf(path string, t *token.Token) string {
 }
 
 func syntaxError(path string, err error) error {
-	var syntax yaml.Error
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[yaml.Error](err); ok {
 		return member.Invalid(positionOf(path, syntax.GetToken()), "%s", syntax.GetMessage())
 	}
 	return member.Invalid(path, "%v", err)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -85,12 +86,13 @@ func (h *HTTP) Serve(ctx context.Context, lis net.Listener) error {
 
 func answer(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	text := "ok"
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, err)
-		return
+		text = err.Error()
 	}
-	fmt.Fprintln(w, "ok")
+	// A client that is gone needs no answer.
+	_, _ = io.WriteString(w, text+"\n")
 }
 
 // certified lets only clients with a verified certificate through.

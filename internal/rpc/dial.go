@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
@@ -58,7 +57,7 @@ func Dial(cfg DialConfig) (*grpc.ClientConn, error) {
 			return nil, err
 		}
 	}
-	var transport credentials.TransportCredentials = insecure.NewCredentials()
+	transport := insecure.NewCredentials()
 	if cfg.Credentials.TLS() {
 		transport = &clientTransport{files: cfg.Credentials.files, role: cfg.ServerRole}
 	}

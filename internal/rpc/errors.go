@@ -74,8 +74,11 @@ func toStatus(err error) (*status.Status, bool) {
 			return m.status(err), true
 		}
 	}
-	var own interface{ GRPCStatus() *status.Status }
-	if errors.As(err, &own) {
+	type grpcError interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	if own, ok := errors.AsType[grpcError](err); ok {
 		return own.GRPCStatus(), true
 	}
 	return nil, false
@@ -84,18 +87,15 @@ func toStatus(err error) (*status.Status, bool) {
 func (m mapping) status(err error) *status.Status {
 	info := &errdetails.ErrorInfo{Reason: m.reason, Domain: errorDomain, Metadata: map[string]string{}}
 	details := []protoadapt.MessageV1{info}
-	var field *member.FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[*member.FieldError](err); ok {
 		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: printable(field.Field), Description: printable(field.Problem)},
 		}})
 	}
-	var refused *member.RefusedError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*member.RefusedError](err); ok {
 		info.Metadata["rule"], info.Metadata["reason"] = printable(refused.Rule), printable(refused.Reason)
 	}
-	var leader *member.NotLeaderError
-	if errors.As(err, &leader) {
+	if leader, ok := errors.AsType[*member.NotLeaderError](err); ok {
 		info.Metadata["leader"] = printable(leader.Leader)
 	}
 	retry, ok := RetryAfter(err)
@@ -217,11 +217,14 @@ func WithRetry(err error, after time.Duration) error {
 
 // RetryAfter returns the hint that WithRetry or the server gave.
 func RetryAfter(err error) (time.Duration, bool) {
-	var hint interface{ retryAfter() time.Duration }
-	if !errors.As(err, &hint) || hint.retryAfter() <= 0 {
-		return 0, false
+	type hinted interface {
+		error
+		retryAfter() time.Duration
 	}
-	return hint.retryAfter(), true
+	if hint, ok := errors.AsType[hinted](err); ok && hint.retryAfter() > 0 {
+		return hint.retryAfter(), true
+	}
+	return 0, false
 }
 
 type retryError struct {

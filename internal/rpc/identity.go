@@ -38,14 +38,14 @@ const uriScheme = "spiffe://"
 
 // String returns the URI, or "" for the zero Identity.
 func (i Identity) String() string {
-	switch i.Role {
-	case "":
+	if i.Role == "" {
 		return ""
-	case RoleAgent:
-		return uriScheme + i.Domain + "/buddyring/agent/" + string(i.Pool) + "/" + i.Name
-	default:
-		return uriScheme + i.Domain + "/buddyring/" + string(i.Role) + "/" + i.Name
 	}
+	path := uriScheme + i.Domain + "/buddyring/" + string(i.Role)
+	if i.Role == RoleAgent {
+		path += "/" + string(i.Pool)
+	}
+	return path + "/" + i.Name
 }
 
 // ParseIdentity is the inverse of String; the error names field.

@@ -69,8 +69,7 @@ func (e *edge) status(ctx context.Context, method string, err error) error {
 	}
 	id := rand.Text()
 	attrs := []slog.Attr{slog.String("method", method), slog.String("request_id", id)}
-	var panicked *recovery.PanicError
-	if errors.As(err, &panicked) {
+	if panicked, ok := errors.AsType[*recovery.PanicError](err); ok {
 		attrs = append(attrs, slog.Any("panic", panicked.Panic), slog.String("stack", string(panicked.Stack)))
 	} else {
 		attrs = append(attrs, slog.Any("error", err))
@@ -105,8 +104,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 // of an earlier server.
 func registered[C prometheus.Collector](reg *prometheus.Registry, c C) C {
 	err := reg.Register(c)
-	var twin prometheus.AlreadyRegisteredError
-	if errors.As(err, &twin) {
+	if twin, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if existing, ok := twin.ExistingCollector.(C); ok {
 			return existing
 		}
@@ -123,13 +121,13 @@ func (m *metrics) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 }
 
 // clientUnary gives callers errors of the vocabulary.
-func clientUnary(
+func clientUnary( //nolint:revive // gRPC's signature
 	ctx context.Context, method string, req, res any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
 	return received(ctx, next(ctx, method, req, res, cc, opts...))
 }
 
-func clientStream(
+func clientStream( //nolint:revive // gRPC's signature
 	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer,
 	opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {

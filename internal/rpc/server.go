@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -111,7 +112,9 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	}
 	s.health.Shutdown()
 	s.stop()
-	<-served
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve %s: %w", lis.Addr(), err)
+	}
 	return nil
 }
 

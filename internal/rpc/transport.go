@@ -45,7 +45,8 @@ func (t *serverTransport) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 		}, nil
 	}
 	secured := tls.Server(raw, t.files.serverConfig("h2", tls.RequireAndVerifyClientCert))
-	if err := secured.Handshake(); err != nil {
+	// gRPC has set the connection's deadline.
+	if err := secured.HandshakeContext(context.Background()); err != nil {
 		if !errors.Is(err, io.EOF) {
 			// gRPC drops the error, and the client does not learn the reason.
 			t.log.Warn("tls handshake failed", "peer", raw.RemoteAddr().String(), "error", err)
