@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -140,12 +141,19 @@ func (a *app) past(ctx context.Context, c coordinatorv1.AdminServiceClient, q ev
 }
 
 func (a *app) eventGrid(events []*coordinatorv1.Event) *output.Grid {
-	g := output.NewGrid("TIME", "REVISION", "KIND", "SERVER", "CAUSE", "ACTOR", "TEXT")
+	g := output.NewGrid("TIME", "REVISION", "KIND", "SERVER", "BY", "TEXT")
 	for _, e := range events {
-		g.Add(a.clock(e), fmt.Sprint(e.GetRevision()), e.GetKind(), e.GetServerId(), output.Name(e.GetCause()), e.GetActor(),
-			e.GetText())
+		g.Add(a.clock(e), fmt.Sprint(e.GetRevision()), e.GetKind(), e.GetServerId(), actor(e), e.GetText())
 	}
 	return g
+}
+
+// actor is who asked for it, without the trust domain.
+func actor(e *coordinatorv1.Event) string {
+	if _, short, ok := strings.Cut(e.GetActor(), "/buddyring/"); ok {
+		return short
+	}
+	return e.GetActor()
 }
 
 // clock is an event's time: of day, with the date unless it is today's.

@@ -23,11 +23,20 @@ type noError struct{ text string }
 
 func (e *noError) Error() string { return e.text }
 
+// usageError is an error of how the program was called that shows only when a
+// command has begun, such as a file that is not there.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+func (e *usageError) Unwrap() error { return e.err }
+
 // exitCode is the status for the error of a command that has begun. Whatever
 // the server said that has no status of its own, such as that a server is
 // unknown, is no.
 func exitCode(err error) int {
 	var no *noError
+	var usage *usageError
 	switch {
 	case err == nil:
 		return exitYes
@@ -35,7 +44,7 @@ func exitCode(err error) int {
 		return exitNo
 	case errors.Is(err, member.ErrRefused):
 		return exitRefused
-	case errors.Is(err, member.ErrInvalid):
+	case errors.Is(err, member.ErrInvalid), errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, member.ErrUnavailable), errors.Is(err, member.ErrNotLeader):
 		return exitUnreachable

@@ -47,14 +47,14 @@ func listPools(ctx context.Context, c coordinatorv1.AdminServiceClient) ([]*coor
 }
 
 func poolGrid(pools []*coordinatorv1.Pool) *output.Grid {
-	g := output.NewGrid("POOL", "MODE", "MEMBERS", "ACTIVE", "SUSPECT", "REFERENCE", "REVISION", "REMOVALS")
+	g := output.NewGrid("POOL", "MODE", "MEMBERS", "ACTIVE", "SUSPECT", "REFERENCE", "REVISION")
 	for _, p := range pools {
-		removals := "judged"
+		mode := output.Name(p.GetSettings().GetMode())
 		if p.GetWarmingUp() {
-			removals = "waiting for agents"
+			mode += " (warming up)"
 		}
-		g.Add(p.GetPool(), output.Name(p.GetSettings().GetMode()), number(p.GetMembers()), number(p.GetActive()),
-			number(p.GetSuspect()), number(p.GetReferenceSize()), strconv.FormatUint(p.GetRevision(), 10), removals)
+		g.Add(p.GetPool(), mode, number(p.GetMembers()), number(p.GetActive()), number(p.GetSuspect()),
+			number(p.GetReferenceSize()), strconv.FormatUint(p.GetRevision(), 10))
 	}
 	return g
 }

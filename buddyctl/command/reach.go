@@ -63,7 +63,7 @@ func (a *app) limited(ctx context.Context, t target, call func(context.Context, 
 func (a *app) reach(ctx context.Context, t target, call func(context.Context, *grpc.ClientConn) error) error {
 	credentials, err := rpc.NewCredentials(a.security, a.logger())
 	if err != nil {
-		return err
+		return &usageError{err}
 	}
 	failed := &unreachableError{target: t}
 	for _, address := range t.addresses {

@@ -65,8 +65,8 @@ func (a *app) writeCheck(w io.Writer, c *coordinatorv1.CheckRingResponse) error 
 	if !c.GetConsistent() {
 		verdict = "NOT CONSISTENT"
 	}
-	err := say(w, "%s at revision %d: %d members, of which %d have acknowledged whom they watch",
-		verdict, c.GetRevision(), c.GetMembers(), c.GetAcknowledged())
+	err := say(w, "%s at revision %d: %d of %d members have acknowledged whom they watch",
+		verdict, c.GetRevision(), c.GetAcknowledged(), c.GetMembers())
 	if err != nil || len(c.GetProblems()) == 0 {
 		return err
 	}

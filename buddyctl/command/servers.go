@@ -46,7 +46,7 @@ func (a *app) serversCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.showGrid(list, a.serverGrid(list.GetServers()), "no servers")
+			return a.show(list, func(w io.Writer) error { return a.writeServers(w, list.GetServers()) })
 		},
 	}
 	f := cmd.Flags()
@@ -98,28 +98,45 @@ func listServers(
 	return list, err
 }
 
-func (a *app) serverGrid(servers []*coordinatorv1.Server) *output.Grid {
-	g := output.NewGrid("SERVER", "PHASE", "FOR", "SUSPECT", "AGENT", "FIRST_BUDDY", "SECOND_BUDDY", "ZONE", "RACK",
-		"WEIGHT", "ENDPOINTS", "WAITING_FOR")
+func (a *app) writeServers(w io.Writer, servers []*coordinatorv1.Server) error {
+	if len(servers) == 0 {
+		return say(w, "no servers")
+	}
+	g := output.NewGrid("SERVER", "STATE", "FOR", "AGENT", "FIRST_BUDDY", "SECOND_BUDDY", "ZONE/RACK", "WEIGHT", "ENDPOINTS")
 	for _, s := range servers {
 		agent := "gone"
 		if s.GetAgentConnected() {
 			agent = "here"
 		}
-		g.Add(s.GetServerId(), phaseAndWish(s), output.Since(a.Now(), s.GetPhaseSince()), yesNo(s.GetSuspect()), agent,
-			s.GetFirstBuddy(), s.GetSecondBuddy(), s.GetSpec().GetZone(), s.GetSpec().GetRack(), weight(s.GetSpec()),
-			endpoints(s.GetSpec().GetEndpoints()), s.GetWaitingFor())
+		place := strings.TrimSuffix(s.GetSpec().GetZone()+"/"+s.GetSpec().GetRack(), "/")
+		g.Add(s.GetServerId(), state(s), output.Since(a.Now(), s.GetPhaseSince()), agent, s.GetFirstBuddy(),
+			s.GetSecondBuddy(), place, weight(s.GetSpec()), endpoints(s.GetSpec().GetEndpoints()))
 	}
-	return g
+	if err := g.Write(w, a.Terminal.Width); err != nil {
+		return err
+	}
+	for _, s := range servers {
+		if s.GetWaitingFor() == "" {
+			continue
+		}
+		if err := say(w, "%s waits for %s", s.GetServerId(), s.GetWaitingFor()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// phaseAndWish is a server's phase, with the operator's wish if there is one.
-func phaseAndWish(s *coordinatorv1.Server) string {
-	phase := output.Name(s.GetPhase())
+// state is a server's phase, the operator's wish if there is one, and whether
+// it is suspect.
+func state(s *coordinatorv1.Server) string {
+	text := output.Name(s.GetPhase())
 	if s.GetIntent() > coordinatorv1.Wish_WISH_ACTIVE {
-		phase += "+" + output.Name(s.GetIntent())
+		text += "+" + output.Name(s.GetIntent())
 	}
-	return phase
+	if s.GetSuspect() {
+		text += "+suspect"
+	}
+	return text
 }
 
 func weight(s *coordinatorv1.ServerSpec) string {
@@ -216,11 +233,11 @@ func (s *specFlags) define(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&s.addresses, "probe-address", nil, "what buddies ping; replaces all: at most one per address family")
 	f.StringVar(&s.probe, "probe", "", "how buddies probe: icmp or tcp://:PORT")
-	f.StringArrayVar(&s.endpoints, "endpoint", nil, "`[NAME=]HOST:PORT` for clients; repeatable, replaces all")
+	f.StringArrayVar(&s.endpoints, "endpoint", nil, "where clients reach it, as `[NAME=]HOST:PORT`; repeatable, replaces all")
 	f.StringVar(&s.zone, "zone", "", "zone of the host")
 	f.StringVar(&s.rack, "rack", "", "failure domain within the zone")
 	f.Uint32Var(&s.weight, "weight", member.DefaultWeight, "share of new work; 0 means none")
-	f.StringArrayVar(&s.labels, "label", nil, "`KEY=VALUE`; repeatable, replaces all; --label= alone for none")
+	f.StringArrayVar(&s.labels, "label", nil, "a label as `KEY=VALUE`; repeatable, replaces all; --label= alone for none")
 	complete(cmd, "probe", fixed("icmp", "tcp://:"))
 }
 

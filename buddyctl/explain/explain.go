@@ -91,12 +91,12 @@ func (p *page) answer(id string, r *coordinatorv1.ExplainServerResponse) {
 		p.text(output.Dim, p.standing(s), 0)
 	}
 	if d := r.GetDeparture(); d != nil && r.GetServer() == nil {
-		p.text(output.Dim, fmt.Sprintf("%s left %s ago (%s); when it comes back, it is held for %s. Recent removals: %.1f.",
+		p.text(output.Dim, fmt.Sprintf("%s left %s ago (%s); when it comes back, it is held for %s. Its flap score is %.1f.",
 			id, output.Since(p.Now, d.GetLeftAt()), output.Name(d.GetCause()),
 			output.Age(d.GetHoldDown().AsDuration()), d.GetFlapScore()), 0)
 	}
 	if len(r.GetDecisions()) == 0 {
-		p.text(output.Plain, "No decision about it is on record: nobody has doubted it.", 0)
+		p.text(output.Plain, "No decision about it is on record.", 0)
 	}
 }
 

@@ -44,19 +44,20 @@ func (p *page) timeline(e *coordinatorv1.Explanation, routers []*coordinatorv1.R
 func moments(e *coordinatorv1.Explanation) []entry {
 	var entries []entry
 	several := rounds(e) > 1
+	parts := map[string]string{}
 	timeline := e.GetTimeline()
 	for i := 0; i < len(timeline); i++ {
 		m := timeline[i]
-		l := entry{at: m.GetAt().AsDuration(), label: strings.ReplaceAll(m.GetKind(), "_", " ")}
+		l := entry{at: m.GetAt().AsDuration(), label: strings.ReplaceAll(m.GetKind(), "_", " "), ink: momentInk(m)}
 		if m.GetKind() == "asked" {
-			var whom []string
-			for ; i < len(timeline) && together(m, timeline[i]); i++ {
-				whom = append(whom, observer(timeline[i]))
+			end := i + 1
+			for end < len(timeline) && together(m, timeline[end]) {
+				end++
 			}
-			i--
-			l.text = strings.Join(whom, ", ") + more(m)
+			l.text = asked(timeline[i:end], parts) + more(m)
+			i = end - 1
 		} else {
-			l.text = sentence(e, m)
+			l.text = sentence(e, m, parts)
 		}
 		switch {
 		case m.GetKind() == "round":
@@ -64,10 +65,42 @@ func moments(e *coordinatorv1.Explanation) []entry {
 		case several && m.GetRound() != 0:
 			l.text = fmt.Sprintf("[%d] %s", m.GetRound(), l.text)
 		}
-		l.ink = momentInk(m)
 		entries = append(entries, l)
 	}
 	return entries
+}
+
+// asked names who was asked by the parts they play, which it notes in parts.
+func asked(moments []*coordinatorv1.Moment, parts map[string]string) string {
+	var order []string
+	byPart := map[string][]string{}
+	for _, m := range moments {
+		part := strings.ReplaceAll(m.GetRole(), "_", " ")
+		parts[m.GetWho()] = part
+		if _, known := byPart[part]; !known {
+			order = append(order, part)
+		}
+		byPart[part] = append(byPart[part], m.GetWho())
+	}
+	groups := make([]string, len(order))
+	for i, part := range order {
+		groups[i] = strings.TrimSpace(plural(part, len(byPart[part])) + " " + strings.Join(byPart[part], ", "))
+	}
+	return strings.Join(groups, "; ")
+}
+
+func plural(part string, n int) string {
+	switch {
+	case n == 1 || part == "":
+		return part
+	case part == "buddy":
+		return "buddies"
+	case part == "witness":
+		return "witnesses"
+	case part == "temporary":
+		return part
+	}
+	return part + "s"
 }
 
 func together(a, b *coordinatorv1.Moment) bool {
@@ -85,20 +118,24 @@ func rounds(e *coordinatorv1.Explanation) int {
 	return len(seen)
 }
 
-// sentence says in words what a moment is.
-func sentence(e *coordinatorv1.Explanation, m *coordinatorv1.Moment) string {
+// sentence says in words what a moment is. parts are those of who was asked.
+func sentence(e *coordinatorv1.Explanation, m *coordinatorv1.Moment, parts map[string]string) string {
 	subject := e.GetServerId()
+	observer := observer(m, parts)
 	switch m.GetKind() {
 	case "doubt":
-		return observer(m) + " misses " + subject + probes(m) + more(m)
+		return observer + " misses " + subject + probes(m) + more(m)
 	case "cleared":
-		return observer(m) + " reaches " + subject + " again" + probes(m) + more(m)
+		if m.GetRole() == "" {
+			return or(m.GetText(), subject+" is well again")
+		}
+		return observer + " reaches " + subject + " again" + probes(m) + more(m)
 	case "round":
 		return or(m.GetText(), "about "+subject)
 	case "answer":
-		return observer(m) + ": " + verdictOf(m) + probes(m) + more(m)
+		return observer + ": " + verdictOf(m) + probes(m) + more(m)
 	case "no_answer":
-		return observer(m) + ": no answer in time" + more(m)
+		return observer + ": no answer in time" + more(m)
 	case "nonce":
 		return subject + " itself is asked over its stream" + more(m)
 	case "nonce_echo":
@@ -110,23 +147,27 @@ func sentence(e *coordinatorv1.Explanation, m *coordinatorv1.Moment) string {
 	case "suspect":
 		return or(m.GetText(), "routers are told to prefer others")
 	case "verdict":
-		return or(m.GetText(), e.GetVerdict())
+		if strings.Contains(e.GetText(), m.GetText()) {
+			return or(m.GetResult(), e.GetVerdict())
+		}
+		return strings.Join(nonEmpty(m.GetResult(), m.GetText()), ": ")
 	case "committed":
-		return or(m.GetText(), "the new rows are durable")
+		return or(m.GetText(), "the change") + " is durable"
 	case "published":
 		return or(m.GetText(), "routers and agents are told")
 	case "acked":
-		return observer(m) + " has applied it" + more(m)
+		return observer + " has applied it" + more(m)
 	}
-	return strings.TrimPrefix(strings.Join(nonEmpty(observer(m), m.GetResult(), m.GetText()), ": ")+probes(m), ", ")
+	return strings.TrimPrefix(strings.Join(nonEmpty(observer, m.GetResult(), m.GetText()), ": ")+probes(m), ", ")
 }
 
 // observer is who observed, with the part it played.
-func observer(m *coordinatorv1.Moment) string {
-	if m.GetRole() == "" || m.GetRole() == "coordinator" {
-		return or(m.GetWho(), m.GetRole())
+func observer(m *coordinatorv1.Moment, parts map[string]string) string {
+	part := or(strings.ReplaceAll(m.GetRole(), "_", " "), parts[m.GetWho()])
+	if part == "" || part == "coordinator" {
+		return or(m.GetWho(), part)
 	}
-	return m.GetWho() + " (" + strings.ReplaceAll(m.GetRole(), "_", " ") + ")"
+	return m.GetWho() + " (" + part + ")"
 }
 
 func verdictOf(m *coordinatorv1.Moment) string {
@@ -142,7 +183,7 @@ func probes(m *coordinatorv1.Moment) string {
 		fmt.Fprintf(&b, ", reply after %s", output.RTT(m.GetRtt()))
 	}
 	if age := m.GetAge().AsDuration(); age > 0 {
-		fmt.Fprintf(&b, ", first seen %s before", output.Milliseconds(age.Round(time.Millisecond)))
+		fmt.Fprintf(&b, ", the first of them sent %s before", output.Milliseconds(age.Round(time.Millisecond)))
 	}
 	return b.String()
 }

@@ -144,11 +144,12 @@ func usages(r rpc.Role) []x509.ExtKeyUsage {
 
 func addHosts(c *x509.Certificate, hosts []string) error {
 	for _, h := range hosts {
-		if a, err := netip.ParseAddr(h); err == nil && a.Zone() == "" {
+		a, err := netip.ParseAddr(h)
+		if err == nil && a.Zone() == "" {
 			c.IPAddresses = append(c.IPAddresses, net.IP(a.Unmap().AsSlice()))
 			continue
 		}
-		if err := member.CheckHostPort("host", net.JoinHostPort(h, "1")); err != nil {
+		if err == nil || member.CheckHostPort("host", net.JoinHostPort(h, "1")) != nil {
 			return member.Invalid("host", "%q is neither an IP address nor a DNS name", h)
 		}
 		c.DNSNames = append(c.DNSNames, h)

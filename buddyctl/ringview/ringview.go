@@ -69,42 +69,36 @@ func picture(members []*coordinatorv1.RingMember) []string {
 
 // loop joins the upper row, read to the right, and the lower row, read to the
 // left, into a closed loop. With an odd number of servers the last place of the
-// lower row is empty and a line runs through it.
+// lower row is empty and the line runs through it.
 func loop(upper, lower []string) (string, string) {
 	var first, second strings.Builder
 	first.WriteString("  ┌─▶ ")
 	second.WriteString("  └── ")
 	for i := range upper {
-		wide := max(utf8.RuneCountInString(upper[i]), utf8.RuneCountInString(lower[i]))
-		last := i == len(upper)-1
-		first.WriteString(pad(upper[i], wide, "─"))
+		above, below := utf8.RuneCountInString(upper[i]), utf8.RuneCountInString(lower[i])
+		wide := max(above, below)
+		first.WriteString(upper[i] + " " + dashes(wide-above))
 		if lower[i] == "" {
-			second.WriteString(strings.Repeat("─", wide+2) + "┘")
+			second.WriteString(dashes(wide + 2))
 		} else {
-			second.WriteString(pad(lower[i], wide, "─"))
+			second.WriteString(lower[i] + " ◀" + dashes(wide-below))
 		}
 		switch {
-		case last && lower[i] == "":
-			first.WriteString(" ─┐")
-		case last:
-			first.WriteString(" ─┐")
-			second.WriteString(" ◀┘")
+		case i == len(upper)-1:
+			first.WriteString("─┐")
+			second.WriteString("┘")
+		case lower[i+1] == "":
+			first.WriteString("─▶ ")
+			second.WriteString("──")
 		default:
-			first.WriteString(" ─▶ ")
-			second.WriteString(" ◀─ ")
+			first.WriteString("─▶ ")
+			second.WriteString("─ ")
 		}
 	}
 	return first.String(), second.String()
 }
 
-// pad lengthens a cell with a line after a space, so that arrows meet it.
-func pad(s string, wide int, with string) string {
-	n := wide - utf8.RuneCountInString(s)
-	if n == 0 {
-		return s
-	}
-	return s + " " + strings.Repeat(with, n-1)
-}
+func dashes(n int) string { return strings.Repeat("─", n) }
 
 // cell is a server and what is special about it.
 func cell(m *coordinatorv1.RingMember) string {
@@ -132,14 +126,14 @@ func notes(members []*coordinatorv1.RingMember) []string {
 }
 
 func table(members []*coordinatorv1.RingMember) *output.Grid {
-	g := output.NewGrid("PLACE", "SERVER", "FIRST_BUDDY", "SECOND_BUDDY", "PHASE", "SUSPECT", "ZONE", "RACK", "ALSO_WATCHED_BY")
+	g := output.NewGrid("PLACE", "SERVER", "FIRST_BUDDY", "SECOND_BUDDY", "STATE", "ZONE/RACK", "ALSO_WATCHED_BY")
 	for i, m := range members {
-		suspect := "no"
+		state := output.Name(m.GetPhase())
 		if m.GetSuspect() {
-			suspect = "yes"
+			state += "+suspect"
 		}
-		g.Add(strconv.Itoa(i+1), m.GetServerId(), m.GetFirstBuddy(), m.GetSecondBuddy(), output.Name(m.GetPhase()),
-			suspect, m.GetZone(), m.GetRack(), strings.Join(m.GetTemporaryWatchers(), ","))
+		g.Add(strconv.Itoa(i+1), m.GetServerId(), m.GetFirstBuddy(), m.GetSecondBuddy(), state,
+			strings.TrimSuffix(m.GetZone()+"/"+m.GetRack(), "/"), strings.Join(m.GetTemporaryWatchers(), ","))
 	}
 	return g
 }

@@ -1,0 +1,170 @@
+package command_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+func TestMutations(t *testing.T) {
+	t.Parallel()
+	common := []string{"--pool", "edge", "--request-id", "r-1", "--reason", "why not"}
+	revised := append([]string{"--expected-revision", "0", "--dry-run"}, common...)
+	for name, c := range map[string]struct {
+		args []string
+		want proto.Message
+		says string
+	}{
+		"remove": {
+			append([]string{"remove", "db-1", "--incarnation", "7"}, common...),
+			&coordinatorv1.RemoveServerRequest{Pool: "edge", ServerId: "db-1", Incarnation: 7, RequestId: "r-1", Reason: "why not"},
+			"removed db-1 at revision 43\n",
+		},
+		"remove checked": {
+			append([]string{"remove", "db-1"}, revised...),
+			&coordinatorv1.RemoveServerRequest{
+				Pool: "edge", ServerId: "db-1", ExpectedRevision: ptr(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not",
+			},
+			"valid; nothing was changed\n",
+		},
+		"intent": {
+			append([]string{"intent", "db-1", "maintenance", "--for", "2h"}, common...),
+			&coordinatorv1.SetIntentRequest{
+				Pool: "edge", ServerId: "db-1", Wish: coordinatorv1.Wish_WISH_MAINTENANCE, ExpiresIn: durationpb.New(2 * time.Hour),
+				RequestId: "r-1", Reason: "why not",
+			},
+			"db-1 is wished to be maintenance for 2h, at revision 43\n",
+		},
+		"intent checked": {
+			append([]string{"intent", "db-1", "active"}, revised...),
+			&coordinatorv1.SetIntentRequest{
+				Pool: "edge", ServerId: "db-1", Wish: coordinatorv1.Wish_WISH_ACTIVE, ExpectedRevision: ptr(uint64(0)), ValidateOnly: true,
+				RequestId: "r-1", Reason: "why not",
+			},
+			"valid; nothing was changed\n",
+		},
+		"create pool": {
+			append([]string{"pools", "create", "new", "--mode", "shadow", "--hold-down", "7s"}, common[2:]...),
+			&coordinatorv1.CreatePoolRequest{
+				Pool: "new", RequestId: "r-1", Reason: "why not",
+				Settings: &coordinatorv1.PoolSettings{Mode: coordinatorv1.Mode_MODE_SHADOW, HoldDown: durationpb.New(7 * time.Second)},
+			},
+			"created pool new\n",
+		},
+		"update pool": {
+			append([]string{
+				"pools", "update", "default", "--removal-grace", "0s", "--mode", "paused", "--probe-interval", "1s",
+				"--stall-tolerance", "2s", "--hold-down-max", "1m",
+			}, common[2:]...),
+			&coordinatorv1.UpdatePoolRequest{
+				Pool: "default", RequestId: "r-1", Reason: "why not",
+				Settings: &coordinatorv1.PoolSettings{
+					Mode: coordinatorv1.Mode_MODE_PAUSED, ProbeInterval: durationpb.New(time.Second), StallTolerance: durationpb.New(2 * time.Second),
+					RemovalGrace: durationpb.New(0), HoldDownMax: durationpb.New(time.Minute),
+				},
+				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"mode", "probe_interval", "stall_tolerance", "removal_grace", "hold_down_max"}},
+			},
+			"changed hold_down_max, mode, probe_interval, removal_grace, stall_tolerance of pool default at revision 43\n",
+		},
+		"update server": {
+			append([]string{
+				"servers", "update", "db-1", "--weight", "0", "--zone", "b", "--rack", "r2", "--probe", "tcp://:22",
+				"--probe-address", "10.0.0.9,2001:db8::9", "--endpoint", "http=10.0.0.9:80", "--endpoint", "10.0.0.9:81",
+				"--label", "os=debian", "--label", "note=a=b",
+			}, common...),
+			&coordinatorv1.UpdateServerRequest{
+				Pool: "edge", ServerId: "db-1", RequestId: "r-1", Reason: "why not",
+				Spec: &coordinatorv1.ServerSpec{
+					ProbeAddresses: []string{"10.0.0.9", "2001:db8::9"}, Probe: "tcp://:22", Zone: "b", Rack: "r2", Weight: ptr(uint32(0)),
+					Endpoints: []*coordinatorv1.Endpoint{{Name: "http", Address: "10.0.0.9:80"}, {Address: "10.0.0.9:81"}},
+					Labels:    map[string]string{"os": "debian", "note": "a=b"},
+				},
+				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"probe_addresses", "probe", "endpoints", "zone", "rack", "weight", "labels"}},
+			},
+			"changed probe_addresses, probe, endpoints, zone, rack, weight, labels of db-1 at revision 43\n",
+		},
+		"no labels": {
+			append([]string{"servers", "update", "db-1", "--label="}, revised...),
+			&coordinatorv1.UpdateServerRequest{
+				Pool: "edge", ServerId: "db-1", RequestId: "r-1", Reason: "why not", ExpectedRevision: ptr(uint64(0)), ValidateOnly: true,
+				Spec: &coordinatorv1.ServerSpec{}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels"}},
+			},
+			"valid; nothing was changed\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, admin := busy(t)
+			r := n.run(t, c.args...)
+			if r.code != 0 || r.stdout != c.says {
+				t.Errorf("exit %d, stdout %q, want %q, stderr %q", r.code, r.stdout, c.says, r.stderr)
+			}
+			if diff := cmp.Diff(c.want, admin.last(), protocmp.Transform()); diff != "" {
+				t.Errorf("request (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRequestIDsAreRandom(t *testing.T) {
+	t.Parallel()
+	n, admin := busy(t)
+	seen := map[string]bool{}
+	for range 3 {
+		n.run(t, "remove", "db-1")
+		id := admin.last().(*coordinatorv1.RemoveServerRequest).GetRequestId()
+		if len(id) < 20 || len(id) > 128 || seen[id] {
+			t.Errorf("request id %q", id)
+		}
+		seen[id] = true
+	}
+}
+
+func TestAMutationAsJSON(t *testing.T) {
+	t.Parallel()
+	n, _ := busy(t)
+	r := n.run(t, "remove", "db-1", "-o", "json")
+	if r.code != 0 || strings.Join(strings.Fields(r.stdout), "") != `{"revision":"43"}` {
+		t.Errorf("exit %d, stdout %q", r.code, r.stdout)
+	}
+}
+
+func TestFiltersReachTheServer(t *testing.T) {
+	t.Parallel()
+	n, admin := busy(t)
+	n.run(t, "servers", "--phase", "active,held", "--zone", "a", "--label", "os=debian", "--suspect=false")
+	want := &coordinatorv1.ListServersRequest{
+		Phases: []coordinatorv1.Phase{coordinatorv1.Phase_PHASE_ACTIVE, coordinatorv1.Phase_PHASE_HELD},
+		Zone:   "a", Labels: map[string]string{"os": "debian"}, Suspect: ptr(false), PageSize: 1000, PageToken: "....",
+	}
+	if diff := cmp.Diff(want, admin.last(), protocmp.Transform()); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
+	}
+	n.run(t, "events", "--server", "db-1", "--kind", "removed", "--since", "7", "-n", "0")
+	wantEvents := &coordinatorv1.ListEventsRequest{ServerId: "db-1", Kinds: []string{"removed"}, SinceRevision: 7, PageSize: 1000, PageToken: "...."}
+	if diff := cmp.Diff(wantEvents, admin.last(), protocmp.Transform()); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
+	}
+	n.run(t, "explain", "db-1", "--limit", "9", "--pool", "edge")
+	wantExplain := &coordinatorv1.ExplainServerRequest{Pool: "edge", ServerId: "db-1", Limit: 9}
+	if diff := cmp.Diff(wantExplain, admin.last(), protocmp.Transform()); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
+	}
+}
+
+func TestARepeatedPageIsAnError(t *testing.T) {
+	t.Parallel()
+	n := &network{}
+	n.serve(t, "127.0.0.1:7401", &fakeAdmin{}, nil)
+	if r := n.run(t, "servers"); r.code != 0 || r.stdout != "no servers\n" {
+		t.Errorf("an empty pool: exit %d, stdout %q", r.code, r.stdout)
+	}
+}
