@@ -57,8 +57,9 @@ func Write(w io.Writer, id string, r *coordinatorv1.ExplainServerResponse, v Vie
 // page collects lines.
 type page struct {
 	View
-	width int
-	b     strings.Builder
+	width   int
+	summary string
+	b       strings.Builder
 }
 
 func (p *page) line(ink output.Ink, s string) {
@@ -82,57 +83,26 @@ func (p *page) heading(s string) {
 }
 
 func (p *page) answer(id string, r *coordinatorv1.ExplainServerResponse) {
-	summary := r.GetSummary()
-	if summary == "" {
-		summary = "Nothing is said about " + id + "."
-	}
-	p.text(output.Bold, summary, 0)
+	p.summary = output.Line(r.GetSummary())
+	p.text(output.Bold, or(p.summary, "Nothing is said about "+id+"."), 0)
 	if s := r.GetServer(); s != nil {
 		p.text(output.Dim, p.standing(s), 0)
-	}
-	if d := r.GetDeparture(); d != nil && r.GetServer() == nil {
-		p.text(output.Dim, fmt.Sprintf("%s left %s ago (%s); when it comes back, it is held for %s. Its flap score is %.1f.",
-			id, output.Since(p.Now, d.GetLeftAt()), output.Name(d.GetCause()),
-			output.Age(d.GetHoldDown().AsDuration()), d.GetFlapScore()), 0)
+	} else if hold := r.GetDeparture().GetHoldDown().AsDuration(); hold > 0 {
+		p.text(output.Dim, fmt.Sprintf("When it comes back after a reboot, it is held for %s (flap score %.1f).",
+			output.Age(hold), r.GetDeparture().GetFlapScore()), 0)
 	}
 	if len(r.GetDecisions()) == 0 {
 		p.text(output.Plain, "No decision about it is on record.", 0)
 	}
 }
 
-// standing is a member's row in one line.
+// standing is what the summary leaves out of a member's row.
 func (p *page) standing(s *coordinatorv1.Server) string {
-	parts := []string{fmt.Sprintf("%s for %s", output.Name(s.GetPhase()), output.Since(p.Now, s.GetPhaseSince()))}
+	phase := fmt.Sprintf("%s for %s", output.Name(s.GetPhase()), output.Since(p.Now, s.GetPhaseSince()))
 	if s.GetHeldUntil() != nil {
-		parts[0] += ", " + output.Until(p.Now, s.GetHeldUntil()) + " to go"
+		phase += ", " + output.Until(p.Now, s.GetHeldUntil()) + " to go"
 	}
-	if s.GetSuspect() {
-		parts = append(parts, "suspect now")
-	}
-	if s.GetWaitingFor() != "" {
-		parts = append(parts, "waits for "+s.GetWaitingFor())
-	}
-	parts = append(parts, fmt.Sprintf("incarnation %d", s.GetIncarnation()), buddies(s))
-	if s.GetAgentConnected() {
-		parts = append(parts, "agent connected")
-	} else {
-		parts = append(parts, "agent not connected")
-	}
-	if w := s.GetIntent(); w > coordinatorv1.Wish_WISH_ACTIVE {
-		parts = append(parts, "operator's wish: "+output.Name(w))
-	}
-	return strings.Join(parts, " · ")
-}
-
-func buddies(s *coordinatorv1.Server) string {
-	switch first, second := s.GetFirstBuddy(), s.GetSecondBuddy(); {
-	case first == "":
-		return "alone, no buddies"
-	case first == second:
-		return "buddy " + first
-	default:
-		return "buddies " + first + " and " + second
-	}
+	return fmt.Sprintf("%s · incarnation %d", phase, s.GetIncarnation())
 }
 
 func (p *page) decision(d *coordinatorv1.Decision) {
@@ -145,8 +115,8 @@ func (p *page) decision(d *coordinatorv1.Decision) {
 	head = append(head, p.clock(e.GetStarted().AsTime())+", "+output.Since(p.Now, e.GetStarted())+" ago",
 		fmt.Sprintf("incarnation %d", e.GetIncarnation()))
 	p.text(inkOf(e), strings.Join(head, " · "), 2)
-	if e.GetText() != "" {
-		p.text(output.Plain, e.GetText(), 0)
+	if text := output.Line(e.GetText()); !strings.Contains(p.summary, text) {
+		p.text(output.Plain, text, 0)
 	}
 	if e.GetRule() != "" {
 		p.text(output.Plain, "Rule: "+e.GetRule(), 6)

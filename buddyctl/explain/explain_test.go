@@ -78,6 +78,7 @@ func crash() *coordinatorv1.Decision {
 					return m
 				}(), "all 3 observers that could judge miss it (3 are needed) and its stream is silent"),
 				told(moment(795, "committed", 0, "coordinator", ""), "revision 17"),
+				told(moment(795, "published", 0, "coordinator", ""), "revision 17"),
 			},
 			Rows: []*coordinatorv1.RowChange{
 				{ServerId: "db-3", Before: buddies("db-4", "db-2")},
@@ -136,7 +137,7 @@ func cases() map[string]*coordinatorv1.ExplainServerResponse {
 	yes := true
 	return map[string]*coordinatorv1.ExplainServerResponse{
 		"removed": {
-			Summary:   "db-3 is not a member of pool default: it crashed and was removed 41 seconds ago, 0.8 s after its last sign of life.",
+			Summary:   "db-3 is not a member: removed at revision 17, 41 s ago, cause crashed: db-3 was removed as crashed: all 3 observers that could judge miss it (3 are needed) and its stream is silent.",
 			Decisions: []*coordinatorv1.Decision{crash(), deaf()},
 			Events:    events,
 			Departure: &coordinatorv1.Departure{Cause: coordinatorv1.Cause_CAUSE_CRASHED, LeftAt: at(-40 * time.Second), FlapScore: 1, HoldDown: durationpb.New(5 * time.Second)},
@@ -147,7 +148,7 @@ func cases() map[string]*coordinatorv1.ExplainServerResponse {
 				PhaseSince: at(-2 * time.Second), HeldUntil: at(3 * time.Second), AgentConnected: &yes, Suspect: &yes,
 				WaitingFor: "the end of its hold-down after a removal", Intent: coordinatorv1.Wish_WISH_DRAIN,
 			},
-			Summary:   "db-3 is back since 2 seconds and gets no work until its hold-down is over.",
+			Summary:   "db-3 is a member of pool default, held back since 2.0 s ago; its buddies are db-4 and db-2. It is suspect now: routers prefer others. It waits for: the end of its hold-down after a removal.",
 			Decisions: []*coordinatorv1.Decision{deaf()},
 		},
 		"pair": {

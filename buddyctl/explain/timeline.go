@@ -154,7 +154,7 @@ func sentence(e *coordinatorv1.Explanation, m *coordinatorv1.Moment, parts map[s
 	case "committed":
 		return or(m.GetText(), "the change") + " is durable"
 	case "published":
-		return or(m.GetText(), "routers and agents are told")
+		return or(m.GetText(), "the change") + " goes out to routers and agents"
 	case "acked":
 		return observer + " has applied it" + more(m)
 	}
