@@ -5,6 +5,7 @@ package sql_test
 import (
 	gosql "database/sql"
 	"os"
+	"path"
 	"strings"
 	"testing"
 
@@ -19,17 +20,15 @@ import (
 // table, comments included.
 func TestMySQLSchemaIsWhatTheMigrationsMake(t *testing.T) {
 	t.Parallel()
-	s := testdb.Start(t)
-	s.Exec(t, "CREATE DATABASE migrated")
-	s.Exec(t, "CREATE DATABASE written")
-	if _, _, err := store.ApplySchema(t.Context(), store.Config{URL: s.URL("migrated")}); err != nil {
+	a, b := testdb.MariaDB(t), testdb.MariaDB(t)
+	if _, _, err := store.ApplySchema(t.Context(), store.Config{URL: a}); err != nil {
 		t.Fatal(err)
 	}
 	script, err := os.ReadFile("mysql/schema.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	migrated, written := openMySQL(t, s, "migrated"), openMySQL(t, s, "written")
+	migrated, written := openMySQL(t, path.Base(a)), openMySQL(t, path.Base(b))
 	list := statements(string(script))
 	for _, statement := range append(list, list...) { // what it says can be said again
 		if _, err := written.ExecContext(t.Context(), statement); err != nil {
@@ -46,10 +45,10 @@ func TestMySQLSchemaIsWhatTheMigrationsMake(t *testing.T) {
 	}
 }
 
-func openMySQL(t *testing.T, s *testdb.Server, database string) *gosql.DB {
+func openMySQL(t *testing.T, database string) *gosql.DB {
 	t.Helper()
 	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", s.Socket(), database
+	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", testdb.Shared(t).Socket(), database
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
 		t.Fatal(err)

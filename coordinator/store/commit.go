@@ -25,7 +25,8 @@ const batch = 200
 // caller's picture of the table is wrong and must be loaded anew;
 // member.ErrNotFound without the pool; member.ErrAlreadyExists when a request
 // id is taken. With ErrOutcomeUnknown the caller must repeat the call before it
-// takes the change for failed.
+// takes the change for failed; until then every failure to reach the database
+// is an ErrOutcomeUnknown.
 func (s *Store) Commit(ctx context.Context, c member.Change) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		isIn, err := fence(ctx, tx, c)
@@ -34,10 +35,27 @@ func (s *Store) Commit(ctx context.Context, c member.Change) error {
 		}
 		return s.apply(ctx, tx, c)
 	})
-	if err != nil {
+	if err = s.stayInDoubt(c.ID, err); err != nil {
 		return fmt.Errorf("commit change to %s: %w", c.Pool, err)
 	}
 	return nil
+}
+
+// stayInDoubt returns err, with ErrOutcomeUnknown if an earlier call for the
+// change ended with it and this one could not settle it.
+func (s *Store) stayInDoubt(changeID string, err error) error {
+	if !errors.Is(err, member.ErrUnavailable) {
+		s.doubts.Delete(changeID)
+		return err
+	}
+	if errors.Is(err, ErrOutcomeUnknown) {
+		s.doubts.Store(changeID, struct{}{})
+		return err
+	}
+	if _, inDoubt := s.doubts.Load(changeID); inDoubt {
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	return err
 }
 
 // fence takes the pool to the revision of c, if it is at the base of c. It
@@ -205,8 +223,9 @@ func (s *Store) insertRequests(ctx context.Context, tx *sql.Tx, c member.Change)
 func insert(ctx context.Context, tx *sql.Tx, table, columns string, rows [][]any, conflict string) error {
 	values := "(" + list("?", ", ", strings.Count(columns, ",")+1) + ")"
 	for part := range slices.Chunk(rows, batch) {
-		statement := "INSERT INTO " + table + " (" + columns + ") VALUES " + list(values, ", ", len(part)) + conflict
-		if _, err := tx.ExecContext(ctx, statement, slices.Concat(part...)...); err != nil {
+		if _, err := touched(ctx, tx,
+			"INSERT INTO "+table+" ("+columns+") VALUES "+list(values, ", ", len(part))+conflict,
+			slices.Concat(part...)...); err != nil {
 			return err
 		}
 	}
@@ -220,7 +239,7 @@ func deleteByID[T ~string](ctx context.Context, tx *sql.Tx, before, after string
 		for _, id := range part {
 			args = append(args, string(id))
 		}
-		if _, err := tx.ExecContext(ctx, before+list("?", ", ", len(part))+after, args...); err != nil {
+		if _, err := touched(ctx, tx, before+list("?", ", ", len(part))+after, args...); err != nil {
 			return err
 		}
 	}

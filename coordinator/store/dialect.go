@@ -29,7 +29,8 @@ type dialect struct {
 	// duplicate reports whether an INSERT hit a row with the same primary key.
 	duplicate func(error) bool
 	// commit ends a transaction, within the deadline of ctx also when the
-	// database hangs.
+	// database hangs. Its error is a commitError if the COMMIT may have taken
+	// effect all the same.
 	commit func(ctx context.Context, tx *sql.Tx) error
 }
 

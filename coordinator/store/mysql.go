@@ -45,13 +45,7 @@ func mysqlDialect() *dialect {
 		},
 		classify:  classifyMySQL,
 		duplicate: func(err error) bool { return mysqlNumber(err) == 1062 },
-		// The driver's own Commit does not watch a context, and a COMMIT can hang
-		// as long as the database does. The transaction's Rollback, which follows,
-		// then finds nothing to do.
-		commit: func(ctx context.Context, tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, "COMMIT")
-			return err
-		},
+		commit:    commitMySQL,
 	}
 }
 
@@ -182,6 +176,20 @@ func classifyMySQL(err error) class {
 		return fatal
 	}
 	return lasting
+}
+
+// commitMySQL sends COMMIT as a statement, because the driver's own Commit does
+// not watch a context and hangs as long as the database does. The rollback that
+// database/sql sends later finds nothing to do.
+func commitMySQL(ctx context.Context, tx *sql.Tx) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "COMMIT")
+	if err == nil || mysqlNumber(err) == 1213 {
+		return err // a failed certification has rolled back
+	}
+	return &commitError{err}
 }
 
 func mysqlNumber(err error) uint16 {

@@ -29,7 +29,8 @@ func sqliteDialect() *dialect {
 		},
 		classify:  classifySQLite,
 		duplicate: isSQLiteDuplicate,
-		commit:    func(_ context.Context, tx *sql.Tx) error { return tx.Commit() },
+		// A COMMIT that fails is undone for every process that has the file open.
+		commit: func(_ context.Context, tx *sql.Tx) error { return tx.Commit() },
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/buddyring/buddyring/internal/member"
 )
@@ -55,6 +56,8 @@ type Store struct {
 	// rw is for transactions that write, ro for those that do not; the same with
 	// MySQL.
 	rw, ro *sql.DB
+	// doubts holds the ids of changes whose outcome is unknown.
+	doubts sync.Map
 }
 
 // ErrOutcomeUnknown goes with member.ErrUnavailable when a COMMIT was sent and
@@ -112,13 +115,13 @@ func open(t target, cfg Config) (*Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Store{sqliteDialect(), rw, ro}, nil
+		return &Store{dialect: sqliteDialect(), rw: rw, ro: ro}, nil
 	}
 	db, err := openMySQL(t, cfg, mysqlRead)
 	if err != nil {
 		return nil, err
 	}
-	return &Store{mysqlDialect(), db, db}, nil
+	return &Store{dialect: mysqlDialect(), rw: db, ro: db}, nil
 }
 
 func (s *Store) prepare(ctx context.Context, t target, cfg Config) error {

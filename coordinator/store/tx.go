@@ -27,7 +27,7 @@ var (
 	errOvertaken = errors.New("another coordinator took over at the same moment")
 )
 
-// commitError wraps the error of a COMMIT, which may have taken effect.
+// commitError wraps the error of a COMMIT that may have taken effect.
 type commitError struct{ cause error }
 
 func (e *commitError) Error() string { return "commit: " + e.cause.Error() }
@@ -48,10 +48,7 @@ func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
 		if err := f(tx); err != nil {
 			return err
 		}
-		if err := s.dialect.commit(ctx, tx); err != nil {
-			return &commitError{err}
-		}
-		return nil
+		return s.dialect.commit(ctx, tx)
 	})
 }
 

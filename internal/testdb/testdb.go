@@ -18,11 +18,18 @@ import (
 // all tests of this process share. The database is dropped when the test ends.
 func MariaDB(t testing.TB) string {
 	t.Helper()
+	return Shared(t).Database(t)
+}
+
+// Shared returns the server that all tests of this process share. Tests must
+// not harm it.
+func Shared(t testing.TB) *Server {
+	t.Helper()
 	s, err := shared()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Database(t)
+	return s
 }
 
 //nolint:gochecknoglobals // one server per test process is the purpose; it ends with the process

@@ -1,0 +1,300 @@
+//go:build mariadb
+
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/testdb"
+)
+
+// behindProxy returns a store whose connections go through a proxy, with the
+// pool "web", and a second store on the same database without it.
+func behindProxy(t *testing.T) (s *store.Store, p *proxy, direct *store.Store, at member.Position) {
+	t.Helper()
+	server := testdb.Shared(t)
+	address := server.Database(t)
+	p = newProxy(t, server, path.Base(address))
+	direct, s = openStore(t, address), openStore(t, p.URL)
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, p, direct, pool.Position
+}
+
+func TestLostCommitsAreSettledWithinTheCall(t *testing.T) {
+	t.Parallel()
+	for name, fates := range map[string][]fate{
+		"it did not arrive":               {lose},
+		"its answer did not arrive":       {loseAnswer},
+		"neither, then nothing, then all": {lose, lose, loseAnswer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, p, direct, at := behindProxy(t)
+			p.harm(fates...)
+			commit(t, s, joinOne(at))
+			checkHistory(t, direct, at.Revision+1)
+			// The next change finds the table where the leader believes it.
+			at.Revision++
+			commit(t, s, joinOne(at))
+		})
+	}
+}
+
+func TestUnknownOutcomeStaysUnknownUntilSettled(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]fate{"it did not arrive": lose, "its answer did not arrive": loseAnswer} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, p, direct, at := behindProxy(t)
+			p.harmAndCut(first)
+			// The second call cannot even reach the database; that settles nothing.
+			for range 2 {
+				err := s.Commit(t.Context(), joinOne(at))
+				if !errors.Is(err, member.ErrUnavailable) || !errors.Is(err, store.ErrOutcomeUnknown) {
+					t.Fatalf("%v, want ErrUnavailable and ErrOutcomeUnknown", err)
+				}
+			}
+			other := change(at)
+			other.ID = "other"
+			if err := s.Commit(t.Context(), other); !errors.Is(err, member.ErrUnavailable) || errors.Is(err, store.ErrOutcomeUnknown) {
+				t.Errorf("a change that was never sent: %v", err)
+			}
+			p.mend()
+			commit(t, s, joinOne(at))
+			checkHistory(t, direct, at.Revision+1)
+		})
+	}
+}
+
+func TestTakeoverSettlesAnUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]fate{"it did not arrive": lose, "its answer did not arrive": loseAnswer} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, p, direct, at := behindProxy(t)
+			p.harmAndCut(first)
+			if err := s.Commit(t.Context(), joinOne(at)); !errors.Is(err, store.ErrOutcomeUnknown) {
+				t.Fatalf("%v, want ErrOutcomeUnknown", err)
+			}
+			lead(t, direct)
+			p.mend()
+			if err := s.Commit(t.Context(), joinOne(at)); !errors.Is(err, member.ErrFenced) {
+				t.Errorf("%v, want ErrFenced", err)
+			}
+		})
+	}
+}
+
+func TestLostAnswersOfOtherWrites(t *testing.T) {
+	t.Parallel()
+	s, p, direct, at := behindProxy(t)
+	p.harm(loseAnswer)
+	created, err := s.CreatePool(t.Context(), at.Epoch, "db", member.DefaultSettings(), member.Event{Kind: member.EventPoolCreated, At: noon})
+	if err != nil || created.Position.Revision != 1 {
+		t.Errorf("create pool: %v, %v", created.Position, err)
+	}
+	p.harm(loseAnswer)
+	if err := s.PutRouter(t.Context(), store.RouterRow{ID: "r", LastSeen: noon}); err != nil {
+		t.Errorf("put router: %v", err)
+	}
+	p.harm(loseAnswer)
+	if err := s.Renew(t.Context(), at.Epoch); err != nil {
+		t.Errorf("renew: %v", err)
+	}
+	// Whoever takes the lead twice leads in the later epoch.
+	p.harm(loseAnswer)
+	l := lead(t, s)
+	pools, err := direct.LoadPools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pool := range pools {
+		if pool.Position.Epoch != l.Epoch {
+			t.Errorf("pool %s is in epoch %d, the leader in %d", pool.Name, pool.Position.Epoch, l.Epoch)
+		}
+	}
+	if err := direct.Renew(t.Context(), l.Epoch); err != nil {
+		t.Errorf("the epoch it was told is not the present one: %v", err)
+	}
+}
+
+func TestHangingCommitEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s, p, direct, at := behindProxy(t)
+	p.harm(hang)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	err := s.Commit(ctx, joinOne(at))
+	if !errors.Is(err, store.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want ErrOutcomeUnknown and DeadlineExceeded", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	commit(t, s, joinOne(at))
+	checkHistory(t, direct, at.Revision+1)
+}
+
+func TestStoppedDatabase(t *testing.T) {
+	t.Parallel()
+	server := testdb.Start(t)
+	server.Exec(t, "CREATE DATABASE b")
+	s := openStore(t, server.URL("b"))
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := joinOne(pool.Position)
+	server.Signal(t, syscall.SIGSTOP)
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if err := s.Commit(ctx, c); !errors.Is(err, member.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want ErrUnavailable and DeadlineExceeded", err)
+		}
+		cancel()
+	}
+	server.Signal(t, syscall.SIGCONT)
+	commit(t, s, c)
+	checkHistory(t, s, c.Revision())
+}
+
+// TestKilledDatabaseLosesNoAcknowledgedChange commits all the while the server
+// is killed and started again.
+func TestKilledDatabaseLosesNoAcknowledgedChange(t *testing.T) {
+	t.Parallel()
+	server := testdb.Start(t)
+	server.Exec(t, "CREATE DATABASE b")
+	s := openStore(t, server.URL("b"))
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rounds, perRound = 3, 25
+	progress := make(chan struct{})
+	done := make(chan member.Revision)
+	go func() {
+		at := pool.Position
+		for n := 1; n <= (rounds+1)*perRound; n++ {
+			err := s.Commit(t.Context(), joinOne(at))
+			for ; errors.Is(err, member.ErrUnavailable) && t.Context().Err() == nil; err = s.Commit(t.Context(), joinOne(at)) {
+			}
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			at.Revision++
+			if n%perRound == 0 && n <= rounds*perRound {
+				progress <- struct{}{}
+			}
+		}
+		close(progress)
+		done <- at.Revision
+	}()
+	for range progress {
+		server.Kill(t)
+		server.Restart(t)
+	}
+	checkHistory(t, s, <-done)
+}
+
+// TestReadingTheEpochIsNoFence shows why Commit starts with a write: a leader
+// that only looks whether it still leads gets its change in after another has
+// taken over.
+func TestReadingTheEpochIsNoFence(t *testing.T) {
+	t.Parallel()
+	address := testdb.MariaDB(t)
+	old, next := openStore(t, address), openStore(t, address)
+	pool, err := old.CreatePool(t.Context(), lead(t, old).Epoch, "web", member.DefaultSettings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken store.Leadership
+	err = old.Write(t.Context(), func(tx *sql.Tx) error {
+		var epoch member.Epoch
+		if err := tx.QueryRowContext(t.Context(), "SELECT epoch FROM pool WHERE name = 'web'").Scan(&epoch); err != nil {
+			return err
+		}
+		if epoch != pool.Position.Epoch {
+			return member.ErrFenced
+		}
+		taken = lead(t, next)
+		_, err := tx.ExecContext(t.Context(), "INSERT INTO departed "+
+			"(pool, server_id, incarnation, cause, boot_id, left_at, flap_score, hold_down_ms) "+
+			"VALUES ('web', 'a', 1, 'crashed', '', '2026-01-01', 0, 0)")
+		return err
+	})
+	if err != nil {
+		t.Fatalf("the stale write was refused (%v): the fence could be a read after all", err)
+	}
+	if taken.Epoch <= pool.Position.Epoch {
+		t.Fatalf("epoch %d after %d", taken.Epoch, pool.Position.Epoch)
+	}
+	if err := old.Commit(t.Context(), joinOne(pool.Position)); !errors.Is(err, member.ErrFenced) {
+		t.Errorf("the fence: %v, want ErrFenced", err)
+	}
+}
+
+// TestFailover uses two servers as a primary and a replica that change places.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("open sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var sockets []string
+	servers := []*testdb.Server{testdb.Start(t), testdb.Start(t)}
+	for _, server := range servers {
+		server.Exec(t, "CREATE DATABASE b")
+		server.Exec(t, "CREATE USER app@localhost IDENTIFIED BY 'open sesame'")
+		server.Exec(t, "GRANT ALL ON b.* TO app@localhost")
+		if _, _, err := store.ApplySchema(t.Context(), store.Config{URL: server.URL("b")}); err != nil {
+			t.Fatal(err)
+		}
+		sockets = append(sockets, escape(server.Socket()))
+	}
+	servers[0].Exec(t, "SET GLOBAL read_only = 1")
+	absent := escape(filepath.Join(t.TempDir(), "absent"))
+	s, err := store.Open(t.Context(), store.Config{
+		URL: "mysql://app@" + absent + "," + strings.Join(sockets, ",") + "/b", PasswordFile: password,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	first := lead(t, s)
+	if again := lead(t, s); again.StoreID != first.StoreID {
+		t.Errorf("two calls reached two servers")
+	}
+	servers[0].Exec(t, "SET GLOBAL read_only = 0")
+	servers[1].Exec(t, "SET GLOBAL read_only = 1")
+	if moved := lead(t, s); moved.StoreID == first.StoreID || moved.Epoch != 1 {
+		t.Errorf("%v was not won on the other server; %v was the first", moved, first)
+	}
+}
+
+func escape(path string) string { return strings.ReplaceAll(url.PathEscape(path), "/", "%2F") }
+
+func TestWrongPasswordIsUnavailable(t *testing.T) {
+	t.Parallel()
+	address := strings.Replace(testdb.MariaDB(t), "root@", "nobody@", 1)
+	_, err := store.Open(t.Context(), store.Config{URL: address})
+	if !errors.Is(err, member.ErrUnavailable) || !strings.Contains(err.Error(), "Access denied") {
+		t.Errorf("%v, want ErrUnavailable with the server's words", err)
+	}
+}
