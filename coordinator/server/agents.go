@@ -1,0 +1,211 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+const (
+	// helloTime is how long a stream may be open without its first message.
+	helloTime = 10 * time.Second
+	// welcomeTime is how long an agent waits for its join to be durable.
+	welcomeTime = 15 * time.Second
+	// An agent sends a few messages a second, and a burst when its buddies die.
+	agentMessagesPerSecond = 200
+	agentMessagesBurst     = 400
+)
+
+// agentService serves the agents' sessions.
+type agentService struct {
+	pb.UnimplementedAgentServiceServer
+
+	lead       leadership
+	pools      *pools
+	closing    *ending
+	metrics    *metrics
+	allowLocal bool
+
+	lastID atomic.Uint64
+	live   atomic.Int64
+	// readers and writers are the goroutines of streams; they end with their
+	// stream.
+	streams sync.WaitGroup
+}
+
+var errFlood = fmt.Errorf("%w: more than %d messages a second", member.ErrExhausted, agentMessagesPerSecond)
+
+// Session runs one agent's stream. A reader hands messages to the pool's host,
+// a writer sends what the host puts into the outbox, and this goroutine waits
+// for whatever ends the session first.
+func (a *agentService) Session(stream pb.AgentService_SessionServer) error {
+	s := newSession(pool.SessionID(a.lastID.Add(1)), a.lead.epoch)
+	a.metrics.sessions.Set(float64(a.live.Add(1)))
+	defer func() { a.metrics.sessions.Set(float64(a.live.Add(-1))) }()
+
+	written := make(chan struct{})
+	a.streams.Go(func() { a.read(stream, s) })
+	a.streams.Go(func() {
+		defer close(written)
+		s.write(stream.Send)
+	})
+	a.await(s)
+	linger := time.NewTimer(lingerTime)
+	defer linger.Stop()
+	select {
+	case <-written:
+	case <-linger.C:
+	case <-stream.Context().Done():
+	}
+	return a.outcome(s.over.reason())
+}
+
+// await returns when the session is over, and ends it when the agent does not
+// greet, when its join does not become durable, or when the coordinator stops.
+func (a *agentService) await(s *session) {
+	late := time.NewTimer(helloTime)
+	defer late.Stop()
+	greeted, welcomed := s.greeted.done(), s.welcomed.done()
+	for {
+		select {
+		case <-s.over.done():
+			return
+		case <-a.closing.done():
+			s.over.end(a.closing.reason())
+		case <-greeted:
+			greeted = nil
+			if welcomed != nil {
+				late.Reset(welcomeTime)
+			}
+		case <-welcomed:
+			welcomed = nil
+			late.Stop()
+		case <-late.C:
+			if greeted != nil {
+				s.over.end(member.Invalid("hello", "was not sent within %s", helloTime))
+			}
+			s.over.end(errNotDurable)
+		}
+	}
+}
+
+// errNotDurable ends the session of a join whose outcome is not known in time.
+var errNotDurable = rpc.WithRetry(
+	fmt.Errorf("%w: the database did not confirm the join within %s", member.ErrUnavailable, welcomeTime), 2*time.Second)
+
+// outcome counts the ends that are the agent's fault. A stream that the agent
+// ended has no error.
+func (a *agentService) outcome(err error) error {
+	switch {
+	case errors.Is(err, errOverflow):
+		a.metrics.ended.WithLabelValues("agent", "slow").Inc()
+	case errors.Is(err, errFlood):
+		a.metrics.ended.WithLabelValues("agent", "flood").Inc()
+	}
+	return err
+}
+
+// read hands the agent's messages to its pool's host until the stream ends, and
+// then tells the host so.
+func (a *agentService) read(stream pb.AgentService_SessionServer, s *session) {
+	ctx := stream.Context()
+	h, err := a.greet(ctx, stream, s)
+	if err != nil {
+		s.over.end(clean(err))
+		return
+	}
+	err = a.relay(stream, s, h)
+	byPeer := !s.over.ended() && endedByPeer(ctx, err)
+	s.over.end(clean(err))
+	h.tell(pool.Closed{Session: s.id, ByPeer: byPeer})
+}
+
+// clean turns the end of the client's messages into no error.
+func clean(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// endedByPeer reports whether the agent's process or kernel ended the stream,
+// which proves that the host was alive: its half-close, its cancellation while
+// the connection stayed open, or its FIN or RST.
+func endedByPeer(ctx context.Context, err error) bool {
+	if errors.Is(err, io.EOF) {
+		return true
+	}
+	conn := rpc.PeerConn(ctx)
+	return cancelled(ctx) || conn != nil && conn.ClosedByPeer()
+}
+
+// cancelled reports whether the client cancelled its stream while the connection
+// stayed open.
+func cancelled(ctx context.Context) bool {
+	conn := rpc.PeerConn(ctx)
+	return conn != nil && ctx.Err() != nil && conn.Open()
+}
+
+// greet receives the Hello and hands it to the host of its pool.
+func (a *agentService) greet(ctx context.Context, stream pb.AgentService_SessionServer, s *session) (*host, error) {
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if first.GetHello() == nil {
+		return nil, member.Invalid("hello", "must be the first message of the stream")
+	}
+	g, err := parseHello(first.GetHello(), peerOf(ctx), a.allowLocal)
+	if err != nil {
+		return nil, err
+	}
+	if g.storeID != a.lead.storeID {
+		g.hello.Incarnation = 0
+	} else if g.epoch > a.lead.epoch {
+		return nil, fmt.Errorf("accept %s: it has seen epoch %d, this leader is of epoch %d: %w",
+			g.hello.ID, g.epoch, a.lead.epoch, &member.NotLeaderError{})
+	}
+	h, err := a.pools.forJoin(ctx, g.pool)
+	if err != nil {
+		return nil, err
+	}
+	g.hello.Session = s.id
+	h.join(g.hello, s)
+	s.greeted.end(nil)
+	return h, nil
+}
+
+// relay hands on everything after the Hello.
+func (a *agentService) relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
+	limit := rate.NewLimiter(agentMessagesPerSecond, agentMessagesBurst)
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if !limit.Allow() {
+			return errFlood
+		}
+		in, err := parseMessage(s.id, req)
+		if err != nil {
+			return err
+		}
+		if d := req.GetDigest(); d != nil {
+			s.acknowledge(d.GetSeq())
+		}
+		if in != nil {
+			h.tell(in)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package server
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// The alarms of the coordinator itself. Those of a pool come from its machine.
+const (
+	alarmStoreFailing = "STORE_FAILING"
+	alarmDiskLow      = "DISK_LOW"
+	alarmRouterSilent = "ROUTER_SILENT"
+	alarmWentBack     = "HISTORY_WENT_BACK"
+)
+
+// AlarmNames lists all alarms of the coordinator and its pools. Each has an
+// entry in the runbook under its name.
+func AlarmNames() []string {
+	return []string{
+		"AGENT_DOWN", alarmDiskLow, alarmWentBack, "LAST_SERVER_SILENT", "NOT_JOINING",
+		"REMOVAL_CONTRADICTED", alarmRouterSilent, alarmStoreFailing, "UNREACHED",
+	}
+}
+
+// runbook is where the runbook says what to do about an alarm.
+func runbook(name string) string { return "docs/runbook.md#" + strings.ToLower(name) }
+
+// alarms holds the active alarms. Each edge is logged once. It is safe for
+// concurrent use.
+type alarms struct {
+	log    *slog.Logger
+	active *prometheus.GaugeVec
+
+	mu   sync.Mutex
+	held map[member.AlarmKey]member.Alarm
+}
+
+func newAlarms(log *slog.Logger, active *prometheus.GaugeVec) *alarms {
+	return &alarms{log: log, active: active, held: map[member.AlarmKey]member.Alarm{}}
+}
+
+// raise makes an alarm active. Raising an active one again only renews its
+// text.
+func (a *alarms) raise(alarm member.Alarm) {
+	a.mu.Lock()
+	old, active := a.held[alarm.Key()]
+	if active {
+		alarm.Since = old.Since
+	}
+	a.held[alarm.Key()] = alarm
+	a.mu.Unlock()
+	if active {
+		return
+	}
+	a.active.WithLabelValues(alarm.Name, string(alarm.Pool)).Inc()
+	a.log.Warn("alarm raised", "alarm", alarm.Name, "pool", alarm.Pool, "subject", alarm.Subject,
+		"text", alarm.Text, "runbook", runbook(alarm.Name))
+}
+
+// clear ends an alarm; ending an inactive one does nothing.
+func (a *alarms) clear(key member.AlarmKey, now time.Time) {
+	a.mu.Lock()
+	alarm, active := a.held[key]
+	delete(a.held, key)
+	a.mu.Unlock()
+	if !active {
+		return
+	}
+	a.active.WithLabelValues(key.Name, string(key.Pool)).Dec()
+	a.log.Warn("alarm cleared", "alarm", key.Name, "pool", key.Pool, "subject", key.Subject,
+		"active_for", now.Sub(alarm.Since).Round(time.Millisecond))
+}
+
+// expire ends the alarms of a name that began before a time: those of things
+// that happen rather than last.
+func (a *alarms) expire(name string, before, now time.Time) {
+	for _, alarm := range a.list() {
+		if alarm.Name == name && alarm.Since.Before(before) {
+			a.clear(alarm.Key(), now)
+		}
+	}
+}
+
+// list returns the active alarms, newest first.
+func (a *alarms) list() []member.Alarm {
+	a.mu.Lock()
+	all := make([]member.Alarm, 0, len(a.held))
+	for _, alarm := range a.held {
+		all = append(all, alarm)
+	}
+	a.mu.Unlock()
+	slices.SortFunc(all, func(x, y member.Alarm) int {
+		return cmp.Or(y.Since.Compare(x.Since), strings.Compare(x.Name, y.Name),
+			strings.Compare(string(x.Pool), string(y.Pool)), strings.Compare(x.Subject, y.Subject))
+	})
+	return all
+}
+
+func (a *alarms) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.held)
+}

@@ -1,0 +1,241 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/config"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/observe"
+	"github.com/buddyring/buddyring/internal/rpc"
+	"github.com/buddyring/buddyring/internal/version"
+)
+
+// Where the coordinator listens unless told otherwise.
+const (
+	defaultPort      = 7400
+	defaultAdminPort = 7401
+	defaultHTTPPort  = 7402
+)
+
+// databaseName is the file in the state directory.
+const databaseName = "coordinator.db"
+
+// Command returns the program buddyring-coordinator, which runs until its
+// context ends. It logs to its error output.
+func Command() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:           "buddyring-coordinator",
+		Short:         "Keep the table of servers and their buddies",
+		Version:       version.String(),
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
+			if err != nil {
+				return err
+			}
+			p, err := o.parse(log)
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context(), log)
+		},
+	}
+	o.define(root)
+	root.AddCommand(o.migrateCommand(), config.ValidateCommand(func() error {
+		log, err := observe.NewLogger(root.ErrOrStderr(), o.log)
+		if err != nil {
+			return err
+		}
+		_, err = o.parse(log)
+		return err
+	}))
+	config.Bind(root, "BUDDYRING_COORDINATOR")
+	return root
+}
+
+func (o *options) migrateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the schema of the database up to date and exit",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
+			if err != nil {
+				return err
+			}
+			p, err := o.parse(log)
+			if err != nil {
+				return err
+			}
+			if err := p.makeStateDir(); err != nil {
+				return err
+			}
+			before, after, err := store.ApplySchema(cmd.Context(), p.store)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "schema was %d, is %d\n", before, after)
+			return err
+		},
+	}
+}
+
+// options are the flags as they were given.
+type options struct {
+	cfg        Config
+	stateDir   string
+	store      store.Config
+	storeTLSCA string
+	migrate    string
+	security   rpc.Security
+	log        observe.LogConfig
+}
+
+func (o *options) define(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&o.cfg.ID, "id", "",
+		"the coordinator's id (default: the name in --tls-cert, or else the lower-cased host name)")
+	flags.StringVar(&o.stateDir, "state-dir", "",
+		"directory of the SQLite file (default: $STATE_DIRECTORY, /var/lib/buddyring if it is writable, or else ~/.local/state/buddyring)")
+	flags.StringVar(&o.store.URL, "store", "",
+		"sqlite:PATH or mysql://USER@HOST[:PORT][,HOST...]/DB (default: "+databaseName+" in the state directory)")
+	flags.StringVar(&o.store.PasswordFile, "store-password-file", "", "file with the password of the MySQL user")
+	flags.StringVar(&o.storeTLSCA, "store-tls-ca", "",
+		"PEM file with the CA certificates of the MySQL server; with it connections to MySQL are TLS")
+	flags.StringVar(&o.migrate, "migrate", "",
+		"auto brings an older schema up to date at start, check refuses it (default: auto with SQLite, check with MySQL)")
+	flags.StringVar(&o.cfg.Listen, "listen", "",
+		"HOST:PORT of the gRPC listener for agents and routers (default 127.0.0.1:7400, or :7400 with TLS)")
+	flags.StringVar(&o.cfg.Advertise, "advertise", "",
+		"HOST:PORT at which agents and routers reach --listen, as they and other coordinators are told")
+	flags.StringVar(&o.cfg.AdminListen, "admin-listen", "",
+		"HOST:PORT of the gRPC listener for operators (default 127.0.0.1:7401, or :7401 with TLS)")
+	flags.StringVar(&o.cfg.HTTPListen, "http-listen", "",
+		"HOST:PORT of the HTTP listener for /metrics, /livez and /readyz (default 127.0.0.1:7402, or :7402 with TLS)")
+	flags.BoolVar(&o.cfg.AutoCreatePools, "auto-create-pools", true, "let a server that joins an unknown pool create it")
+	flags.BoolVar(&o.cfg.AllowLocalAddresses, "allow-local-addresses", false,
+		"accept servers with loopback or link-local addresses, for trials on one host")
+	config.SecurityFlags(flags, &o.security)
+	config.LogFlags(flags, &o.log)
+}
+
+// program is a parsed configuration.
+type program struct {
+	cfg         Config
+	store       store.Config
+	stateDir    string
+	credentials *rpc.Credentials
+}
+
+// parse turns the flags into a configuration, filling in the defaults that
+// depend on the host or on TLS. It changes nothing.
+func (o *options) parse(log *slog.Logger) (program, error) {
+	credentials, err := rpc.NewCredentials(o.security, log)
+	if err != nil {
+		return program{}, err
+	}
+	p := program{cfg: o.cfg, credentials: credentials}
+	p.cfg.Version = version.String()
+	for _, l := range []struct {
+		address *string
+		port    int
+	}{{&p.cfg.Listen, defaultPort}, {&p.cfg.AdminListen, defaultAdminPort}, {&p.cfg.HTTPListen, defaultHTTPPort}} {
+		if *l.address == "" {
+			*l.address = credentials.DefaultAddress(l.port)
+		}
+	}
+	if p.cfg.ID == "" {
+		p.cfg.ID = credentials.Identity().Name
+	}
+	if p.cfg.ID == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return program{}, fmt.Errorf("find the host name: %w", err)
+		}
+		p.cfg.ID = strings.ToLower(host)
+	}
+	if err := p.cfg.Check(credentials); err != nil {
+		return program{}, err
+	}
+	return p, o.parseStore(&p, log)
+}
+
+func (o *options) parseStore(p *program, log *slog.Logger) error {
+	p.store = o.store
+	p.store.Migrate, p.store.Logger = store.Migrate(o.migrate), log
+	if o.stateDir != "" || p.store.URL == "" {
+		p.stateDir = o.stateDir
+		if p.stateDir == "" {
+			dir, err := defaultStateDir(os.Getenv)
+			if err != nil {
+				return err
+			}
+			p.stateDir = dir
+		}
+	}
+	if p.store.URL == "" {
+		p.store.URL = store.KindSQLite + ":" + filepath.Join(p.stateDir, databaseName)
+	}
+	if o.storeTLSCA != "" {
+		pem, err := os.ReadFile(o.storeTLSCA)
+		if err != nil {
+			return member.Invalid("store-tls-ca", "%v", err)
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return member.Invalid("store-tls-ca", "%s has no PEM certificate", o.storeTLSCA)
+		}
+		p.store.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	}
+	return p.store.Check()
+}
+
+// makeStateDir makes the state directory, where one is used.
+func (p program) makeStateDir() error {
+	if p.stateDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(p.stateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return nil
+}
+
+// run opens the database and runs the coordinator on it.
+func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
+	if err := p.makeStateDir(); err != nil {
+		return err
+	}
+	opening, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	table, err := store.Open(opening, p.store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, table.Close()) }()
+	deps := Deps{
+		Store: table, Credentials: p.credentials, Registry: observe.NewRegistry("coordinator"), Logger: log,
+	}
+	if path, ok := strings.CutPrefix(p.store.URL, store.KindSQLite+":"); ok {
+		deps.FreeBytes = func() (uint64, error) { return freeBytes(filepath.Dir(path)) }
+	}
+	s, err := New(p.cfg, deps)
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}

@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
+)
+
+// Config is what an operator decides about a coordinator.
+type Config struct {
+	// ID names the coordinator in the lease.
+	ID string
+	// Version is what it says about itself.
+	Version string
+	// Listen is HOST:PORT for agents and routers, AdminListen for operators,
+	// HTTPListen for metrics and health.
+	Listen, AdminListen, HTTPListen string
+	// Advertise is HOST:PORT at which agents and routers reach it, as they are
+	// told; "" to tell them nothing.
+	Advertise string
+	// AutoCreatePools lets a join make a pool.
+	AutoCreatePools bool
+	// AllowLocalAddresses lets servers have loopback and link-local addresses,
+	// which is for trials on one host.
+	AllowLocalAddresses bool
+}
+
+// Deps are what a coordinator needs from its process. All are needed but where
+// said otherwise.
+type Deps struct {
+	// Store is open; whoever opened it closes it.
+	Store       Store
+	Credentials *rpc.Credentials
+	Registry    *prometheus.Registry
+	Logger      *slog.Logger
+	// FreeBytes tells how much room the database's disk has; nil where that is
+	// not this host's.
+	FreeBytes func() (uint64, error)
+	// Dialer tries a TCP connect to a server; nil for TCP.
+	Dialer func(ctx context.Context, address string) (net.Conn, error)
+	// Listen opens a listener by name, which is "agent", "admin" or "http"; nil
+	// for Credentials.Listen.
+	Listen func(ctx context.Context, name, address string) (net.Listener, error)
+}
+
+// Check says what is wrong with the configuration; its errors name the flag.
+func (c Config) Check(credentials *rpc.Credentials) error {
+	if _, err := member.ParseID("id", c.ID); err != nil {
+		return err
+	}
+	if me := credentials.Identity(); credentials.TLS() && me.Role != rpc.RoleCoordinator {
+		return member.Invalid("tls-cert", "it is for %s, not for a coordinator", me)
+	}
+	if c.Advertise != "" {
+		if err := member.CheckHostPort("advertise", c.Advertise); err != nil {
+			return err
+		}
+	}
+	for _, l := range []struct{ flag, address string }{
+		{"listen", c.Listen}, {"admin-listen", c.AdminListen}, {"http-listen", c.HTTPListen},
+	} {
+		if _, _, err := net.SplitHostPort(l.address); err != nil {
+			return member.Invalid(l.flag, "%q is not HOST:PORT", l.address)
+		}
+	}
+	return nil
+}
+
+func (d Deps) listen(ctx context.Context, name, address string) (net.Listener, error) {
+	open := d.Listen
+	if open == nil {
+		open = d.Credentials.Listen
+	}
+	lis, err := open(ctx, name, address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", name, err)
+	}
+	return lis, nil
+}

@@ -1,0 +1,259 @@
+package server
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// The window that subscribers can resume from: an entry goes when both limits
+// are passed.
+const (
+	windowRevisions = 10_000
+	windowAge       = 10 * time.Minute
+)
+
+// history is what subscribers and watchers of one pool read: its rows and its
+// recent changes. A reader keeps a revision as its cursor and reads at its own
+// pace, so that a slow one costs nothing but its own lag. It is safe for
+// concurrent use; the messages it gives out are shared and must not be changed.
+type history struct {
+	name member.Pool
+	bell *bell
+
+	mu       sync.Mutex
+	position member.Position
+	rows     map[member.ID]*pb.Server
+	phases   map[member.Phase]int
+	wishes   map[member.ID]member.Wish
+	// entries are those of the newest revisions, without gaps, in order.
+	entries []*entry
+}
+
+// entry is one change.
+type entry struct {
+	position member.Position
+	at       time.Time
+	put      []*pb.Server
+	removed  []*pb.RemovedServer
+	events   []member.Event
+}
+
+func newHistory(state member.PoolState, b *bell) *history {
+	h := &history{
+		name: state.Name, bell: b, position: state.Position,
+		rows: make(map[member.ID]*pb.Server, len(state.Servers)), phases: map[member.Phase]int{},
+		wishes: make(map[member.ID]member.Wish, len(state.Intents)),
+	}
+	for _, i := range state.Intents {
+		h.wishes[i.ID] = i.Wish
+	}
+	for _, s := range state.Servers {
+		h.put(s)
+	}
+	return h
+}
+
+// publish adds a durable change and wakes the readers.
+func (h *history) publish(c member.Change, now time.Time) {
+	h.add(c, now)
+	h.bell.ring()
+}
+
+func (h *history) add(c member.Change, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.position = member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}
+	e := &entry{position: h.position, at: now, events: numbered(c.Events, h.position)}
+	for _, r := range c.Remove {
+		if h.drop(r) && !puts(c, r.ID) {
+			e.removed = append(e.removed, &pb.RemovedServer{
+				ServerId: string(r.ID), Incarnation: uint64(r.Incarnation), Cause: toCause(r.Cause),
+			})
+		}
+	}
+	h.wish(c, e)
+	for _, s := range c.Put {
+		e.put = append(e.put, h.put(s))
+	}
+	h.entries = append(h.entries, e)
+	h.trim(now)
+}
+
+// numbered gives events their place, as the store does.
+func numbered(events []member.Event, at member.Position) []member.Event {
+	events = slices.Clone(events)
+	for i := range events {
+		events[i].Revision, events[i].Epoch, events[i].Seq = at.Revision, at.Epoch, i
+	}
+	return events
+}
+
+// wish takes over the change's intents. Rows show them, so members whose row
+// does not change otherwise are written again.
+func (h *history) wish(c member.Change, e *entry) {
+	again := func(id member.ID, wish member.Wish) {
+		row, ok := h.rows[id]
+		if !ok || puts(c, id) {
+			return
+		}
+		row = copyRow(row)
+		row.Intent = toWish(wish)
+		h.rows[id] = row
+		e.put = append(e.put, row)
+	}
+	for _, id := range c.Forget {
+		delete(h.wishes, id)
+		again(id, member.WishActive)
+	}
+	for _, i := range c.Intents {
+		h.wishes[i.ID] = i.Wish
+		again(i.ID, i.Wish)
+	}
+}
+
+// puts reports whether the change writes the row of id.
+func puts(c member.Change, id member.ID) bool {
+	return slices.ContainsFunc(c.Put, func(s member.Server) bool { return s.ID == id })
+}
+
+func copyRow(r *pb.Server) *pb.Server {
+	return &pb.Server{
+		ServerId: r.GetServerId(), Pool: r.GetPool(), Spec: r.GetSpec(), Phase: r.GetPhase(),
+		Incarnation: r.GetIncarnation(), FirstBuddy: r.GetFirstBuddy(), SecondBuddy: r.GetSecondBuddy(),
+		JoinedAt: r.GetJoinedAt(), PhaseSince: r.GetPhaseSince(), HeldUntil: r.GetHeldUntil(), Intent: r.GetIntent(),
+	}
+}
+
+func (h *history) put(s member.Server) *pb.Server {
+	if old, ok := h.rows[s.ID]; ok {
+		h.phases[member.Phase(old.GetPhase())]-- //nolint:gosec // it came from a Phase
+	}
+	row := toRow(h.name, s, h.wishes[s.ID])
+	h.rows[s.ID] = row
+	h.phases[s.Phase]++
+	return row
+}
+
+func (h *history) drop(r member.Removal) bool {
+	row, ok := h.rows[r.ID]
+	if !ok || row.GetIncarnation() != uint64(r.Incarnation) {
+		return false
+	}
+	h.phases[member.Phase(row.GetPhase())]-- //nolint:gosec // it came from a Phase
+	delete(h.rows, r.ID)
+	return true
+}
+
+func (h *history) trim(now time.Time) {
+	n := 0
+	for len(h.entries)-n > windowRevisions && now.Sub(h.entries[n].at) > windowAge {
+		n++
+	}
+	clear(h.entries[:n])
+	h.entries = h.entries[n:]
+}
+
+// head is where the history stands.
+func (h *history) head() member.Position {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.position
+}
+
+// after returns the changes after a revision, and false when the history does
+// not reach back that far, or not forward.
+func (h *history) after(cursor member.Revision) ([]*entry, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	head := h.position.Revision
+	if cursor > head || head-cursor > member.Revision(len(h.entries)) {
+		return nil, false
+	}
+	return slices.Clone(h.entries[len(h.entries)-int(head-cursor):]), true //nolint:gosec // at most len(entries)
+}
+
+// entryOf returns the change that made a revision, or nil.
+func (h *history) entryOf(revision member.Revision) *entry {
+	if revision == 0 {
+		return nil
+	}
+	entries, ok := h.after(revision - 1)
+	if !ok || len(entries) == 0 {
+		return nil
+	}
+	return entries[0]
+}
+
+// snapshot returns all rows, by id.
+func (h *history) snapshot() *pb.Snapshot {
+	h.mu.Lock()
+	snapshot := &pb.Snapshot{
+		Position: toPosition(h.name, h.position), Servers: make([]*pb.Server, 0, len(h.rows)),
+	}
+	for _, row := range h.rows {
+		snapshot.Servers = append(snapshot.Servers, row)
+	}
+	h.mu.Unlock()
+	slices.SortFunc(snapshot.Servers, byServerID)
+	return snapshot
+}
+
+func byServerID(a, b *pb.Server) int { return strings.Compare(a.GetServerId(), b.GetServerId()) }
+
+// sizes counts the members per phase.
+func (h *history) sizes() map[member.Phase]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sizes := make(map[member.Phase]int, len(h.phases))
+	for phase, n := range h.phases {
+		sizes[phase] = n
+	}
+	return sizes
+}
+
+// coalesce turns changes, of which there is at least one, into one delta from
+// the revision before the first: the rows as they are afterwards, and the
+// members that are gone.
+func coalesce(name member.Pool, entries []*entry) *pb.Delta {
+	first, last := entries[0], entries[len(entries)-1]
+	delta := &pb.Delta{
+		FromRevision: uint64(first.position.Revision) - 1, Position: toPosition(name, last.position),
+		Put: first.put, Removed: first.removed,
+	}
+	if len(entries) == 1 {
+		return delta
+	}
+	put, removed := map[string]*pb.Server{}, map[string]*pb.RemovedServer{}
+	for _, e := range entries {
+		for _, r := range e.removed {
+			delete(put, r.GetServerId())
+			removed[r.GetServerId()] = r
+		}
+		for _, row := range e.put {
+			put[row.GetServerId()] = row
+		}
+	}
+	for id := range put {
+		delete(removed, id)
+	}
+	delta.Put, delta.Removed = sortedValues(put), sortedValues(removed)
+	return delta
+}
+
+func sortedValues[V any](m map[string]V) []V {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	values := make([]V, len(keys))
+	for i, k := range keys {
+		values[i] = m[k]
+	}
+	return values
+}

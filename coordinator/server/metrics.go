@@ -1,0 +1,104 @@
+package server
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/observe"
+)
+
+// metrics are the coordinator's own. No label holds a server's id.
+type metrics struct {
+	detection     *prometheus.HistogramVec
+	removals      *prometheus.CounterVec
+	contradicted  prometheus.Counter
+	rounds        prometheus.Counter
+	notRemoved    prometheus.Counter
+	dropped       prometheus.Counter
+	commits       *prometheus.CounterVec
+	commitSeconds prometheus.Histogram
+	sessions      prometheus.Gauge
+	subscribers   prometheus.Gauge
+	ended         *prometheus.CounterVec
+	compactions   prometheus.Counter
+	members       *prometheus.GaugeVec
+	revision      *prometheus.GaugeVec
+	epoch         prometheus.Gauge
+	leader        prometheus.Gauge
+	storeUp       prometheus.Gauge
+	alarmActive   *prometheus.GaugeVec
+}
+
+func newMetrics(reg *prometheus.Registry) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return f.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	}
+	return &metrics{
+		detection: f.NewHistogramVec(observe.Seconds("buddyring_detection_seconds",
+			"Time from a server's first lost probe to its durable removal by verdict.",
+			.25, .5, .6, .7, .8, .9, 1, 1.5, 2, 5), []string{"cause"}),
+		removals: counters("buddyring_removals_total", "Servers that left the table.", "pool", "cause"),
+		contradicted: counter("buddyring_removals_contradicted_total",
+			"Removed servers that proved alive with the same boot id: wrong removals."),
+		rounds:     counter("buddyring_rounds_total", "Verification rounds that were opened."),
+		notRemoved: counter("buddyring_rounds_not_removed_total", "Verification rounds that ended without a removal."),
+		dropped: counter("buddyring_agent_messages_dropped_total",
+			"Agents' reports, answers and echoes that were not asked for, late or of an old incarnation."),
+		commits: counters("buddyring_commits_total",
+			"Changes handed to the store by outcome: committed, rejected, fenced or unknown.", "outcome"),
+		commitSeconds: f.NewHistogram(observe.Seconds("buddyring_commit_seconds",
+			"Time to commit one change, retries included.", .001, .005, .01, .05, .1, .5, 1, 5, 10)),
+		sessions:    gauge("buddyring_sessions", "Live sessions of agents."),
+		subscribers: gauge("buddyring_subscribers", "Live subscriptions of routers."),
+		ended: counters("buddyring_streams_dropped_total",
+			"Streams that the coordinator ended because the peer did not keep up or sent too much.", "service", "reason"),
+		compactions: counter("buddyring_subscribers_compacted_total",
+			"Resume points that the history did not reach, answered by a snapshot."),
+		members:     gauges("buddyring_members", "Members by durable phase.", "pool", "phase"),
+		revision:    gauges("buddyring_revision", "Revision of the newest durable change.", "pool"),
+		epoch:       gauge("buddyring_epoch", "Epoch of this leader."),
+		leader:      gauge("buddyring_leader", "1 while this coordinator leads."),
+		storeUp:     gauge("buddyring_store_up", "1 while the last check of the database and the last commit went through."),
+		alarmActive: gauges("buddyring_alarm_active", "Active alarms.", "name", "pool"),
+	}
+}
+
+func (m *metrics) count(what pool.Counter) {
+	switch what {
+	case pool.CountContradicted:
+		m.contradicted.Inc()
+	case pool.CountRound:
+		m.rounds.Inc()
+	case pool.CountNotRemoved:
+		m.notRemoved.Inc()
+	case pool.CountDropped:
+		m.dropped.Inc()
+	}
+}
+
+// pool shows where a pool stands.
+func (m *metrics) pool(h *history) {
+	name := string(h.name)
+	m.revision.WithLabelValues(name).Set(float64(h.head().Revision))
+	for phase, n := range h.sizes() {
+		m.members.WithLabelValues(name, phase.String()).Set(float64(n))
+	}
+}
+
+func (m *metrics) published(c member.Change) {
+	for _, r := range c.Remove {
+		m.removals.WithLabelValues(string(c.Pool), r.Cause.String()).Inc()
+	}
+}

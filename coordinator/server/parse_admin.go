@@ -1,0 +1,247 @@
+package server
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// mutation is what all requests that change something have in common.
+type mutation interface {
+	proto.Message
+	GetRequestId() string
+	GetReason() string
+	GetValidateOnly() bool
+}
+
+// parseCall parses the common part of a mutation; expected is its
+// expected_revision.
+func parseCall(req mutation, expected *uint64, from peerInfo) (pool.Call, error) {
+	id, err := parseText("request_id", req.GetRequestId(), maxTokenBytes)
+	if err != nil {
+		return pool.Call{}, err
+	}
+	reason, err := parseText("reason", req.GetReason(), member.MaxReasonBytes)
+	if err != nil {
+		return pool.Call{}, err
+	}
+	call := pool.Call{
+		RequestID: id, Hash: requestHash(req), Reason: reason, Actor: from.actor(), ValidateOnly: req.GetValidateOnly(),
+	}
+	if expected != nil {
+		revision := member.Revision(*expected)
+		call.ExpectedRevision = &revision
+	}
+	return call, nil
+}
+
+// requestHash tells apart the requests that use one request id.
+func requestHash(req mutation) string {
+	sum := sha256.Sum256(canonical(req, "request_id", "validate_only"))
+	return hex.EncodeToString(sum[:])
+}
+
+// specEdit replaces fields of a spec.
+type specEdit = func(member.Spec) (member.Spec, error)
+
+// parseSpecEdit parses the fields of a spec that the mask names; the other
+// fields are left alone, and are not looked at.
+func parseSpecEdit(in *pb.ServerSpec, mask *fieldmaskpb.FieldMask, allowLocal bool) (specEdit, error) {
+	paths := mask.GetPaths()
+	if len(paths) == 0 {
+		return nil, member.Invalid("update_mask", "must name at least one field of spec")
+	}
+	wanted := &pb.ServerSpec{}
+	for _, path := range paths {
+		switch path {
+		case "probe_addresses":
+			wanted.ProbeAddresses = in.GetProbeAddresses()
+		case "probe":
+			wanted.Probe = in.GetProbe()
+		case "endpoints":
+			wanted.Endpoints = in.GetEndpoints()
+		case "zone":
+			wanted.Zone = in.GetZone()
+		case "rack":
+			wanted.Rack = in.GetRack()
+		case "weight":
+			if in != nil {
+				wanted.Weight = in.Weight
+			}
+		case "labels":
+			wanted.Labels = in.GetLabels()
+		default:
+			return nil, member.Invalid("update_mask", "%q is not a field of spec", path)
+		}
+	}
+	spec, err := parseSpec("spec", wanted, allowLocal)
+	if err != nil {
+		return nil, err
+	}
+	return func(present member.Spec) (member.Spec, error) {
+		for _, path := range paths {
+			editSpec(&present, spec, path)
+		}
+		return present, member.CheckSpec("spec", present)
+	}, nil
+}
+
+func editSpec(to *member.Spec, from member.Spec, path string) {
+	switch path {
+	case "probe_addresses":
+		to.ProbeAddresses = from.ProbeAddresses
+	case "probe":
+		to.Probe = from.Probe
+	case "endpoints":
+		to.Endpoints = from.Endpoints
+	case "zone":
+		to.Zone = from.Zone
+	case "rack":
+		to.Rack = from.Rack
+	case "weight":
+		to.Weight = from.Weight
+	case "labels":
+		to.Labels = from.Labels
+	}
+}
+
+// settingsEdit replaces fields of a pool's settings.
+type settingsEdit = func(member.Settings) (member.Settings, error)
+
+// parseSettingsEdit parses the settings that the mask names, or with an empty
+// mask those that are set.
+func parseSettingsEdit(in *pb.PoolSettings, mask *fieldmaskpb.FieldMask) (settingsEdit, error) {
+	paths := mask.GetPaths()
+	if len(paths) == 0 {
+		paths = setFields(in)
+	}
+	if len(paths) == 0 {
+		return nil, member.Invalid("settings", "must have at least one field")
+	}
+	edits := make([]func(*member.Settings), len(paths))
+	for i, path := range paths {
+		edit, err := parseSetting(in, path)
+		if err != nil {
+			return nil, err
+		}
+		edits[i] = edit
+	}
+	return func(present member.Settings) (member.Settings, error) {
+		for _, edit := range edits {
+			edit(&present)
+		}
+		return present, member.CheckSettings("settings", present)
+	}, nil
+}
+
+func setFields(in *pb.PoolSettings) []string {
+	var paths []string
+	for _, f := range []struct {
+		path string
+		set  bool
+	}{
+		{"mode", in.GetMode() != pb.Mode_MODE_UNSPECIFIED},
+		{"probe_interval", in.GetProbeInterval() != nil},
+		{"stall_tolerance", in.GetStallTolerance() != nil},
+		{"removal_grace", in.GetRemovalGrace() != nil},
+		{"hold_down", in.GetHoldDown() != nil},
+		{"hold_down_max", in.GetHoldDownMax() != nil},
+	} {
+		if f.set {
+			paths = append(paths, f.path)
+		}
+	}
+	return paths
+}
+
+// parseSetting parses one field; member.CheckSettings knows the finer limits.
+func parseSetting(in *pb.PoolSettings, path string) (func(*member.Settings), error) {
+	const longest = 24 * time.Hour
+	field := "settings." + path
+	switch path {
+	case "mode":
+		mode, err := parseEnum(field, in.GetMode(), member.ModePaused)
+		return func(s *member.Settings) { s.Mode = mode }, err
+	case "probe_interval":
+		d, err := parseBetween(field, in.GetProbeInterval(), 0, longest)
+		return func(s *member.Settings) { s.ProbeInterval = d }, err
+	case "stall_tolerance":
+		d, err := parseBetween(field, in.GetStallTolerance(), 0, longest)
+		return func(s *member.Settings) { s.StallTolerance = d }, err
+	case "removal_grace":
+		d, err := parseBetween(field, in.GetRemovalGrace(), 0, longest)
+		return func(s *member.Settings) { s.RemovalGrace = d }, err
+	case "hold_down":
+		d, err := parseBetween(field, in.GetHoldDown(), 0, longest)
+		return func(s *member.Settings) { s.HoldDown = d }, err
+	case "hold_down_max":
+		d, err := parseBetween(field, in.GetHoldDownMax(), 0, longest)
+		return func(s *member.Settings) { s.HoldDownMax = d }, err
+	}
+	return nil, member.Invalid("update_mask", "%q is not a field of settings", path)
+}
+
+// parseNewSettings parses the settings of a new pool: defaults where unset.
+func parseNewSettings(in *pb.PoolSettings) (member.Settings, error) {
+	if len(setFields(in)) == 0 {
+		return member.DefaultSettings(), nil
+	}
+	edit, err := parseSettingsEdit(in, nil)
+	if err != nil {
+		return member.Settings{}, err
+	}
+	return edit(member.DefaultSettings())
+}
+
+// parseIntent parses what SetIntent is about.
+func parseIntent(req *pb.SetIntentRequest) (pool.SetIntent, error) {
+	id, err := member.ParseID("server_id", req.GetServerId())
+	if err != nil {
+		return pool.SetIntent{}, err
+	}
+	wish, err := parseEnum("wish", req.GetWish(), member.WishBanned)
+	if err != nil {
+		return pool.SetIntent{}, err
+	}
+	expires, err := parseDuration("expires_in", req.GetExpiresIn())
+	switch {
+	case err != nil:
+		return pool.SetIntent{}, err
+	case req.GetExpiresIn() != nil && expires == 0:
+		return pool.SetIntent{}, member.Invalid("expires_in", "must be more than zero, or unset for no end")
+	case expires > 0 && wish == member.WishActive:
+		return pool.SetIntent{}, member.Invalid("expires_in", "has no meaning with WISH_ACTIVE")
+	}
+	return pool.SetIntent{ID: id, Wish: wish, ExpiresIn: expires}, nil
+}
+
+// parseKinds parses a filter for events; empty means all.
+func parseKinds(field string, in []string) ([]member.EventKind, error) {
+	var kinds []member.EventKind
+	for _, text := range in {
+		kind, err := parseKind(field, text)
+		if err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds, nil
+}
+
+func parseKind(field, text string) (member.EventKind, error) {
+	switch kind := member.EventKind(text); kind {
+	case member.EventJoined, member.EventActivated, member.EventAdopted, member.EventHeld, member.EventReleased,
+		member.EventRemoved, member.EventNotRemoved, member.EventUpdated, member.EventIntent,
+		member.EventPoolCreated, member.EventPoolUpdated, member.EventAlarmRaised, member.EventAlarmCleared,
+		member.EventContradicted:
+		return kind, nil
+	}
+	return "", member.Invalid(field, "%q is not a kind of event", text)
+}

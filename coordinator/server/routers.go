@@ -1,0 +1,269 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+const (
+	// maxRouters bounds the registry, since without TLS anybody may claim any id.
+	maxRouters = 10_000
+	// routerMemory is how long a router that is gone is listed.
+	routerMemory = 24 * time.Hour
+	// routerSilence is how long a router that did not say goodbye may be gone
+	// before an alarm.
+	routerSilence = time.Minute
+	// routerWrite is how often a router's row is written.
+	routerWrite = 10 * time.Second
+	// progressLength is how many steps of a router's progress are kept per pool.
+	progressLength = 512
+)
+
+// routers knows the routers and what they have applied. It is safe for
+// concurrent use.
+type routers struct {
+	alarms *alarms
+
+	mu sync.Mutex
+	by map[member.ID]*router
+}
+
+// router is what is known about one router.
+type router struct {
+	id       member.ID
+	version  string
+	lastSeen time.Time
+	// streams counts its live subscriptions; goodbye says that the last one was
+	// ended by the router itself.
+	streams int
+	goodbye bool
+	applied map[member.Pool]member.Position
+	held    []heldServer
+	// progress remembers when revisions were applied, in order.
+	progress map[member.Pool][]step
+	// dirty says that the row is behind; writtenAt is when it was written last.
+	dirty     bool
+	writtenAt time.Time
+}
+
+type heldServer struct {
+	pool member.Pool
+	id   member.ID
+}
+
+// step says that a router had applied a revision at a time.
+type step struct {
+	revision member.Revision
+	at       time.Time
+}
+
+// ack is a parsed Ack.
+type ack struct {
+	applied []placed
+	held    []heldServer
+}
+
+// placed is a position with its pool.
+type placed struct {
+	pool member.Pool
+	member.Position
+}
+
+func newRouters(a *alarms) *routers {
+	return &routers{alarms: a, by: map[member.ID]*router{}}
+}
+
+// remember takes over a router from the table. It does not count as gone: it may
+// be subscribed elsewhere, or not be back yet.
+func (r *routers) remember(row store.RouterRow) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := member.ID(row.ID)
+	known := newRouter(id)
+	known.version, known.lastSeen, known.goodbye = row.Version, row.LastSeen, true
+	for _, a := range row.Applied {
+		known.applied[a.Pool] = member.Position{Epoch: a.Epoch, Revision: a.Revision}
+	}
+	r.by[id] = known
+}
+
+func newRouter(id member.ID) *router {
+	return &router{id: id, applied: map[member.Pool]member.Position{}, progress: map[member.Pool][]step{}}
+}
+
+// connect begins a subscription.
+func (r *routers) connect(id member.ID, version string, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.by[id]
+	if known == nil {
+		if len(r.by) >= maxRouters {
+			return fmt.Errorf("accept router %s: %w: %d routers are known", id, member.ErrExhausted, maxRouters)
+		}
+		known = newRouter(id)
+		r.by[id] = known
+	}
+	known.streams++
+	known.version, known.lastSeen, known.goodbye, known.dirty = version, now, false, true
+	r.alarms.clear(silentKey(id), now)
+	return nil
+}
+
+// disconnect ends a subscription; goodbye says that the router ended it.
+func (r *routers) disconnect(id member.ID, goodbye bool, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.by[id]
+	known.streams--
+	known.lastSeen, known.goodbye, known.dirty = now, goodbye, true
+}
+
+// ack takes over what a router has applied.
+func (r *routers) ack(id member.ID, a ack, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.by[id]
+	known.lastSeen, known.held, known.dirty = now, a.held, true
+	for _, p := range a.applied {
+		known.apply(p, now)
+	}
+}
+
+func (k *router) apply(p placed, now time.Time) {
+	k.applied[p.pool] = p.Position
+	steps := k.progress[p.pool]
+	if n := len(steps); n > 0 && steps[n-1].revision >= p.Revision {
+		return
+	}
+	if len(steps) == progressLength {
+		steps = slices.Delete(steps, 0, 1)
+	}
+	k.progress[p.pool] = append(steps, step{p.Revision, now})
+}
+
+// appliedAt is when the router had applied a revision; zero if it has not, or
+// if that is not known any more.
+func (k *router) appliedAt(name member.Pool, revision member.Revision) time.Time {
+	steps := k.progress[name]
+	i, found := slices.BinarySearchFunc(steps, revision, func(s step, r member.Revision) int {
+		return cmp.Compare(s.revision, r)
+	})
+	if i == len(steps) || i == 0 && !found && len(steps) == progressLength {
+		return time.Time{}
+	}
+	return steps[i].at
+}
+
+// progressOf lists the routers, by id, that are connected or have applied the
+// revision, with the time of the latter.
+func (r *routers) progressOf(name member.Pool, revision member.Revision) []routerStep {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var steps []routerStep
+	for id, k := range r.by {
+		if at := k.appliedAt(name, revision); k.streams > 0 || !at.IsZero() {
+			steps = append(steps, routerStep{id, at})
+		}
+	}
+	slices.SortFunc(steps, func(a, b routerStep) int { return cmp.Compare(a.id, b.id) })
+	return steps
+}
+
+// routerStep says when a router applied a revision, zero if it has not.
+type routerStep struct {
+	id member.ID
+	at time.Time
+}
+
+// routerInfo is what people see of a router.
+type routerInfo struct {
+	id        member.ID
+	version   string
+	lastSeen  time.Time
+	connected bool
+	applied   []placed
+	held      []heldServer
+}
+
+// row is what the table keeps of a router.
+func (i routerInfo) row() store.RouterRow {
+	row := store.RouterRow{ID: string(i.id), Version: i.version, LastSeen: i.lastSeen}
+	for _, p := range i.applied {
+		row.Applied = append(row.Applied, store.Applied{Pool: p.pool, Epoch: p.Epoch, Revision: p.Revision})
+	}
+	return row
+}
+
+// list returns the routers by id.
+func (r *routers) list() []routerInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	infos := make([]routerInfo, 0, len(r.by))
+	for _, k := range r.by {
+		infos = append(infos, k.info())
+	}
+	slices.SortFunc(infos, func(a, b routerInfo) int { return cmp.Compare(a.id, b.id) })
+	return infos
+}
+
+func (k *router) info() routerInfo {
+	i := routerInfo{
+		id: k.id, version: k.version, lastSeen: k.lastSeen, connected: k.streams > 0, held: slices.Clone(k.held),
+	}
+	for name, p := range k.applied {
+		i.applied = append(i.applied, placed{name, p})
+	}
+	slices.SortFunc(i.applied, func(a, b placed) int { return cmp.Compare(a.pool, b.pool) })
+	return i
+}
+
+// tend raises the alarms of silent routers and forgets those long gone. It
+// returns the routers whose rows are to be written now.
+func (r *routers) tend(now time.Time) []routerInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var due []routerInfo
+	for id, k := range r.by {
+		switch gone := now.Sub(k.lastSeen); {
+		case k.streams > 0:
+		case gone >= routerMemory:
+			delete(r.by, id)
+			r.alarms.clear(silentKey(id), now)
+			continue
+		case gone >= routerSilence && !k.goodbye:
+			r.alarms.raise(silent(k))
+		}
+		if k.dirty && now.Sub(k.writtenAt) >= routerWrite {
+			due = append(due, k.info())
+		}
+	}
+	slices.SortFunc(due, func(a, b routerInfo) int { return cmp.Compare(a.id, b.id) })
+	return due
+}
+
+// written says that a router's row was written with what was known at a time.
+func (r *routers) written(i routerInfo, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k := r.by[i.id]; k != nil {
+		k.writtenAt, k.dirty = now, !k.lastSeen.Equal(i.lastSeen)
+	}
+}
+
+func silentKey(id member.ID) member.AlarmKey {
+	return member.AlarmKey{Name: alarmRouterSilent, Subject: string(id)}
+}
+
+func silent(k *router) member.Alarm {
+	return member.Alarm{
+		Name: alarmRouterSilent, Subject: string(k.id), Since: k.lastSeen,
+		Text: fmt.Sprintf("router %s was last heard at %s and did not say goodbye; its clients get its last list",
+			k.id, k.lastSeen.UTC().Format(time.DateTime)),
+	}
+}

@@ -1,0 +1,59 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// Store is what the coordinator needs of the durable table. *store.Store is one;
+// its comments are the contract.
+type Store interface {
+	Lease
+	Table
+	EventTable
+	RouterTable
+	// Prune removes what need not be kept of a pool's past.
+	Prune(ctx context.Context, pool member.Pool, r store.Retention) (int64, error)
+	// Kind is store.KindSQLite or store.KindMySQL.
+	Kind() string
+}
+
+// Lease says who leads.
+type Lease interface {
+	Lead(ctx context.Context, holder, advertise string) (store.Leadership, error)
+	Renew(ctx context.Context, epoch member.Epoch) error
+}
+
+// Table holds the pools.
+type Table interface {
+	LoadPools(ctx context.Context) ([]member.PoolState, error)
+	CreatePool(
+		ctx context.Context, epoch member.Epoch, pool member.Pool, settings member.Settings, events ...member.Event,
+	) (member.PoolState, error)
+	Commit(ctx context.Context, change member.Change) error
+	Servers(ctx context.Context, pool member.Pool) ([]member.Server, member.Position, error)
+}
+
+// EventTable holds the pools' past.
+type EventTable interface {
+	Events(ctx context.Context, q store.EventQuery) ([]member.Event, error)
+	EventsFrom(ctx context.Context, pool member.Pool, from member.Revision, limit int) ([]member.Event, error)
+}
+
+// RouterTable holds the routers' rows.
+type RouterTable interface {
+	PutRouter(ctx context.Context, r store.RouterRow) error
+	Routers(ctx context.Context) ([]store.RouterRow, error)
+	ForgetRouters(ctx context.Context, since time.Time) (int64, error)
+}
+
+// leadership is what this coordinator has won, and where it is reached.
+type leadership struct {
+	epoch   member.Epoch
+	storeID string
+	// addresses are those that agents and routers are told.
+	addresses []string
+}

@@ -1,0 +1,383 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+const (
+	// bookmarkInterval is how often a subscriber hears where it stands.
+	bookmarkInterval = time.Second
+	// sendTime is how long one message may take to leave; a subscriber that
+	// needs longer is dropped and resumes.
+	sendTime = 10 * time.Second
+	// snapshotsAtOnce paces the snapshots of all subscribers.
+	snapshotsAtOnce = 20
+	// A router acknowledges each change that it applies.
+	acksPerSecond = 500
+	acksBurst     = 2000
+)
+
+// membershipService serves the routers' subscriptions.
+type membershipService struct {
+	pb.UnimplementedMembershipServiceServer
+
+	lead    leadership
+	pools   *pools
+	marks   *marks
+	bell    *bell
+	routers *routers
+	alarms  *alarms
+	closing *ending
+	metrics *metrics
+
+	// snapshots has a place for each snapshot under way.
+	snapshots chan struct{}
+	live      atomic.Int64
+	streams   sync.WaitGroup
+}
+
+// subscription is one router's stream. Only feed's goroutine touches what is
+// below over.
+type subscription struct {
+	service *membershipService
+	stream  pb.MembershipService_SubscribeServer
+	// sendingSince is when the message under way was handed over, nil for none.
+	sendingSince atomic.Pointer[time.Time]
+	over         *ending
+
+	subscribing
+
+	// cursors say what was sent of each pool; soft, of the marks, once synced.
+	cursors map[member.Pool]member.Position
+	soft    uint64
+	synced  bool
+}
+
+var (
+	errSlow = fmt.Errorf("%w: a message did not leave within %s; resume", member.ErrExhausted, sendTime)
+	errAcks = fmt.Errorf("%w: more than %d acks a second", member.ErrExhausted, acksPerSecond)
+)
+
+// Subscribe runs one router's stream: a reader takes its acks, a feeder sends
+// what is new, and this goroutine waits for whatever ends the stream first.
+func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServer) error {
+	m.metrics.subscribers.Set(float64(m.live.Add(1)))
+	defer func() { m.metrics.subscribers.Set(float64(m.live.Add(-1))) }()
+
+	s := &subscription{
+		service: m, stream: stream, over: newEnding(), cursors: map[member.Pool]member.Position{},
+	}
+	greeted := make(chan struct{})
+	m.streams.Go(func() { s.over.end(clean(s.read(greeted))) })
+	s.await(greeted)
+	err := s.over.reason()
+	if errors.Is(err, errSlow) {
+		m.metrics.ended.WithLabelValues("membership", "slow").Inc()
+	}
+	return err
+}
+
+// await returns when the stream is over, and ends it when the router does not
+// greet, does not take what is sent, or when the coordinator stops.
+func (s *subscription) await(greeted <-chan struct{}) {
+	late := time.NewTimer(helloTime)
+	defer late.Stop()
+	watch := time.NewTicker(bookmarkInterval)
+	defer watch.Stop()
+	for {
+		select {
+		case <-s.over.done():
+			return
+		case <-s.service.closing.done():
+			s.over.end(s.service.closing.reason())
+		case <-greeted:
+			greeted = nil
+			late.Stop()
+		case <-late.C:
+			s.over.end(member.Invalid("hello", "was not sent within %s", helloTime))
+		case now := <-watch.C:
+			if since := s.sendingSince.Load(); since != nil && now.Sub(*since) > sendTime {
+				s.over.end(errSlow)
+			}
+		}
+	}
+}
+
+// read receives the hello, starts the feeder, and takes acks until the stream
+// ends.
+func (s *subscription) read(greeted chan<- struct{}) error {
+	first, err := s.stream.Recv()
+	if err != nil {
+		return err
+	}
+	if first.GetHello() == nil {
+		return member.Invalid("hello", "must be the first message of the stream")
+	}
+	if s.subscribing, err = parseSubscribe(first.GetHello(), peerOf(s.stream.Context())); err != nil {
+		return err
+	}
+	m := s.service
+	if err := m.routers.connect(s.router, s.version, time.Now()); err != nil {
+		return err
+	}
+	close(greeted)
+	fed := make(chan struct{})
+	m.streams.Go(func() {
+		defer close(fed)
+		if err := s.feed(); err != nil {
+			s.over.end(err)
+		}
+	})
+	err = s.takeAcks()
+	// A stream that the router itself ended is a goodbye; one that broke is not.
+	goodbye := !s.over.ended() && (errors.Is(err, io.EOF) || cancelled(s.stream.Context()))
+	s.over.end(clean(err))
+	<-fed
+	m.routers.disconnect(s.router, goodbye, time.Now())
+	return err
+}
+
+func (s *subscription) takeAcks() error {
+	limit := rate.NewLimiter(acksPerSecond, acksBurst)
+	for {
+		req, err := s.stream.Recv()
+		if err != nil {
+			return err
+		}
+		if !limit.Allow() {
+			return errAcks
+		}
+		switch r := req.GetMessage().(type) {
+		case *pb.SubscribeRequest_Hello:
+			return member.Invalid("hello", "was already sent on this stream")
+		case *pb.SubscribeRequest_Ack:
+			a, err := parseAck(r.Ack)
+			if err != nil {
+				return err
+			}
+			s.service.acknowledge(s.router, a)
+		}
+	}
+}
+
+// acknowledge takes over an ack. Positions that this history has not reached
+// are of another one and count for nothing.
+func (m *membershipService) acknowledge(id member.ID, a ack) {
+	applied := a.applied[:0:0]
+	for _, p := range a.applied {
+		if h := m.pools.find(p.pool); h != nil && p.Revision <= h.history.head().Revision {
+			applied = append(applied, p)
+		}
+	}
+	a.applied = applied
+	m.routers.ack(id, a, time.Now())
+}
+
+// feed sends the past, then what is new whenever there is something, and
+// bookmarks, until the stream is over or a message cannot be sent.
+func (s *subscription) feed() error {
+	m := s.service
+	if err := s.start(); err != nil {
+		return err
+	}
+	bookmarks := time.NewTicker(bookmarkInterval)
+	defer bookmarks.Stop()
+	for {
+		news := m.bell.next()
+		if err := s.catchUp(); err != nil {
+			return err
+		}
+		select {
+		case <-news:
+		case <-bookmarks.C:
+			if err := s.bookmark(); err != nil {
+				return err
+			}
+		case <-s.over.done():
+			return nil
+		case <-s.stream.Context().Done():
+			return nil
+		}
+	}
+}
+
+func (s *subscription) send(r *pb.SubscribeResponse) error {
+	now := time.Now()
+	s.sendingSince.Store(&now)
+	defer s.sendingSince.Store(nil)
+	return s.stream.Send(r)
+}
+
+func (s *subscription) start() error {
+	for name, p := range s.resume {
+		if s.sameStore() && p.Epoch > s.service.lead.epoch {
+			return fmt.Errorf("resume pool %s at epoch %d, this leader is of epoch %d: %w",
+				name, p.Epoch, s.service.lead.epoch, &member.NotLeaderError{})
+		}
+	}
+	return s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Start{Start: &pb.StreamStart{
+		StoreId:          s.service.lead.storeID,
+		Epoch:            uint64(s.service.lead.epoch),
+		BookmarkInterval: durationpb.New(bookmarkInterval),
+	}}})
+}
+
+func (s *subscription) sameStore() bool { return s.storeID == s.service.lead.storeID }
+
+// catchUp sends all pools up to their heads, and then the marks. The marks are
+// looked up first: none arrives before the row that it is about.
+func (s *subscription) catchUp() error {
+	news := s.softNews()
+	for _, h := range s.service.pools.list() {
+		if s.pools != nil && !s.pools[h.pool] {
+			continue
+		}
+		if err := s.advance(h.history); err != nil {
+			return err
+		}
+	}
+	return s.sendMarks(news)
+}
+
+// advance sends what a pool has that the router does not.
+func (s *subscription) advance(h *history) error {
+	cursor, known := s.cursors[h.name]
+	if !known {
+		resume, ok := s.resume[h.name]
+		delete(s.resume, h.name)
+		switch {
+		case !ok:
+			return s.snapshot(h)
+		case !s.sameStore():
+			return s.compacted(h)
+		}
+		if head := h.head(); resume.Revision > head.Revision {
+			s.service.alarms.raise(wentBack(s.router, h.name, resume.Revision, head.Revision))
+			return s.compacted(h)
+		}
+		cursor = resume
+	}
+	entries, ok := h.after(cursor.Revision)
+	if !ok {
+		return s.compacted(h)
+	}
+	if len(entries) > 0 {
+		delta := coalesce(h.name, entries)
+		if err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Delta{Delta: delta}}); err != nil {
+			return err
+		}
+		cursor.Revision = entries[len(entries)-1].position.Revision
+	}
+	s.cursors[h.name] = member.Position{Epoch: s.service.lead.epoch, Revision: cursor.Revision}
+	return nil
+}
+
+func (s *subscription) compacted(h *history) error {
+	s.service.metrics.compactions.Inc()
+	err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{
+		Compacted: &pb.Compacted{Pool: string(h.name)},
+	}})
+	if err != nil {
+		return err
+	}
+	return s.snapshot(h)
+}
+
+// snapshot sends a whole pool when it is this subscriber's turn.
+func (s *subscription) snapshot(h *history) error {
+	select {
+	case s.service.snapshots <- struct{}{}:
+		defer func() { <-s.service.snapshots }()
+	case <-s.over.done():
+		return nil
+	}
+	snapshot := h.snapshot()
+	err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Snapshot{Snapshot: snapshot}})
+	s.cursors[h.name] = member.Position{
+		Epoch: s.service.lead.epoch, Revision: member.Revision(snapshot.GetPosition().GetRevision()),
+	}
+	return err
+}
+
+// softNews are marks to be sent, up to the number head. full says that they are
+// all that hold.
+type softNews struct {
+	marks []*pb.SoftMark
+	head  uint64
+	full  bool
+}
+
+// softNews looks up the marks that the router does not have: at first, and when
+// it is too far behind, the full set.
+func (s *subscription) softNews() softNews {
+	if s.synced {
+		if recent, ok := s.service.marks.after(s.soft); ok {
+			return softNews{marks: recent, head: s.soft + uint64(len(recent))}
+		}
+	}
+	all, head := s.service.marks.full(time.Now())
+	return softNews{marks: all, head: head, full: true}
+}
+
+func (s *subscription) sendMarks(news softNews) error {
+	if marks := s.wanted(news.marks); len(marks) > 0 {
+		err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_SoftMarks{SoftMarks: &pb.SoftMarks{
+			Epoch: uint64(s.service.lead.epoch), Marks: marks,
+		}}})
+		if err != nil {
+			return err
+		}
+	}
+	s.soft, s.synced = news.head, true
+	if !news.full {
+		return nil
+	}
+	return s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_SoftSynced{SoftSynced: &pb.SoftSynced{
+		Epoch: uint64(s.service.lead.epoch), SoftSeq: news.head,
+	}}})
+}
+
+// wanted keeps the marks of the pools that the router subscribed to.
+func (s *subscription) wanted(all []*pb.SoftMark) []*pb.SoftMark {
+	if s.pools == nil {
+		return all
+	}
+	var some []*pb.SoftMark
+	for _, m := range all {
+		if s.pools[member.Pool(m.GetPool())] {
+			some = append(some, m)
+		}
+	}
+	return some
+}
+
+// bookmark says what the router has been sent, not where the pools stand.
+func (s *subscription) bookmark() error {
+	var positions []*pb.Position
+	for _, h := range s.service.pools.list() {
+		if cursor, ok := s.cursors[h.pool]; ok {
+			positions = append(positions, toPosition(h.pool, cursor))
+		}
+	}
+	return s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Bookmark{
+		Bookmark: &pb.Bookmark{Positions: positions},
+	}})
+}
+
+func wentBack(id member.ID, name member.Pool, has, head member.Revision) member.Alarm {
+	return member.Alarm{
+		Name: alarmWentBack, Subject: string(id), Since: time.Now(),
+		Text: fmt.Sprintf("router %s has revision %d of pool %s, the database only %d: was a backup restored?", id, has, name, head),
+	}
+}

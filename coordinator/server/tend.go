@@ -1,0 +1,171 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+const (
+	// renewEvery is how often the leader shows that it lives, which also checks
+	// the database. One renewal may take renewTime.
+	renewEvery = time.Second
+	renewTime  = 5 * time.Second
+	// tendEvery is how often routers are looked after.
+	tendEvery = time.Second
+	// wentBackMemory is how long that alarm stays: it tells of a moment.
+	wentBackMemory = 10 * time.Minute
+
+	pruneFirst = time.Minute
+	pruneEvery = 10 * time.Minute
+	pruneLimit = 1000
+	prunePause = 100 * time.Millisecond
+	// What is kept of the past, whichever is more.
+	keepRevisions = 10_000
+	keepEvents    = 7 * 24 * time.Hour
+	keepDeparted  = 7 * 24 * time.Hour
+
+	diskEvery = 10 * time.Second
+	// diskReserve is how much room a database needs to go on for a while.
+	diskReserve = 32 << 20
+)
+
+// keepLead renews the lead until ctx ends or another leader exists, which is the
+// error.
+func (t *term) keepLead(ctx context.Context) error {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := t.renew(ctx)
+		if errors.Is(err, member.ErrFenced) {
+			return fmt.Errorf("keep the lead: %w; another coordinator has started", err)
+		}
+	}
+}
+
+func (t *term) renew(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, renewTime)
+	defer cancel()
+	err := t.deps.Store.Renew(within, t.lead.epoch)
+	if ctx.Err() != nil {
+		return nil
+	}
+	t.health.renewed(err, time.Now())
+	return err
+}
+
+// tendRouters writes the routers' rows and raises the alarms of silent ones.
+func (t *term) tendRouters(ctx context.Context) {
+	tick := time.NewTicker(tendEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			t.alarms.expire(alarmWentBack, now.Add(-wentBackMemory), now)
+			t.writeRouters(ctx, t.routers.tend(now), now)
+		}
+	}
+}
+
+// writeRouters gives up at the first failure; all are tried again later.
+func (t *term) writeRouters(ctx context.Context, due []routerInfo, now time.Time) {
+	for _, r := range due {
+		within, cancel := context.WithTimeout(ctx, renewTime)
+		err := t.deps.Store.PutRouter(within, r.row())
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				t.deps.Logger.WarnContext(ctx, "router not written", "router_id", r.id, "error", err)
+			}
+			return
+		}
+		t.routers.written(r, now)
+	}
+}
+
+// prune removes what need not be kept of the past.
+func (t *term) prune(ctx context.Context) {
+	wait := time.NewTimer(pruneFirst)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		for _, h := range t.pools.list() {
+			t.warn(ctx, "pool not pruned", h.pool, t.prunePool(ctx, h.pool))
+		}
+		_, err := t.deps.Store.ForgetRouters(ctx, time.Now().Add(-routerMemory))
+		t.warn(ctx, "routers not pruned", "", err)
+		wait.Reset(pruneEvery)
+	}
+}
+
+func (t *term) warn(ctx context.Context, message string, name member.Pool, err error) {
+	if err != nil && ctx.Err() == nil {
+		t.deps.Logger.WarnContext(ctx, message, "pool", name, "error", err)
+	}
+}
+
+func (t *term) prunePool(ctx context.Context, name member.Pool) error {
+	now := time.Now()
+	for {
+		removed, err := t.deps.Store.Prune(ctx, name, store.Retention{
+			Revisions: keepRevisions, EventsSince: now.Add(-keepEvents),
+			RequestsSince: now.Add(-store.RequestLife), DepartedSince: now.Add(-keepDeparted), Limit: pruneLimit,
+		})
+		if err != nil || removed == 0 {
+			return err
+		}
+		select {
+		case <-time.After(prunePause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// watchDisk raises an alarm while the database's disk has little room.
+func (t *term) watchDisk(ctx context.Context) {
+	if t.deps.FreeBytes == nil {
+		return
+	}
+	tick := time.NewTicker(diskEvery)
+	defer tick.Stop()
+	for {
+		t.lookAtDisk(ctx, time.Now())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (t *term) lookAtDisk(ctx context.Context, now time.Time) {
+	free, err := t.deps.FreeBytes()
+	if err != nil {
+		t.deps.Logger.WarnContext(ctx, "free disk space not known", "error", err)
+		return
+	}
+	if free >= diskReserve {
+		t.alarms.clear(member.AlarmKey{Name: alarmDiskLow}, now)
+		return
+	}
+	t.alarms.raise(member.Alarm{
+		Name: alarmDiskLow, Since: now,
+		Text: fmt.Sprintf("the disk of the database has %d MiB left; below %d MiB changes may soon fail", free>>20, diskReserve>>20),
+	})
+}
