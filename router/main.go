@@ -1,0 +1,33 @@
+// Command buddyring-router sends clients to the live servers of a pool.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/router/server"
+)
+
+func main() { os.Exit(run()) }
+
+// run returns 1 for what failed and 2 for what was asked wrongly.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the program where it is.
+	context.AfterFunc(ctx, stop)
+	err := server.Command().ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "buddyring-router: %v\n", err)
+	if errors.Is(err, member.ErrInvalid) {
+		return 2
+	}
+	return 1
+}

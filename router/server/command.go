@@ -1,0 +1,111 @@
+package server
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/buddyring/buddyring/internal/config"
+	"github.com/buddyring/buddyring/internal/observe"
+	"github.com/buddyring/buddyring/internal/rpc"
+	"github.com/buddyring/buddyring/internal/version"
+)
+
+// Where the router listens unless told otherwise.
+const (
+	defaultPort     = 7500
+	defaultHTTPPort = 7502
+)
+
+// Command returns the program buddyring-router, which runs until its context
+// ends. It logs to its error output.
+func Command() *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:           "buddyring-router",
+		Short:         "Send clients to the live servers of a pool",
+		Version:       version.String(),
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
+			if err != nil {
+				return err
+			}
+			cfg, credentials, err := o.parse(log)
+			if err != nil {
+				return err
+			}
+			s, err := New(cfg, Deps{Credentials: credentials, Registry: observe.NewRegistry("router"), Logger: log})
+			if err != nil {
+				return err
+			}
+			return s.Run(cmd.Context())
+		},
+	}
+	o.define(root)
+	root.AddCommand(config.ValidateCommand(func() error {
+		log, err := observe.NewLogger(root.ErrOrStderr(), o.log)
+		if err != nil {
+			return err
+		}
+		_, _, err = o.parse(log)
+		return err
+	}))
+	config.Bind(root, "BUDDYRING_ROUTER")
+	return root
+}
+
+// options are the flags as they were given.
+type options struct {
+	cfg      Config
+	security rpc.Security
+	log      observe.LogConfig
+}
+
+func (o *options) define(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&o.cfg.ID, "id", "",
+		"the router's id (default: the name in --tls-cert, or else the lower-cased host name)")
+	flags.StringVar(&o.cfg.Listen, "listen", "",
+		"HOST:PORT of the gRPC listener (default 127.0.0.1:7500, or :7500 with TLS)")
+	flags.StringVar(&o.cfg.HTTPListen, "http-listen", "",
+		"HOST:PORT of the HTTP listener for /metrics, /livez and /readyz (default 127.0.0.1:7502, or :7502 with TLS)")
+	flags.StringSliceVar(&o.cfg.Coordinators, "coordinator", []string{"127.0.0.1:7400"},
+		"HOST:PORT of the coordinators, tried in order and in turn")
+	flags.StringVar(&o.cfg.StateDir, "state-dir", "/var/lib/buddyring/router",
+		"directory where the last good views are kept over a restart")
+	config.SecurityFlags(flags, &o.security)
+	config.LogFlags(flags, &o.log)
+}
+
+// parse turns the flags into a configuration, filling in the defaults that
+// depend on the host or on TLS.
+func (o *options) parse(log *slog.Logger) (Config, *rpc.Credentials, error) {
+	credentials, err := rpc.NewCredentials(o.security, log)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	cfg := o.cfg
+	cfg.Version = version.String()
+	if cfg.Listen == "" {
+		cfg.Listen = credentials.DefaultAddress(defaultPort)
+	}
+	if cfg.HTTPListen == "" {
+		cfg.HTTPListen = credentials.DefaultAddress(defaultHTTPPort)
+	}
+	if cfg.ID == "" {
+		cfg.ID = credentials.Identity().Name
+	}
+	if cfg.ID == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return Config{}, nil, err
+		}
+		cfg.ID = strings.ToLower(host)
+	}
+	return cfg, credentials, cfg.Check(credentials)
+}

@@ -1,0 +1,170 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	stateFile    = "view"
+	previousFile = "view.prev"
+	newFile      = "view.new"
+)
+
+// How often the disk is written.
+const (
+	// saveGap is the least time between two writes, so that many changes are one.
+	saveGap = 500 * time.Millisecond
+	// saveRefresh is how often the file is written for the sake of its age alone.
+	saveRefresh = time.Minute
+	// saveRetry is when a write that failed is tried again.
+	saveRetry = 2 * time.Second
+)
+
+// disk keeps the views over a restart. Nobody who serves clients waits for it.
+type disk struct {
+	dir     string
+	pools   *pools
+	dirty   signal
+	metrics *metrics
+	log     *slog.Logger
+}
+
+// load returns the newest state that is whole: the last one written, or the one
+// before. There may be none.
+func (d *disk) load(ctx context.Context) (state, bool) {
+	for _, name := range []string{stateFile, previousFile} {
+		path := filepath.Join(d.dir, name)
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var s state
+		if err == nil {
+			s, err = decodeState(data)
+		}
+		if err == nil {
+			return s, true
+		}
+		d.log.WarnContext(ctx, "state file not usable", "file", path, "error", err)
+	}
+	return state{}, false
+}
+
+// run writes the views whenever they have changed, and once more at the end. A
+// disk that cannot be written costs nothing but a warning and another attempt.
+func (d *disk) run(ctx context.Context) {
+	wait := saveRefresh
+	for d.await(ctx, wait) {
+		wait = saveRefresh
+		if !d.saved(ctx) {
+			wait = saveRetry
+		}
+		sleep(ctx, saveGap)
+	}
+	d.saved(context.WithoutCancel(ctx))
+}
+
+// await returns when there is something to write, or false when ctx ends.
+func (d *disk) await(ctx context.Context, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-d.dirty:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+func (d *disk) saved(ctx context.Context) bool {
+	err := d.save()
+	if err != nil {
+		d.log.WarnContext(ctx, "views not written to disk, serving on", "file", filepath.Join(d.dir, stateFile), "error", err)
+	}
+	return err == nil
+}
+
+// save writes all views, if there is any.
+func (d *disk) save() error {
+	at := d.pools.standing()
+	if len(at.pools) == 0 && at.storeID == "" {
+		return nil
+	}
+	s := state{storeID: at.storeID}
+	for _, e := range at.pools {
+		s.pools = append(s.pools, savedPool{view: e.view, confirmed: e.contact.at()})
+	}
+	start := time.Now()
+	err := d.write(s)
+	d.metrics.stateWriteTime.Observe(time.Since(start).Seconds())
+	if err != nil {
+		d.metrics.stateWrites.WithLabelValues("error").Inc()
+		return err
+	}
+	d.metrics.stateWrites.WithLabelValues("ok").Inc()
+	d.metrics.stateWritten.SetToCurrentTime()
+	return nil
+}
+
+// write replaces the file: the new one is whole on disk before the last one
+// becomes the previous one, and there is a good one at every moment.
+func (d *disk) write(s state) error {
+	data, err := encodeState(s)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	path := func(name string) string { return filepath.Join(d.dir, name) }
+	if err := writeSynced(path(newFile), data); err != nil {
+		return errors.Join(fmt.Errorf("write state: %w", err), remove(path(newFile)))
+	}
+	if err := os.Rename(path(stateFile), path(previousFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep previous state: %w", err)
+	}
+	if err := os.Rename(path(newFile), path(stateFile)); err != nil {
+		return fmt.Errorf("replace state: %w", err)
+	}
+	return syncDir(d.dir)
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Sync(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return f.Close()
+}
+
+// syncDir makes renames durable.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync state directory: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync state directory: %w", err)
+	}
+	return nil
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

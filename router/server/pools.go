@@ -1,0 +1,233 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/router/view"
+)
+
+// pools are all that the router knows. Changes are made one at a time; those
+// who answer clients take the current catalog without a lock. It is safe for
+// concurrent use.
+type pools struct {
+	log     *slog.Logger
+	metrics *metrics
+
+	current atomic.Pointer[catalog]
+	// seen is closed when there is a state to serve for the first time.
+	seen chan struct{}
+
+	mu    sync.Mutex
+	books map[member.Pool]*book
+	seq   uint64
+	// storeID is the store of the last stream, or of the file.
+	storeID string
+	// interval is how often the coordinator sends bookmarks.
+	interval time.Duration
+	// soft is the newest mark applied.
+	soft softPoint
+}
+
+type softPoint struct {
+	epoch member.Epoch
+	seq   uint64
+}
+
+// book is what is kept of one pool from edition to edition.
+type book struct {
+	view *view.View
+	// edition is nil while the pool is not known.
+	edition *edition
+	counts  pickCounts
+	turns   *atomic.Uint64
+	contact *contact
+	metrics *poolMetrics
+}
+
+// catalog is what clients are answered from.
+type catalog struct {
+	pools map[member.Pool]*edition
+}
+
+// standing is what the router has applied: what it resumes from and what it
+// acknowledges.
+type standing struct {
+	storeID string
+	soft    softPoint
+	pools   []*edition
+}
+
+const defaultInterval = time.Second
+
+var errNoState = errors.New("the router has never seen any state")
+
+func newPools(m *metrics, log *slog.Logger) *pools {
+	return &pools{
+		log: log, metrics: m, seen: make(chan struct{}), books: map[member.Pool]*book{}, interval: defaultInterval,
+	}
+}
+
+// find returns the current edition of a pool. The name may be empty where there
+// is only one.
+func (p *pools) find(name string) (*edition, error) {
+	c := p.current.Load()
+	if c == nil {
+		return nil, fmt.Errorf("%w: %w", member.ErrUnavailable, errNoState)
+	}
+	if e, ok := c.pools[member.Pool(name)]; ok {
+		return e, nil
+	}
+	if name == "" {
+		return c.only()
+	}
+	pool, err := member.ParsePool("pool", name)
+	if err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("pool %q: %w", pool, member.ErrNotFound)
+}
+
+func (c *catalog) only() (*edition, error) {
+	if len(c.pools) == 0 {
+		return nil, fmt.Errorf("there is no pool: %w", member.ErrNotFound)
+	}
+	if len(c.pools) > 1 {
+		return nil, member.Invalid("pool", "must be given, for there are %d pools", len(c.pools))
+	}
+	for _, e := range c.pools {
+		return e, nil
+	}
+	return nil, member.ErrNotFound
+}
+
+// editions are the current ones, in no order.
+func (p *pools) editions() []*edition {
+	c := p.current.Load()
+	if c == nil {
+		return nil
+	}
+	all := make([]*edition, 0, len(c.pools))
+	for _, e := range c.pools {
+		all = append(all, e)
+	}
+	return all
+}
+
+// standing returns where the router stands.
+func (p *pools) standing() standing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return standing{storeID: p.storeID, soft: p.soft, pools: p.editions()}
+}
+
+// ready is an error until there is a state to serve.
+func (p *pools) ready() error {
+	if p.current.Load() == nil {
+		return errNoState
+	}
+	return nil
+}
+
+// restore takes the views of an earlier run.
+func (p *pools) restore(last state) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.storeID = last.storeID
+	for _, s := range last.pools {
+		b := p.book(s.view.Pool())
+		b.contact = newContact(s.confirmed)
+		p.publish(b, s.view)
+	}
+}
+
+// book returns the book of a pool, which is made if it is not there. It needs
+// the lock, as do those below.
+func (p *pools) book(name member.Pool) *book {
+	b := p.books[name]
+	if b == nil {
+		b = &book{
+			view: view.New(name), counts: pickCounts{}, turns: new(atomic.Uint64),
+			contact: newContact(time.Time{}), metrics: p.metrics.pool(name),
+		}
+		p.books[name] = b
+	}
+	return b
+}
+
+// publish makes v the view of its pool, and an edition of it if clients can see
+// the difference.
+func (p *pools) publish(b *book, v *view.View) {
+	before := b.view
+	b.view = v
+	if !v.Known() || b.edition != nil && v.Table() == before.Table() &&
+		v.Position() == before.Position() && v.StoreID() == before.StoreID() {
+		return
+	}
+	p.seq++
+	old := b.edition
+	b.edition = newEdition(b, p.seq, v)
+	p.replace(v.Pool(), b.edition)
+	if old != nil {
+		close(old.superseded)
+	}
+}
+
+// replace puts an edition into the catalog, or takes the pool out if nil.
+func (p *pools) replace(name member.Pool, e *edition) {
+	next := &catalog{pools: map[member.Pool]*edition{}}
+	old := p.current.Load()
+	if old != nil {
+		maps.Copy(next.pools, old.pools)
+	}
+	if e == nil {
+		delete(next.pools, name)
+	} else {
+		next.pools[name] = e
+	}
+	p.current.Store(next)
+	if old == nil {
+		close(p.seen)
+	}
+}
+
+// remove forgets a pool.
+func (p *pools) remove(name member.Pool) {
+	b := p.books[name]
+	if b == nil {
+		return
+	}
+	delete(p.books, name)
+	p.metrics.forget(name)
+	if b.edition != nil {
+		p.replace(name, nil)
+		close(b.edition.superseded)
+	}
+}
+
+// expire drops the marks that have not been renewed.
+func (p *pools) expire(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, b := range p.books {
+		p.publish(b, b.view.Expire(now))
+		if _, marked := b.view.NextExpiry(); !marked && !b.view.Known() {
+			p.remove(name)
+		}
+	}
+}
+
+// decay lets the picks of the past fade.
+func (p *pools) decay() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.books {
+		b.counts.decay()
+	}
+}

@@ -1,0 +1,127 @@
+// Package server is the router: it subscribes to a coordinator, keeps the last
+// good view of each pool in memory and on disk, and answers clients from that.
+//
+// Views change in one place, pools, under a lock that nobody takes who answers a
+// client. It decides nothing about who may get work (package view does), never
+// asks the coordinator while a client waits, and never stops serving because a
+// coordinator or the disk is gone.
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/buddyring/buddyring/internal/observe"
+	"github.com/buddyring/buddyring/internal/rpc"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
+)
+
+// Server is a router.
+type Server struct {
+	cfg        Config
+	deps       Deps
+	pools      *pools
+	disk       *disk
+	subscriber *subscriber
+	service    *service
+	rpc        *rpc.Server
+	http       *observe.HTTP
+}
+
+// New returns a router that does nothing until Run. Its metrics are on the
+// registry from then on.
+func New(cfg Config, deps Deps) (*Server, error) {
+	if err := cfg.Check(deps.Credentials); err != nil {
+		return nil, err
+	}
+	m := newMetrics(deps.Registry)
+	p := newPools(m, deps.Logger)
+	deps.Registry.MustRegister(newStates(p))
+	everybody := newAudience()
+	s := &Server{
+		cfg: cfg, deps: deps, pools: p,
+		disk:    &disk{dir: cfg.StateDir, pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
+		service: &service{pools: p, audience: everybody, metrics: m},
+		rpc: rpc.NewServer(rpc.ServerConfig{
+			Credentials: deps.Credentials, Registry: deps.Registry, Logger: deps.Logger, Reflection: true,
+		}),
+		http: observe.NewHTTP(observe.HTTPConfig{
+			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,
+		}),
+	}
+	s.subscriber = &subscriber{
+		id: cfg.ID, version: cfg.Version, addresses: cfg.Coordinators, dial: s.dial,
+		pools: p, audience: everybody, changed: s.disk.dirty, metrics: m, log: deps.Logger,
+	}
+	routerv1.RegisterRouterServiceServer(s.rpc.GRPC(), s.service)
+	return s, nil
+}
+
+// Run serves until ctx ends, and returns when everything that it started has
+// ended. It is called once. What an earlier run left on disk is served from the
+// first moment on.
+func (s *Server) Run(ctx context.Context) error {
+	if last, ok := s.disk.load(ctx); ok {
+		s.pools.restore(last)
+		s.deps.Logger.InfoContext(ctx, "serving the views of the last run", "pools", len(last.pools))
+	}
+	grpcListener, err := s.deps.listen(ctx, "grpc", s.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	httpListener, err := s.deps.listen(ctx, "http", s.cfg.HTTPListen)
+	if err != nil {
+		return errors.Join(err, grpcListener.Close())
+	}
+	s.deps.Logger.InfoContext(ctx, "router listens", "router_id", s.cfg.ID,
+		"address", grpcListener.Addr().String(), "http_address", httpListener.Addr().String())
+
+	g, ctx := errgroup.WithContext(ctx)
+	s.service.closing = ctx.Done()
+	g.Go(func() error { return s.rpc.Serve(ctx, grpcListener) })
+	g.Go(func() error { return s.http.Serve(ctx, httpListener) })
+	g.Go(func() error { s.announce(ctx); return nil })
+	g.Go(func() error { s.subscriber.run(ctx); return nil })
+	g.Go(func() error { s.disk.run(ctx); return nil })
+	g.Go(func() error { s.pools.keepTime(ctx); return nil })
+	err = g.Wait()
+	s.service.senders.running.Wait()
+	return err
+}
+
+// announce turns health to SERVING once there is something to serve.
+func (s *Server) announce(ctx context.Context) {
+	select {
+	case <-s.pools.seen:
+		s.rpc.SetServing("", true)
+		s.rpc.SetServing(routerv1.RouterService_ServiceDesc.ServiceName, true)
+	case <-ctx.Done():
+	}
+}
+
+func (s *Server) dial(address string) (*grpc.ClientConn, error) {
+	return rpc.Dial(rpc.DialConfig{
+		Addresses: []string{address}, Credentials: s.deps.Credentials, ServerRole: rpc.RoleCoordinator,
+		Logger: s.deps.Logger, Dialer: s.deps.Dialer,
+	})
+}
+
+// keepTime lets marks expire and loads fade. A mark may outlive its time by one
+// half-life of the loads.
+func (p *pools) keepTime(ctx context.Context) {
+	tick := time.NewTicker(loadHalfLife)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			p.decay()
+			p.expire(now)
+		case <-ctx.Done():
+			return
+		}
+	}
+}

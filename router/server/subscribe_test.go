@@ -1,0 +1,365 @@
+package server_test
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
+)
+
+func TestSubscribe_CatchesUp(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		health := healthv1.NewHealthClient(w.conn())
+		serving := func() bool {
+			res, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "buddyring.router.v1.RouterService"})
+			return err == nil && res.GetStatus() == healthv1.HealthCheckResponse_SERVING
+		}
+		if _, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{}); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("before any state: %v, want %v", err, member.ErrUnavailable)
+		}
+		if code, _ := w.get("/readyz"); code != http.StatusServiceUnavailable || serving() {
+			t.Errorf("ready (%d) or serving before any state", code)
+		}
+		want := &pb.SubscribeHello{RouterId: "r1", Version: "test"}
+		if diff := cmp.Diff(want, s.hello, protocmp.Transform()); diff != "" {
+			t.Errorf("hello (-want +got):\n%s", diff)
+		}
+
+		draining := row("s001")
+		draining.Phase = pb.Phase_PHASE_DRAINING
+		s.send(start("store", 7), snapshot(at(6, 10), row("s002"), draining, row("s000")),
+			delta(&pb.Delta{Position: at(7, 11), Put: []*pb.Server{row("s003")}}),
+			suspect(7, 4, "s000", time.Minute), synced(7, 4), bookmark(at(7, 11)))
+
+		if diff := cmp.Diff([]string{"active s002", "active s003", "suspect s000"}, w.resolved()); diff != "" {
+			t.Errorf("resolved (-want +got):\n%s", diff)
+		}
+		no := false
+		fresh := &routerv1.Freshness{StoreId: "store", Epoch: 7, Revision: 11, Stale: &no}
+		if diff := cmp.Diff(fresh, w.freshness(), protocmp.Transform(), protocmp.IgnoreFields(fresh, "age")); diff != "" {
+			t.Errorf("freshness (-want +got):\n%s", diff)
+		}
+		ack := &pb.Ack{Applied: []*pb.Position{at(7, 11)}, SoftSeq: 4, SoftEpoch: 7}
+		if diff := cmp.Diff(ack, s.ack(), protocmp.Transform()); diff != "" {
+			t.Errorf("ack (-want +got):\n%s", diff)
+		}
+		if code, _ := w.get("/readyz"); code != http.StatusOK || !serving() {
+			t.Errorf("readyz %d, serving %v with a state", code, serving())
+		}
+		if got := w.value("buddyring_router_connected"); got != 1 {
+			t.Errorf("connected = %v, want 1", got)
+		}
+	}, first)
+}
+
+func TestSubscribe_ResumesAfterALostStream(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		s.send(suspect(1, 1, "s001", time.Minute))
+		s.end <- member.ErrUnavailable
+		s = w.coordinators[second].next()
+		want := &pb.SubscribeHello{RouterId: "r1", Version: "test", StoreId: "store", Resume: []*pb.Position{at(1, 10)}}
+		if diff := cmp.Diff(want, s.hello, protocmp.Transform()); diff != "" {
+			t.Errorf("hello (-want +got):\n%s", diff)
+		}
+		s.send(start("store", 1), delta(&pb.Delta{Position: at(1, 11), Removed: crashed("s002")}))
+		if diff := cmp.Diff([]string{"active s000", "suspect s001"}, w.resolved()); diff != "" {
+			t.Errorf("before the marks are synced (-want +got):\n%s", diff)
+		}
+		s.send(synced(1, 2))
+		if diff := cmp.Diff([]string{"active s000", "active s001"}, w.resolved()); diff != "" {
+			t.Errorf("after the marks are synced (-want +got):\n%s", diff)
+		}
+	}, first, second)
+}
+
+func TestSubscribe_TakesASnapshotWhereTheHistoryWasCompacted(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		s.end <- member.ErrUnavailable
+		s = w.coordinators[second].next()
+		s.send(start("store", 2),
+			&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{Compacted: &pb.Compacted{Pool: "default"}}},
+			snapshot(at(2, 500), row("new")))
+		if diff := cmp.Diff([]string{"active new"}, w.resolved()); diff != "" {
+			t.Errorf("resolved (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]*pb.Position{at(2, 500)}, s.ack().GetApplied(), protocmp.Transform()); diff != "" {
+			t.Errorf("ack (-want +got):\n%s", diff)
+		}
+	}, first, second)
+}
+
+// After a gap the router asks the same coordinator again for what is missing.
+func TestSubscribe_AsksAgainAfterAGap(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]*pb.SubscribeResponse{
+		"delta from later": delta(&pb.Delta{FromRevision: 12, Position: at(1, 13), Put: rows(1)}),
+		"bookmark ahead":   bookmark(at(1, 11)),
+		"unknown pool":     bookmark(at(1, 10), &pb.Position{Pool: "other", Epoch: 1, Revision: 1}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				s := w.coordinators[first].next()
+				s.send(catchUp(2)...)
+				s.send(wrong)
+				s = w.coordinators[first].next()
+				if diff := cmp.Diff([]*pb.Position{at(1, 10)}, s.hello.GetResume(), protocmp.Transform()); diff != "" {
+					t.Errorf("resume (-want +got):\n%s", diff)
+				}
+			}, first, second)
+		})
+	}
+}
+
+func TestSubscribe_LeavesACoordinatorThatWasSucceeded(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(start("store", 5), snapshot(at(5, 10), rows(2)...), synced(5, 0), bookmark(at(5, 10)))
+		s.send(delta(&pb.Delta{Position: at(4, 11), Removed: crashed("s000")}))
+		if got := len(w.resolved()); got != 2 {
+			t.Errorf("%d servers after a delta of a lower epoch, want 2", got)
+		}
+		s.end <- member.ErrUnavailable
+		w.coordinators[second].next().send(start("store", 4))
+		s = w.coordinators[first].next()
+		s.send(start("store", 6), bookmark(at(6, 10)))
+		if got := w.freshness(); got.GetEpoch() != 6 || got.GetStale() {
+			t.Errorf("freshness %v, want epoch 6 and not stale", got)
+		}
+	}, first, second)
+}
+
+func TestSubscribe_FollowsTheLeaderThatAStandbyNames(t *testing.T) {
+	t.Parallel()
+	const leader = "c9.test:7400"
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.coordinators[first].next().end <- &member.NotLeaderError{Leader: leader}
+		w.coordinators[leader].next().send(catchUp(1)...)
+		if got := w.freshness(); got.GetRevision() != 10 {
+			t.Errorf("revision %d, want 10", got.GetRevision())
+		}
+	}, first, second, leader)
+}
+
+func TestSubscribe_MarksExpire(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2)...)
+		s.send(suspect(1, 1, "s000", 10*time.Second))
+		s.bookmarks(9, at(1, 10))
+		if diff := cmp.Diff([]string{"active s001", "suspect s000"}, w.resolved()); diff != "" {
+			t.Errorf("before its time (-want +got):\n%s", diff)
+		}
+		s.bookmarks(2, at(1, 10))
+		if diff := cmp.Diff([]string{"active s000", "active s001"}, w.resolved()); diff != "" {
+			t.Errorf("after its time (-want +got):\n%s", diff)
+		}
+	}, first)
+}
+
+func TestSubscribe_SilentCoordinator(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2)...)
+		s.bookmarks(5, at(1, 10))
+		time.Sleep(2900 * time.Millisecond)
+		if got := w.freshness(); got.GetStale() || got.GetAge().AsDuration() < 2900*time.Millisecond {
+			t.Errorf("2.9 s after the last bookmark: %v", got)
+		}
+		if len(w.coordinators[second].sessions) > 0 {
+			t.Error("the other coordinator was asked before three bookmarks were missed")
+		}
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		if got := w.freshness(); !got.GetStale() {
+			t.Errorf("3.1 s after the last bookmark: %v, want stale", got)
+		}
+		s = w.coordinators[second].next()
+		s.send(start("store", 1), synced(1, 0), bookmark(at(1, 10)))
+		if got := w.freshness(); got.GetStale() || got.GetAge().AsDuration() > time.Second {
+			t.Errorf("with another coordinator: %v, want fresh", got)
+		}
+	}, first, second)
+}
+
+func TestSubscribe_ServesForEverWithoutCoordinators(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2)...)
+		s.bookmarks(1, at(1, 10))
+		w.remove(first)
+		time.Sleep(time.Hour)
+		if got := w.freshness(); !got.GetStale() || got.GetAge().AsDuration() < 30*24*time.Hour {
+			t.Errorf("an hour later: %v", got)
+		}
+		if got := len(w.resolved()); got != 2 {
+			t.Errorf("%d servers, want 2", got)
+		}
+		if got := w.value("buddyring_router_view_stale"); got != 1 {
+			t.Errorf("view_stale = %v, want 1", got)
+		}
+	}, first)
+}
+
+func TestSubscribe_AnotherStore(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(10)...)
+		s.end <- member.ErrUnavailable
+		s = w.coordinators[second].next()
+		s.send(start("other", 1),
+			&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{Compacted: &pb.Compacted{Pool: "default"}}},
+			snapshot(at(1, 3), rows(2)...), synced(1, 0), bookmark(at(1, 3)))
+		want := []string{
+			"active s000", "active s001", "held_back s002", "held_back s003", "held_back s004", "held_back s005",
+			"held_back s006", "held_back s007", "held_back s008", "held_back s009",
+		}
+		if diff := cmp.Diff(want, w.resolved()); diff != "" {
+			t.Errorf("resolved (-want +got):\n%s", diff)
+		}
+		if got := w.freshness(); got.GetStoreId() != "other" || got.GetRevision() != 3 {
+			t.Errorf("freshness %v", got)
+		}
+		if got := w.value("buddyring_router_history_changes_total"); got != 1 {
+			t.Errorf("history_changes_total = %v, want 1", got)
+		}
+		// What comes without a snapshot of the new store is a gap.
+		s.send(delta(&pb.Delta{Position: &pb.Position{Pool: "never-sent", Epoch: 1, Revision: 5}}))
+		if got := w.coordinators[second].next().hello; got.GetStoreId() != "other" {
+			t.Errorf("hello %v", got)
+		}
+	}, first, second)
+}
+
+func TestSubscribe_HoldsBackAndSaysSo(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		s.send(delta(&pb.Delta{Position: at(1, 11), Removed: crashed("s000", "s001")}))
+		if diff := cmp.Diff([]string{"active s002", "held_back s000", "held_back s001"}, w.resolved()); diff != "" {
+			t.Errorf("resolved (-want +got):\n%s", diff)
+		}
+		want := []*pb.HeldServer{{Pool: "default", ServerId: "s000", Incarnation: 1}, {Pool: "default", ServerId: "s001", Incarnation: 1}}
+		if diff := cmp.Diff(want, s.ack().GetHeld(), protocmp.Transform()); diff != "" {
+			t.Errorf("held (-want +got):\n%s", diff)
+		}
+		yes := true
+		s.send(delta(&pb.Delta{Position: at(1, 12), MassChangeConfirmed: &yes}))
+		if diff := cmp.Diff([]string{"active s002"}, w.resolved()); diff != "" {
+			t.Errorf("after the confirmation (-want +got):\n%s", diff)
+		}
+		if got := s.ack().GetHeld(); len(got) > 0 {
+			t.Errorf("held %v after the confirmation", got)
+		}
+	}, first)
+}
+
+func TestSubscribe_PoolDeleted(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		watch, err := w.client().Watch(t.Context(), &routerv1.WatchRequest{Pool: "default"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := watch.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		if _, err := watch.Recv(); !errors.Is(err, member.ErrNotFound) {
+			t.Errorf("watch ended with %v, want %v", err, member.ErrNotFound)
+		}
+		if _, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{}); !errors.Is(err, member.ErrNotFound) {
+			t.Errorf("resolve: %v, want %v", err, member.ErrNotFound)
+		}
+	}, first)
+}
+
+// A coordinator that breaks the contract is left, and the last good view stays.
+func TestSubscribe_RefusesGarbage(t *testing.T) {
+	t.Parallel()
+	bad := func(change func(*pb.Server)) *pb.SubscribeResponse {
+		r := row("s000")
+		change(r)
+		return delta(&pb.Delta{Position: at(1, 11), Put: []*pb.Server{r}})
+	}
+	weight := uint32(10_001)
+	for name, garbage := range map[string]*pb.SubscribeResponse{
+		"second start":  start("store", 1),
+		"id":            bad(func(s *pb.Server) { s.ServerId = "../etc" }),
+		"weight":        bad(func(s *pb.Server) { s.Spec.Weight = &weight }),
+		"address":       bad(func(s *pb.Server) { s.Spec.Endpoints[0].Address = "nowhere" }),
+		"endpoint":      bad(func(s *pb.Server) { s.Spec.Endpoints[1].Name = "http" }),
+		"no spec":       snapshot(at(1, 11), &pb.Server{}),
+		"pool":          snapshot(&pb.Position{Pool: "A B"}),
+		"mark's pool":   {Message: &pb.SubscribeResponse_SoftMarks{SoftMarks: &pb.SoftMarks{Marks: []*pb.SoftMark{{}}}}},
+		"bookmark pool": bookmark(&pb.Position{}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				s := w.coordinators[first].next()
+				s.send(catchUp(2)...)
+				s.send(garbage)
+				w.coordinators[second].next()
+				if got := len(w.resolved()); got != 2 {
+					t.Errorf("%d servers, want 2", got)
+				}
+			}, first, second)
+		})
+	}
+}
+
+// Kinds, phases and causes of a newer coordinator do no harm.
+func TestSubscribe_ToleratesWhatIsNew(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		unknown := row("s000")
+		unknown.Phase = 99
+		s.send(&pb.SubscribeResponse{}, delta(&pb.Delta{Position: at(1, 11), Put: []*pb.Server{unknown}}),
+			delta(&pb.Delta{Position: at(1, 12), Removed: removed(99, "s001", "s002")}))
+		if diff := cmp.Diff([]string{"held_back s001", "held_back s002"}, w.resolved()); diff != "" {
+			t.Errorf("resolved (-want +got):\n%s", diff)
+		}
+	}, first)
+}

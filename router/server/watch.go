@@ -1,0 +1,87 @@
+package server
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
+)
+
+const (
+	// bookmarkEvery is how often a watcher hears that nothing has changed.
+	bookmarkEvery = time.Second
+	// sendLimit is how long one message may wait for its watcher to read.
+	sendLimit = 5 * time.Second
+)
+
+// Watch streams a pool. Nothing is queued: a watcher that was busy gets, in one
+// message, what has changed since the last one it was sent.
+func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterService_WatchServer) error {
+	e, err := s.pools.find(req.GetPool())
+	if err != nil {
+		return err
+	}
+	s.metrics.watchers.Inc()
+	defer s.metrics.watchers.Dec()
+	w := s.audience.join(e.pool)
+	defer s.audience.leave(w)
+	tick := time.NewTicker(bookmarkEvery)
+	defer tick.Stop()
+
+	var has uint64
+	if r := req.GetResume(); r != nil {
+		has = e.resume(r.GetStoreId(), member.Position{
+			Epoch: member.Epoch(r.GetEpoch()), Revision: member.Revision(r.GetRevision()),
+		})
+	}
+	for {
+		if err := s.push(stream, e, has); err != nil {
+			return err
+		}
+		has = e.seq
+		s.audience.tell(w, has)
+		select {
+		case <-e.superseded:
+		case <-tick.C:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-s.closing:
+			return closedError()
+		}
+		if e, err = s.pools.find(string(e.pool)); err != nil {
+			return err
+		}
+	}
+}
+
+// push sends a watcher that has the edition seq what it needs to have e.
+func (s *service) push(stream routerv1.RouterService_WatchServer, e *edition, seq uint64) error {
+	msg, err := e.message(seq, time.Now())
+	if err != nil {
+		return err
+	}
+	limit := time.NewTimer(sendLimit)
+	defer limit.Stop()
+	select {
+	case err := <-s.senders.send(stream, msg):
+		return err
+	case <-limit.C:
+		s.metrics.watchersSlow.Inc()
+		return fmt.Errorf("watch pool %q: %w: a message was not read for %v", e.pool, member.ErrExhausted, sendLimit)
+	}
+}
+
+// senders are the sends under way. A send to a client that does not read blocks
+// until its stream ends, and the stream ends when its handler returns: so sends
+// are not in the handler.
+type senders struct {
+	running sync.WaitGroup
+}
+
+func (s *senders) send(stream routerv1.RouterService_WatchServer, msg *routerv1.WatchResponse) <-chan error {
+	sent := make(chan error, 1)
+	s.running.Go(func() { sent <- stream.Send(msg) })
+	return sent
+}
