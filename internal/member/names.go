@@ -46,7 +46,7 @@ func (m *Mode) UnmarshalText(b []byte) error {
 	return err
 }
 
-// Index 0 is the unspecified value of each.
+// Index 0 of each table of names is the unspecified value.
 
 func phaseNames() []string {
 	return []string{"", "joining", "active", "service_down", "draining", "held"}
