@@ -1,0 +1,218 @@
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// The programs beside buddyctl.
+const (
+	coordinatorProgram = "buddyring-coordinator"
+	routerProgram      = "buddyring-router"
+	agentProgram       = "buddyring-agent"
+)
+
+// agentPort is the coordinator's port for agents and routers.
+const agentPort = 7400
+
+// linger is how long a service outlives its agent at a normal shutdown: a
+// client that was sent there just before still gets its answer.
+const linger = 500 * time.Millisecond
+
+// fleet are all programs of the demo. It is for one goroutine.
+type fleet struct {
+	stage stage
+	// bin is where the programs are, dir where their files go.
+	bin, dir string
+	// fail is told when a program ends by itself.
+	fail  func(error)
+	doors *doors
+	// agents is where agents and routers reach the coordinator.
+	agents netip.AddrPort
+	procs  map[string]*process
+	hosts  map[string]*host
+}
+
+// host is one server's machine.
+type host struct {
+	name    string
+	place   place
+	service *service
+	at      netip.AddrPort
+	agent   *process
+	zone    string
+	rack    string
+}
+
+func newFleet(st stage, bin, dir string, servers []string) *fleet {
+	f := &fleet{
+		stage: st, bin: bin, dir: dir,
+		procs: make(map[string]*process), hosts: make(map[string]*host),
+	}
+	for i, name := range servers {
+		// Two zones, and three racks in each.
+		zone := string(rune('a' + i%2))
+		f.hosts[name] = &host{name: name, place: st.Place(name), zone: zone, rack: zone + strconv.Itoa(i/2%3+1)}
+	}
+	return f
+}
+
+// startCoordinator starts the coordinator. Agents reach it inside the stage, the
+// caller's shell by the doors.
+func (f *fleet) startCoordinator(ctx context.Context) error {
+	at := f.stage.Place(coordinatorPlace)
+	args := []string{
+		"--store", "sqlite:" + filepath.Join(f.dir, "buddyring.db"),
+		"--state-dir", filepath.Join(f.dir, coordinatorPlace),
+		"--log-format", "text",
+	}
+	listeners := []handed{{"admin", f.doors.admin}, {"http", f.doors.coordinatorHTTP}}
+	if at.Addr().IsLoopback() {
+		lis, err := openNext(ctx, agentPort)
+		if err != nil {
+			return err
+		}
+		defer lis.Close()
+		f.agents = addrPort(lis)
+		listeners = append(listeners, handed{"agent", lis})
+	} else {
+		f.agents = netip.AddrPortFrom(at.Addr(), agentPort)
+		args = append(args, "--listen", f.agents.String(), "--insecure")
+	}
+	return f.start(at, coordinatorPlace, coordinatorProgram, args, listeners)
+}
+
+func (f *fleet) startRouter() error {
+	return f.start(f.stage.Place(routerPlace), routerPlace, routerProgram, []string{
+		"--coordinator", f.agents.String(), "--insecure",
+		"--id", routerID,
+		"--state-dir", filepath.Join(f.dir, routerPlace),
+		"--log-format", "text",
+	}, []handed{{"grpc", f.doors.router}, {"http", f.doors.routerHTTP}})
+}
+
+func (f *fleet) start(at place, name, binary string, args []string, listeners []handed) error {
+	proc, err := start(at, program{
+		name: name, path: filepath.Join(f.bin, binary), args: args, listeners: listeners,
+		log: filepath.Join(f.dir, name+".log"),
+	}, f.fail)
+	if err != nil {
+		return err
+	}
+	f.procs[name] = proc
+	return nil
+}
+
+// Boot starts a host; see scene.
+func (f *fleet) Boot(name string) error {
+	h := f.hosts[name]
+	if err := h.place.Revive(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(f.state(h), 0o700); err != nil {
+		return fmt.Errorf("boot %s: %w", name, err)
+	}
+	if err := os.WriteFile(f.bootID(h), []byte(rand.Text()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("boot %s: %w", name, err)
+	}
+	lis, err := h.place.Serve(context.Background())
+	if err != nil {
+		return err
+	}
+	at, err := netip.ParseAddrPort(lis.Addr().String())
+	if err != nil {
+		return fmt.Errorf("boot %s: %w", name, errors.Join(err, lis.Close()))
+	}
+	h.service, h.at = serve(name, lis), at
+	return f.StartAgent(name)
+}
+
+func (f *fleet) state(h *host) string { return filepath.Join(f.dir, h.name) }
+
+func (f *fleet) bootID(h *host) string { return filepath.Join(f.dir, h.name+".boot-id") }
+
+// StartAgent starts the agent of a host; see scene.
+func (f *fleet) StartAgent(name string) error {
+	h := f.hosts[name]
+	proc, err := start(h.place, program{
+		name: "the agent of " + name, path: filepath.Join(f.bin, agentProgram),
+		args: []string{
+			"--coordinator", f.agents.String(), "--insecure",
+			"--pool", pool, "--id", name,
+			"--endpoint", "http=" + h.at.String(), "--probe-address", h.at.Addr().String(),
+			"--probe", f.stage.Probe(h.at),
+			"--zone", h.zone, "--rack", h.rack,
+			"--state-dir", f.state(h), "--boot-id-file", f.bootID(h),
+			"--http-listen", "127.0.0.1:0",
+			"--on-term", "leave", "--log-format", "text",
+		},
+		log: filepath.Join(f.dir, name+".log"),
+	}, f.fail)
+	if err != nil {
+		return err
+	}
+	h.agent = proc
+	return nil
+}
+
+// Crash silences a host; see scene.
+func (f *fleet) Crash(name string) error {
+	h := f.hosts[name]
+	if err := h.place.Silence(h.agent); err != nil {
+		return fmt.Errorf("crash %s: %w", name, err)
+	}
+	h.service.close()
+	return nil
+}
+
+// Shutdown shuts a host down; see scene.
+func (f *fleet) Shutdown(ctx context.Context, name string, ended func()) error {
+	h := f.hosts[name]
+	ctx, cancel := context.WithTimeoutCause(ctx, removePatience, errors.New("it got SIGTERM and did not leave in time"))
+	defer cancel()
+	if err := h.agent.terminate(ctx); err != nil {
+		return err
+	}
+	ended()
+	select {
+	case <-time.After(linger):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	h.service.close()
+	return nil
+}
+
+// KillAgent kills an agent; see scene.
+func (f *fleet) KillAgent(name string) error {
+	f.hosts[name].agent.kill()
+	return nil
+}
+
+// close ends everything at once.
+func (f *fleet) close() error {
+	for _, h := range f.hosts {
+		if h.agent != nil {
+			h.agent.kill()
+		}
+		if h.service != nil {
+			h.service.close()
+		}
+	}
+	for _, p := range f.procs {
+		p.kill()
+	}
+	return f.stage.Close()
+}
+
+func addrPort(lis net.Listener) netip.AddrPort {
+	return netip.MustParseAddrPort(lis.Addr().String())
+}
