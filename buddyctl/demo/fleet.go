@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/buddyring/buddyring/internal/process"
 )
 
 // The programs beside buddyctl.
@@ -37,7 +39,7 @@ type fleet struct {
 	doors *doors
 	// agents is where agents and routers reach the coordinator.
 	agents netip.AddrPort
-	procs  map[string]*process
+	procs  map[string]*process.Process
 	hosts  map[string]*host
 }
 
@@ -47,7 +49,7 @@ type host struct {
 	place   place
 	service *service
 	at      netip.AddrPort
-	agent   *process
+	agent   *process.Process
 	zone    string
 	rack    string
 }
@@ -55,7 +57,7 @@ type host struct {
 func newFleet(st stage, bin, dir string, servers []string) *fleet {
 	f := &fleet{
 		stage: st, bin: bin, dir: dir,
-		procs: make(map[string]*process), hosts: make(map[string]*host),
+		procs: make(map[string]*process.Process), hosts: make(map[string]*host),
 	}
 	for i, name := range servers {
 		// Two zones, and three racks in each.
@@ -74,7 +76,7 @@ func (f *fleet) startCoordinator(ctx context.Context) error {
 		"--state-dir", filepath.Join(f.dir, coordinatorPlace),
 		"--log-format", "text",
 	}
-	listeners := []handed{{"admin", f.doors.admin}, {"http", f.doors.coordinatorHTTP}}
+	listeners := []process.Listener{{Name: "admin", Listener: f.doors.admin}, {Name: "http", Listener: f.doors.coordinatorHTTP}}
 	if at.Addr().IsLoopback() {
 		lis, err := openNext(ctx, agentPort)
 		if err != nil {
@@ -82,7 +84,7 @@ func (f *fleet) startCoordinator(ctx context.Context) error {
 		}
 		defer lis.Close()
 		f.agents = addrPort(lis)
-		listeners = append(listeners, handed{"agent", lis})
+		listeners = append(listeners, process.Listener{Name: "agent", Listener: lis})
 	} else {
 		f.agents = netip.AddrPortFrom(at.Addr(), agentPort)
 		args = append(args, "--listen", f.agents.String(), "--insecure")
@@ -96,13 +98,13 @@ func (f *fleet) startRouter() error {
 		"--id", routerID,
 		"--state-dir", filepath.Join(f.dir, routerPlace),
 		"--log-format", "text",
-	}, []handed{{"grpc", f.doors.router}, {"http", f.doors.routerHTTP}})
+	}, []process.Listener{{Name: "grpc", Listener: f.doors.router}, {Name: "http", Listener: f.doors.routerHTTP}})
 }
 
-func (f *fleet) start(at place, name, binary string, args []string, listeners []handed) error {
-	proc, err := start(at, program{
-		name: name, path: filepath.Join(f.bin, binary), args: args, listeners: listeners,
-		log: filepath.Join(f.dir, name+".log"),
+func (f *fleet) start(at place, name, binary string, args []string, listeners []process.Listener) error {
+	proc, err := process.Start(at, process.Program{
+		Name: name, Path: filepath.Join(f.bin, binary), Args: args, Listeners: listeners,
+		Log: filepath.Join(f.dir, name+".log"),
 	}, f.fail)
 	if err != nil {
 		return err
@@ -142,9 +144,9 @@ func (f *fleet) bootID(h *host) string { return filepath.Join(f.dir, h.name+".bo
 // StartAgent starts the agent of a host; see scene.
 func (f *fleet) StartAgent(name string) error {
 	h := f.hosts[name]
-	proc, err := start(h.place, program{
-		name: "the agent of " + name, path: filepath.Join(f.bin, agentProgram),
-		args: []string{
+	proc, err := process.Start(h.place, process.Program{
+		Name: "the agent of " + name, Path: filepath.Join(f.bin, agentProgram),
+		Args: []string{
 			"--coordinator", f.agents.String(), "--insecure",
 			"--pool", pool, "--id", name,
 			"--endpoint", "http=" + h.at.String(), "--probe-address", h.at.Addr().String(),
@@ -154,7 +156,7 @@ func (f *fleet) StartAgent(name string) error {
 			"--http-listen", "127.0.0.1:0",
 			"--on-term", "leave", "--log-format", "text",
 		},
-		log: filepath.Join(f.dir, name+".log"),
+		Log: filepath.Join(f.dir, name+".log"),
 	}, f.fail)
 	if err != nil {
 		return err
@@ -178,7 +180,7 @@ func (f *fleet) Shutdown(ctx context.Context, name string, ended func()) error {
 	h := f.hosts[name]
 	ctx, cancel := context.WithTimeoutCause(ctx, removePatience, errors.New("it got SIGTERM and did not leave in time"))
 	defer cancel()
-	if err := h.agent.terminate(ctx); err != nil {
+	if err := h.agent.Terminate(ctx); err != nil {
 		return err
 	}
 	ended()
@@ -193,7 +195,7 @@ func (f *fleet) Shutdown(ctx context.Context, name string, ended func()) error {
 
 // KillAgent kills an agent; see scene.
 func (f *fleet) KillAgent(name string) error {
-	f.hosts[name].agent.kill()
+	f.hosts[name].agent.Kill()
 	return nil
 }
 
@@ -201,18 +203,33 @@ func (f *fleet) KillAgent(name string) error {
 func (f *fleet) close() error {
 	for _, h := range f.hosts {
 		if h.agent != nil {
-			h.agent.kill()
+			h.agent.Kill()
 		}
 		if h.service != nil {
 			h.service.close()
 		}
 	}
 	for _, p := range f.procs {
-		p.kill()
+		p.Kill()
 	}
 	return f.stage.Close()
 }
 
 func addrPort(lis net.Listener) netip.AddrPort {
 	return netip.MustParseAddrPort(lis.Addr().String())
+}
+
+// siblings finds the programs beside this one.
+func siblings() (dir string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the programs: %w", err)
+	}
+	dir = filepath.Dir(self)
+	for _, name := range []string{coordinatorProgram, routerProgram, agentProgram} {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("%s is not beside buddyctl in %s; run: make build", name, dir)
+		}
+	}
+	return dir, nil
 }

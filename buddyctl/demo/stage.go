@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+
+	"github.com/buddyring/buddyring/internal/process"
 )
 
 // errNoHosts says that this machine cannot give every server a network of its
@@ -46,7 +48,7 @@ type place interface {
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
 	// Silence makes the place dead to all others, at once; agent is the program
 	// that dies with it.
-	Silence(agent *process) error
+	Silence(agent *process.Process) error
 	// Revive undoes Silence.
 	Revive() error
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/buddyring/buddyring/internal/netlab"
+	"github.com/buddyring/buddyring/internal/process"
 )
 
 // enterNamespaces runs inside where hosts can be built; see netlab.Enter. env
@@ -60,11 +61,11 @@ func (p namespacePlace) Serve(ctx context.Context) (net.Listener, error) {
 
 // Silence pulls the cable and kills the agent, in this order: nobody hears of
 // the death from the dead host's kernel.
-func (p namespacePlace) Silence(agent *process) error {
+func (p namespacePlace) Silence(agent *process.Process) error {
 	if err := p.LinkDown(); err != nil {
 		return err
 	}
-	agent.kill()
+	agent.Kill()
 	return nil
 }
 

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/buddyring/buddyring/internal/process"
 )
 
 // loopback is a stage without hosts: everything runs on 127.0.0.1, each service
@@ -57,7 +59,7 @@ type loopbackPlace struct {
 	at      netip.AddrPort
 	// frozen is the agent that Silence has stopped, and plugs are the
 	// connections that keep the muted port full.
-	frozen *process
+	frozen *process.Process
 	plugs  []net.Conn
 }
 
@@ -95,10 +97,10 @@ func (p *loopbackPlace) Serve(ctx context.Context) (net.Listener, error) {
 
 // Silence freezes the agent, so that its streams fall silent instead of being
 // closed by the kernel, and mutes the service.
-func (p *loopbackPlace) Silence(agent *process) error {
+func (p *loopbackPlace) Silence(agent *process.Process) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := agent.signal(syscall.SIGSTOP); err != nil {
+	if err := agent.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	p.frozen = agent
@@ -117,7 +119,7 @@ func (p *loopbackPlace) Revive() error {
 	if p.frozen == nil {
 		return nil
 	}
-	p.frozen.kill()
+	p.frozen.Kill()
 	p.frozen = nil
 	var errs []error
 	for _, c := range p.plugs {
