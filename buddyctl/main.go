@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/buddyctl/command"
+	"github.com/buddyring/buddyring/buddyctl/demo"
 	"github.com/buddyring/buddyring/buddyctl/output"
 )
 
@@ -24,5 +25,5 @@ func run() int {
 		Stderr:   os.Stderr,
 		Terminal: output.Detect(os.Stdout, os.Getenv),
 		Now:      time.Now,
-	})
+	}, demo.Command())
 }

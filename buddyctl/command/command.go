@@ -44,6 +44,10 @@ type World struct {
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 }
 
+// complain writes a message to Stderr; where that fails there is nobody left to
+// tell.
+func (w World) complain(message string) { _, _ = fmt.Fprintln(w.Stderr, "buddyctl: "+message) }
+
 // app holds the flags that all commands share.
 type app struct {
 	World
@@ -129,23 +133,22 @@ func normalize(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 // Run runs a command line and returns the exit status. It writes errors to
 // Stderr.
 func Run(ctx context.Context, args []string, w World, further ...*cobra.Command) int {
-	root := New(w, further...)
+	root := New(w, further...) //nolint:contextcheck // the commands get theirs when they are run
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitYes
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		fmt.Fprintln(w.Stderr, "buddyctl: interrupted")
+		w.complain("interrupted")
 		return exitNo
 	}
-	var failed *failure
-	if errors.As(err, &failed) {
-		fmt.Fprintf(w.Stderr, "buddyctl: %s\n", output.Line(failed.Error()))
+	if failed, ok := errors.AsType[*failure](err); ok {
+		w.complain(output.Line(failed.Error()))
 		return exitCode(failed.err)
 	}
 	// cobra's messages have a paragraph with suggestions, which is worth keeping.
-	fmt.Fprintf(w.Stderr, "buddyctl: %s\nsee %q\n", strings.TrimSpace(err.Error()), cmd.CommandPath()+" --help")
+	w.complain(fmt.Sprintf("%s\nsee %q", strings.TrimSpace(err.Error()), cmd.CommandPath()+" --help"))
 	return exitUsage
 }
 

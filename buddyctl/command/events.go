@@ -173,17 +173,17 @@ func (a *app) writeEvent(w io.Writer, e *coordinatorv1.Event) error {
 		return output.WriteJSONLine(w, e)
 	case output.YAML:
 		return output.WriteYAMLDocument(w, e)
-	default:
-		about := e.GetServerId()
-		if about == "" {
-			about = "-"
-		}
-		line := output.Line(fmt.Sprintf("%s  %-6d %-13s %-12s %s", a.clock(e), e.GetRevision(), e.GetKind(), about, e.GetText()))
-		if _, err := fmt.Fprintln(w, output.Truncate(line, a.Terminal.Width)); err != nil {
-			return fmt.Errorf("write output: %w", err)
-		}
-		return nil
+	case output.Table:
 	}
+	about := e.GetServerId()
+	if about == "" {
+		about = "-"
+	}
+	line := output.Line(fmt.Sprintf("%s  %-6d %-13s %-12s %s", a.clock(e), e.GetRevision(), e.GetKind(), about, e.GetText()))
+	if _, err := fmt.Fprintln(w, output.Truncate(line, a.Terminal.Width)); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
 }
 
 // follow writes the events after head until ctx ends, which is no error. When
@@ -206,7 +206,7 @@ func (a *app) follow(ctx context.Context, q eventQuery, head place) error {
 		})
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // to be interrupted is how following ends
 		case errors.Is(err, member.ErrCompacted):
 			return fmt.Errorf("the history no longer reaches back to revision %d; start again: %w", head.revision, err)
 		case !elsewhere(err):
@@ -214,7 +214,7 @@ func (a *app) follow(ctx context.Context, q eventQuery, head place) error {
 		}
 		if !lost {
 			lost = true
-			fmt.Fprintf(a.Stderr, "buddyctl: %s; trying again\n", output.Line(err.Error()))
+			a.complain(output.Line(err.Error()) + "; trying again")
 		}
 		select {
 		case <-ctx.Done():

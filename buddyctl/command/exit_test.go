@@ -115,7 +115,7 @@ func TestCheckSaysNo(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"table", "json"} {
 		n, admin := &network{}, busyAdmin()
-		admin.check.Consistent = ptr(false)
+		admin.check.Consistent = new(false)
 		admin.check.Problems[0].Kind = "asymmetric"
 		n.serve(t, "127.0.0.1:7401", admin, nil)
 		r := n.run(t, "check", "-o", format)

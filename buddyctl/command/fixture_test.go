@@ -10,22 +10,20 @@ import (
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // busyAdmin is a coordinator with something to see in every list.
 func busyAdmin() *fakeAdmin {
 	return &fakeAdmin{
 		pools: []*coordinatorv1.Pool{
 			{
 				Pool: "default", Epoch: 3, Revision: 42, ReferenceSize: 5, Members: 5, Active: 3, Suspect: 1,
-				WarmingUp: ptr(false),
+				WarmingUp: new(false),
 				Settings: &coordinatorv1.PoolSettings{
 					Mode:          coordinatorv1.Mode_MODE_ENFORCE,
 					ProbeInterval: durationpb.New(500 * time.Millisecond), StallTolerance: durationpb.New(500 * time.Millisecond),
 					RemovalGrace: durationpb.New(0), HoldDown: durationpb.New(5 * time.Second), HoldDownMax: durationpb.New(5 * time.Minute),
 				},
 			},
-			{Pool: "edge", Epoch: 3, Revision: 7, WarmingUp: ptr(true), Settings: &coordinatorv1.PoolSettings{Mode: coordinatorv1.Mode_MODE_SHADOW}},
+			{Pool: "edge", Epoch: 3, Revision: 7, WarmingUp: new(true), Settings: &coordinatorv1.PoolSettings{Mode: coordinatorv1.Mode_MODE_SHADOW}},
 			{Pool: "game", Epoch: 3, Revision: 1, Settings: &coordinatorv1.PoolSettings{Mode: coordinatorv1.Mode_MODE_PAUSED}},
 		},
 		servers:  busyServers(),
@@ -35,7 +33,7 @@ func busyAdmin() *fakeAdmin {
 		sessions: busySessions(),
 		ring:     busyRing(),
 		check: &coordinatorv1.CheckRingResponse{
-			Consistent: ptr(true), Members: 5, Acknowledged: 4, Revision: 42,
+			Consistent: new(true), Members: 5, Acknowledged: 4, Revision: 42,
 			Problems: []*coordinatorv1.RingProblem{{ServerId: "db-4", Kind: "agent_absent", Text: "db-4's agent has no session"}},
 		},
 		explain: &coordinatorv1.ExplainServerResponse{
@@ -49,12 +47,12 @@ func busyServers() []*coordinatorv1.Server {
 	server := func(id, first, second string, phase coordinatorv1.Phase) *coordinatorv1.Server {
 		return &coordinatorv1.Server{
 			ServerId: id, Pool: "default", Phase: phase, Incarnation: 7, FirstBuddy: first, SecondBuddy: second,
-			Suspect: ptr(false), JoinedAt: ago(26 * time.Hour), PhaseSince: ago(26 * time.Hour), AgentConnected: ptr(true),
+			Suspect: new(false), JoinedAt: ago(26 * time.Hour), PhaseSince: ago(26 * time.Hour), AgentConnected: new(true),
 			Intent: coordinatorv1.Wish_WISH_ACTIVE,
 			Spec: &coordinatorv1.ServerSpec{
 				ProbeAddresses: []string{"10.0.0.1", "2001:db8::1"}, Probe: "icmp",
 				Endpoints: []*coordinatorv1.Endpoint{{Name: "http", Address: "10.0.0.1:8080", Protocol: "http"}},
-				Zone:      "a", Rack: "r1", Weight: ptr(uint32(100)), Labels: map[string]string{"os": "debian", "gen": "7"},
+				Zone:      "a", Rack: "r1", Weight: new(uint32(100)), Labels: map[string]string{"os": "debian", "gen": "7"},
 			},
 		}
 	}
@@ -68,9 +66,9 @@ func busyServers() []*coordinatorv1.Server {
 	servers[1].Intent = coordinatorv1.Wish_WISH_MAINTENANCE
 	servers[2].WaitingFor = "a first good probe by db-4, db-2"
 	servers[2].PhaseSince, servers[2].JoinedAt = ago(2*time.Second), ago(2*time.Second)
-	servers[3].Suspect, servers[3].AgentConnected = ptr(true), ptr(false)
+	servers[3].Suspect, servers[3].AgentConnected = new(true), new(false)
 	servers[4].PhaseSince, servers[4].HeldUntil = ago(3*time.Second), timestamppb.New(noon.Add(7*time.Second))
-	servers[4].Spec.Weight = ptr(uint32(0))
+	servers[4].Spec.Weight = new(uint32(0))
 	return servers
 }
 
@@ -111,9 +109,9 @@ func busyAlarms() []*coordinatorv1.Alarm {
 
 func busyRouters() []*coordinatorv1.Router {
 	return []*coordinatorv1.Router{
-		{RouterId: "edge-1", LastSeen: ago(0), Connected: ptr(true), Version: "v0.1.0", Applied: []*coordinatorv1.Position{{Pool: "default", Epoch: 3, Revision: 42}, {Pool: "edge", Epoch: 3, Revision: 7}}},
-		{RouterId: "edge-2", LastSeen: ago(4 * time.Minute), Connected: ptr(false), Version: "v0.1.0"},
-		{RouterId: "edge-3", LastSeen: ago(time.Second), Connected: ptr(true), Version: "v0.1.0", Held: []*coordinatorv1.HeldByRouter{{Pool: "default", ServerId: "db-9"}}},
+		{RouterId: "edge-1", LastSeen: ago(0), Connected: new(true), Version: "v0.1.0", Applied: []*coordinatorv1.Position{{Pool: "default", Epoch: 3, Revision: 42}, {Pool: "edge", Epoch: 3, Revision: 7}}},
+		{RouterId: "edge-2", LastSeen: ago(4 * time.Minute), Connected: new(false), Version: "v0.1.0"},
+		{RouterId: "edge-3", LastSeen: ago(time.Second), Connected: new(true), Version: "v0.1.0", Held: []*coordinatorv1.HeldByRouter{{Pool: "default", ServerId: "db-9"}}},
 	}
 }
 
@@ -148,7 +146,7 @@ func busyRing() *coordinatorv1.GetRingResponse {
 func busyRouter() *fakeRouter {
 	server := func(id, address string, state routerv1.State) *routerv1.Server {
 		return &routerv1.Server{
-			ServerId: id, Incarnation: 7, State: state, Zone: "a", Weight: ptr(uint32(100)),
+			ServerId: id, Incarnation: 7, State: state, Zone: "a", Weight: new(uint32(100)),
 			Endpoints: []*routerv1.Endpoint{{Name: "http", Address: address, Protocol: "http"}},
 		}
 	}

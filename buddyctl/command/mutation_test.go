@@ -31,7 +31,7 @@ func TestMutations(t *testing.T) {
 		"remove checked": {
 			append([]string{"remove", "db-1"}, revised...),
 			&coordinatorv1.RemoveServerRequest{
-				Pool: "edge", ServerId: "db-1", ExpectedRevision: ptr(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not",
+				Pool: "edge", ServerId: "db-1", ExpectedRevision: new(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not",
 			},
 			"valid; nothing was changed\n",
 		},
@@ -46,7 +46,7 @@ func TestMutations(t *testing.T) {
 		"intent checked": {
 			append([]string{"intent", "db-1", "active"}, revised...),
 			&coordinatorv1.SetIntentRequest{
-				Pool: "edge", ServerId: "db-1", Wish: coordinatorv1.Wish_WISH_ACTIVE, ExpectedRevision: ptr(uint64(0)), ValidateOnly: true,
+				Pool: "edge", ServerId: "db-1", Wish: coordinatorv1.Wish_WISH_ACTIVE, ExpectedRevision: new(uint64(0)), ValidateOnly: true,
 				RequestId: "r-1", Reason: "why not",
 			},
 			"valid; nothing was changed\n",
@@ -83,7 +83,7 @@ func TestMutations(t *testing.T) {
 			&coordinatorv1.UpdateServerRequest{
 				Pool: "edge", ServerId: "db-1", RequestId: "r-1", Reason: "why not",
 				Spec: &coordinatorv1.ServerSpec{
-					ProbeAddresses: []string{"10.0.0.9", "2001:db8::9"}, Probe: "tcp://:22", Zone: "b", Rack: "r2", Weight: ptr(uint32(0)),
+					ProbeAddresses: []string{"10.0.0.9", "2001:db8::9"}, Probe: "tcp://:22", Zone: "b", Rack: "r2", Weight: new(uint32(0)),
 					Endpoints: []*coordinatorv1.Endpoint{{Name: "http", Address: "10.0.0.9:80"}, {Address: "10.0.0.9:81"}},
 					Labels:    map[string]string{"os": "debian", "note": "a=b"},
 				},
@@ -94,7 +94,7 @@ func TestMutations(t *testing.T) {
 		"no labels": {
 			append([]string{"servers", "update", "db-1", "--label="}, revised...),
 			&coordinatorv1.UpdateServerRequest{
-				Pool: "edge", ServerId: "db-1", RequestId: "r-1", Reason: "why not", ExpectedRevision: ptr(uint64(0)), ValidateOnly: true,
+				Pool: "edge", ServerId: "db-1", RequestId: "r-1", Reason: "why not", ExpectedRevision: new(uint64(0)), ValidateOnly: true,
 				Spec: &coordinatorv1.ServerSpec{}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels"}},
 			},
 			"valid; nothing was changed\n",
@@ -143,7 +143,7 @@ func TestFiltersReachTheServer(t *testing.T) {
 	n.run(t, "servers", "--phase", "active,held", "--zone", "a", "--label", "os=debian", "--suspect=false")
 	want := &coordinatorv1.ListServersRequest{
 		Phases: []coordinatorv1.Phase{coordinatorv1.Phase_PHASE_ACTIVE, coordinatorv1.Phase_PHASE_HELD},
-		Zone:   "a", Labels: map[string]string{"os": "debian"}, Suspect: ptr(false), PageSize: 1000, PageToken: "....",
+		Zone:   "a", Labels: map[string]string{"os": "debian"}, Suspect: new(false), PageSize: 1000, PageToken: "....",
 	}
 	if diff := cmp.Diff(want, admin.last(), protocmp.Transform()); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)

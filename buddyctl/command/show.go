@@ -17,9 +17,9 @@ func (a *app) show(m proto.Message, table func(io.Writer) error) error {
 		return output.WriteJSON(a.Stdout, m)
 	case output.YAML:
 		return output.WriteYAML(a.Stdout, m)
-	default:
-		return table(a.Stdout)
+	case output.Table:
 	}
+	return table(a.Stdout)
 }
 
 // showGrid is show with a table that may be empty.

@@ -30,7 +30,7 @@ func (p *page) timeline(e *coordinatorv1.Explanation, routers []*coordinatorv1.R
 	const indent = 24
 	for _, l := range entries {
 		lines := output.Wrap(output.Line(l.text), p.width-indent)
-		p.b.WriteString(fmt.Sprintf("%8s  ", fmt.Sprintf("%d ms", l.at.Milliseconds())))
+		fmt.Fprintf(&p.b, "%8s  ", fmt.Sprintf("%d ms", l.at.Milliseconds()))
 		p.b.WriteString(p.Terminal.Paint(l.ink, fmt.Sprintf("%-13s", l.label)))
 		p.b.WriteString(" " + lines[0] + "\n")
 		for _, more := range lines[1:] {

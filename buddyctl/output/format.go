@@ -24,17 +24,13 @@ const (
 	YAML  Format = "yaml"
 )
 
-// Formats are all formats, for help and completion.
-var Formats = [...]Format{Table, JSON, YAML}
-
 // ParseFormat reads the name of a format.
 func ParseFormat(field, s string) (Format, error) {
-	for _, f := range Formats {
-		if s == string(f) {
-			return f, nil
-		}
+	switch f := Format(s); f {
+	case Table, JSON, YAML:
+		return f, nil
 	}
-	return "", member.Invalid(field, "%q is not one of %q", s, Formats)
+	return "", member.Invalid(field, "%q is neither table nor json nor yaml", s)
 }
 
 // WriteJSON writes a message as indented JSON with the proto field names and a

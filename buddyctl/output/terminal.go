@@ -56,7 +56,7 @@ func (t Terminal) Paint(ink Ink, s string) string {
 func Wrap(s string, width int) []string {
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(s) {
+	for word := range strings.FieldsSeq(s) {
 		for runes := []rune(word); len(runes) > width; runes = []rune(word) {
 			if line != "" {
 				lines = append(lines, line)
