@@ -201,8 +201,8 @@ func (k *knowledge) present() string {
 	case s.First != "":
 		buddies = fmt.Sprintf("its buddies are %s and %s", s.First, s.Second)
 	}
-	return fmt.Sprintf("%s is a member of pool %s, %s since %s; %s.",
-		k.id, k.pool, phaseWords(s.Phase), k.ago(s.Since), buddies)
+	return fmt.Sprintf("%s is a member of pool %s, %s since %s (%s); %s.",
+		k.id, k.pool, phaseWords(s.Phase), s.Since.UTC().Format(time.DateTime)+" UTC", k.ago(s.Since), buddies)
 }
 
 func phaseWords(p member.Phase) string {

@@ -1,0 +1,213 @@
+package server_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// A hanging database delays rows, not routing.
+func TestStalledCommit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		agents := w.join("web-1", "web-2", "web-3", "web-4", "web-5")
+		r := w.newRouter("r1").subscribe()
+		time.Sleep(20 * time.Second)
+
+		release := table.hold()
+		agents[2].crash()
+		r.holdsSuspect("web-3", true, 2*time.Second)
+		time.Sleep(8 * time.Second)
+		agents[3].crash()
+		r.holdsSuspect("web-4", true, 2*time.Second)
+		if _, ok := w.phases()["web-3"]; !ok {
+			t.Error("web-3 was removed without a commit")
+		}
+		if got := slices.Contains(r.names("default"), "web-3"); !got {
+			t.Error("the router was told of a change that is not durable")
+		}
+
+		newcomer := w.newAgent("web-6")
+		newcomer.connect()
+		begin := time.Now()
+		err := <-newcomer.over
+		if !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("join: %v", err)
+		}
+		if hint, ok := rpc.RetryAfter(err); !ok || hint <= 0 {
+			t.Errorf("no retry hint in %v", err)
+		}
+		if took := time.Since(begin); took > 20*time.Second {
+			t.Errorf("the join took %s to fail", took)
+		}
+		_, err = w.admin.RemoveServer(t.Context(), &pb.RemoveServerRequest{ServerId: "web-1"})
+		if !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("remove: %v", err)
+		}
+		if !slices.Contains(w.alarms(), "STORE_FAILING") {
+			t.Errorf("alarms: %v", w.alarms())
+		}
+
+		release()
+		w.gone("web-3", 10*time.Second)
+		w.gone("web-4", 10*time.Second)
+		// The refused removal was in the queue and may still have been made.
+		r.caughtUp("default", ringOf(t, w).GetRevision())
+		r.messages()
+	})
+}
+
+// A failing database: every answer is honest, and all goes on afterwards.
+func TestFailingDatabase(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		agents := w.join("web-1", "web-2", "web-3", "web-4")
+		time.Sleep(20 * time.Second)
+		table.fail(errDown)
+
+		newcomer := w.newAgent("web-5")
+		newcomer.connect()
+		if err := <-newcomer.over; !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("join: %v", err)
+		} else if _, ok := rpc.RetryAfter(err); !ok {
+			t.Errorf("no retry hint in %v", err)
+		}
+		_, err := w.admin.SetIntent(t.Context(), &pb.SetIntentRequest{ServerId: "web-1", Wish: pb.Wish_WISH_MAINTENANCE})
+		if !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("set intent: %v", err)
+		}
+		_, err = w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games"})
+		if !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("create pool: %v", err)
+		}
+		if res := agents[0].leave(); res.GetLeft() {
+			t.Errorf("a leave succeeded: %v", res)
+		}
+		time.Sleep(2 * time.Second)
+		if got := w.alarms(); !slices.Contains(got, "STORE_FAILING") {
+			t.Errorf("alarms: %v", got)
+		}
+		status, err := w.admin.GetStatus(t.Context(), &pb.GetStatusRequest{})
+		if err != nil || status.GetStoreState() != pb.StoreState_STORE_STATE_FAILING || status.GetStoreError() == "" {
+			t.Errorf("status: %v, %v", status, err)
+		}
+		if got := w.metric("buddyring_store_up"); got != 0 {
+			t.Errorf("buddyring_store_up is %v", got)
+		}
+		if res, err := w.admin.ExplainServer(t.Context(), &pb.ExplainServerRequest{ServerId: "web-1"}); err != nil {
+			t.Errorf("a member is not explained from memory: %v, %v", res, err)
+		}
+		_, err = w.admin.ExplainServer(t.Context(), &pb.ExplainServerRequest{ServerId: "web-99"})
+		if !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("explain a stranger: %v", err)
+		}
+		if got := len(w.phases()); got != 4 {
+			t.Errorf("%d members", got)
+		}
+
+		table.fail(nil)
+		time.Sleep(35 * time.Second)
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms after the end: %v", got)
+		}
+		newcomer.connect()
+		w.allActive("web-5")
+		w.consistent()
+	})
+}
+
+// A commit whose answer is lost is asked about until it is known.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		table.lose()
+		w.join("web-4")
+		w.consistent()
+		if got := w.metric("buddyring_commits_total", "outcome", "unknown"); got != 1 {
+			t.Errorf("buddyring_commits_total{outcome=unknown} is %v", got)
+		}
+	})
+}
+
+// A second coordinator on the same table ends the first, which says so.
+func TestFenced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		agents := w.join("web-1", "web-2", "web-3")
+		r := w.newRouter("r1").subscribe()
+		time.Sleep(time.Second)
+		watch, err := w.admin.WatchEvents(t.Context(), &pb.WatchEventsRequest{})
+		if err != nil {
+			t.Fatalf("watch: %v", err)
+		}
+		if _, err := table.Lead(t.Context(), "c2", ""); err != nil {
+			t.Fatalf("lead: %v", err)
+		}
+		if err := w.ended(10 * time.Second); !errors.Is(err, member.ErrFenced) {
+			t.Errorf("run: %v", err)
+		}
+		for _, a := range agents {
+			if err := <-a.over; !errors.Is(err, member.ErrNotLeader) {
+				t.Errorf("session of %s: %v", a.id, err)
+			}
+		}
+		if err := <-r.over; !errors.Is(err, member.ErrNotLeader) {
+			t.Errorf("subscription: %v", err)
+		}
+		if err := endOf(watch.Recv); !errors.Is(err, member.ErrNotLeader) {
+			t.Errorf("watch: %v", err)
+		}
+	})
+}
+
+// The same when it is a commit that finds out.
+func TestFencedCommit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		if _, err := table.Lead(t.Context(), "c2", ""); err != nil {
+			t.Fatalf("lead: %v", err)
+		}
+		before := ringOf(t, w).GetRevision()
+		_, err := w.admin.RemoveServer(t.Context(), &pb.RemoveServerRequest{ServerId: "web-1"})
+		if !errors.Is(err, member.ErrNotLeader) {
+			t.Errorf("remove: %v", err)
+		}
+		if err := w.ended(10 * time.Second); !errors.Is(err, member.ErrFenced) {
+			t.Errorf("run: %v", err)
+		}
+		if _, at, err := table.Servers(t.Context(), "default"); err != nil || uint64(at.Revision) != before {
+			t.Errorf("the table is at %v, %v", at, err)
+		}
+	})
+}
+
+// A database that cannot be led is an error at once, and nothing is left behind.
+func TestDatabaseDownAtStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		table.fail(errDown)
+		w := start(t, table)
+		if err := w.ended(time.Second); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("run: %v", err)
+		}
+	})
+}

@@ -1,0 +1,322 @@
+package server_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// table is a durable table in memory, which can be made to fail, to hang and to
+// lose its answers.
+type table struct {
+	mu      sync.Mutex
+	storeID string
+	epoch   member.Epoch
+	pools   map[member.Pool]*tablePool
+	routers map[string]store.RouterRow
+
+	// failing is what writes return; losing makes the next commit happen without
+	// an answer; held makes commits wait until it closes.
+	failing error
+	losing  bool
+	held    chan struct{}
+	commits int
+}
+
+type tablePool struct {
+	state     member.PoolState
+	last      string
+	compacted member.Revision
+	rows      map[member.ID]member.Server
+	intents   map[member.ID]member.Intent
+	departed  map[member.ID]member.Departed
+	events    []member.Event
+}
+
+func newTable() *table {
+	return &table{storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{}}
+}
+
+// fail makes writes fail with err, nil to end that.
+func (t *table) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failing = err
+}
+
+// hold makes commits hang until the returned function is called.
+func (t *table) hold() (release func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	held := make(chan struct{})
+	t.held = held
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.held = nil
+		close(held)
+	}
+}
+
+// lose makes the next commit happen, but its answer get lost.
+func (t *table) lose() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.losing = true
+}
+
+func (t *table) commitCount() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.commits
+}
+
+// compact forgets the events up to a revision.
+func (t *table) compact(name member.Pool, revision member.Revision) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.pools[name]
+	p.compacted = revision
+	p.events = slices.DeleteFunc(p.events, func(e member.Event) bool { return e.Revision <= revision })
+}
+
+func (t *table) Kind() string { return "memory" }
+
+func (t *table) Lead(context.Context, string, string) (store.Leadership, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failing != nil {
+		return store.Leadership{}, t.failing
+	}
+	t.epoch++
+	for _, p := range t.pools {
+		p.state.Position.Epoch = t.epoch
+	}
+	return store.Leadership{StoreID: t.storeID, Epoch: t.epoch}, nil
+}
+
+func (t *table) Renew(_ context.Context, epoch member.Epoch) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return cmp.Or(t.failing, t.fenced(epoch))
+}
+
+func (t *table) fenced(epoch member.Epoch) error {
+	if epoch != t.epoch {
+		return fmt.Errorf("epoch %d is over: %w", epoch, member.ErrFenced)
+	}
+	return nil
+}
+
+func (t *table) LoadPools(context.Context) ([]member.PoolState, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var states []member.PoolState
+	for _, name := range slices.Sorted(maps.Keys(t.pools)) {
+		p := t.pools[name]
+		state := p.state
+		state.Servers = p.servers()
+		state.Intents = slices.Collect(maps.Values(p.intents))
+		state.Departed = slices.Collect(maps.Values(p.departed))
+		state.Requests = slices.Clone(p.state.Requests)
+		states = append(states, state)
+	}
+	return states, nil
+}
+
+func (p *tablePool) servers() []member.Server {
+	rows := slices.SortedFunc(maps.Values(p.rows), func(a, b member.Server) int { return cmp.Compare(a.ID, b.ID) })
+	for i := range rows {
+		rows[i] = rows[i].Clone()
+	}
+	return rows
+}
+
+func (t *table) CreatePool(
+	_ context.Context, epoch member.Epoch, name member.Pool, settings member.Settings, events ...member.Event,
+) (member.PoolState, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := cmp.Or(t.failing, t.fenced(epoch)); err != nil {
+		return member.PoolState{}, err
+	}
+	if t.pools[name] != nil {
+		return member.PoolState{}, member.ErrAlreadyExists
+	}
+	p := &tablePool{
+		state: member.PoolState{Name: name, Position: member.Position{Epoch: epoch, Revision: 1}, Settings: settings},
+		rows:  map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
+	}
+	p.record(events)
+	t.pools[name] = p
+	return p.state, nil
+}
+
+func (p *tablePool) record(events []member.Event) {
+	for i, e := range events {
+		e.Revision, e.Epoch, e.Seq = p.state.Position.Revision, p.state.Position.Epoch, i
+		p.events = append(p.events, e)
+	}
+}
+
+func (t *table) Commit(ctx context.Context, c member.Change) error {
+	t.mu.Lock()
+	held := t.held
+	t.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown, ctx.Err())
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.commits++
+	if t.failing != nil {
+		return t.failing
+	}
+	if err := t.write(c); err != nil {
+		return err
+	}
+	if t.losing {
+		t.losing = false
+		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown)
+	}
+	return nil
+}
+
+func (t *table) write(c member.Change) error {
+	p := t.pools[c.Pool]
+	switch {
+	case p == nil:
+		return member.ErrNotFound
+	case p.last == c.ID:
+		return nil
+	case p.state.Position.Epoch != c.Base.Epoch:
+		return member.ErrFenced
+	case p.state.Position != c.Base:
+		return member.ErrStale
+	}
+	for _, r := range c.Remove {
+		if p.rows[r.ID].Incarnation != r.Incarnation {
+			return member.ErrStale
+		}
+		delete(p.rows, r.ID)
+	}
+	p.last, p.state.Position.Revision = c.ID, c.Revision()
+	for _, s := range c.Put {
+		p.rows[s.ID] = s.Clone()
+	}
+	for _, id := range c.Forget {
+		delete(p.intents, id)
+	}
+	for _, i := range c.Intents {
+		p.intents[i.ID] = i
+	}
+	for _, d := range c.Departed {
+		p.departed[d.ID] = d
+	}
+	if c.Settings != nil {
+		p.state.Settings = *c.Settings
+	}
+	if c.ReferenceSize != nil {
+		p.state.ReferenceSize = *c.ReferenceSize
+	}
+	p.state.Requests = append(p.state.Requests, c.Requests...)
+	p.record(c.Events)
+	return nil
+}
+
+func (t *table) Servers(_ context.Context, name member.Pool) ([]member.Server, member.Position, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.pools[name]
+	if p == nil {
+		return nil, member.Position{}, member.ErrNotFound
+	}
+	return p.servers(), p.state.Position, nil
+}
+
+// meddle changes a row behind the coordinator's back.
+func (t *table) meddle(name member.Pool, id member.ID, change func(*member.Server)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	row := t.pools[name].rows[id]
+	change(&row)
+	t.pools[name].rows[id] = row
+}
+
+func (t *table) Events(_ context.Context, q store.EventQuery) ([]member.Event, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failing != nil {
+		return nil, t.failing
+	}
+	var found []member.Event
+	for _, e := range slices.Backward(t.pools[q.Pool].events) {
+		before := q.Before == nil || e.Revision < q.Before.Revision || e.Revision == q.Before.Revision && e.Seq < q.Before.Seq
+		if before && e.Revision >= q.Since && (q.ID == "" || e.ID == q.ID) &&
+			(len(q.Kinds) == 0 || slices.Contains(q.Kinds, e.Kind)) && len(found) < q.Limit {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
+func (t *table) EventsFrom(_ context.Context, name member.Pool, from member.Revision, limit int) ([]member.Event, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.pools[name]
+	if from <= p.compacted {
+		return nil, fmt.Errorf("history starts after revision %d: %w", p.compacted, member.ErrCompacted)
+	}
+	var found []member.Event
+	for _, e := range p.events {
+		if e.Revision >= from && (len(found) < limit || found[len(found)-1].Revision == e.Revision) {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
+func (t *table) PutRouter(_ context.Context, r store.RouterRow) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.routers[r.ID] = r
+	return t.failing
+}
+
+func (t *table) router(id string) (store.RouterRow, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.routers[id]
+	return r, ok
+}
+
+func (t *table) Routers(context.Context) ([]store.RouterRow, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.SortedFunc(maps.Values(t.routers), func(a, b store.RouterRow) int { return cmp.Compare(a.ID, b.ID) }), nil
+}
+
+func (t *table) ForgetRouters(_ context.Context, since time.Time) (int64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := len(t.routers)
+	maps.DeleteFunc(t.routers, func(_ string, r store.RouterRow) bool { return r.LastSeen.Before(since) })
+	return int64(before - len(t.routers)), nil
+}
+
+func (t *table) Prune(context.Context, member.Pool, store.Retention) (int64, error) { return 0, nil }
+
+// errDown is what a database that cannot be reached comes to.
+var errDown = fmt.Errorf("%w: %w", member.ErrUnavailable, errors.New("the database is down"))
