@@ -1,0 +1,89 @@
+# Building needs only Go. "make help" lists what there is.
+
+TOOL := go tool -modfile=tools/go.mod
+LINT := go tool -modfile=tools/lint/go.mod golangci-lint
+TEST := $(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w -X github.com/buddyring/buddyring/internal/version.release=$(VERSION)
+
+export CGO_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/buddyring-coordinator, -agent, -router and bin/buddyctl
+	@for program in coordinator agent router buddyctl; do \
+	  case $$program in buddyctl) name=buddyctl ;; *) name=buddyring-$$program ;; esac; \
+	  echo "building bin/$$name"; \
+	  go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$name ./$$program || exit 1; \
+	done
+
+.PHONY: test
+test: ## run all tests but the long ones; needs root, installs MariaDB if it is missing
+	@.ci/prerequisites mariadbd
+	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
+
+.PHONY: lint
+lint: ## check style: buf, go vet, golangci-lint
+	@$(TOOL) buf lint
+	@$(TOOL) buf format --diff --exit-code
+	@go vet ./...
+	@$(LINT) fmt --diff
+	@$(LINT) run
+
+.PHONY: fmt
+fmt: ## format Go and proto
+	@$(TOOL) buf format --write
+	@$(LINT) fmt
+
+.PHONY: generate
+generate: ## generate Go from proto
+	@$(TOOL) buf generate
+
+.PHONY: check-generate
+check-generate: ## check that the generated code is what generate gives
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	  $(TOOL) buf generate --output "$$dir" && \
+	  diff -r --exclude='*.proto' proto "$$dir/proto" || \
+	  { echo "generated code differs: run make generate"; exit 1; }
+
+.PHONY: demo
+demo: build ## show a pool that notices a dead server; under a minute, nothing to configure
+	@bin/buddyctl demo
+
+.PHONY: lab
+lab: ## run the tests with real programs, one network namespace per host; needs root
+	@$(TEST) -tags lab -count=1 -timeout 30m ./internal/... ./agent/...
+
+.PHONY: bench
+bench: ## run the benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+FUZZTIME ?= 20s
+
+.PHONY: fuzz
+fuzz: ## run each fuzz test for FUZZTIME (20s)
+	@go test -list '^Fuzz' -json ./... | \
+	  sed -nE 's/.*"Package":"([^"]+)".*"Output":"(Fuzz[^"\\]+)\\n".*/\1 \2/p' | \
+	  while read -r package name; do \
+	    echo "$$package $$name"; \
+	    go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$package" </dev/null || exit 1; \
+	  done
+
+.PHONY: cover
+cover: ## measure what the tests reach, into coverage.txt
+	@go test -coverprofile coverage.txt -coverpkg=./... ./...
+	@go tool cover -func coverage.txt | tail -n 1
+
+.PHONY: ci
+ci: ## run everything that must hold before a change lands
+	@.ci/run
+
+.PHONY: clean
+clean: ## remove what the other targets made
+	@rm -rf bin coverage.txt

@@ -1,0 +1,98 @@
+package layout_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// list runs go list in the root of the module.
+func list(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...)
+	cmd.Dir = "../.."
+	var failure bytes.Buffer
+	cmd.Stderr = &failure
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v\n%s", args, err, &failure)
+	}
+	return strings.Fields(string(out))
+}
+
+// databases are the packages that only the coordinator may link.
+func databases() []string {
+	return []string{
+		"github.com/go-sql-driver/mysql", "modernc.org/sqlite", "github.com/pressly/goose/v3",
+		module + "sql", module + "coordinator/store",
+	}
+}
+
+func TestOnlyTheCoordinatorLinksADatabase(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"./agent", "./router", "./buddyctl", "./client"} {
+		if _, err := os.Stat(filepath.Join("../..", program)); os.IsNotExist(err) {
+			continue
+		}
+		for _, dep := range list(t, "-deps", program) {
+			if slices.Contains(databases(), dep) {
+				t.Errorf("%s links %s", program, dep)
+			}
+		}
+	}
+	// The names above are right: the coordinator does link them.
+	linked := list(t, "-deps", "./coordinator")
+	for _, pkg := range databases() {
+		if !slices.Contains(linked, pkg) {
+			t.Errorf("the coordinator does not link %s", pkg)
+		}
+	}
+}
+
+// components meet only in proto.
+func components() []string { return []string{"coordinator", "agent", "router", "client", "buddyctl"} }
+
+// component is the one that an import path belongs to, or "".
+func component(path string) string {
+	rest, ok := strings.CutPrefix(path, module)
+	if !ok {
+		return ""
+	}
+	first, _, _ := strings.Cut(rest, "/")
+	if !slices.Contains(components(), first) {
+		return ""
+	}
+	return first
+}
+
+func TestComponentsDoNotImportOneAnother(t *testing.T) {
+	t.Parallel()
+	for _, line := range list(t, "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}}:{{.}}{{"\n"}}{{end}}`, "./...") {
+		from, to, _ := strings.Cut(line, ":")
+		a, b := component(from), component(to)
+		// The router and the client library choose with the same pure functions.
+		shared := a == "client" && to == module+"router/view"
+		if b != "" && a != "" && a != b && !shared {
+			t.Errorf("%s imports %s", from, to)
+		}
+	}
+}
+
+const maxMainLines = 60
+
+func TestMainsAreThin(t *testing.T) {
+	t.Parallel()
+	for _, dir := range list(t, "-f", `{{if eq .Name "main"}}{{.Dir}}{{end}}`, "./...") {
+		data, err := os.ReadFile(filepath.Join(dir, "main.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(data, []byte("\n")); n > maxMainLines {
+			t.Errorf("%s/main.go has %d lines; at most %d are allowed", dir, n, maxMainLines)
+		}
+	}
+}
