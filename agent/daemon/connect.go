@@ -1,0 +1,222 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+const (
+	// Pauses after a coordinator could not be reached, growing.
+	retryFirst, retryMax = 250 * time.Millisecond, 2 * time.Second
+	// Pauses after a coordinator said no in a way that only a person can mend.
+	refusedFirst, refusedMax = 5 * time.Second, 30 * time.Second
+	// nextAddress is the longest pause between two addresses of one turn.
+	nextAddress = 100 * time.Millisecond
+	// renewTime spreads hellos for a new incarnation, or with a new spec.
+	renewTime = 500 * time.Millisecond
+	// maxHints is how many leaders in a row are believed without a pause.
+	maxHints = 3
+)
+
+// itinerary decides which coordinator to try next, and when. It is the connect
+// loop's own.
+type itinerary struct {
+	// spread is what the last Welcome said.
+	spread time.Duration
+	// at is the place in the list of addresses, tried how many in a row have
+	// failed.
+	at, tried int
+	// hint is a leader that another coordinator has named, or "".
+	hint  string
+	hints int
+	// pause and refusals grow from failure to failure.
+	pause   time.Duration
+	refused time.Duration
+}
+
+func newItinerary() *itinerary {
+	return &itinerary{spread: defaultSpread, pause: retryFirst, refused: refusedFirst}
+}
+
+// next is the address to try among the list, which is not empty.
+func (i *itinerary) next(addresses []string) string {
+	if i.hint != "" {
+		hint := i.hint
+		i.hint = ""
+		return hint
+	}
+	return addresses[i.at%len(addresses)]
+}
+
+// after takes how an attempt ended and returns how long to wait before the next
+// one. jitter is in [0, 1).
+func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) time.Duration {
+	if w != nil {
+		*i = itinerary{spread: w.spread, at: i.at, pause: retryFirst, refused: refusedFirst}
+	}
+	part := func(d time.Duration) time.Duration { return time.Duration(jitter * float64(d)) }
+	var leader *member.NotLeaderError
+	switch {
+	case errors.Is(err, errNewSpec):
+		return part(renewTime)
+	case errors.Is(err, member.ErrStale) && i.tried == 0:
+		i.tried++
+		return part(renewTime)
+	case errors.As(err, &leader) && leader.Leader != "" && i.hints < maxHints &&
+		member.CheckHostPort("leader", leader.Leader) == nil:
+		i.hint = leader.Leader
+		i.hints++
+		return 0
+	case permanent(err):
+		i.at++
+		wait := i.refused/2 + part(i.refused/2)
+		i.refused = min(2*i.refused, refusedMax)
+		return wait
+	case w != nil && !errors.Is(err, errNoAck):
+		// The coordinator may be back at once, and everybody comes back with us.
+		return part(i.spread)
+	}
+	i.at++
+	i.tried++
+	if i.tried%max(addresses, 1) != 0 {
+		return part(nextAddress)
+	}
+	i.hints = 0
+	wait := i.pause/2 + part(i.pause/2)
+	if w != nil {
+		wait = part(i.spread)
+	}
+	i.pause = min(i.pause*8/5, max(retryMax, i.spread))
+	if hint, ok := rpc.RetryAfter(err); ok && hint > wait {
+		wait = min(hint, refusedMax) + part(retryFirst)
+	}
+	return wait
+}
+
+// permanent reports whether trying again will hardly help before somebody has
+// changed something.
+func permanent(err error) bool {
+	return slices.ContainsFunc([]error{
+		member.ErrAlreadyExists, member.ErrInvalid, member.ErrPermission, member.ErrRefused,
+	}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// stayConnected holds one session after the other until ctx ends or the server
+// has left.
+func (d *Daemon) stayConnected(ctx context.Context) error {
+	trip := newItinerary()
+	leaving := d.leaving.asked
+	for {
+		addresses := d.addresses()
+		address := trip.next(addresses)
+		w, err := d.attempt(ctx, address)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errLeft):
+			return errLeft
+		}
+		wait := trip.after(w, err, len(addresses), rand.Float64()) //nolint:gosec // jitter is no secret
+		d.note(ctx, address, ended{w, err, wait})
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-leaving:
+			leaving = nil
+		case <-time.After(wait):
+		}
+		if d.leaving.pointless(d.keeper.get()) {
+			return errLeft
+		}
+	}
+}
+
+// complaintEvery is how often the same trouble is said again.
+const complaintEvery = time.Minute
+
+// ended is how an attempt went, and how long to wait after it.
+type ended struct {
+	welcomed *welcome
+	err      error
+	wait     time.Duration
+}
+
+// complaint is a trouble that was logged.
+type complaint struct {
+	text string
+	at   time.Time
+}
+
+// note logs and counts the end of a session.
+func (d *Daemon) note(ctx context.Context, address string, e ended) {
+	end, message := "failed", "no session, watching goes on"
+	switch {
+	case e.welcomed != nil:
+		end, message = "lost", "session lost, watching goes on"
+	case permanent(e.err):
+		end, message = "refused", "coordinator refuses this agent"
+	}
+	d.metrics.sessions.WithLabelValues(end).Inc()
+	d.link.down(time.Now(), e.err)
+	level := slog.LevelWarn
+	said := complaint{text: end, at: time.Now()}
+	if end == "refused" {
+		said.text += e.err.Error()
+	}
+	if end != "lost" && said.text == d.complaint.text && said.at.Sub(d.complaint.at) < complaintEvery {
+		level = slog.LevelDebug
+	} else {
+		d.complaint = said
+	}
+	if errors.Is(e.err, errNewSpec) {
+		level = slog.LevelInfo
+	}
+	d.log.Log(ctx, level, message, "address", address, "error", e.err, "next_try", e.wait.Round(time.Millisecond))
+}
+
+// addresses are the configured coordinators, then those that a coordinator has
+// named.
+func (d *Daemon) addresses() []string {
+	list := slices.Clone(d.cfg.Coordinators)
+	for _, c := range d.keeper.get().Coordinators {
+		if !slices.Contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// attempt holds one session with one coordinator.
+func (d *Daemon) attempt(ctx context.Context, address string) (*welcome, error) {
+	conn, err := d.deps.Dial(address)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	defer conn.Close()
+	select {
+	case <-d.respec: // the present spec is about to be said
+	default:
+	}
+	hello := toHello(d.id, d.keeper.get(), d.spec(ctx, address))
+	return d.hold(ctx, func(ctx context.Context) (stream, error) {
+		return pb.NewAgentServiceClient(conn).Session(ctx)
+	}, hello)
+}
+
+// spec is what to say of the server to the coordinator at an address.
+func (d *Daemon) spec(ctx context.Context, address string) member.Spec {
+	spec := d.present.Load().Clone()
+	if len(spec.ProbeAddresses) == 0 {
+		spec.ProbeAddresses = d.deps.Route(ctx, address)
+	}
+	return spec
+}

@@ -1,0 +1,152 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Store is where the State survives; Disk in production.
+type Store interface {
+	Load() (State, error)
+	// Save replaces the saved state or leaves it as it was.
+	Save(s State) error
+	Path() string
+}
+
+const (
+	saveRetryFirst = time.Second
+	saveRetryMax   = 30 * time.Second
+)
+
+// keeper holds the State in memory and brings it to the store, one writer at a
+// time and always the newest: a slow disk delays nobody but those who wait for
+// it. It is safe for concurrent use.
+type keeper struct {
+	store   Store
+	log     *slog.Logger
+	metrics *metrics
+	wake    chan struct{}
+
+	mu    sync.Mutex
+	state State
+	// version counts changes of state.
+	version uint64
+	waiting []waiter
+
+	// saved is the version in the store, failing whether the last save failed;
+	// both are the writer's own.
+	saved   uint64
+	failing bool
+}
+
+// waiter is told when a save of its version has been tried.
+type waiter struct {
+	version uint64
+	tried   func()
+}
+
+func newKeeper(s Store, log *slog.Logger, m *metrics) *keeper {
+	return &keeper{store: s, log: log, metrics: m, wake: make(chan struct{}, 1)}
+}
+
+// load reads the store. A state that cannot be used is the same as none.
+func (k *keeper) load() {
+	s, err := k.store.Load()
+	if err != nil {
+		k.log.Warn("saved state is unusable, starting without it", "file", k.store.Path(), "error", err)
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.state = s
+}
+
+// get returns the present state, which the caller must not change.
+func (k *keeper) get() State {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.state
+}
+
+// update changes the state and has it saved. tried, if not nil, is called by
+// the writer when a save of this or a later state has been tried, whether or
+// not it succeeded.
+func (k *keeper) update(change func(*State), tried func()) {
+	k.mu.Lock()
+	next := k.state.clone()
+	change(&next)
+	k.state = next
+	k.version++
+	if tried != nil {
+		k.waiting = append(k.waiting, waiter{k.version, tried})
+	}
+	k.mu.Unlock()
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run saves changes until ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	var retry <-chan time.Time
+	pause := saveRetryFirst
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.wake:
+		case <-retry:
+			pause = min(2*pause, saveRetryMax)
+		}
+		if k.save() {
+			pause, retry = saveRetryFirst, nil
+		} else {
+			retry = time.After(pause)
+		}
+	}
+}
+
+// save brings the newest state to the store and reports whether it is there.
+func (k *keeper) save() bool {
+	k.mu.Lock()
+	state, version := k.state, k.version
+	k.mu.Unlock()
+	if version == k.saved {
+		return true
+	}
+	err := k.store.Save(state)
+	switch {
+	case err == nil && k.failing:
+		k.log.Info("state is saved again", "file", k.store.Path())
+	case err != nil && !k.failing:
+		k.log.Warn("state not saved, going on without", "file", k.store.Path(), "error", err)
+	}
+	k.failing = err != nil
+	k.metrics.saved(err)
+	if err == nil {
+		k.saved = version
+	}
+	for _, w := range k.tried(version) {
+		w.tried()
+	}
+	return err == nil
+}
+
+// tried takes out whoever waits for this version or an earlier one.
+func (k *keeper) tried(version uint64) (ready []waiter) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var later []waiter
+	for _, w := range k.waiting {
+		if w.version <= version {
+			ready = append(ready, w)
+		} else {
+			later = append(later, w)
+		}
+	}
+	k.waiting = later
+	return ready
+}
