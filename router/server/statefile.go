@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -74,9 +75,17 @@ func encodeState(s state) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
+	return seal(body), nil
+}
+
+// seal puts the first line in front of a document.
+func seal(body []byte) []byte {
+	return slices.Concat([]byte(firstLine(body)), []byte("\n"), body)
+}
+
+func firstLine(body []byte) string {
 	sum := sha256.Sum256(body)
-	head := stateMagic + " " + stateVersion + " " + hex.EncodeToString(sum[:]) + "\n"
-	return append([]byte(head), body...), nil
+	return stateMagic + " " + stateVersion + " " + hex.EncodeToString(sum[:])
 }
 
 func toServersJSON(in []*view.Server) []serverJSON {
@@ -94,8 +103,7 @@ func toServersJSON(in []*view.Server) []serverJSON {
 // and unchanged, is errCorrupt.
 func decodeState(data []byte) (state, error) {
 	head, body, _ := bytes.Cut(data, []byte("\n"))
-	sum := sha256.Sum256(body)
-	if want := stateMagic + " " + stateVersion + " " + hex.EncodeToString(sum[:]); string(head) != want {
+	if want := firstLine(body); string(head) != want {
 		return state{}, fmt.Errorf("%w: the first line is not %q", errCorrupt, want)
 	}
 	var doc stateJSON

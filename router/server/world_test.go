@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -116,7 +117,9 @@ func (w *world) dial(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // client returns a client of the router with a connection of its own.
-func (w *world) client() routerv1.RouterServiceClient { return routerv1.NewRouterServiceClient(w.conn()) }
+func (w *world) client() routerv1.RouterServiceClient {
+	return routerv1.NewRouterServiceClient(w.conn())
+}
 
 func (w *world) conn() *grpc.ClientConn {
 	w.t.Helper()
@@ -130,6 +133,21 @@ func (w *world) conn() *grpc.ClientConn {
 	}
 	w.t.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+// slowClient returns a client that lets the router send it 64 KiB ahead of what
+// it has read, and no more.
+func (w *world) slowClient() routerv1.RouterServiceClient {
+	w.t.Helper()
+	lis := w.grpc
+	conn, err := grpc.NewClient("passthrough:///router.test",
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithInitialWindowSize(64<<10),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = conn.Close() })
+	return routerv1.NewRouterServiceClient(conn)
 }
 
 // get asks the HTTP listener.
