@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/buddyring/buddyring/buddyctl/command"
+	coordinator "github.com/buddyring/buddyring/coordinator/server"
+	router "github.com/buddyring/buddyring/router/server"
 )
 
 // buddyctl is the command line as it is built.
@@ -31,18 +33,37 @@ func usable(root *cobra.Command, words []string) error {
 	return cmd.ValidateArgs(cmd.Flags().Args())
 }
 
-func TestBuddyctlCommandsExist(t *testing.T) {
+func TestCommandsExist(t *testing.T) {
 	t.Parallel()
-	found := 0
+	found := map[string]int{}
 	for _, d := range documents(t) {
-		for _, words := range slices.Concat(commands(d.blocks(), "buddyctl"), spoken(d.prose(), "buddyctl")) {
-			found++
-			if err := usable(buddyctl(), words[1:]); err != nil {
-				t.Errorf("%s: %s: %v", d.path, strings.Join(words, " "), err)
+		for program, root := range map[string]func() *cobra.Command{
+			"buddyctl":              buddyctl,
+			"buddyring-coordinator": coordinator.Command,
+			"buddyring-router":      router.Command,
+		} {
+			for _, words := range slices.Concat(commands(d.blocks(), program), spoken(d.prose(), program)) {
+				found[program]++
+				if err := usable(root(), words[1:]); err != nil {
+					t.Errorf("%s: %s: %v", d.path, strings.Join(words, " "), err)
+				}
 			}
 		}
 	}
-	if found < 20 {
-		t.Errorf("only %d commands were found in all documents", found)
+	for program, least := range map[string]int{"buddyctl": 20, "buddyring-coordinator": 2, "buddyring-router": 1} {
+		if found[program] < least {
+			t.Errorf("only %d commands of %s were found in all documents", found[program], program)
+		}
+	}
+}
+
+// Every alarm has an entry in the runbook, where the alarm says it is.
+func TestEveryAlarmIsInTheRunbook(t *testing.T) {
+	t.Parallel()
+	known := anchors(t, "runbook.md")
+	for _, name := range coordinator.AlarmNames() {
+		if !slices.Contains(known, strings.ToLower(name)) {
+			t.Errorf("the runbook has no entry %s", name)
+		}
 	}
 }

@@ -186,6 +186,7 @@ func hint(text string, t target) string {
 		{"connection refused", "is it running? try " + t.flag + " HOST:PORT"},
 		{"no such host", "is the name right? try " + t.flag + " HOST:PORT"},
 		{"does not look like a TLS handshake", "it speaks plaintext: leave out --tls-cert, --tls-key and --tls-ca"},
+		{"looked like an HTTP/1.1 header", "is this its port for " + strings.TrimPrefix(t.flag, "--") + "?"},
 		{"error reading server preface", "does it want TLS? give --tls-cert, --tls-key and --tls-ca"},
 		{"unknown authority", "is --tls-ca the CA that issued its certificate?"},
 		{"certificate required", "give --tls-cert and --tls-key"},

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -43,7 +44,7 @@ func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error
 		say(w, "coordinator  %s: %s, epoch %d, version %s, up %s",
 			s.GetCoordinatorId(), part, s.GetEpoch(), s.GetVersion(), output.Since(a.Now(), s.GetStartedAt())),
 		say(w, "store        %s (id %s)", store, s.GetStoreId()),
-		say(w, "connected    %d agents, %d routers", s.GetSessions(), s.GetSubscriptions()),
+		say(w, "connected    %s, %s", count(s.GetSessions(), "agent"), count(s.GetSubscriptions(), "router")),
 		say(w, "alarms       %s", alarmCount(s.GetAlarms())),
 		say(w, ""),
 	}
@@ -53,4 +54,11 @@ func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error
 		}
 	}
 	return poolGrid(s.GetPools()).Write(w, a.Terminal.Width)
+}
+
+func count(n uint32, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -33,12 +33,13 @@ func Since(now time.Time, t *timestamppb.Timestamp) string {
 	return Age(now.Sub(t.AsTime()))
 }
 
-// Until returns the time left until a moment, or "-" when it is unset.
+// Until returns the time left until a moment, to the nearest second, or "-" when
+// it is unset.
 func Until(now time.Time, t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "-"
 	}
-	return Age(t.AsTime().Sub(now))
+	return Age(t.AsTime().Sub(now).Round(time.Second))
 }
 
 // Milliseconds returns a length of time as 412 ms, or as 0.31 ms below ten.
