@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -12,15 +13,12 @@ import (
 
 // item is one thing that waits for the next change; exactly one field is set.
 type item struct {
-	// join is a hello that needs a new row or a new incarnation of one; update, a
-	// resumed one with something new to say.
-	join, update *session
-	leave        *Leave
-	// abandon is a JOINING member whose agent has gone; over, an id whose wish
-	// has expired.
-	abandon, over member.ID
-	call          *Call
-	command       Input
+	// join is an id in Machine.joining; update a member whose agent has something
+	// new to say; abandon a JOINING member whose agent has gone; over an id whose
+	// wish has expired.
+	join, update, abandon, over member.ID
+	leave                       *Leave
+	call                        *command
 }
 
 // batch is the change in the making, and what to do once its outcome is known.
@@ -33,17 +31,20 @@ type batch struct {
 	rows map[member.ID]*member.Server
 	gone map[member.ID]member.Cause
 	// why holds the explanations of removals by verdict.
-	why       map[member.ID]*member.Explanation
+	why map[member.ID]*member.Explanation
+	// intents holds the wishes to write, nil to forget one; joins the hellos that
+	// get a new incarnation.
+	intents   map[member.ID]*member.Intent
+	joins     map[member.ID]*session
 	reference int
 	requests  map[string]bool
-	then      []outcome
-	joins     []*session
-	notes     []member.Event
-	// helloAgain are newer streams of agents that join in this change.
-	helloAgain []*session
+	// held counts the HELD members, -1 before the first count.
+	held  int
+	then  []outcome
+	notes []member.Event
 }
 
-// outcome is what follows a change; rejected may be nil.
+// outcome is what follows a change; either may be nil.
 type outcome struct {
 	committed func()
 	rejected  func(error)
@@ -51,18 +52,21 @@ type outcome struct {
 
 // propose makes the next change of what waits, if none is under way.
 func (m *Machine) propose() {
-	if m.flight != nil || m.now.Before(m.retryAt) {
+	notesDue := len(m.notes) > 0 && !m.now.Before(m.notesAt)
+	idle := len(m.confirmed)+len(m.queue)+len(m.due) == 0 && !notesDue
+	if idle || m.flight != nil || m.now.Before(m.retryAt) {
 		return
 	}
 	b := &batch{
 		m: m, draft: m.ring.Draft(), rows: map[member.ID]*member.Server{}, gone: map[member.ID]member.Cause{},
-		why: map[member.ID]*member.Explanation{}, reference: m.reference, requests: map[string]bool{},
+		why: map[member.ID]*member.Explanation{}, intents: map[member.ID]*member.Intent{},
+		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, held: -1,
 		change: member.Change{Pool: m.name, Base: m.position},
 	}
 	b.takeVerdicts()
 	b.takeQueue()
 	b.takePhases()
-	if !b.touched() && (len(m.notes) == 0 || m.now.Before(m.notesAt)) {
+	if !b.touched() && !notesDue {
 		return
 	}
 	b.finish()
@@ -72,30 +76,32 @@ func (m *Machine) propose() {
 
 func (b *batch) takeQueue() {
 	m := b.m
-	var deferred []item
-	waiting := m.queue
+	waiting, rest := m.queue, []item(nil)
 	if len(waiting) > batchLimit {
-		waiting, deferred = waiting[:batchLimit], slices.Clone(waiting[batchLimit:])
+		waiting, rest = waiting[:batchLimit], waiting[batchLimit:]
 		m.wake(m.now, wakePropose, "", 0)
 	}
 	m.queue = nil
 	for i, it := range waiting {
 		if !b.take(it) {
-			deferred = append(slices.Clone(waiting[i:]), deferred...)
+			rest = slices.Concat(waiting[i:], rest)
 			break
 		}
 	}
 	// Refusals within may have queued more.
-	m.queue = append(deferred, m.queue...)
+	m.queue = slices.Concat(rest, m.queue)
 }
 
 // take puts an item into the change and returns false if it must wait for the
-// next one.
+// next one, as everything does about a server that comes or goes in this one.
 func (b *batch) take(it item) bool {
+	if id := b.about(it); b.comesOrGoes(id) {
+		return false
+	}
 	switch {
-	case it.join != nil:
+	case it.join != "":
 		b.join(it.join)
-	case it.update != nil:
+	case it.update != "":
 		b.update(it.update)
 	case it.leave != nil:
 		b.leave(*it.leave)
@@ -104,14 +110,47 @@ func (b *batch) take(it item) bool {
 	case it.over != "":
 		b.intentOver(it.over)
 	case it.call != nil:
-		return b.call(*it.call, it.command)
+		return b.call(*it.call)
 	}
 	return true
 }
 
+// about is the server that an item is about, or empty.
+func (b *batch) about(it item) member.ID {
+	switch {
+	case it.leave != nil:
+		if sess := b.m.sessions[it.leave.Session]; sess != nil {
+			return sess.hello.ID
+		}
+		return ""
+	case it.call != nil:
+		return it.call.id
+	}
+	return cmp.Or(it.join, it.update, it.abandon, it.over)
+}
+
+// comesOrGoes reports whether a membership of id begins or ends in the change.
+func (b *batch) comesOrGoes(id member.ID) bool {
+	_, gone := b.gone[id]
+	return gone || b.joins[id] != nil
+}
+
 // touched reports whether the change changes anything.
 func (b *batch) touched() bool {
-	return len(b.rows)+len(b.gone)+len(b.change.Intents)+len(b.change.Forget)+len(b.change.Events) > 0 || b.change.Settings != nil
+	return len(b.rows)+len(b.gone)+len(b.intents)+len(b.change.Events) > 0 || b.change.Settings != nil
+}
+
+// intent is an operator's wish as the change will leave it; the zero value if
+// there is none.
+func (b *batch) intent(id member.ID) member.Intent {
+	i, ok := b.intents[id]
+	switch {
+	case !ok:
+		return b.m.intents[id]
+	case i == nil:
+		return member.Intent{}
+	}
+	return *i
 }
 
 // row returns the row of a member as the change will leave it, for editing; nil
@@ -155,38 +194,53 @@ func (b *batch) site(id member.ID) ring.Site {
 	return ring.Site{Zone: spec.Zone, Rack: spec.Rack}
 }
 
-// join makes a new row, or a new incarnation of one (see Machine.identify).
-func (b *batch) join(sess *session) {
-	m, h := b.m, sess.hello
-	if m.sessions[h.Session] == nil {
+// join makes a new row, or a new incarnation of one, for the hello of id that
+// waits, if it still needs one.
+func (b *batch) join(id member.ID) {
+	m, sess := b.m, b.m.joining[id]
+	delete(m.joining, id)
+	if !m.open(sess) {
 		return
 	}
-	if i := m.intents[h.ID]; i.Wish == member.WishBanned {
-		m.refuse(sess, &member.RefusedError{Rule: "intent", Reason: fmt.Sprintf("%s is banned: %s", h.ID, i.Reason)})
+	if i := b.intent(id); i.Wish == member.WishBanned {
+		m.refuse(sess, banned(i))
 		return
 	}
+	if s := m.servers[id]; s != nil {
+		if s.row.InstanceID == sess.hello.InstanceID {
+			m.resume(s, sess)
+			return
+		}
+		if holder := m.sessions[s.session]; holder != nil && holder.provenAt.After(sess.since) {
+			m.refuseTwin(sess, holder.hello.Peer)
+			return
+		}
+	}
+	b.admit(sess)
+	b.joins[id] = sess
+	b.after(func() { m.joined(sess) }, func(err error) {
+		if m.open(sess) {
+			m.refuse(sess, fmt.Errorf("join %s: %w", id, err))
+		}
+	})
+}
+
+// admit writes the row of a hello.
+func (b *batch) admit(sess *session) {
+	h := sess.hello
 	row, kind := b.row(h.ID), member.EventAdopted
 	switch {
 	case row == nil:
 		row, kind = b.splice(h), member.EventJoined
-	case row.Incarnation == b.incarnation():
-		m.refuseTwin(sess, addresses(row.Spec))
-		return
 	case !shareAddress(h.Spec, row.Spec) && row.Phase == member.PhaseActive && b.draft.Len() > 1:
 		b.enter(row, member.PhaseJoining)
 	}
 	row.Incarnation, row.Spec = b.incarnation(), h.Spec.Clone()
 	row.BootID, row.InstanceID, row.Identity = h.BootID, h.InstanceID, h.Identity
-	row.JoinedAt = m.now
+	row.JoinedAt = b.m.now
 	b.event(member.Event{
 		Kind: kind, ID: h.ID, Incarnation: row.Incarnation, Actor: "agent/" + string(h.ID),
 		Text: b.arrival(kind, row),
-	})
-	b.joins = append(b.joins, sess)
-	b.after(func() { m.joined(sess) }, func(err error) {
-		if m.sessions[sess.id] != nil {
-			m.refuse(sess, fmt.Errorf("join %s: %w", h.ID, err))
-		}
 	})
 }
 
@@ -230,7 +284,7 @@ func (b *batch) splice(h Hello) *member.Server {
 
 // welcome is the phase of a member that may be routed.
 func (b *batch) welcome(id member.ID) member.Phase {
-	if b.m.wish(id) == member.WishDrain {
+	if b.intent(id).Wish == member.WishDrain {
 		return member.PhaseDraining
 	}
 	return member.PhaseActive
@@ -245,39 +299,40 @@ func (b *batch) enter(row *member.Server, phase member.Phase) {
 
 // holdBack puts a server that was removed by verdict into its hold-down, unless
 // the removal is contradicted by its being the same boot, or too many are held.
+// The first return settles both: what is remembered has no hold-down and no boot
+// afterwards.
 func (b *batch) holdBack(h Hello, row *member.Server, first bool) bool {
-	m := b.m
-	d, was := m.departed[h.ID]
-	if !was || d.HoldDown == 0 {
+	d, was := b.m.departed[h.ID]
+	if !was || d.HoldDown == 0 && d.BootID == "" {
 		return false
 	}
-	hold := d.HoldDown
-	d.HoldDown = 0
-	b.change.Departed = append(b.change.Departed, d)
+	settled := d
+	settled.HoldDown, settled.BootID = 0, ""
+	b.change.Departed = append(b.change.Departed, settled)
 	if d.BootID != "" && d.BootID == h.BootID {
 		b.contradicted(d)
 		return false
 	}
-	if first || b.held() >= max(1, b.draft.Len()/10) {
+	if first || d.HoldDown == 0 || b.countHeld() >= max(1, b.draft.Len()/10) {
 		return false
 	}
+	b.held++
 	b.enter(row, member.PhaseHeld)
-	row.HeldUntil = m.now.Add(hold)
+	row.HeldUntil = b.m.now.Add(d.HoldDown)
 	return true
 }
 
-func (b *batch) held() int {
-	n := 0
-	for id, s := range b.m.servers {
-		row := &s.row
-		if r, ok := b.rows[id]; ok {
-			row = r
-		}
-		if _, gone := b.gone[id]; !gone && row.Phase == member.PhaseHeld {
-			n++
+// countHeld counts the HELD members, those of this change included.
+func (b *batch) countHeld() int {
+	if b.held < 0 {
+		b.held = 0
+		for _, s := range b.m.servers {
+			if s.row.Phase == member.PhaseHeld {
+				b.held++
+			}
 		}
 	}
-	return n
+	return b.held
 }
 
 // contradicted records that a removed server proves alive with the same boot.
@@ -292,18 +347,20 @@ func (b *batch) contradicted(d member.Departed) {
 	}, nil)
 }
 
-// update writes what a resumed agent newly says of its server.
-func (b *batch) update(sess *session) {
-	m, h := b.m, sess.hello
-	s := m.servers[h.ID]
-	if s == nil || s.session != sess.id || b.row(h.ID) == nil {
+// update writes what an agent newly says of its server.
+func (b *batch) update(id member.ID) {
+	s := b.m.servers[id]
+	if s == nil || !s.untold {
 		return
 	}
-	row := b.row(h.ID)
-	if !row.Spec.Equal(h.Spec) {
-		b.event(member.Event{Kind: member.EventUpdated, ID: h.ID, Incarnation: row.Incarnation, Actor: "agent/" + string(h.ID), Text: fmt.Sprintf("%s says something new about itself", h.ID)})
+	said := s.said
+	row := b.row(id)
+	if !row.Spec.Equal(said.Spec) {
+		b.event(member.Event{Kind: member.EventUpdated, ID: id, Incarnation: row.Incarnation, Actor: "agent/" + string(id), Text: fmt.Sprintf("%s says something new about itself", id)})
 	}
-	row.Spec, row.InstanceID, row.BootID = h.Spec.Clone(), h.InstanceID, h.BootID
+	row.Spec, row.InstanceID, row.BootID = said.Spec.Clone(), said.InstanceID, said.BootID
+	s.untold = false
+	b.after(nil, func(error) { b.m.learn(s) })
 }
 
 // leave takes out a server that shuts down normally (R12).
@@ -318,14 +375,11 @@ func (b *batch) leave(in Leave) {
 		m.emit(LeaveDone{Session: in.Session, Left: left, Text: text})
 	}
 	s := m.servers[id]
-	if s == nil || s.row.Incarnation != in.Incarnation || !b.has(id) {
+	if s == nil || s.row.Incarnation != in.Incarnation {
 		done(true, "it was not a member any more")
 		return
 	}
-	text := fmt.Sprintf("%s shut down normally", id)
-	if in.Reason != "" {
-		text += ": " + in.Reason
-	}
+	text := because(fmt.Sprintf("%s shut down normally", id), in.Reason)
 	b.remove(id, member.CauseShutdown, member.Event{Actor: "agent/" + string(id), Text: text})
 	b.reference = max(0, b.reference-1)
 	b.after(func() { done(true, "") }, func(err error) { done(false, err.Error()) })
@@ -334,11 +388,12 @@ func (b *batch) leave(in Leave) {
 // abandon takes out a JOINING member that nobody has ever reached and whose
 // agent has gone.
 func (b *batch) abandon(id member.ID) {
-	s := b.m.servers[id]
-	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || b.m.live(id) != nil || !b.has(id) {
+	m, s := b.m, b.m.servers[id]
+	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || m.live(id) != nil {
 		return
 	}
 	b.remove(id, member.CauseUnreachable, member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
+	b.after(nil, func(error) { m.queue = append(m.queue, item{abandon: id}) })
 }
 
 // takeVerdicts takes out the members with a confirmed verdict, together once no
@@ -348,7 +403,7 @@ func (b *batch) takeVerdicts() {
 	if len(m.confirmed) == 0 {
 		return
 	}
-	ids := sorted(m.confirmed)
+	ids := sortedKeys(m.confirmed)
 	oldest := m.now
 	for _, id := range ids {
 		if at := m.servers[id].inquiry.verdict.at; at.Before(oldest) {
@@ -360,9 +415,13 @@ func (b *batch) takeVerdicts() {
 	}
 	for _, id := range ids {
 		s := m.servers[id]
-		if v := s.inquiry.verdict; m.now.Sub(v.at) < verdictLife {
-			b.removeByVerdict(s, v)
+		v := s.inquiry.verdict
+		_, forbidden := m.gate(s)
+		if forbidden || !m.judged(s) || m.now.Sub(v.at) >= verdictLife || b.draft.Len() == 1 {
+			m.withdraw(s)
+			continue
 		}
+		b.removeByVerdict(s, v)
 	}
 }
 
@@ -399,9 +458,6 @@ func (b *batch) remove(id member.ID, cause member.Cause, e member.Event) {
 	s := b.m.servers[id]
 	b.draft.Unlink(id)
 	delete(b.rows, id)
-	if s == nil {
-		return
-	}
 	b.gone[id] = cause
 	b.change.Remove = append(b.change.Remove, member.Removal{ID: id, Incarnation: s.row.Incarnation, Cause: cause})
 	e.Kind, e.ID, e.Incarnation, e.Cause = member.EventRemoved, id, s.row.Incarnation, cause
@@ -411,42 +467,40 @@ func (b *batch) remove(id member.ID, cause member.Cause, e member.Event) {
 // takePhases moves members on whose phase is due.
 func (b *batch) takePhases() {
 	m := b.m
-	for _, id := range sorted(m.due) {
+	for _, id := range sortedKeys(m.due) {
+		if b.comesOrGoes(id) {
+			continue
+		}
 		delete(m.due, id)
-		s := m.servers[id]
-		if s == nil || !b.has(id) {
-			continue
+		if s := m.servers[id]; s != nil {
+			b.moveOn(s)
 		}
-		row := s.row
-		if r, ok := b.rows[id]; ok {
-			row = *r
-		}
-		if row.Incarnation != s.row.Incarnation {
-			continue
-		}
-		b.moveOn(s, row.Phase, row)
 	}
 }
 
-func (b *batch) moveOn(s *server, phase member.Phase, row member.Server) {
-	m, id := b.m, row.ID
+func (b *batch) moveOn(s *server) {
+	m, id := b.m, s.row.ID
+	row, err := b.peek(id)
+	if err != nil {
+		return
+	}
 	welcome := s.reached || b.draft.Len() == 1
-	next, kind := phase, member.EventActivated
+	next, kind := row.Phase, member.EventActivated
 	switch {
-	case phase == member.PhaseJoining && welcome:
+	case row.Phase == member.PhaseJoining && welcome:
 		next = b.welcome(id)
-	case phase == member.PhaseHeld && !m.now.Before(row.HeldUntil):
+	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil):
 		kind, next = member.EventReleased, member.PhaseJoining
 		if welcome {
 			next = b.welcome(id)
 		}
 	}
-	if next == phase {
+	if next == row.Phase {
 		return
 	}
 	b.enter(b.row(id), next)
 	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: fmt.Sprintf("%s is %s", id, next)})
-	b.after(func() {}, func(error) { m.due[id] = true })
+	b.after(nil, func(error) { m.due[id] = true })
 }
 
 // finish completes the change: buddies, order, explanations' rows, notes.
@@ -459,8 +513,10 @@ func (b *batch) finish() {
 		buddies, _ := b.draft.Buddies(id)
 		row.First, row.Second = buddies.First, buddies.Second
 	}
-	for _, e := range b.why {
-		e.Rows = b.rowChanges()
+	if rows := b.rowChanges(); len(rows) > 0 {
+		for _, e := range b.why {
+			e.Rows = rows
+		}
 	}
 	m.changeSeq++
 	c := &b.change
@@ -470,8 +526,15 @@ func (b *batch) finish() {
 	for i := range c.Events {
 		c.Events[i].Revision, c.Events[i].Seq = c.Revision(), i
 	}
-	for _, id := range sortedRows(b.rows) {
+	for _, id := range sortedKeys(b.rows) {
 		c.Put = append(c.Put, *b.rows[id])
+	}
+	for _, id := range sortedKeys(b.intents) {
+		if i := b.intents[id]; i != nil {
+			c.Intents = append(c.Intents, *i)
+		} else {
+			c.Forget = append(c.Forget, id)
+		}
 	}
 	if b.reference != m.reference {
 		c.ReferenceSize = &b.reference
@@ -502,15 +565,6 @@ func (b *batch) rowChanges() []member.RowChange {
 		add(id)
 	}
 	return changes
-}
-
-func sortedRows(rows map[member.ID]*member.Server) []member.ID {
-	ids := make([]member.ID, 0, len(rows))
-	for id := range rows {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 func (m *Machine) inFlight(id member.ID) bool {

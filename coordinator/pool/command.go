@@ -6,57 +6,58 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// enqueue keeps an operator's command for the next change.
-func (m *Machine) enqueue(call Call, command Input) {
-	m.queue = append(m.queue, item{call: &call, command: command})
+// command is an operator's command; id is the server it is about, or empty.
+type command struct {
+	Call
+	id    member.ID
+	input Input
+}
+
+// enqueue keeps a command for the next change.
+func (m *Machine) enqueue(call Call, id member.ID, in Input) {
+	m.queue = append(m.queue, item{call: &command{call, id, in}})
 }
 
 // call puts a command into the change. It returns false if the command must
-// wait: it expects a revision, and what is in the change already would be
-// before it.
-func (b *batch) call(call Call, command Input) bool {
+// wait for the next one.
+func (b *batch) call(c command) bool {
 	m := b.m
-	reply := func(r member.Revision, err error) { m.emit(Reply{Token: call.Token, Revision: r, Err: err}) }
-	if call.RequestID != "" {
-		if done, known := m.requests[call.RequestID]; known {
-			if done.Hash != call.Hash {
-				reply(0, member.Invalid("request_id", "%q was used for another request", call.RequestID))
-			} else {
-				reply(done.Revision, nil)
-			}
-			return true
+	reply := func(r member.Revision, err error) { m.emit(Reply{Token: c.Token, Revision: r, Err: err}) }
+	if done, known := m.requests[c.RequestID]; known {
+		if done.Hash != c.Hash {
+			reply(0, member.Invalid("request_id", "%q was used for another request", c.RequestID))
+		} else {
+			reply(done.Revision, nil)
 		}
-		if b.requests[call.RequestID] {
-			return false
-		}
+		return true
 	}
-	if call.ExpectedRevision != nil {
-		if b.touched() {
-			return false
-		}
-		if *call.ExpectedRevision != m.position.Revision {
-			reply(0, fmt.Errorf("expected_revision is %d, but the pool is at %d: %w", *call.ExpectedRevision, m.position.Revision, member.ErrStale))
-			return true
-		}
+	if b.requests[c.RequestID] || c.ExpectedRevision != nil && b.touched() {
+		// The change answers the same request, or would come before the revision
+		// that is expected.
+		return false
 	}
-	apply, err := b.prepare(call, command)
-	if err != nil || call.ValidateOnly {
+	if c.ExpectedRevision != nil && *c.ExpectedRevision != m.position.Revision {
+		reply(0, fmt.Errorf("expected_revision is %d, but the pool is at %d: %w", *c.ExpectedRevision, m.position.Revision, member.ErrStale))
+		return true
+	}
+	apply, err := b.prepare(c.Call, c.input)
+	if err != nil || c.ValidateOnly {
 		reply(m.position.Revision, err)
 		return true
 	}
 	apply()
 	revision := b.change.Revision()
-	if call.RequestID != "" {
-		b.requests[call.RequestID] = true
-		b.change.Requests = append(b.change.Requests, member.Request{ID: call.RequestID, Hash: call.Hash, Revision: revision, At: m.now})
+	if c.RequestID != "" {
+		b.requests[c.RequestID] = true
+		b.change.Requests = append(b.change.Requests, member.Request{ID: c.RequestID, Hash: c.Hash, Revision: revision, At: m.now})
 	}
 	b.after(func() { reply(revision, nil) }, func(err error) { reply(0, err) })
 	return true
 }
 
 // prepare checks a command and returns what it does.
-func (b *batch) prepare(call Call, command Input) (apply func(), err error) {
-	switch c := command.(type) {
+func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
+	switch c := in.(type) {
 	case UpdateServer:
 		return b.prepareUpdate(call, c)
 	case RemoveServer:
@@ -66,7 +67,7 @@ func (b *batch) prepare(call Call, command Input) (apply func(), err error) {
 	case UpdateSettings:
 		return b.prepareSettings(call, c)
 	default:
-		return nil, fmt.Errorf("command %T: %w", command, member.ErrInvalid)
+		return nil, fmt.Errorf("command %T: %w", in, member.ErrInvalid)
 	}
 }
 
@@ -115,9 +116,6 @@ func (b *batch) prepareRemove(call Call, c RemoveServer) (func(), error) {
 	if c.Incarnation != 0 && c.Incarnation != row.Incarnation {
 		return nil, fmt.Errorf("incarnation %d of %s is over; it is %d now: %w", c.Incarnation, c.ID, row.Incarnation, member.ErrStale)
 	}
-	if b.m.servers[c.ID] == nil {
-		return nil, fmt.Errorf("server %s is joining right now: %w", c.ID, member.ErrStale)
-	}
 	return func() { b.removeByOperator(c.ID, call) }, nil
 }
 
@@ -135,10 +133,9 @@ func (b *batch) prepareIntent(call Call, c SetIntent) (func(), error) {
 		intent.ExpiresAt = b.m.now.Add(c.ExpiresIn)
 	}
 	return func() {
+		b.intents[c.ID] = &intent
 		if c.Wish == member.WishActive {
-			b.change.Forget = append(b.change.Forget, c.ID)
-		} else {
-			b.change.Intents = append(b.change.Intents, intent)
+			b.intents[c.ID] = nil
 		}
 		b.event(member.Event{Kind: member.EventIntent, ID: c.ID, Actor: call.Actor, Text: because(fmt.Sprintf("the intent for %s is %s", c.ID, c.Wish), call.Reason)})
 		b.obey(c.ID, c.Wish, call)
@@ -152,7 +149,7 @@ func (b *batch) obey(id member.ID, wish member.Wish, call Call) {
 		return
 	}
 	switch {
-	case wish == member.WishBanned && b.m.servers[id] != nil:
+	case wish == member.WishBanned:
 		b.removeByOperator(id, call)
 	case wish == member.WishDrain && row.Phase == member.PhaseActive:
 		b.enter(b.row(id), member.PhaseDraining)
@@ -163,11 +160,12 @@ func (b *batch) obey(id member.ID, wish member.Wish, call Call) {
 
 // intentOver ends a wish that has expired.
 func (b *batch) intentOver(id member.ID) {
-	i, ok := b.m.intents[id]
-	if !ok || i.ExpiresAt.IsZero() || b.m.now.Before(i.ExpiresAt) {
+	m, i := b.m, b.intent(id)
+	if i.ExpiresAt.IsZero() || m.now.Before(i.ExpiresAt) {
 		return
 	}
-	b.change.Forget = append(b.change.Forget, id)
+	b.intents[id] = nil
+	b.after(nil, func(error) { m.queue = append(m.queue, item{over: id}) })
 	b.event(member.Event{Kind: member.EventIntent, ID: id, Actor: actorSelf, Text: fmt.Sprintf("the intent %s for %s has expired", i.Wish, id)})
 	b.obey(id, member.WishActive, Call{Actor: actorSelf})
 }

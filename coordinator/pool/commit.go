@@ -2,6 +2,8 @@ package pool
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -23,20 +25,23 @@ func (m *Machine) committed(in Committed) {
 	m.applyRows(c.Put)
 	m.emit(Publish{c})
 	for _, o := range b.then {
-		o.committed()
+		if o.committed != nil {
+			o.committed()
+		}
 	}
 	for _, sess := range left {
-		if m.sessions[sess.id] != nil {
+		if m.open(sess) {
 			m.refuse(sess, fmt.Errorf("%s was removed at revision %d; say hello again: %w", sess.hello.ID, c.Revision(), member.ErrStale))
 		}
 	}
 	m.afterRing(c)
-	for _, sess := range b.helloAgain {
-		if m.sessions[sess.id] != nil {
-			m.hello(sess.hello)
+	again := m.greetAgain
+	m.greetAgain = nil
+	for _, sess := range again {
+		if m.open(sess) {
+			m.greet(sess)
 		}
 	}
-	m.wake(m.now, wakePropose, "", 0)
 }
 
 // applyPool takes over what is not a row.
@@ -51,20 +56,18 @@ func (m *Machine) applyPool(b *batch) {
 		}
 	}
 	for _, i := range c.Intents {
-		m.intents[i.ID] = i
+		m.keepIntent(i)
 		m.wake(m.now, wakeAgain, string(i.ID), 0)
-		m.wake(i.ExpiresAt, wakeIntent, string(i.ID), 0)
 	}
 	for _, id := range c.Forget {
 		delete(m.intents, id)
 		m.wake(m.now, wakeAgain, string(id), 0)
 	}
 	for _, d := range c.Departed {
-		m.departed[d.ID] = d
+		m.keepDeparted(d)
 	}
 	for _, q := range c.Requests {
-		m.requests[q.ID] = q
-		m.wake(q.At.Add(requestLife), wakeRequest, q.ID, 0)
+		m.keepRequest(q)
 	}
 }
 
@@ -80,7 +83,9 @@ func (m *Machine) applyRemovals(b *batch) []*session {
 		m.tell(s, member.Moment{Kind: "committed", Who: actorSelf, Text: fmt.Sprintf("revision %d", b.change.Revision())})
 		if e := b.why[r.ID]; e != nil {
 			done := *e
-			done.Timeline = s.inquiry.tale.moments
+			if s.inquiry.tale != nil {
+				done.Timeline = s.inquiry.tale.moments
+			}
 			m.log(done, b.change.Revision())
 		}
 		if sess := m.sessions[s.session]; sess != nil && r.Cause != member.CauseShutdown {
@@ -99,8 +104,8 @@ func (m *Machine) forget(s *server) {
 	for absent := range s.temporary {
 		m.dismiss(s, absent)
 	}
-	for subject := range m.helping[id] {
-		m.stale[subject] = true
+	for _, subject := range sortedKeys(m.helping[id]) {
+		m.resign(m.servers[subject], id)
 	}
 	if s.seen {
 		m.back--
@@ -114,8 +119,18 @@ func (m *Machine) forget(s *server) {
 	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining} {
 		m.clearAlarm(name, id)
 	}
-	if claim := s.claim; claim != nil && m.sessions[claim.id] != nil {
-		m.queue = append(m.queue, item{join: claim})
+	if m.open(s.claim) {
+		m.awaitRow(s.claim)
+	}
+}
+
+// resign takes a helper that leaves from a member that it watched.
+func (m *Machine) resign(s *server, helper member.ID) {
+	for absent, h := range s.temporary {
+		if h == helper {
+			m.dismiss(s, absent)
+			m.wake(m.now, wakeWatchers, string(s.row.ID), 0)
+		}
 	}
 }
 
@@ -123,9 +138,7 @@ func (m *Machine) applyRows(rows []member.Server) {
 	for _, row := range rows {
 		s := m.servers[row.ID]
 		if s == nil {
-			s = newServer(row, m.now)
-			m.servers[row.ID] = s
-			m.adopted(s)
+			m.adopt(row)
 			continue
 		}
 		before := s.row
@@ -133,8 +146,12 @@ func (m *Machine) applyRows(rows []member.Server) {
 		if before.Incarnation != row.Incarnation {
 			m.renew(s)
 		}
-		if row.HeldUntil != before.HeldUntil {
-			m.wake(row.HeldUntil, wakeHeld, string(row.ID), 0)
+		switch {
+		case row.Phase == before.Phase:
+		case row.Phase == member.PhaseJoining:
+			m.wake(m.now.Add(joinPatience), wakeAbsent, string(row.ID), 0)
+		case before.Phase == member.PhaseJoining:
+			m.clearAlarm(alarmNotJoining, row.ID)
 		}
 	}
 }
@@ -146,11 +163,14 @@ func (m *Machine) renew(s *server) {
 	}
 	s.inquiry = inquiry{}
 	s.sights, s.rtt, s.reached = map[member.ID]sight{}, 0, false
-	s.mark = nil
+	s.mark, s.untold = nil, false
 	delete(m.marked, s.row.ID)
 	delete(m.confirmed, s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
-	m.adopted(s)
+	if s.claim != nil {
+		m.greetAgain = append(m.greetAgain, s.claim)
+		s.claim = nil
+	}
 }
 
 // afterRing looks after everybody whose neighbours, or whose subjects' rows,
@@ -190,11 +210,9 @@ func (m *Machine) afterRing(c member.Change) {
 // joined welcomes the session of a new row or incarnation, if it is still
 // there.
 func (m *Machine) joined(sess *session) {
-	s := m.servers[sess.hello.ID]
-	if s == nil || m.sessions[sess.id] == nil || s.row.InstanceID != sess.hello.InstanceID {
-		return
+	if m.open(sess) {
+		m.attach(m.servers[sess.hello.ID], sess, false)
 	}
-	m.attach(s, sess, false)
 }
 
 // rejected tells those who wait that the change has not happened. What follows
@@ -208,58 +226,43 @@ func (m *Machine) rejected(in Rejected) {
 	m.retryAt = m.now.Add(retryAfter)
 	m.wake(m.retryAt, wakePropose, "", 0)
 	m.notes = append(b.notes, m.notes...)
-	for _, o := range b.then {
-		if o.rejected != nil {
-			o.rejected(in.Err)
-		}
-	}
-	for _, sess := range b.helloAgain {
-		if m.sessions[sess.id] != nil {
+	m.notes = m.notes[:min(len(m.notes), notesLimit)]
+	m.fail(b, in.Err)
+	again := m.greetAgain
+	m.greetAgain = nil
+	for _, sess := range again {
+		if m.open(sess) {
 			m.refuse(sess, fmt.Errorf("join %s: %w", sess.hello.ID, in.Err))
 		}
 	}
-	for id := range b.gone {
-		if s := m.servers[id]; s != nil && s.inquiry.verdict != nil {
-			m.wake(m.now, wakeAgain, string(id), 0)
+	for _, id := range sortedKeys(b.gone) {
+		if s := m.servers[id]; s.inquiry.verdict != nil && s.inquiry.verdict.void {
+			m.withdraw(s)
 		}
+		m.wake(m.now, wakeAgain, string(id), 0)
 	}
-	m.rederive()
 }
 
-// rederive queues again what the state, not a caller, asks for.
-func (m *Machine) rederive() {
-	for id, i := range m.intents {
-		if !i.ExpiresAt.IsZero() && !m.now.Before(i.ExpiresAt) {
-			m.wake(m.retryAt, wakeIntent, string(id), 0)
-		}
-	}
-	for _, id := range sorted(keys(m.servers)) {
-		s := m.servers[id]
-		if s.row.Phase == member.PhaseJoining && s.session == 0 {
-			m.wake(m.retryAt, wakeAbsent, string(id), 0)
-		}
-		if sess := m.sessions[s.session]; sess != nil && sess.hello.InstanceID != s.row.InstanceID {
-			m.queue = append(m.queue, item{update: sess})
+func (m *Machine) fail(b *batch, err error) {
+	for _, o := range b.then {
+		if o.rejected != nil {
+			o.rejected(err)
 		}
 	}
 }
 
-// fenced ends the machine: another leader exists.
+// fenced ends the machine: another leader exists. Everybody who waits is told.
 func (m *Machine) fenced() {
+	if m.flight != nil {
+		m.fail(m.flight, &member.NotLeaderError{})
+	}
 	m.dead = true
-	for _, id := range sortedSessions(m.sessions) {
+	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
 		m.emit(Refuse{id, &member.NotLeaderError{}})
 	}
 	for _, it := range m.queue {
 		if it.call != nil {
 			m.emit(Reply{Token: it.call.Token, Err: &member.NotLeaderError{}})
-		}
-	}
-	if m.flight != nil {
-		for _, o := range m.flight.then {
-			if o.rejected != nil {
-				o.rejected(&member.NotLeaderError{})
-			}
 		}
 	}
 	m.emit(SetTimer{time.Time{}})

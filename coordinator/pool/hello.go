@@ -6,76 +6,91 @@ import (
 	"slices"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// hello decides who is who: resume, adopt, join, or refuse a twin.
+// hello opens a session.
 func (m *Machine) hello(h Hello) {
 	sess := &session{id: h.Session, hello: h, since: m.now, lastHeard: m.now}
 	m.sessions[h.Session] = sess
-	if i, ok := m.intents[h.ID]; ok && i.Wish == member.WishBanned {
-		m.refuse(sess, &member.RefusedError{Rule: "intent", Reason: fmt.Sprintf("%s is banned by %s: %s", h.ID, i.Actor, i.Reason)})
+	m.greet(sess)
+}
+
+// greet decides who is who: resume, adopt, join, or refuse a twin. It is asked
+// again when what it has waited for has come.
+func (m *Machine) greet(sess *session) {
+	id := sess.hello.ID
+	if i, ok := m.intents[id]; ok && i.Wish == member.WishBanned {
+		m.refuse(sess, banned(i))
 		return
 	}
-	if m.joiningElsewhere(sess) {
+	if other := m.joining[id]; m.open(other) {
+		// Another run is refused, the same run's newer stream takes its place.
+		m.awaitRow(sess)
 		return
 	}
-	s := m.servers[h.ID]
+	if m.flight != nil && m.flight.joins[id] != nil {
+		m.awaitOutcome(sess)
+		return
+	}
+	s := m.servers[id]
 	if s == nil {
-		m.queue = append(m.queue, item{join: sess})
+		m.awaitRow(sess)
 		return
 	}
-	old := m.sessions[s.session]
-	if old == nil || old.hello.InstanceID == h.InstanceID {
-		m.identify(s, sess)
+	if holder := m.sessions[s.session]; holder != nil && !sameRun(holder, sess) {
+		m.contest(holder, sess)
 		return
 	}
-	// Another agent holds the name. If it is alive it keeps it.
-	m.contest(old, sess)
+	m.identify(s, sess)
 }
 
-// joiningElsewhere handles a hello while another one for the same id waits: the
-// same agent's newer stream takes its place, another agent is refused.
-func (m *Machine) joiningElsewhere(sess *session) bool {
-	waiting := func(o *session) bool {
-		return o != nil && o != sess && o.hello.ID == sess.hello.ID && m.sessions[o.id] != nil
-	}
-	for i := range m.queue {
-		other := m.queue[i].join
-		if !waiting(other) {
-			continue
-		}
-		if other.hello.InstanceID != sess.hello.InstanceID {
-			m.refuseTwin(sess, other.hello.Peer)
-			return true
-		}
-		m.queue[i].join = sess
-		m.refuse(other, fmt.Errorf("session replaced by a newer one: %w", member.ErrStale))
-		return true
-	}
-	if m.flight == nil {
-		return false
-	}
-	for _, other := range m.flight.joins {
-		if !waiting(other) {
-			continue
-		}
-		if other.hello.InstanceID != sess.hello.InstanceID {
-			m.refuseTwin(sess, other.hello.Peer)
-			return true
-		}
-		// The outcome of the change under way decides; then it is looked at again.
-		m.flight.helloAgain = append(m.flight.helloAgain, sess)
-		return true
-	}
-	return false
+func banned(i member.Intent) error {
+	return &member.RefusedError{Rule: "intent", Reason: fmt.Sprintf("%s is banned by %s: %s", i.ID, i.Actor, i.Reason)}
 }
 
-// contest asks the holder of a name to prove itself before a stranger gets it.
+// sameRun reports whether two sessions are of one run of one agent.
+func sameRun(a, b *session) bool { return a.hello.InstanceID == b.hello.InstanceID }
+
+// awaitRow keeps a hello for the next change, which gives it a row or a new
+// incarnation of one. It takes the place of an older one of the same run; while
+// another agent waits under the same name it is refused.
+func (m *Machine) awaitRow(sess *session) {
+	id := sess.hello.ID
+	other, queued := m.joining[id]
+	if m.open(other) && !sameRun(other, sess) {
+		m.refuseTwin(sess, other.hello.Peer)
+		return
+	}
+	m.joining[id] = sess
+	if m.open(other) {
+		m.refuse(other, errReplaced)
+	}
+	if !queued {
+		m.queue = append(m.queue, item{join: id})
+	}
+}
+
+// awaitOutcome keeps a hello until the change under way, in which its id joins,
+// is through.
+func (m *Machine) awaitOutcome(sess *session) {
+	if other := m.flight.joins[sess.hello.ID]; m.open(other) && !sameRun(other, sess) {
+		m.refuseTwin(sess, other.hello.Peer)
+		return
+	}
+	m.greetAgain = append(m.greetAgain, sess)
+}
+
+// contest asks the holder of a name to prove itself before another agent gets
+// it: if it is alive it keeps it.
 func (m *Machine) contest(holder, stranger *session) {
-	if holder.rival != nil {
-		m.refuseTwin(stranger, holder.hello.Peer)
-		return
+	if rival := holder.rival; m.open(rival) {
+		if !sameRun(rival, stranger) {
+			m.refuseTwin(stranger, holder.hello.Peer)
+			return
+		}
+		m.refuse(rival, errReplaced)
 	}
 	holder.rival = stranger
 	m.challenge(holder)
@@ -85,13 +100,14 @@ func (m *Machine) contest(holder, stranger *session) {
 // name.
 func (m *Machine) identify(s *server, sess *session) {
 	h := sess.hello
-	sameRun := h.InstanceID == s.row.InstanceID || h.InstanceID == s.instance
+	known := h.InstanceID == s.row.InstanceID || s.said != nil && h.InstanceID == s.said.InstanceID
 	switch {
-	case sameRun, h.Incarnation == s.row.Incarnation && h.BootID == s.row.BootID:
+	case known, h.Incarnation == s.row.Incarnation && h.BootID == s.row.BootID:
 		m.resume(s, sess)
-	case h.Identity != "" && h.Identity == s.row.Identity,
+	// A certificate proves more than the address by which the row may have come.
+	case h.Identity != "" && (s.row.Identity == h.Identity || s.row.Identity == ""),
 		h.Identity == "" && s.row.Identity == "" && shareAddress(h.Spec, s.row.Spec):
-		m.queue = append(m.queue, item{join: sess})
+		m.awaitRow(sess)
 	default:
 		m.verifyClaim(s, sess)
 	}
@@ -104,31 +120,38 @@ func shareAddress(a, b member.Spec) bool {
 // verifyClaim checks that the old address is dead before a stranger without
 // proof takes the name over.
 func (m *Machine) verifyClaim(s *server, sess *session) {
-	if s.claim != nil && m.sessions[s.claim.id] != nil && s.claim.hello.InstanceID != sess.hello.InstanceID {
-		m.refuseTwin(sess, s.claim.hello.Peer)
-		return
-	}
-	if s.claim != nil && m.sessions[s.claim.id] != nil {
-		m.refuse(s.claim, fmt.Errorf("session replaced by a newer one: %w", member.ErrStale))
+	if claim := s.claim; m.open(claim) {
+		if !sameRun(claim, sess) {
+			m.refuseTwin(sess, claim.hello.Peer)
+			return
+		}
+		m.refuse(claim, errReplaced)
 	}
 	s.claim = sess
-	if s.inquiry.round == nil {
+	if s.inquiry.round == nil && s.inquiry.verdict == nil {
 		m.openRound(s)
 	}
 }
 
-// settleClaim ends a claim with the outcome of a round about the old address.
-func (m *Machine) settleClaim(s *server, reached bool) {
+// settleClaim ends a claim with the outcome of a round about the old address,
+// and reports whether the name goes to the claimant.
+func (m *Machine) settleClaim(s *server, r *verdict.Round) bool {
 	sess := s.claim
 	s.claim = nil
-	if sess == nil || m.sessions[sess.id] == nil {
-		return
-	}
-	if reached {
+	c := r.Case(m.others(s))
+	switch {
+	case !m.open(sess):
+		return false
+	case c.Up > 0 || c.Dial == verdict.DialAnswered || c.Proof == verdict.ProofAlive:
 		m.refuseTwin(sess, addresses(s.row.Spec))
-		return
+		return false
+	case c.Down == 0 && (c.Dial != verdict.DialUnanswered || m.warming):
+		m.refuse(sess, fmt.Errorf("accept %s at another address than %s: nobody could look yet whether the old one is alive: %w",
+			s.row.ID, addresses(s.row.Spec), member.ErrUnavailable))
+		return false
 	}
-	m.queue = append(m.queue, item{join: sess})
+	m.awaitRow(sess)
+	return true
 }
 
 func addresses(spec member.Spec) string {
@@ -145,40 +168,57 @@ func (m *Machine) refuseTwin(sess *session, where string) {
 // something else than before, or when the addresses differ; otherwise an
 // operator's edit of the row stays.
 func (m *Machine) resume(s *server, sess *session) {
-	h := sess.hello
+	h := &sess.hello
 	news := h.InstanceID != s.row.InstanceID ||
-		s.said != nil && !h.Spec.Equal(*s.said) ||
+		s.said != nil && !h.Spec.Equal(s.said.Spec) ||
 		!slices.Equal(h.Spec.ProbeAddresses, s.row.Spec.ProbeAddresses)
 	m.attach(s, sess, true)
 	if news {
-		m.queue = append(m.queue, item{update: sess})
+		m.learn(s)
 	}
+}
+
+// learn queues what an agent newly says of its server.
+func (m *Machine) learn(s *server) {
+	s.untold = true
+	m.queue = append(m.queue, item{update: s.row.ID})
 }
 
 // attach makes a session the member's stream and welcomes it.
 func (m *Machine) attach(s *server, sess *session, resumed bool) {
+	var rival *session
 	if old := m.sessions[s.session]; old != nil && old != sess {
-		m.refuse(old, fmt.Errorf("session replaced by a newer one: %w", member.ErrStale))
+		rival, old.rival = old.rival, nil
+		m.refuse(old, errReplaced)
 	}
-	id := s.row.ID
 	sess.accepted = true
-	s.session, s.instance, s.said = sess.id, sess.hello.InstanceID, &sess.hello.Spec
+	s.session, s.said = sess.id, &sess.hello
 	s.lostAt = time.Time{}
 	if !s.seen {
 		s.seen = true
 		m.back++
 	}
-	m.clearAlarm(alarmAgentDown, id)
+	m.clearAlarm(alarmAgentDown, s.row.ID)
 	m.lookWarm()
-	m.tendSubjects(id)
-	sess.assigned = m.assignment(id)
+	m.tendSubjects(s.row.ID)
+	sess.assigned = m.assignment(s.row.ID)
 	m.emit(Welcome{
 		Session: sess.id, Incarnation: s.row.Incarnation, Phase: s.row.Phase, Resumed: resumed,
 		Members: len(m.servers), Assignment: sess.assigned,
 	})
 	m.lookAgain(sess, m.now.Add(silence))
+	m.contradict(s)
+	if s.inquiry.round != nil {
+		m.challenge(sess)
+	}
 	m.judgeSuspicion(s)
+	if rival != sess && m.open(rival) {
+		m.greet(rival)
+	}
 }
+
+// errReplaced ends a stream in whose place the same agent has opened another.
+var errReplaced = fmt.Errorf("session replaced by a newer one: %w", member.ErrStale)
 
 // refuse ends a session from this side.
 func (m *Machine) refuse(sess *session, err error) {
@@ -195,25 +235,27 @@ func (m *Machine) closed(in Closed) {
 
 func (m *Machine) detach(sess *session, byPeer bool) {
 	delete(m.sessions, sess.id)
-	if rival := sess.rival; rival != nil && m.sessions[rival.id] != nil {
-		defer m.hello(rival.hello)
+	if s := m.servers[sess.hello.ID]; s != nil && s.session == sess.id {
+		m.miss(s, byPeer)
 	}
-	s := m.servers[sess.hello.ID]
-	if s == nil || s.session != sess.id {
+	if rival := sess.rival; m.open(rival) {
+		sess.rival = nil
+		m.greet(rival)
+	}
+}
+
+// miss notes that a member has lost its stream.
+func (m *Machine) miss(s *server, byPeer bool) {
+	s.session, s.lostAt, s.lostByPeer = 0, m.now, byPeer
+	m.missFrom(s, m.now)
+	if !byPeer {
 		return
 	}
-	s.session, s.lostAt, s.lostByPeer = 0, m.now, byPeer
-	if r := s.inquiry.round; r != nil && byPeer {
+	m.contradict(s)
+	if r := s.inquiry.round; r != nil {
 		r.KernelAlive()
 		m.tell(s, member.Moment{Kind: "stream_closed", Round: r.ID, Who: string(s.row.ID), Role: "subject", Text: "the kernel closed the stream: it is alive"})
 		m.progress(s)
-	}
-	id := string(s.row.ID)
-	m.wake(m.now.Add(temporaryAfter), wakeAbsent, id, 0)
-	m.wake(m.now.Add(agentDownAfter), wakeAbsent, id, 0)
-	m.wake(m.now.Add(silence), wakeAbsent, id, 0)
-	if s.row.Phase == member.PhaseJoining {
-		m.wake(m.now.Add(joinPatience), wakeAbsent, id, 0)
 	}
 }
 
@@ -222,18 +264,11 @@ func (m *Machine) lookWarm() {
 	if !m.warming {
 		return
 	}
-	if m.now.Sub(m.startedAt) >= warmUp || float64(m.back) >= warmUpShare*float64(len(m.servers)) {
-		m.warming = false
-		for _, id := range sorted(keys(m.servers)) {
-			m.wake(m.now, wakeAbsent, string(id), 0)
-		}
+	if m.now.Before(m.startedAt.Add(warmUp)) && float64(m.back) < warmUpShare*float64(len(m.servers)) {
+		return
 	}
-}
-
-func keys(servers map[member.ID]*server) map[member.ID]bool {
-	set := make(map[member.ID]bool, len(servers))
-	for id := range servers {
-		set[id] = true
+	m.warming = false
+	for id := range m.servers {
+		m.wake(m.now, wakeAbsent, string(id), 0)
 	}
-	return set
 }

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -40,8 +41,13 @@ const (
 	// noteDelay is how long decisions without a change of rows wait for company
 	// before they are written.
 	noteDelay = 5 * time.Second
-	// requestLife is how long answers to client requests are kept.
-	requestLife = time.Hour
+	// requestLife is how long answers to client requests are kept, departedLife
+	// what is remembered of servers that left by verdict.
+	requestLife  = time.Hour
+	departedLife = 7 * 24 * time.Hour
+	// stallLimit is how late a Tick may come before the coordinator itself counts
+	// as having stood still.
+	stallLimit = time.Second
 )
 
 // batchLimit bounds the queue items of one change.
@@ -79,18 +85,22 @@ type Machine struct {
 	notes   []member.Event
 	notesAt time.Time
 
-	// queue holds what waits for the next change; flight is the change under
-	// way, or nil.
-	queue   []item
-	flight  *batch
-	retryAt time.Time
+	// queue holds what waits for the next change; joining the newest hello of each
+	// id that waits there for a row. flight is the change under way, or nil;
+	// greetAgain are hellos that wait for its outcome.
+	queue      []item
+	joining    map[member.ID]*session
+	flight     *batch
+	greetAgain []*session
+	retryAt    time.Time
 	// due are the members whose phase may have to change; stale, those whose
 	// assignment may.
 	due, stale map[member.ID]bool
-	// confirmed are the members with a verdict that waits for its commit; marked,
+	// confirmed are the members with a verdict that waits for its commit; marked
 	// those that are suspect.
 	confirmed, marked map[member.ID]bool
-	// helping maps a temporary watcher to its temporary subjects.
+	// helping maps a temporary watcher to its subjects as such; it has no empty
+	// sets.
 	helping map[member.ID]map[member.ID]bool
 
 	random    *rand.Rand
@@ -105,7 +115,6 @@ type Machine struct {
 	dead    bool
 
 	changeSeq, roundSeq, assignSeq, softSeq uint64
-	seed                                    uint64
 }
 
 // server is a member: its row, and what is known about it beyond the row.
@@ -113,20 +122,24 @@ type server struct {
 	row member.Server
 	// session is the accepted stream, 0 for none; lostAt is since when there is
 	// none, lostByPeer how the last one ended. seen says that there was one in
-	// this epoch; instance and said are of its newest hello.
+	// this epoch.
 	session    SessionID
-	instance   string
-	said       *member.Spec
 	lostAt     time.Time
 	lostByPeer bool
 	seen       bool
+	// said is the newest hello that was accepted in this epoch, nil for none;
+	// untold that the row has yet to take over what it says.
+	said   *Hello
+	untold bool
 	// sights are what its watchers see; rtt the largest round trip seen lately.
 	sights map[member.ID]sight
 	rtt    time.Duration
 	// reached says that an observer has reached this incarnation.
 	reached bool
-	// temporary maps an absent watcher to the one in its place.
+	// temporary maps an absent watcher to the one in its place; tendAt is when the
+	// machine next looks for one that it could not find.
 	temporary map[member.ID]member.ID
+	tendAt    time.Time
 	inquiry   inquiry
 	// claim is a stranger's hello for this id that waits for the old address to
 	// be verified.
@@ -152,9 +165,11 @@ type session struct {
 	accepted  bool
 	since     time.Time
 	lastHeard time.Time
-	// nonce is the newest challenge not yet answered, 0 for none.
-	nonce   uint64
-	nonceAt time.Time
+	// nonce is the newest challenge not yet answered, 0 for none; provenAt is when
+	// one was answered last.
+	nonce    uint64
+	nonceAt  time.Time
+	provenAt time.Time
 	// lookAt is when the machine next looks whether the stream is silent.
 	lookAt   time.Time
 	assigned Assignment
@@ -182,56 +197,101 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		name: state.Name, position: state.Position, settings: state.Settings, reference: state.ReferenceSize,
 		ring: r, servers: make(map[member.ID]*server, len(rows)),
 		intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
-		requests: map[string]member.Request{}, sessions: map[SessionID]*session{},
+		requests: map[string]member.Request{}, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
 		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, noted: map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{},
 		random:  rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
-		now:     cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0, seed: cfg.Seed,
+		now:     cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0,
 	}
-	for _, s := range state.Servers {
-		m.servers[s.ID] = newServer(s, cfg.Now)
-		m.adopted(m.servers[s.ID])
+	for _, row := range state.Servers {
+		m.load(row)
 	}
 	for _, i := range state.Intents {
-		m.intents[i.ID] = i
-		m.wake(i.ExpiresAt, wakeIntent, string(i.ID), 0)
+		i.ExpiresAt = m.onClock(i.ExpiresAt)
+		m.keepIntent(i)
 	}
 	for _, d := range state.Departed {
-		m.departed[d.ID] = d
+		d.LeftAt = m.onClock(d.LeftAt)
+		m.keepDeparted(d)
 	}
 	for _, q := range state.Requests {
-		m.requests[q.ID] = q
-		m.wake(q.At.Add(requestLife), wakeRequest, q.ID, 0)
+		q.At = m.onClock(q.At)
+		m.keepRequest(q)
 	}
 	m.wake(cfg.Now.Add(warmUp), wakeWarm, "", 0)
 	return m, nil
 }
 
-func newServer(row member.Server, now time.Time) *server {
-	return &server{row: row, lostAt: now, sights: map[member.ID]sight{}, temporary: map[member.ID]member.ID{}}
-}
-
-// adopted arms the timers of a member that is new to the machine.
-func (m *Machine) adopted(s *server) {
-	m.wake(s.row.HeldUntil, wakeHeld, string(s.row.ID), uint64(s.row.Incarnation))
-	m.wake(s.lostAt.Add(agentDownAfter), wakeAbsent, string(s.row.ID), 0)
-	m.wake(s.lostAt.Add(temporaryAfter), wakeAbsent, string(s.row.ID), 0)
-	if s.row.Phase == member.PhaseJoining {
-		m.wake(m.now.Add(joinPatience), wakeAbsent, string(s.row.ID), 0)
+// load takes over a row of the table. A hold-down that the clock of another
+// coordinator has put too far into the future is cut short.
+func (m *Machine) load(row member.Server) {
+	row.Since, row.JoinedAt = m.onClock(row.Since), m.onClock(row.JoinedAt)
+	if latest := m.now.Add(m.settings.HoldDownMax); row.HeldUntil.After(latest) {
+		row.HeldUntil = latest
+	}
+	row.HeldUntil = m.onClock(row.HeldUntil)
+	m.adopt(row)
+	if m.ring.Len() == 1 {
+		m.due[row.ID] = true
 	}
 }
 
+// onClock returns a time that was read from the table as one of the machine's
+// own clock, on which it comes no sooner or later when the wall clock is set.
+func (m *Machine) onClock(at time.Time) time.Time {
+	if at.IsZero() {
+		return at
+	}
+	return m.now.Add(at.Sub(m.now))
+}
+
+// adopt takes in a member that is new to the machine.
+func (m *Machine) adopt(row member.Server) {
+	s := &server{row: row, lostAt: m.now, sights: map[member.ID]sight{}, temporary: map[member.ID]member.ID{}}
+	m.servers[row.ID] = s
+	m.wake(row.HeldUntil, wakeHeld, string(row.ID), 0)
+	m.missFrom(s, m.now)
+}
+
+// missFrom arranges for the looks at a member whose stream is missing since at.
+func (m *Machine) missFrom(s *server, at time.Time) {
+	for _, after := range []time.Duration{temporaryAfter, agentDownAfter, silence} {
+		m.wake(at.Add(after), wakeAbsent, string(s.row.ID), 0)
+	}
+	if s.row.Phase == member.PhaseJoining {
+		m.wake(at.Add(joinPatience), wakeAbsent, string(s.row.ID), 0)
+	}
+}
+
+func (m *Machine) keepIntent(i member.Intent) {
+	m.intents[i.ID] = i
+	m.wake(i.ExpiresAt, wakeIntent, string(i.ID), 0)
+}
+
+func (m *Machine) keepDeparted(d member.Departed) {
+	m.departed[d.ID] = d
+	m.wake(d.LeftAt.Add(departedLife), wakeDeparted, string(d.ID), 0)
+}
+
+func (m *Machine) keepRequest(q member.Request) {
+	m.requests[q.ID] = q
+	m.wake(q.At.Add(requestLife), wakeRequest, q.ID, 0)
+}
+
 // Step takes inputs that happened by now and returns what is to be done, in
-// order. now must not go back; its wall clock stamps rows and events, its
-// monotonic reading (if any) measures.
+// order. A now that goes back is taken as standing still. Its wall clock stamps
+// rows and events, its monotonic reading (if any) measures.
 func (m *Machine) Step(now time.Time, inputs ...Input) []Effect {
 	if m.dead {
 		return nil
 	}
-	m.now = now
+	if now.After(m.now) {
+		m.now = now
+	}
 	m.effects = nil
+	m.excuse()
 	for _, in := range inputs {
 		m.take(in)
 		if m.dead {
@@ -243,6 +303,29 @@ func (m *Machine) Step(now time.Time, inputs ...Input) []Effect {
 	m.reassign()
 	m.setTimer()
 	return m.effects
+}
+
+// excuse makes up for a stall of the coordinator itself, which shows in a Tick
+// that comes late: what has not arrived meanwhile speaks against nobody.
+func (m *Machine) excuse() {
+	late := m.now.Sub(m.timer)
+	if m.timer.IsZero() || late < stallLimit {
+		return
+	}
+	m.startedAt = m.startedAt.Add(late)
+	for _, sess := range m.sessions {
+		sess.lastHeard = sess.lastHeard.Add(late)
+		if sess.nonce != 0 {
+			sess.nonceAt = sess.nonceAt.Add(late)
+			m.wake(sess.nonceAt.Add(proofTime), wakeStream, "", uint64(sess.id))
+		}
+	}
+	for _, s := range m.servers {
+		if s.session == 0 {
+			s.lostAt = s.lostAt.Add(late)
+			m.missFrom(s, s.lostAt)
+		}
+	}
 }
 
 func (m *Machine) take(in Input) {
@@ -266,13 +349,13 @@ func (m *Machine) take(in Input) {
 	case Dialed:
 		m.dialed(in)
 	case UpdateServer:
-		m.enqueue(in.Call, in)
+		m.enqueue(in.Call, in.ID, in)
 	case RemoveServer:
-		m.enqueue(in.Call, in)
+		m.enqueue(in.Call, in.ID, in)
 	case SetIntent:
-		m.enqueue(in.Call, in)
+		m.enqueue(in.Call, in.ID, in)
 	case UpdateSettings:
-		m.enqueue(in.Call, in)
+		m.enqueue(in.Call, "", in)
 	case Committed:
 		m.committed(in)
 	case Rejected:
@@ -287,16 +370,14 @@ func (m *Machine) emit(e Effect) { m.effects = append(m.effects, e) }
 
 func (m *Machine) count(c Counter) { m.emit(Count{c}) }
 
-// sorted returns the keys of a set in order: effects must not depend on the
+// sortedKeys returns the keys of a map in order: effects must not depend on the
 // order of a map.
-func sorted(set map[member.ID]bool) []member.ID {
-	ids := make([]member.ID, 0, len(set))
-	for id := range set {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
+func sortedKeys[V any](byID map[member.ID]V) []member.ID {
+	return slices.Sorted(maps.Keys(byID))
 }
+
+// open reports whether a session, or nil, has not ended.
+func (m *Machine) open(sess *session) bool { return sess != nil && m.sessions[sess.id] == sess }
 
 // live returns the member's stream if it is there and not silent.
 func (m *Machine) live(id member.ID) *session {
@@ -363,14 +444,13 @@ func (m *Machine) nonce() uint64 {
 
 // inquiry is what the machine is finding out about one member.
 type inquiry struct {
+	// round is the present one, nil for none; none is open while a verdict waits.
 	round   *verdict.Round
 	dialing bool
-	// next is when another round may be opened, after tries rounds that came to
-	// nothing.
-	next  time.Time
-	tries int
-	// lastProbe is when the present round's last probes go out.
-	lastProbe time.Time
+	// opened is when the newest round was; next when another one may be, after
+	// tries rounds that came to nothing.
+	opened, next time.Time
+	tries        int
 	// last holds the negatives of the newest finished round until lastUntil.
 	last      []member.ID
 	lastUntil time.Time
@@ -389,4 +469,6 @@ type confirmed struct {
 	cause  member.Cause
 	ruling verdict.Ruling
 	at     time.Time
+	// void says that there was a sign of life after it.
+	void bool
 }

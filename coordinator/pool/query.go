@@ -61,7 +61,7 @@ func (m *Machine) Status() Status {
 // Servers returns all members by id.
 func (m *Machine) Servers() []ServerStatus {
 	all := make([]ServerStatus, 0, len(m.servers))
-	for _, id := range sorted(keys(m.servers)) {
+	for _, id := range sortedKeys(m.servers) {
 		all = append(all, m.status(m.servers[id]))
 	}
 	return all
@@ -104,7 +104,7 @@ func (m *Machine) waitingFor(s *server) string {
 				return fmt.Sprintf("no reply to %s from %s: filtered? try --probe tcp://:PORT", s.row.Spec.Probe, w.id)
 			}
 		}
-		return "a first good probe by " + join([]member.ID{s.row.First, s.row.Second})
+		return "a first good probe by " + join(slices.Compact([]member.ID{s.row.First, s.row.Second}))
 	default:
 		return ""
 	}
@@ -123,7 +123,7 @@ func (m *Machine) Ring() []member.Server {
 // Sessions returns the accepted sessions by server id.
 func (m *Machine) Sessions() []SessionStatus {
 	var all []SessionStatus
-	for _, id := range sorted(keys(m.servers)) {
+	for _, id := range sortedKeys(m.servers) {
 		s := m.servers[id]
 		sess := m.sessions[s.session]
 		if sess == nil {
@@ -177,7 +177,3 @@ func (m *Machine) Departed(id member.ID) (member.Departed, bool) {
 
 // Position is where the pool's history stands.
 func (m *Machine) Position() member.Position { return m.position }
-
-func sortedSessions(sessions map[SessionID]*session) []SessionID {
-	return slices.Sorted(maps.Keys(sessions))
-}

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -28,8 +27,13 @@ const (
 	// pairSilence is how long a nonce may go unanswered in a pool of two before
 	// the one observer's doubt makes a suspect.
 	pairSilence = 150 * time.Millisecond
-	// memoryOfAnswers is how long a finished round's negatives support a mark.
+	// memoryOfAnswers is how long a finished round's negatives support a mark;
+	// answerTime how long the next round may take to renew them.
 	memoryOfAnswers = 2 * time.Second
+	answerTime      = 500 * time.Millisecond
+	// roundPause is the shortest time between the openings of two rounds about one
+	// server, however often a watcher changes its mind.
+	roundPause = 100 * time.Millisecond
 	// oldDoubt is the age from which a doubt does not count as the beginning of a
 	// suspicion.
 	oldDoubt = 2 * time.Second
@@ -40,16 +44,30 @@ const (
 // good hears that a watcher reaches a server.
 func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	m.reach(s)
+	q := &s.inquiry
+	q.last = slices.DeleteFunc(q.last, func(id member.ID) bool { return id == observer })
+	if q.verdict != nil && s.sights[observer].LastReplyAge <= m.now.Sub(q.verdict.at) {
+		m.contradict(s)
+	}
 	if before != verdict.SightDown {
 		return
 	}
 	m.tell(s, member.Moment{Kind: "cleared", Who: string(observer), Role: "buddy", Result: "up", RTT: s.sights[observer].RTT})
-	if s.inquiry.verdict != nil && !m.inFlight(s.row.ID) {
-		m.withdraw(s)
-	}
-	if r := s.inquiry.round; r != nil && s.claim == nil && len(r.Down()) == 0 && !m.doubted(s) {
+	if r := q.round; r != nil && s.claim == nil && len(r.Down()) == 0 && !m.doubted(s) {
 		m.endRound(s)
 		m.endIncident(s)
+	}
+}
+
+// contradict hears a sign of life after a confirmed verdict, which falls unless
+// its change is under way; if that is rejected, it falls then.
+func (m *Machine) contradict(s *server) {
+	if s.inquiry.verdict == nil {
+		return
+	}
+	s.inquiry.verdict.void = true
+	if !m.inFlight(s.row.ID) {
+		m.withdraw(s)
 	}
 }
 
@@ -64,26 +82,31 @@ func (m *Machine) reach(s *server) {
 }
 
 // doubt hears that a watcher misses a server. It opens a round at most.
-func (m *Machine) doubt(s *server, observer member.ID, seen sight, before Sight) {
+func (m *Machine) doubt(s *server, observer member.ID, before Sight) {
 	if !m.judged(s) {
 		return
 	}
-	if s.inquiry.tale == nil {
+	q, seen := &s.inquiry, s.sights[observer]
+	if q.tale == nil {
 		m.beginIncident(s, seen.firstLost)
 	}
-	if before != verdict.SightDown {
+	isNew := before != verdict.SightDown
+	if isNew {
 		m.tell(s, member.Moment{
 			Kind: "doubt", Who: string(observer), Role: "buddy", Result: "down",
 			Sent: seen.Sent, Lost: seen.Lost, Age: m.now.Sub(seen.firstLost),
 		})
+		// A new doubt need not wait as long as one that was looked into.
+		q.next = q.opened.Add(roundPause)
+		m.wake(q.next, wakeAgain, string(s.row.ID), 0)
 	}
-	if s.inquiry.round == nil && s.inquiry.verdict == nil && (before != verdict.SightDown || !m.now.Before(s.inquiry.next)) {
+	if q.round == nil && q.verdict == nil && !m.now.Before(q.next) {
 		m.openRound(s)
 	}
 }
 
 // openRound asks observers, the subject itself and, in pools too small for
-// witnesses, the coordinator's own network.
+// witnesses or about a claim, the coordinator's own network.
 func (m *Machine) openRound(s *server) {
 	q := &s.inquiry
 	if q.tale == nil {
@@ -97,24 +120,24 @@ func (m *Machine) openRound(s *server) {
 	m.roundSeq++
 	r := &verdict.Round{
 		ID: m.roundSeq, Subject: s.row.ID, Incarnation: s.row.Incarnation,
-		Opened: m.now, Deadline: m.now.Add(over + m.timeout(s) + straggle),
+		Opened: m.now, LastProbe: m.now.Add(over), Deadline: m.now.Add(over + m.timeout(s) + straggle),
 	}
-	q.round, q.lastProbe = r, m.now.Add(over)
+	q.round, q.opened = r, m.now
 	m.rounds[r.ID] = s
 	m.count(CountRound)
 	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("%d probes each over %v", probesPerRound, over)})
 	if sess := m.sessions[s.session]; sess != nil {
-		r.Nonce = m.challenge(sess)
-		m.tell(s, member.Moment{Kind: "nonce", Round: r.ID, Who: "coordinator", Role: "coordinator"})
+		m.challenge(sess)
+	} else if m.fellSilent(s) {
+		r.StreamSilent()
 	}
 	m.askObservers(s, r)
-	if m.ring.Len() <= 2 {
+	if m.ring.Len() <= 2 || s.claim != nil {
 		m.dial(s, r)
 	}
-	id := r.ID
-	m.wake(m.now.Add(pairSilence), wakeRound, "", id)
-	m.wake(m.now.Add(verdict.ReplaceAfter), wakeRound, "", id)
-	m.wake(r.Deadline, wakeRound, "", id)
+	for _, at := range []time.Time{m.now.Add(pairSilence), m.now.Add(verdict.ReplaceAfter), r.Deadline} {
+		m.wake(at, wakeRound, "", r.ID)
+	}
 }
 
 func (m *Machine) askObservers(s *server, r *verdict.Round) {
@@ -140,7 +163,7 @@ func (m *Machine) ask(s *server, r *verdict.Round, w watcher) {
 	r.Ask(w.id, m.now)
 	m.emit(Ask{
 		Session: sess.id, Round: r.ID, Subject: m.subject(s, w.role), Probes: probesPerRound,
-		Over: max(s.inquiry.lastProbe.Sub(m.now), shortestRound), Timeout: m.timeout(s),
+		Over: max(r.LastProbe.Sub(m.now), shortestRound), Timeout: m.timeout(s),
 	})
 	m.tell(s, member.Moment{Kind: "asked", Round: r.ID, Who: string(w.id), Role: roleName(w.role)})
 }
@@ -167,36 +190,35 @@ func (m *Machine) timeout(s *server) time.Duration {
 // addresses where it has none: any answer, also a refusal, proves a kernel.
 func (m *Machine) dial(s *server, r *verdict.Round) {
 	var targets []string
-	ports := map[string]bool{}
+	ports := map[uint16]bool{}
 	for _, e := range s.row.Spec.Endpoints {
-		host, port, err := net.SplitHostPort(e.Address)
-		if err != nil {
-			continue
+		digits := e.Address[strings.LastIndexByte(e.Address, ':')+1:]
+		if port, err := strconv.ParseUint(digits, 10, 16); err == nil {
+			ports[uint16(port)] = true
 		}
-		ports[port] = true
-		if _, err := netip.ParseAddr(host); err == nil {
+		if _, err := netip.ParseAddrPort(e.Address); err == nil {
 			targets = append(targets, e.Address)
 		}
 	}
 	if s.row.Spec.Probe.Method == member.ProbeTCP {
-		ports[strconv.Itoa(int(s.row.Spec.Probe.Port))] = true
+		ports[s.row.Spec.Probe.Port] = true
 	}
 	if len(ports) == 0 {
 		ports[discardPort] = true
 	}
 	for _, a := range s.row.Spec.ProbeAddresses {
 		for port := range ports {
-			targets = append(targets, net.JoinHostPort(a.String(), port))
+			targets = append(targets, netip.AddrPortFrom(a, port).String())
 		}
 	}
 	slices.Sort(targets)
 	s.inquiry.dialing = true
-	m.emit(Dial{Round: r.ID, Addresses: slices.Compact(targets), Timeout: s.inquiry.lastProbe.Sub(m.now)})
+	m.emit(Dial{Round: r.ID, Addresses: slices.Compact(targets), Timeout: r.LastProbe.Sub(m.now)})
 }
 
 // discardPort is the port to connect to where a server has none: a live host
 // refuses.
-const discardPort = "9"
+const discardPort = 9
 
 // dialed hears the outcome of the coordinator's own connect.
 func (m *Machine) dialed(in Dialed) {
@@ -226,7 +248,7 @@ func (m *Machine) answer(in Answer) {
 	}
 	s := m.rounds[in.Round]
 	if s == nil || in.Subject != s.row.ID || in.Incarnation != s.row.Incarnation ||
-		!s.inquiry.round.Answer(sess.hello.ID, in.Evidence, in.Final, in.SelfScore) {
+		!s.inquiry.round.Answer(sess.hello.ID, verdict.Answer{At: m.now, Evidence: in.Evidence, Final: in.Final, SelfScore: in.SelfScore}) {
 		m.count(CountDropped)
 		return
 	}
@@ -262,11 +284,19 @@ func (m *Machine) progress(s *server) {
 
 // endRound takes the round away, so that nothing more counts for it.
 func (m *Machine) endRound(s *server) *verdict.Round {
-	r := s.inquiry.round
+	q := &s.inquiry
+	r := q.round
 	delete(m.rounds, r.ID)
-	s.inquiry.round, s.inquiry.dialing = nil, false
-	s.inquiry.last, s.inquiry.lastUntil, s.inquiry.lastProof = r.Down(), m.now.Add(memoryOfAnswers), r.Proof()
+	q.round, q.dialing = nil, false
+	q.last, q.lastProof = r.Down(), r.Proof()
+	m.remember(s, m.now.Add(memoryOfAnswers))
 	return r
+}
+
+// remember makes the newest finished round's negatives count until then.
+func (m *Machine) remember(s *server, until time.Time) {
+	s.inquiry.lastUntil = until
+	m.wake(until, wakeAgain, string(s.row.ID), 0)
 }
 
 // decide ends a round with a verdict.
@@ -275,27 +305,19 @@ func (m *Machine) decide(s *server) {
 	for _, id := range r.Mute() {
 		m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id)})
 	}
-	if s.claim != nil {
-		reached := len(r.Up()) > 0 || r.Dial == verdict.DialAnswered || r.Proof() == verdict.ProofAlive
-		m.settleClaim(s, reached)
-		if !reached {
-			m.endIncident(s)
-			return
-		}
-	}
-	if !m.judged(s) {
+	if s.claim != nil && m.settleClaim(s, r) || !m.judged(s) {
 		m.endIncident(s)
 		return
 	}
 	ruling := verdict.Judge(r.Case(m.others(s)))
 	m.tell(s, member.Moment{Kind: "verdict", Round: r.ID, Who: "coordinator", Result: ruling.Verdict.String(), Text: ruling.Reason})
 	if ruling.Verdict == verdict.Crashed {
-		if gate, ok := m.gate(s); ok {
-			ruling = verdict.Ruling{Verdict: verdict.Undecided, Rule: gate.Rule, Reason: gate.Reason + "; otherwise: " + ruling.Reason}
-		} else {
+		gate, forbidden := m.gate(s)
+		if !forbidden {
 			m.confirm(s, ruling)
 			return
 		}
+		ruling = verdict.Ruling{Verdict: verdict.Undecided, Rule: gate.Rule, Reason: gate.Reason + "; otherwise: " + ruling.Reason}
 	}
 	if ruling.Verdict != verdict.Unreached {
 		m.clearAlarm(alarmUnreached, s.row.ID)
@@ -314,28 +336,41 @@ func (m *Machine) confirm(s *server, ruling verdict.Ruling) {
 	m.wake(m.now.Add(verdictLife), wakeAgain, string(s.row.ID), 0)
 }
 
-// withdraw drops a confirmed verdict that has not been proposed.
+// withdraw drops a confirmed verdict that is not in the change under way; the
+// doubt is looked into again.
 func (m *Machine) withdraw(s *server) {
 	s.inquiry.verdict = nil
 	delete(m.confirmed, s.row.ID)
+	m.wake(m.now, wakeAgain, string(s.row.ID), 0)
 }
 
 // gate says which rule, if any, forbids to act on a confirmed verdict now.
 func (m *Machine) gate(s *server) (member.RefusedError, bool) {
-	switch since := m.now.Sub(s.inquiry.suspectSince); {
+	switch {
 	case m.warming:
 		return member.RefusedError{Rule: "warm_up", Reason: "the coordinator has just started and waits for the agents' streams"}, true
 	case m.settings.Mode == member.ModeShadow:
 		return member.RefusedError{Rule: "shadow_mode", Reason: "the pool is in shadow mode"}, true
-	case since < m.settings.RemovalGrace:
+	case m.graceLeft(s) > 0:
+		since := m.settings.RemovalGrace - m.graceLeft(s)
 		return member.RefusedError{Rule: "removal_grace", Reason: fmt.Sprintf("it has been suspect for %v, and removal waits for %v", since.Round(time.Millisecond), m.settings.RemovalGrace)}, true
 	}
 	return member.RefusedError{}, false
 }
 
+// graceLeft is how much longer a member has to be suspect before it may be
+// removed.
+func (m *Machine) graceLeft(s *server) time.Duration {
+	if s.mark == nil {
+		return m.settings.RemovalGrace
+	}
+	return max(0, m.settings.RemovalGrace-m.now.Sub(s.inquiry.suspectSince))
+}
+
 // again arranges for another round while the doubt lasts.
 func (m *Machine) again(s *server, v verdict.Verdict) {
-	if !m.doubted(s) && len(s.inquiry.last) < 2 {
+	q := &s.inquiry
+	if !m.doubted(s) && len(q.last) < 2 {
 		m.endIncident(s)
 		return
 	}
@@ -343,29 +378,34 @@ func (m *Machine) again(s *server, v verdict.Verdict) {
 	if v == verdict.Undecided {
 		first, longest = 250*time.Millisecond, 2*time.Second
 	}
-	pause := min(first<<min(s.inquiry.tries, 5), longest)
-	s.inquiry.tries++
-	s.inquiry.next = m.now.Add(pause)
-	m.wake(s.inquiry.next, wakeAgain, string(s.row.ID), 0)
-	m.wake(s.inquiry.lastUntil, wakeAgain, string(s.row.ID), 0)
+	pause := min(first<<min(q.tries, 5), longest)
+	if left := m.graceLeft(s); left > 0 && v == verdict.Undecided {
+		// The round after this should end with the grace.
+		pause = min(pause, max(left-m.settings.StallTolerance, first))
+	}
+	q.tries++
+	q.next = m.now.Add(pause)
+	m.wake(q.next, wakeAgain, string(s.row.ID), 0)
+	if v == verdict.Undecided {
+		m.remember(s, q.next.Add(answerTime))
+	}
 }
 
 // reconsider opens another round if the doubt has lasted, and forgets what is
 // too old.
 func (m *Machine) reconsider(s *server) {
 	q := &s.inquiry
-	if q.verdict != nil && !m.inFlight(s.row.ID) && m.now.Sub(q.verdict.at) >= verdictLife {
+	if v := q.verdict; v != nil && !m.inFlight(s.row.ID) && m.now.Sub(v.at) >= verdictLife {
 		m.withdraw(s)
 	}
 	m.judgeSuspicion(s)
-	if q.round != nil || q.verdict != nil || m.now.Before(q.next) {
-		return
-	}
-	if m.judged(s) && (m.doubted(s) || s.mark != nil) {
+	switch {
+	case q.round != nil || q.verdict != nil || m.now.Before(q.next):
+	case m.open(s.claim), m.judged(s) && (m.doubted(s) || s.mark != nil):
 		m.openRound(s)
-		return
+	default:
+		m.endIncident(s)
 	}
-	m.endIncident(s)
 }
 
 // others counts who could be asked about s: see verdict.Case.
@@ -407,11 +447,16 @@ func (m *Machine) negatives(s *server) []member.ID {
 			ids = append(ids, w.id)
 		}
 	}
-	switch r := s.inquiry.round; {
-	case r != nil:
-		ids = append(ids, r.Down()...)
-	case m.now.Before(s.inquiry.lastUntil):
-		ids = append(ids, s.inquiry.last...)
+	q := &s.inquiry
+	if q.round != nil {
+		ids = append(ids, q.round.Down()...)
+	}
+	if m.now.Before(q.lastUntil) {
+		for _, id := range q.last {
+			if q.round == nil || !q.round.Heard(id) {
+				ids = append(ids, id)
+			}
+		}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)
@@ -434,12 +479,10 @@ func (m *Machine) judgeSuspicion(s *server) {
 	case !suspect && s.mark != nil:
 		m.unmark(s)
 	}
-	if m.ring.Len() == 1 {
-		if suspect {
-			m.raise(alarmLastServerSilent, s.row.ID, fmt.Sprintf("%s is the only server of its pool and has fallen silent; it is kept", s.row.ID))
-		} else {
-			m.clearAlarm(alarmLastServerSilent, s.row.ID)
-		}
+	if suspect && m.ring.Len() == 1 {
+		m.raise(alarmLastServerSilent, s.row.ID, fmt.Sprintf("%s is the only server of its pool and has fallen silent; it is kept", s.row.ID))
+	} else {
+		m.clearAlarm(alarmLastServerSilent, s.row.ID)
 	}
 }
 
@@ -465,8 +508,9 @@ func (m *Machine) suspicious(s *server) bool {
 	return len(m.negatives(s)) >= 2
 }
 
-// fellSilent reports whether the stream of the only member is silent: it is
-// open and says nothing, or it has timed out. A FIN or RST is no silence.
+// fellSilent reports whether a member's stream is silent: it is open and says
+// nothing, or it has timed out. A FIN or RST is no silence, and a stream that
+// was never seen in this epoch is unknown.
 func (m *Machine) fellSilent(s *server) bool {
 	return m.live(s.row.ID) == nil && s.seen && (s.session != 0 || !s.lostByPeer && m.now.Sub(s.lostAt) >= silence)
 }
@@ -511,4 +555,6 @@ func (m *Machine) unmark(s *server) {
 	delete(m.marked, s.row.ID)
 	m.publishMark(s, false)
 	s.inquiry.suspectSince = time.Time{}
+	// While it was suspect, nothing was said about its agent.
+	m.wake(m.now, wakeAbsent, string(s.row.ID), 0)
 }

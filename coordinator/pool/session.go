@@ -9,15 +9,16 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// from returns the accepted session of an input, and its member; nil for
-// others, which are counted and dropped.
+// from returns the member for which a stream speaks, with the stream; nil for
+// any other stream, whose input is counted and dropped.
 func (m *Machine) from(id SessionID) (*session, *server) {
-	sess := m.sessions[id]
-	if sess == nil || !sess.accepted {
-		m.count(CountDropped)
-		return nil, nil
+	if sess := m.sessions[id]; sess != nil {
+		if s := m.servers[sess.hello.ID]; s != nil && s.session == id {
+			return sess, s
+		}
 	}
-	return sess, m.servers[sess.hello.ID]
+	m.count(CountDropped)
+	return nil, nil
 }
 
 // report hears a change of what a watcher sees.
@@ -49,7 +50,7 @@ func (m *Machine) see(sess *session, subject member.ID, inc member.Incarnation, 
 	case verdict.SightUp:
 		m.good(s, observer, before.Sight)
 	case verdict.SightDown:
-		m.doubt(s, observer, now, before.Sight)
+		m.doubt(s, observer, before.Sight)
 	default:
 	}
 	if before.Sight != e.Sight {
@@ -82,67 +83,79 @@ func (m *Machine) heard(sess *session) {
 	}
 }
 
-// challenge asks a stream for a round trip and returns the nonce. Only the
-// newest nonce counts: an echo must postdate what made the coordinator ask.
-func (m *Machine) challenge(sess *session) uint64 {
+// challenge asks a stream for a round trip. Only the newest nonce counts, and
+// those of the present round about its server: an echo must postdate what made
+// the coordinator ask.
+func (m *Machine) challenge(sess *session) {
 	sess.nonce, sess.nonceAt = m.nonce(), m.now
 	m.emit(Challenge{sess.id, sess.nonce})
 	m.wake(m.now.Add(proofTime), wakeStream, "", uint64(sess.id))
-	return sess.nonce
+	s := m.servers[sess.hello.ID]
+	if s == nil || s.session != sess.id || s.inquiry.round == nil {
+		return
+	}
+	s.inquiry.round.Challenge(sess.nonce)
+	m.tell(s, member.Moment{Kind: "nonce", Round: s.inquiry.round.ID, Who: "coordinator", Role: "coordinator"})
 }
 
 // echo hears the answer to a challenge: the only proof of life by stream.
 func (m *Machine) echo(in Echo) {
 	sess, s := m.from(in.Session)
-	if sess == nil || s == nil {
+	if sess == nil {
 		return
 	}
-	if in.Nonce == 0 || in.Nonce != sess.nonce {
+	r := s.inquiry.round
+	newest, ofRound := in.Nonce == sess.nonce && in.Nonce != 0, r != nil && r.Echo(in.Nonce)
+	if !newest && !ofRound {
 		m.count(CountDropped)
 		return
 	}
-	sess.nonce = 0
 	m.heard(sess)
-	if rival := sess.rival; rival != nil {
-		sess.rival = nil
-		if m.sessions[rival.id] != nil {
-			m.refuseTwin(rival, sess.hello.Peer)
-		}
+	moment := member.Moment{Kind: "nonce_echo", Who: string(s.row.ID), Role: "subject"}
+	if newest {
+		moment.RTT = m.now.Sub(sess.nonceAt)
+		sess.nonce, sess.provenAt = 0, m.now
+		m.refuseRival(sess)
 	}
-	if r := s.inquiry.round; r != nil && r.Echo(in.Nonce) {
-		m.tell(s, member.Moment{Kind: "nonce_echo", Round: r.ID, Who: string(s.row.ID), Role: "subject", RTT: m.now.Sub(sess.nonceAt)})
+	m.contradict(s)
+	if ofRound {
+		moment.Round = r.ID
+		m.tell(s, moment)
 		m.progress(s)
 	}
 	m.judgeSuspicion(s)
 }
 
-// lookStream looks whether a stream has fallen silent or has left a challenge
-// unanswered.
+// refuseRival refuses whoever waited for a stream to prove itself.
+func (m *Machine) refuseRival(holder *session) {
+	rival := holder.rival
+	holder.rival = nil
+	if m.open(rival) {
+		m.refuseTwin(rival, holder.hello.Peer)
+	}
+}
+
+// lookStream looks whether a stream has left a challenge unanswered for which a
+// rival waits, or has fallen silent.
 func (m *Machine) lookStream(sess *session) {
-	if sess.rival != nil && sess.nonce != 0 && m.now.Sub(sess.nonceAt) >= proofTime {
-		rival := sess.rival
+	if rival := sess.rival; rival != nil && sess.nonce != 0 && m.now.Sub(sess.nonceAt) >= proofTime {
 		sess.rival = nil
-		if s := m.servers[sess.hello.ID]; s != nil && m.sessions[rival.id] != nil {
+		if s := m.servers[sess.hello.ID]; s != nil && m.open(rival) {
 			m.identify(s, rival)
 		}
 	}
-	if !sess.accepted || m.sessions[sess.id] == nil {
+	s := m.servers[sess.hello.ID]
+	if s == nil || s.session != sess.id || m.now.Before(sess.lookAt) {
 		return
 	}
-	if m.now.Before(sess.lookAt) {
+	if silentAt := sess.lastHeard.Add(silence); m.now.Before(silentAt) {
+		m.lookAgain(sess, silentAt)
 		return
 	}
-	if m.now.Sub(sess.lastHeard) < silence {
-		m.lookAgain(sess, sess.lastHeard.Add(silence))
-		return
-	}
-	m.tendSubjects(sess.hello.ID)
-	if s := m.servers[sess.hello.ID]; s != nil && s.session == sess.id {
-		m.challenge(sess)
-		m.judgeSuspicion(s)
-		m.lookAbsent(s)
-		m.lookAgain(sess, m.now.Add(silence))
-	}
+	m.challenge(sess)
+	m.missFrom(s, sess.lastHeard.Add(silence))
+	m.lookAbsent(s)
+	m.lookAgain(sess, m.now.Add(silence))
 }
 
 // lookAgain arranges for the next look for silence; there is one at a time.
@@ -151,20 +164,17 @@ func (m *Machine) lookAgain(sess *session, at time.Time) {
 	m.wake(at, wakeStream, "", uint64(sess.id))
 }
 
-// lookAbsent looks at a member that has no live stream.
+// lookAbsent looks at a member that may have no live stream.
 func (m *Machine) lookAbsent(s *server) {
 	id := s.row.ID
 	joining := s.row.Phase == member.PhaseJoining
-	if joining && !s.reached && m.now.Sub(s.row.JoinedAt) >= joinPatience {
+	if joining && !s.reached && m.now.Sub(s.row.Since) >= joinPatience {
 		m.raise(alarmNotJoining, id, m.waitingFor(s))
 	}
 	if m.live(id) != nil {
 		return
 	}
 	absent := m.now.Sub(m.absentSince(s))
-	if absent < agentDownAfter {
-		m.wake(m.absentSince(s).Add(agentDownAfter), wakeAbsent, string(id), 0)
-	}
 	if absent >= temporaryAfter {
 		m.tendSubjects(id)
 	}
@@ -206,12 +216,9 @@ func subjectIDs(subjects []Subject) []member.ID {
 
 // leave hears a normal shutdown (R12).
 func (m *Machine) leave(in Leave) {
-	sess, s := m.from(in.Session)
-	if sess == nil {
-		return
-	}
-	if s == nil || s.row.Incarnation != in.Incarnation {
-		m.emit(LeaveDone{Session: sess.id, Left: true, Text: "it was not a member any more"})
+	sess := m.sessions[in.Session]
+	if sess == nil || !sess.accepted {
+		m.count(CountDropped)
 		return
 	}
 	m.queue = append(m.queue, item{leave: &in})
@@ -236,7 +243,7 @@ func (m *Machine) subjects(id member.ID) []Subject {
 	if s.row.Second != s.row.First {
 		subjects = append(subjects, m.subject(m.servers[s.row.Second], RoleSecond))
 	}
-	for _, t := range sorted(m.helping[id]) {
+	for _, t := range sortedKeys(m.helping[id]) {
 		if o := m.servers[t]; o != nil && t != s.row.First && t != s.row.Second {
 			subjects = append(subjects, m.subject(o, RoleTemporary))
 		}
@@ -263,7 +270,7 @@ func (m *Machine) subject(s *server, role Role) Subject {
 
 // reassign sends the assignments that have changed.
 func (m *Machine) reassign() {
-	for _, id := range sorted(m.stale) {
+	for _, id := range sortedKeys(m.stale) {
 		delete(m.stale, id)
 		s := m.servers[id]
 		if s == nil {
@@ -294,12 +301,7 @@ func (m *Machine) tendSubjects(id member.ID) {
 	if s == nil {
 		return
 	}
-	for _, subject := range []member.ID{s.row.First, s.row.Second} {
-		if o := m.servers[subject]; o != nil {
-			m.tendWatchers(o)
-		}
-	}
-	for _, subject := range sorted(m.helping[id]) {
+	for _, subject := range append([]member.ID{s.row.First, s.row.Second}, sortedKeys(m.helping[id])...) {
 		if o := m.servers[subject]; o != nil {
 			m.tendWatchers(o)
 		}
@@ -307,33 +309,28 @@ func (m *Machine) tendSubjects(id member.ID) {
 }
 
 // tendWatchers gives a member a temporary watcher for each buddy that cannot
-// watch it, and takes it away again.
+// watch it, and takes it away again. It looks again while it finds none.
 func (m *Machine) tendWatchers(s *server) {
-	id := s.row.ID
-	buddies := []member.ID{s.row.Second, s.row.First}
+	buddies := slices.Compact([]member.ID{s.row.Second, s.row.First})
 	for absent, helper := range s.temporary {
 		needed := slices.Contains(buddies, absent) && m.cannotWatch(absent, s)
 		if !needed || m.live(helper) == nil || slices.Contains(buddies, helper) {
 			m.dismiss(s, absent)
 		}
 	}
-	if m.warming || s.row.First == "" {
+	if m.warming || m.ring.Len() <= len(buddies)+1 {
 		return
 	}
-	for _, buddy := range slices.Compact(buddies) {
+	for _, buddy := range buddies {
 		if _, has := s.temporary[buddy]; has || !m.cannotWatch(buddy, s) {
 			continue
 		}
-		helper, ok := m.drawObserver(s, nil)
-		if !ok {
-			continue
+		if helper, ok := m.drawObserver(s, nil); ok {
+			m.employ(s, buddy, helper)
+		} else if !s.tendAt.After(m.now) {
+			s.tendAt = m.now.Add(temporaryAfter)
+			m.wake(s.tendAt, wakeWatchers, string(s.row.ID), 0)
 		}
-		s.temporary[buddy] = helper
-		if m.helping[helper] == nil {
-			m.helping[helper] = map[member.ID]bool{}
-		}
-		m.helping[helper][id] = true
-		m.stale[helper] = true
 	}
 }
 
@@ -347,11 +344,27 @@ func (m *Machine) cannotWatch(buddy member.ID, s *server) bool {
 	return s.sights[buddy].Sight == verdict.SightCannotJudge
 }
 
+// employ makes helper watch a member in the place of absent.
+func (m *Machine) employ(s *server, absent, helper member.ID) {
+	s.temporary[absent] = helper
+	if m.helping[helper] == nil {
+		m.helping[helper] = map[member.ID]bool{}
+	}
+	m.helping[helper][s.row.ID] = true
+	m.stale[helper] = true
+}
+
+// dismiss ends what employ began.
 func (m *Machine) dismiss(s *server, absent member.ID) {
 	helper := s.temporary[absent]
 	delete(s.temporary, absent)
-	delete(s.sights, helper)
+	if !m.watches(helper, s) {
+		delete(s.sights, helper)
+	}
 	delete(m.helping[helper], s.row.ID)
+	if len(m.helping[helper]) == 0 {
+		delete(m.helping, helper)
+	}
 	m.stale[helper] = true
 }
 
@@ -384,6 +397,7 @@ func (m *Machine) drawObserver(s *server, except []member.ID) (member.ID, bool) 
 }
 
 func (m *Machine) mayObserve(id member.ID, s *server, except []member.ID) bool {
-	return id != s.row.ID && m.live(id) != nil && m.servers[id].mark == nil && m.sessions[m.servers[id].session].selfScore == 0 &&
+	sess := m.live(id)
+	return sess != nil && sess.selfScore == 0 && id != s.row.ID && m.servers[id].mark == nil &&
 		!m.watches(id, s) && !slices.Contains(except, id)
 }

@@ -94,7 +94,12 @@ func (m *Machine) log(e member.Explanation, revision member.Revision) {
 			m.logOrder = m.logOrder[1:]
 		}
 	}
-	log := append([]Decision{{e, revision}}, m.logs[e.ID]...)
+	log := m.logs[e.ID]
+	if len(log) > 0 && revision == 0 && log[0].Revision == 0 && log[0].Explanation.Rule == e.Rule && log[0].Explanation.Started.Equal(e.Started) {
+		// The same decision once more in the same incident: the newer one tells all.
+		log = log[1:]
+	}
+	log = append([]Decision{{e, revision}}, log...)
 	m.logs[e.ID] = log[:min(len(log), logLimit)]
 }
 

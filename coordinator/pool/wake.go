@@ -16,10 +16,12 @@ const (
 	wakeAgain                        // a member: open another round, forget old answers
 	wakeStream                       // a session: is it silent, was the nonce answered
 	wakeAbsent                       // a member without a stream
+	wakeWatchers                     // a member that lacks a temporary watcher
 	wakeHeld                         // a member: the hold-down is over
 	wakeMark                         // a member: renew the suspect mark
 	wakeIntent                       // an id: the wish is over
 	wakeRequest                      // a request id: forget it
+	wakeDeparted                     // an id that left by verdict: forget it
 	wakeWarm                         // the warm-up is over
 	wakePropose                      // something waits to be proposed
 	wakeContradicted                 // an id: the alarm has been up long enough
@@ -90,12 +92,19 @@ func (m *Machine) look(w wakeAt) {
 		if q, ok := m.requests[w.key]; ok && m.now.Sub(q.At) >= requestLife {
 			delete(m.requests, w.key)
 		}
+	case wakeDeparted:
+		if d, ok := m.departed[id]; ok && m.now.Sub(d.LeftAt) >= departedLife {
+			delete(m.departed, id)
+		}
 	case wakeWarm:
 		m.lookWarm()
+		if m.warming {
+			m.wake(m.startedAt.Add(warmUp), wakeWarm, "", 0)
+		}
 	case wakeContradicted:
 		m.clearAlarm(alarmRemovalContradicted, id)
 	case wakePropose:
-	case wakeAgain, wakeAbsent, wakeHeld, wakeMark:
+	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark:
 		if s := m.servers[id]; s != nil {
 			m.lookServer(s, w.kind)
 		}
@@ -108,6 +117,8 @@ func (m *Machine) lookServer(s *server, kind wakeKind) {
 		m.reconsider(s)
 	case wakeAbsent:
 		m.lookAbsent(s)
+	case wakeWatchers:
+		m.tendWatchers(s)
 	case wakeHeld:
 		m.due[s.row.ID] = true
 	case wakeMark:

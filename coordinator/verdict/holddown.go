@@ -27,6 +27,9 @@ func Flap(previous *member.Departed, now time.Time) float64 {
 //
 //	hold = min(longest, first · 2^(score−1))
 func HoldDown(score float64, first, longest time.Duration) time.Duration {
+	if first <= 0 {
+		return 0
+	}
 	hold := first.Seconds() * math.Exp2(score-1)
 	if hold >= longest.Seconds() {
 		return longest

@@ -9,7 +9,8 @@ type Proof uint8
 const (
 	// ProofAbsent: there was no stream when the round began. Neutral.
 	ProofAbsent Proof = iota
-	// ProofSilent: there is a stream, and its nonce was not answered.
+	// ProofSilent: there is a stream, and its nonce was not answered; or the
+	// stream fell silent before the round.
 	ProofSilent
 	// ProofAlive: the nonce was echoed, or the peer's FIN or RST was read during
 	// the round. Its kernel is alive.

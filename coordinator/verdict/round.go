@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -17,14 +18,15 @@ type Round struct {
 	ID          uint64
 	Subject     member.ID
 	Incarnation member.Incarnation
-	// Opened is when it began, Deadline when it ends at the latest.
-	Opened, Deadline time.Time
-	// Nonce is what the subject's stream was asked to echo, 0 without a stream.
-	Nonce uint64
-	Dial  DialResult
+	// Opened is when it began, LastProbe when the observers send their last
+	// probes, Deadline when it ends at the latest.
+	Opened, LastProbe, Deadline time.Time
+	Dial                        DialResult
 
-	alive     bool
-	observers []observer
+	// nonces are what the subject's stream was asked to echo in the round.
+	nonces        []uint64
+	silent, alive bool
+	observers     []observer
 }
 
 type observer struct {
@@ -43,8 +45,11 @@ func (r *Round) Ask(id member.ID, at time.Time) {
 	}
 }
 
-// Asked reports whether id was asked.
-func (r *Round) Asked(id member.ID) bool { return r.find(id) != nil }
+// Heard reports whether id has answered.
+func (r *Round) Heard(id member.ID) bool {
+	o := r.find(id)
+	return o != nil && o.heard
+}
 
 // Observers lists who was asked, in that order.
 func (r *Round) Observers() []member.ID {
@@ -55,40 +60,55 @@ func (r *Round) Observers() []member.ID {
 	return ids
 }
 
+// Answer is what an observer says.
+type Answer struct {
+	At       time.Time
+	Evidence Evidence
+	// Final says that the observer is done.
+	Final bool
+	// SelfScore is above 0 when the observer does not trust itself.
+	SelfScore int
+}
+
 // Answer notes an answer and reports whether it counts: not from somebody who
 // was not asked, nor after a final answer. A negative of an observer that does
-// not trust itself (selfScore above 0) counts as "cannot judge"; its positive
-// still counts.
-func (r *Round) Answer(id member.ID, e Evidence, final bool, selfScore int) bool {
+// not trust itself, or that is done before its last probe was due, counts as
+// "cannot judge"; a positive always counts.
+func (r *Round) Answer(id member.ID, a Answer) bool {
 	o := r.find(id)
 	if o == nil || o.final {
 		return false
 	}
-	if e.Sight == SightDown && selfScore > 0 {
-		e.Sight = SightCannotJudge
+	if a.Evidence.Sight == SightDown && (a.SelfScore > 0 || a.Final && a.At.Before(r.LastProbe)) {
+		a.Evidence.Sight = SightCannotJudge
 	}
-	o.evidence, o.heard, o.final = e, true, final
+	o.evidence, o.heard, o.final = a.Evidence, true, a.Final
 	return true
 }
 
+// Challenge notes that the subject's stream was asked to echo nonce.
+func (r *Round) Challenge(nonce uint64) { r.nonces = append(r.nonces, nonce) }
+
 // Echo notes the subject's echo and reports whether it is this round's.
 func (r *Round) Echo(nonce uint64) bool {
-	if r.Nonce == 0 || nonce != r.Nonce {
-		return false
-	}
-	r.alive = true
-	return true
+	ours := slices.Contains(r.nonces, nonce)
+	r.alive = r.alive || ours
+	return ours
 }
 
 // KernelAlive notes that the peer's FIN or RST was read.
 func (r *Round) KernelAlive() { r.alive = true }
+
+// StreamSilent notes that the subject's stream had fallen silent before the
+// round.
+func (r *Round) StreamSilent() { r.silent = true }
 
 // Proof is what the subject's stream says so far.
 func (r *Round) Proof() Proof {
 	switch {
 	case r.alive:
 		return ProofAlive
-	case r.Nonce != 0:
+	case r.silent || len(r.nonces) > 0:
 		return ProofSilent
 	}
 	return ProofAbsent
@@ -132,15 +152,6 @@ func (r *Round) seeing(s Sight) []member.ID {
 		}
 	}
 	return ids
-}
-
-// Probes sums the probes of all answers.
-func (r *Round) Probes() (sent, lost int) {
-	for _, o := range r.observers {
-		sent += o.evidence.Sent
-		lost += o.evidence.Lost
-	}
-	return sent, lost
 }
 
 // Complete reports whether the round is over: all have answered, or the
