@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/buddyring/buddyring/buddyctl/output"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -68,55 +69,85 @@ func (s *story) consistent(ctx context.Context) (*coordinatorv1.GetRingResponse,
 	return s.ring(ctx)
 }
 
-// look asks for the ring and a member's present membership.
-func (s *story) look(ctx context.Context, host string) (*coordinatorv1.GetRingResponse, membership, error) {
+// outset is where a chapter about one server begins.
+type outset struct {
+	host   string
+	who    membership
+	before *coordinatorv1.GetRingResponse
+	// from is the number of events before, origin when it began.
+	from   int
+	origin time.Time
+}
+
+// begin begins a chapter, and a phase of the tally.
+func (s *story) begin(ctx context.Context, host, phase string) (outset, error) {
 	ring, err := s.ring(ctx)
 	if err != nil {
-		return nil, membership{}, err
+		return outset{}, err
 	}
 	row, err := s.admin.GetServer(ctx, &coordinatorv1.GetServerRequest{Pool: pool, ServerId: host})
 	if err != nil {
-		return nil, membership{}, fmt.Errorf("look at %s: %w", host, err)
+		return outset{}, fmt.Errorf("look at %s: %w", host, err)
 	}
-	return ring, membership{host, row.GetServer().GetIncarnation()}, nil
+	o := outset{host: host, who: membership{host, row.GetServer().GetIncarnation()}, before: ring, from: len(s.seen.events)}
+	o.origin = s.mark(phase)
+	return o, nil
 }
 
-// departure waits until a membership has left the table and the router has
-// confirmed it, and returns the event, and the decision behind it where there
-// is one.
-func (s *story) departure(ctx context.Context, who membership, from int) (event *coordinatorv1.Event, gone departed, err error) {
-	err = s.await(ctx, removePatience, who.server+" is removed", func() bool {
-		event = s.seen.event("removed", who.server, from)
+// departure is how a server left, as the coordinator tells it.
+type departure struct {
+	*Departure
+	explanation *coordinatorv1.Explanation
+	after       *coordinatorv1.GetRingResponse
+}
+
+// departed waits until a server has left the table for a cause, the router has
+// confirmed it and the ring is closed, and checks that nobody else has left.
+func (s *story) departed(ctx context.Context, o outset, cause coordinatorv1.Cause) (departure, error) {
+	var event *coordinatorv1.Event
+	err := s.await(ctx, removePatience, o.host+" is removed", func() bool {
+		event = s.seen.event("removed", o.host, o.from)
 		return event != nil
 	})
 	if err != nil {
-		return nil, departed{}, err
+		return departure{}, err
 	}
-	bounded, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the router did not confirm the removal of %s within %v", who.server, patience))
+	if event.GetCause() != cause {
+		return departure{}, fmt.Errorf("%s was removed as %s, not as %s", o.host, output.Name(event.GetCause()), output.Name(cause))
+	}
+	bounded, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the router did not confirm the removal of %s within %v", o.host, patience))
 	defer cancel()
+	d := departure{}
+	var acked time.Time
 	err = until(bounded, func(ctx context.Context) (err error) {
-		gone, err = s.confirmed(ctx, event)
+		d.explanation, acked, err = s.confirmed(ctx, event)
 		return err
 	})
 	if err != nil {
-		return nil, departed{}, err
+		return departure{}, err
 	}
-	s.removals = append(s.removals, removal{who, gone.acked})
-	err = s.await(ctx, patience, "the router drops "+who.server, func() bool { _, ok := s.seen.dropped(who); return ok })
-	return event, gone, err
+	s.removals = append(s.removals, removal{o.who, acked})
+	err = s.await(ctx, patience, "the router drops "+o.host, func() bool { _, ok := s.seen.dropped(o.who); return ok })
+	if err != nil {
+		return departure{}, err
+	}
+	if others := s.seen.removed(o.from); len(others) != 1 {
+		return departure{}, fmt.Errorf("%s were removed, not only %s", list(others), o.host)
+	}
+	if d.after, err = s.consistent(ctx); err != nil {
+		return departure{}, err
+	}
+	d.Departure = s.facing(o, event, d)
+	d.AckedMS = ms(acked.Sub(o.origin))
+	return d, neighboursMet(d.Departure)
 }
 
-// departed is how the coordinator explains a removal, and when the router had
+// confirmed returns the explanation of a removal and when the router had
 // confirmed it.
-type departed struct {
-	explanation *coordinatorv1.Explanation
-	acked       time.Time
-}
-
-func (s *story) confirmed(ctx context.Context, event *coordinatorv1.Event) (departed, error) {
+func (s *story) confirmed(ctx context.Context, event *coordinatorv1.Event) (*coordinatorv1.Explanation, time.Time, error) {
 	answer, err := s.admin.ExplainServer(ctx, &coordinatorv1.ExplainServerRequest{Pool: pool, ServerId: event.GetServerId()})
 	if err != nil {
-		return departed{}, fmt.Errorf("explain %s: %w", event.GetServerId(), err)
+		return nil, time.Time{}, fmt.Errorf("explain %s: %w", event.GetServerId(), err)
 	}
 	for _, d := range answer.GetDecisions() {
 		if d.GetExplanation().GetRevision() != event.GetRevision() {
@@ -124,42 +155,35 @@ func (s *story) confirmed(ctx context.Context, event *coordinatorv1.Event) (depa
 		}
 		for _, r := range d.GetRouters() {
 			if r.GetRouterId() == routerID && r.GetAppliedAt() != nil {
-				return departed{d.GetExplanation(), r.GetAppliedAt().AsTime()}, nil
+				return d.GetExplanation(), r.GetAppliedAt().AsTime(), nil
 			}
 		}
-		return departed{}, fmt.Errorf("router %s has not confirmed revision %d", routerID, event.GetRevision())
+		return nil, time.Time{}, fmt.Errorf("router %s has not confirmed revision %d", routerID, event.GetRevision())
 	}
-	return departed{}, fmt.Errorf("no decision of revision %d is on record", event.GetRevision())
+	return nil, time.Time{}, fmt.Errorf("no decision of revision %d is on record", event.GetRevision())
 }
 
-// closed checks that the ring was closed around a server that left, and puts
-// its departure into facts.
-func (s *story) closed(ctx context.Context, before *coordinatorv1.GetRingResponse, event *coordinatorv1.Event, gone departed, origin time.Time) (*Departure, *coordinatorv1.GetRingResponse, error) {
-	after, err := s.consistent(ctx)
-	if err != nil {
-		return nil, nil, err
+// facing puts a departure into facts.
+func (s *story) facing(o outset, event *coordinatorv1.Event, d departure) *Departure {
+	e := d.explanation
+	facts := &Departure{
+		Server: o.host, Incarnation: o.who.incarnation, Revision: event.GetRevision(), Rule: e.GetRule(),
+		Cause:     output.Name(event.GetCause()),
+		RemovedMS: ms(event.GetAt().AsTime().Sub(o.origin)),
+		Observers: observers(e, o.origin),
+		Rows:      diff(o.before, d.after),
 	}
-	who := membership{event.GetServerId(), event.GetIncarnation()}
-	e := gone.explanation
-	d := &Departure{
-		Server: who.server, Incarnation: who.incarnation, Revision: event.GetRevision(), Rule: e.GetRule(),
-		Cause:     causeName(event.GetCause()),
-		RemovedMS: ms(event.GetAt().AsTime().Sub(origin)),
-		AckedMS:   ms(gone.acked.Sub(origin)),
-		Observers: observers(e, origin),
-		Rows:      diff(before, after),
+	if at, ok := firstOf(e, "committed", o.origin); ok {
+		facts.RemovedMS = ms(at)
 	}
-	if at, ok := firstOf(e, "committed", origin); ok {
-		d.RemovedMS = ms(at)
+	if at, ok := firstOf(e, "doubt", o.origin); ok {
+		facts.FirstDoubtMS = new(ms(at))
 	}
-	if at, ok := firstOf(e, "doubt", origin); ok {
-		d.FirstDoubtMS = new(ms(at))
+	if at, ok := s.seen.suspected(o.who); ok {
+		facts.SuspectMS = new(ms(at.Sub(o.origin)))
 	}
-	if at, ok := s.seen.suspected(who); ok {
-		d.SuspectMS = new(ms(at.Sub(origin)))
+	if last := lastPick(s.client.log(), o.who, o.origin); !last.IsZero() {
+		facts.LastPickMS = new(ms(last.Sub(o.origin)))
 	}
-	if last := lastPick(s.client.log(), who, origin); !last.IsZero() {
-		d.LastPickMS = new(ms(last.Sub(origin)))
-	}
-	return d, after, neighboursMet(d)
+	return facts
 }

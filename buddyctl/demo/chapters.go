@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,178 +15,153 @@ import (
 // crash is the chapter of the host that dies.
 func (s *story) crash(ctx context.Context, host string) error {
 	s.page.chapter(1, fmt.Sprintf("%s dies: its cable is pulled, then its processes are killed", host))
-	before, who, err := s.look(ctx, host)
+	o, err := s.begin(ctx, host, "crash, until clients are steered away")
 	if err != nil {
 		return err
 	}
-	from := len(s.seen.events)
-	origin := s.begin("crash, until clients are steered away")
 	if err := s.scene.Crash(host); err != nil {
 		return err
 	}
-	event, gone, err := s.departure(ctx, who, from)
+	d, err := s.departed(ctx, o, coordinatorv1.Cause_CAUSE_CRASHED)
 	if err != nil {
 		return err
 	}
-	d, after, err := s.closed(ctx, before, event, gone, origin)
-	if err != nil {
-		return err
-	}
-	s.facts.Crash = d
-	if event.GetCause() != coordinatorv1.Cause_CAUSE_CRASHED {
-		return fmt.Errorf("%s was removed as %s, not as crashed", host, output.Name(event.GetCause()))
-	}
+	s.facts.Crash = d.Departure
 	if d.SuspectMS == nil {
 		return fmt.Errorf("clients were not steered away from %s before it was removed", host)
 	}
-	if others := s.seen.removed(from); len(others) != 1 {
-		return fmt.Errorf("%s were removed; only %s had crashed", list(others), host)
-	}
 	s.marks = append(s.marks,
-		mark{"steered away, until removed", origin.Add(fromMS(*d.SuspectMS))},
-		mark{"after the removal", gone.acked})
-	s.page.lines(s.crashLines(gone.explanation, d, origin))
-	s.page.blank()
-	s.page.rows(d.Rows)
-	s.page.blank()
-	s.page.ring(after)
-	if err := s.pause(ctx, calm); err != nil {
-		return err
+		mark{"steered away, until removed", o.origin.Add(fromMS(*d.SuspectMS))},
+		mark{"after the removal", o.origin.Add(fromMS(d.AckedMS))})
+	steered := "the router steers clients away from it"
+	if d.LastPickMS != nil {
+		steered += fmt.Sprintf(" (last sent there at %+.0f ms)", *d.LastPickMS)
 	}
-	s.page.blank()
-	s.page.text(s.since(origin))
-	return nil
-}
-
-// crashLines are the explanation's timeline and what the router did.
-func (s *story) crashLines(e *coordinatorv1.Explanation, d *Departure, origin time.Time) []line {
-	lines := append([]line{{text: d.Server + " is gone"}}, timeline(e, origin)...)
-	if d.SuspectMS != nil {
-		text := "the router steers clients away from it"
-		if d.LastPickMS != nil {
-			text += fmt.Sprintf(" (last sent there at %+.0f ms)", *d.LastPickMS)
-		}
-		lines = append(lines, line{at: fromMS(*d.SuspectMS), text: text, ink: output.Bold})
+	lines := append([]line{
+		{text: host + " is gone"},
+		{at: fromMS(*d.SuspectMS), text: steered, ink: output.Bold},
+	}, timeline(d.explanation, o.origin)...)
+	if _, told := firstOf(d.explanation, "committed", o.origin); !told {
+		lines = append(lines, removedLine(d.Departure))
 	}
-	if _, told := firstOf(e, "committed", origin); !told {
-		lines = append(lines, line{at: fromMS(d.RemovedMS), text: removedText(d.Revision), ink: output.Red})
-	}
-	lines = append(lines, line{at: fromMS(d.AckedMS), text: "the router has confirmed that it is gone", ink: output.Bold})
-	slices.SortStableFunc(lines, func(a, b line) int { return int(a.at - b.at) })
-	return lines
+	return s.aftermath(ctx, o, d, append(lines, ackedLine(d.Departure)))
 }
 
 // shutdown is the chapter of the server that says goodbye.
 func (s *story) shutdown(ctx context.Context, host string) error {
 	s.page.chapter(2, fmt.Sprintf("%s shuts down normally: SIGTERM to its agent", host))
-	before, who, err := s.look(ctx, host)
+	o, err := s.begin(ctx, host, "normal shutdown")
 	if err != nil {
 		return err
 	}
-	from := len(s.seen.events)
-	origin := s.begin("normal shutdown")
 	var ended time.Time
 	if err := s.scene.Shutdown(ctx, host, func() { ended = time.Now() }); err != nil {
 		return err
 	}
-	event, gone, err := s.departure(ctx, who, from)
+	d, err := s.departed(ctx, o, coordinatorv1.Cause_CAUSE_SHUTDOWN)
 	if err != nil {
 		return err
 	}
-	d, after, err := s.closed(ctx, before, event, gone, origin)
-	if err != nil {
-		return err
-	}
-	s.facts.Shutdown = d
-	if event.GetCause() != coordinatorv1.Cause_CAUSE_SHUTDOWN {
-		return fmt.Errorf("%s was removed as %s, not as a shutdown", host, output.Name(event.GetCause()))
-	}
-	lines := []line{
+	s.facts.Shutdown = d.Departure
+	return s.aftermath(ctx, o, d, []line{
 		{text: host + " reports itself"},
-		{at: fromMS(d.RemovedMS), text: removedText(d.Revision), ink: output.Red},
-		{at: fromMS(d.AckedMS), text: "the router has confirmed that it is gone", ink: output.Bold},
-		{at: ended.Sub(origin), text: "the agent ends, with exit status 0"},
-	}
-	slices.SortStableFunc(lines, func(a, b line) int { return int(a.at - b.at) })
+		removedLine(d.Departure),
+		ackedLine(d.Departure),
+		{at: ended.Sub(o.origin), text: "the agent ends, with exit status 0"},
+	})
+}
+
+func removedLine(d *Departure) line {
+	return line{at: fromMS(d.RemovedMS), text: removedText(d.Revision), ink: output.Red}
+}
+
+func ackedLine(d *Departure) line {
+	return line{at: fromMS(d.AckedMS), text: "the router has confirmed that it is gone", ink: output.Bold}
+}
+
+// aftermath tells what happened, what has changed, and what the client met.
+func (s *story) aftermath(ctx context.Context, o outset, d departure, lines []line) error {
+	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(a.at, b.at) })
 	s.page.lines(lines)
 	s.page.blank()
 	s.page.rows(d.Rows)
 	s.page.blank()
-	s.page.ring(after)
+	s.page.ring(d.after)
 	if err := s.pause(ctx, calm); err != nil {
 		return err
 	}
 	s.page.blank()
-	s.page.text(s.since(origin))
+	s.page.text(s.since(o.origin))
 	return nil
 }
 
 // comeback is the chapter of the return of the host that died.
 func (s *story) comeback(ctx context.Context, host string) error {
 	s.page.chapter(3, host+" comes back: it boots, and its agent starts")
-	from := len(s.seen.events)
-	origin := s.begin("comeback")
+	o := outset{host: host, from: len(s.seen.events), origin: s.mark("comeback")}
 	if err := s.scene.Boot(host); err != nil {
 		return err
 	}
 	var joined *coordinatorv1.Event
 	err := s.await(ctx, patience, host+" joins again", func() bool {
-		if joined = s.seen.event("joined", host, from); joined == nil {
-			joined = s.seen.event("held", host, from)
+		if joined = s.seen.event("joined", host, o.from); joined == nil {
+			joined = s.seen.event("held", host, o.from)
 		}
 		return joined != nil
 	})
 	if err != nil {
 		return err
 	}
-	who := membership{host, joined.GetIncarnation()}
+	o.who = membership{host, joined.GetIncarnation()}
 	row, err := s.admin.GetServer(ctx, &coordinatorv1.GetServerRequest{Pool: pool, ServerId: host})
 	if err != nil {
 		return fmt.Errorf("look at %s: %w", host, err)
 	}
-	held, until := joined.GetAt().AsTime().Sub(origin), row.GetServer().GetHeldUntil().AsTime().Sub(origin)
 	if row.GetServer().GetPhase() != coordinatorv1.Phase_PHASE_HELD {
 		return fmt.Errorf("%s came back as %s, not as held", host, output.Name(row.GetServer().GetPhase()))
 	}
+	held, until := joined.GetAt().AsTime().Sub(o.origin), row.GetServer().GetHeldUntil().AsTime().Sub(o.origin)
+	s.facts.Comeback = &Comeback{Server: host, Incarnation: o.who.incarnation, HeldMS: ms(held)}
 	s.page.lines([]line{
-		{at: held, text: fmt.Sprintf("%s is in the ring again, as a new incarnation (%d)", host, who.incarnation)},
+		{at: held, text: fmt.Sprintf("%s is in the ring again, as a new incarnation (%d)", host, o.who.incarnation)},
 		{at: held, text: fmt.Sprintf("HELD: it watches and is watched, but no client is sent there before %+d ms; "+
 			"every further crash doubles the wait", until.Milliseconds()), ink: output.Yellow},
 	})
-	return s.release(ctx, who, origin, held, until)
+	return s.release(ctx, o, until)
 }
 
 // release waits for the end of a hold-down.
-func (s *story) release(ctx context.Context, who membership, origin time.Time, held, until time.Duration) error {
-	var active time.Time
-	err := s.await(ctx, until-held+patience, who.server+" is routed to again", func() (ok bool) {
-		active, ok = s.seen.routing(who)
+func (s *story) release(ctx context.Context, o outset, until time.Duration) error {
+	var at time.Time
+	err := s.await(ctx, until+patience, o.host+" is routed to again", func() (ok bool) {
+		at, ok = s.seen.routing(o.who)
 		return ok
 	})
 	if err != nil {
 		return err
 	}
-	if early := until - active.Sub(origin); early > clockSlack {
-		return fmt.Errorf("clients were sent to %s %v before the end of its hold-down", who.server, early.Round(time.Millisecond))
+	active := at.Sub(o.origin)
+	if early := until - active; early > clockSlack {
+		return fmt.Errorf("clients were sent to %s %v before the end of its hold-down", o.host, early.Round(time.Millisecond))
 	}
-	c := &Comeback{Server: who.server, Incarnation: who.incarnation, HeldMS: ms(held), ActiveMS: ms(active.Sub(origin))}
-	s.facts.Comeback = c
+	c := s.facts.Comeback
+	c.ActiveMS = ms(active)
 	for _, r := range s.client.log() {
-		if r.to == who && r.picked.Sub(origin) < until {
+		if r.to == o.who && r.picked.Sub(o.origin) < until-clockSlack {
 			c.PicksWhileHeld++
 		}
 	}
 	if c.PicksWhileHeld > 0 {
-		return fmt.Errorf("the client was sent to %s %d times while it was held", who.server, c.PicksWhileHeld)
+		return fmt.Errorf("the client was sent to %s %d times while it was held", o.host, c.PicksWhileHeld)
 	}
-	err = s.await(ctx, patience, who.server+" answers the client", func() bool {
-		ok, _ := served(s.client.log(), who, origin, time.Now())
+	err = s.await(ctx, patience, o.host+" answers the client", func() bool {
+		ok, _ := served(s.client.log(), o.who, o.origin, time.Now())
 		return ok > 0
 	})
 	if err != nil {
 		return err
 	}
-	s.page.lines([]line{{at: active.Sub(origin), text: "ACTIVE: clients are sent there again, and it answers", ink: output.Green}})
+	s.page.lines([]line{{at: active, text: "ACTIVE: clients are sent there again, and it answers", ink: output.Green}})
 	if _, err := s.consistent(ctx); err != nil {
 		return err
 	}
@@ -195,40 +171,38 @@ func (s *story) release(ctx context.Context, who membership, origin time.Time, h
 // killAgent is the chapter of the agent that dies alone.
 func (s *story) killAgent(ctx context.Context, host string) error {
 	s.page.chapter(4, fmt.Sprintf("Only the agent of %s dies, by SIGKILL; the host and its service are well", host))
-	before, who, err := s.look(ctx, host)
+	o, err := s.begin(ctx, host, "agent killed")
 	if err != nil {
 		return err
 	}
-	from := len(s.seen.events)
-	origin := s.begin("agent killed")
 	if err := s.scene.KillAgent(host); err != nil {
 		return err
 	}
-	if err := s.watchKilled(ctx, host, origin); err != nil {
+	if err := s.watchKilled(ctx, host, o.origin); err != nil {
 		return err
 	}
-	k := &AgentKill{Server: host, WatchedMS: ms(time.Since(origin)), Removed: s.seen.removed(from)}
-	var failed int
-	k.Served, failed = served(s.client.log(), who, origin, time.Now())
-	s.facts.AgentKill = k
 	after, err := s.ring(ctx)
 	if err != nil {
 		return err
 	}
+	now := time.Now()
+	k := &AgentKill{Server: host, WatchedMS: ms(now.Sub(o.origin)), Removed: s.seen.removed(o.from)}
+	var failed int
+	k.Served, failed = served(s.client.log(), o.who, o.origin, now)
+	s.facts.AgentKill = k
 	switch {
 	case len(k.Removed) > 0:
 		return fmt.Errorf("%s was removed though only the agent of %s had died", list(k.Removed), host)
-	case len(diff(before, after)) > 0:
+	case len(diff(o.before, after)) > 0:
 		return fmt.Errorf("the ring has changed though only the agent of %s had died", host)
 	case k.Served == 0:
 		return fmt.Errorf("%s answered no request while its agent was dead", host)
 	}
-	now := time.Since(origin)
 	s.page.lines([]line{
-		{at: now, text: "nobody was removed, and the ring is the same", ink: output.Green},
-		{at: now, text: fmt.Sprintf("%s has answered %s meanwhile, %d failed", host, count(k.Served, "request"), failed), ink: output.Green},
+		{at: now.Sub(o.origin), text: "nobody was removed, and the ring is the same", ink: output.Green},
+		{at: now.Sub(o.origin), text: fmt.Sprintf("%s has answered %s meanwhile, %d failed", host, count(k.Served, "request"), failed), ink: output.Green},
 	})
-	return s.resume(ctx, who, origin, from)
+	return s.resume(ctx, o)
 }
 
 // watchKilled watches the pool for a while and tells of the alarm.
@@ -256,11 +230,11 @@ func (s *story) watchKilled(ctx context.Context, host string, origin time.Time) 
 }
 
 // resume starts the killed agent again and waits for its session.
-func (s *story) resume(ctx context.Context, who membership, origin time.Time, from int) error {
-	if err := s.scene.StartAgent(who.server); err != nil {
+func (s *story) resume(ctx context.Context, o outset) error {
+	if err := s.scene.StartAgent(o.host); err != nil {
 		return err
 	}
-	bounded, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the new agent of %s got no session within %v", who.server, patience))
+	bounded, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the new agent of %s got no session within %v", o.host, patience))
 	defer cancel()
 	var since time.Time
 	err := until(bounded, func(ctx context.Context) error {
@@ -269,9 +243,9 @@ func (s *story) resume(ctx context.Context, who membership, origin time.Time, fr
 			return fmt.Errorf("list sessions: %w", err)
 		}
 		for _, session := range sessions.GetSessions() {
-			if session.GetServerId() == who.server && session.GetSince().AsTime().After(origin) {
+			if session.GetServerId() == o.host && session.GetSince().AsTime().After(o.origin) {
 				since = session.GetSince().AsTime()
-				s.facts.AgentKill.Resumed = session.GetIncarnation() == who.incarnation
+				s.facts.AgentKill.Resumed = session.GetIncarnation() == o.who.incarnation
 				return nil
 			}
 		}
@@ -280,9 +254,9 @@ func (s *story) resume(ctx context.Context, who membership, origin time.Time, fr
 	if err != nil {
 		return err
 	}
-	if !s.facts.AgentKill.Resumed || len(s.seen.removed(from)) > 0 {
-		return fmt.Errorf("the new agent of %s was not given its membership back", who.server)
+	if !s.facts.AgentKill.Resumed || len(s.seen.removed(o.from)) > 0 {
+		return fmt.Errorf("the new agent of %s was not given its membership back", o.host)
 	}
-	s.page.lines([]line{{at: since.Sub(origin), text: fmt.Sprintf("a new agent takes up the same membership (incarnation %d)", who.incarnation)}})
+	s.page.lines([]line{{at: since.Sub(o.origin), text: fmt.Sprintf("a new agent takes up the same membership (incarnation %d)", o.who.incarnation)}})
 	return s.pause(ctx, calm)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,5 +89,5 @@ func (c *client) pick(ctx context.Context) (*routerv1.Choice, error) {
 func (c *client) log() []request {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.requests[:len(c.requests):len(c.requests)]
+	return slices.Clip(c.requests)
 }

@@ -70,17 +70,18 @@ func Command() *cobra.Command {
 
 // run runs the demo in namespaces where that is possible, and on loopback
 // otherwise. In namespaces this is two programs; see netlab.Enter.
-func (o options) run(ctx context.Context, w io.Writer) error {
+func (o options) run(ctx context.Context, w io.Writer) (failed error) {
 	dir := os.Getenv(dirEnv)
 	if dir == "" {
-		var err error
-		if dir, err = os.MkdirTemp("", "buddyring-demo-"); err != nil {
+		own, err := os.MkdirTemp("", "buddyring-demo-")
+		if err != nil {
 			return fmt.Errorf("make a directory for the demo: %w", err)
 		}
-		defer os.RemoveAll(dir)
+		defer func() { failed = errors.Join(failed, os.RemoveAll(own)) }()
+		dir = own
 	}
 	r := &run{options: o, dir: dir, w: w}
-	code, err := 0, fmt.Errorf("%w: loopback was asked for", errNoHosts)
+	code, err := exitTrue, fmt.Errorf("%w: loopback was asked for", errNoHosts)
 	if !o.loopback {
 		code, err = enterNamespaces(ctx, []string{dirEnv + "=" + dir}, r.inNamespaces)
 	}

@@ -82,18 +82,19 @@ func (f *fleet) startCoordinator(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer lis.Close()
+		defer func() { _ = lis.Close() }() // the coordinator has its own by then
 		f.agents = addrPort(lis)
+		args = append(args, "--allow-local-addresses")
 		listeners = append(listeners, process.Listener{Name: "agent", Listener: lis})
 	} else {
 		f.agents = netip.AddrPortFrom(at.Addr(), agentPort)
 		args = append(args, "--listen", f.agents.String(), "--insecure")
 	}
-	return f.start(at, coordinatorPlace, coordinatorProgram, args, listeners)
+	return f.start(coordinatorPlace, coordinatorProgram, args, listeners)
 }
 
 func (f *fleet) startRouter() error {
-	return f.start(f.stage.Place(routerPlace), routerPlace, routerProgram, []string{
+	return f.start(routerPlace, routerProgram, []string{
 		"--coordinator", f.agents.String(), "--insecure",
 		"--id", routerID,
 		"--state-dir", filepath.Join(f.dir, routerPlace),
@@ -101,8 +102,9 @@ func (f *fleet) startRouter() error {
 	}, []process.Listener{{Name: "grpc", Listener: f.doors.router}, {Name: "http", Listener: f.doors.routerHTTP}})
 }
 
-func (f *fleet) start(at place, name, binary string, args []string, listeners []process.Listener) error {
-	proc, err := process.Start(at, process.Program{
+// start starts a program that is one of its kind, at the place of that name.
+func (f *fleet) start(name, binary string, args []string, listeners []process.Listener) error {
+	proc, err := process.Start(f.stage.Place(name), process.Program{
 		Name: name, Path: filepath.Join(f.bin, binary), Args: args, Listeners: listeners,
 		Log: filepath.Join(f.dir, name+".log"),
 	}, f.fail)

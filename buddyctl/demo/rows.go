@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/buddyring/buddyring/buddyctl/output"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -66,5 +65,3 @@ func neighboursMet(d *Departure) error {
 	}
 	return nil
 }
-
-func causeName(c coordinatorv1.Cause) string { return output.Name(c) }

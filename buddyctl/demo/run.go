@@ -135,13 +135,12 @@ func (r *run) introduce(d *doors) {
 
 // connected starts the coordinator and the router and plays the story against
 // their APIs.
-func (r *run) connected(ctx context.Context, f *fleet, servers []string) error {
+func (r *run) connected(ctx context.Context, f *fleet, servers []string) (err error) {
 	adminConn, routerConn, err := dial(r.facts.Listeners)
 	if err != nil {
 		return err
 	}
-	defer adminConn.Close()
-	defer routerConn.Close()
+	defer func() { err = errors.Join(err, adminConn.Close(), routerConn.Close()) }()
 	s := &story{
 		admin: coordinatorv1.NewAdminServiceClient(adminConn), router: routerv1.NewRouterServiceClient(routerConn),
 		scene: f, page: r.page, facts: r.facts, hosts: servers, started: r.began,
@@ -155,11 +154,10 @@ func (r *run) connected(ctx context.Context, f *fleet, servers []string) error {
 	feed := make(chan news, newsBacklog)
 	s.news = feed
 	group.Go(func() error {
-		err := listen(listenCtx, s.admin, s.router, feed)
-		if listenCtx.Err() != nil {
-			return nil
+		if err := listen(listenCtx, s.admin, s.router, feed); listenCtx.Err() == nil {
+			return err
 		}
-		return err
+		return nil
 	})
 	group.Go(func() error {
 		defer stop()

@@ -180,7 +180,7 @@ func (m *mutable) mute() ([]net.Conn, error) {
 	}
 	var plugs []net.Conn
 	for range maxPlugs {
-		conn, err := net.DialTimeout("tcp", lis.Addr().String(), plugTimeout)
+		conn, err := (&net.Dialer{Timeout: plugTimeout}).DialContext(context.Background(), "tcp", lis.Addr().String())
 		if err != nil {
 			return plugs, nil
 		}

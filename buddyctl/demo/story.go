@@ -85,7 +85,7 @@ func (s *story) play(ctx context.Context) error {
 		stop()
 		<-done
 	}()
-	s.begin("all well")
+	s.mark("all well")
 	if err := s.pause(ctx, calm); err != nil {
 		return err
 	}
@@ -217,8 +217,8 @@ func (s *story) since(origin time.Time) string {
 		count(requests, "request"), failed, last.Sub(origin).Milliseconds())
 }
 
-// begin begins a phase of the tally now.
-func (s *story) begin(name string) time.Time {
+// mark begins a phase of the tally now.
+func (s *story) mark(name string) time.Time {
 	now := time.Now()
 	s.marks = append(s.marks, mark{name, now})
 	return now

@@ -257,7 +257,7 @@ func (w *world) GetRing(context.Context, *coordinatorv1.GetRingRequest) (*coordi
 
 // CheckRing is of AdminService.
 func (w *world) CheckRing(context.Context, *coordinatorv1.CheckRingRequest) (*coordinatorv1.CheckRingResponse, error) {
-	return &coordinatorv1.CheckRingResponse{Consistent: proto.Bool(true)}, nil
+	return &coordinatorv1.CheckRingResponse{Consistent: new(true)}, nil
 }
 
 // GetServer is of AdminService.

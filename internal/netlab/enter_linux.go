@@ -64,33 +64,16 @@ func enter(ctx context.Context, env []string, userNamespace bool) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	lifelineR, lifelineW, err := os.Pipe()
-	if err != nil {
-		return 0, fmt.Errorf("open lifeline: %w", err)
-	}
-	defer lifelineW.Close()
-	reportR, reportW, err := os.Pipe()
-	if err != nil {
-		lifelineR.Close()
-		return 0, fmt.Errorf("open report: %w", err)
-	}
-	defer reportR.Close()
-
 	cmd := innerCommand(ctx, env, userNamespace)
-	cmd.Cancel = func() error {
-		_, err := lifelineW.Write([]byte{0})
-		return err
-	}
-	cmd.ExtraFiles = []*os.File{lifelineR, reportW}
-	err = cmd.Start()
-	lifelineR.Close()
-	reportW.Close()
+	lifeline, report, err := startInner(cmd)
 	if err != nil {
-		return 0, fmt.Errorf("%w: start in new namespaces: %w", ErrUnavailable, err)
+		return 0, err
 	}
-	report, readErr := io.ReadAll(reportR)
+	defer func() { _ = lifeline.Close() }() // the inner program has ended
+	text, readErr := io.ReadAll(report)
+	_ = report.Close() // it was only read
 	waitErr := cmd.Wait()
-	switch trouble, ok := strings.CutPrefix(string(report), "ok"); {
+	switch trouble, ok := strings.CutPrefix(string(text), "ok"); {
 	case readErr != nil:
 		return 0, fmt.Errorf("read report: %w", readErr)
 	case !ok && ctx.Err() != nil:
@@ -102,6 +85,31 @@ func enter(ctx context.Context, env []string, userNamespace bool) (int, error) {
 		return code, nil
 	}
 	return 0, fmt.Errorf("inner program: %w", waitErr)
+}
+
+// startInner starts the inner program with its two pipes and returns the outer
+// ends. The report ends with the inner program at the latest.
+func startInner(cmd *exec.Cmd) (lifeline, report *os.File, err error) {
+	lifelineR, lifelineW, err := os.Pipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("open lifeline: %w", err)
+	}
+	reportR, reportW, err := os.Pipe()
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open report: %w", err), lifelineR.Close(), lifelineW.Close())
+	}
+	cmd.ExtraFiles = []*os.File{lifelineR, reportW}
+	cmd.Cancel = func() error {
+		_, err := lifelineW.Write([]byte{0})
+		return err
+	}
+	err = cmd.Start()
+	closeErr := errors.Join(lifelineR.Close(), reportW.Close())
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%w: start in new namespaces: %w", ErrUnavailable, err),
+			closeErr, lifelineW.Close(), reportR.Close())
+	}
+	return lifelineW, reportR, closeErr
 }
 
 func innerCommand(ctx context.Context, env []string, userNamespace bool) *exec.Cmd {

@@ -97,9 +97,12 @@ func TestHostsPingEachOther(t *testing.T) {
 		network string
 		to      netip.Addr
 	}{
-		{"ip4:icmp", b.Addr()}, {"udp4", b.Addr()},
-		{"ip6:ipv6-icmp", b.Addr6()}, {"udp6", b.Addr6()},
-		{"udp4", a.Addr()}, {"udp4", netip.MustParseAddr("127.0.0.1")},
+		{"ip4:icmp", b.Addr()},
+		{"udp4", b.Addr()},
+		{"ip6:ipv6-icmp", b.Addr6()},
+		{"udp6", b.Addr6()},
+		{"udp4", a.Addr()},
+		{"udp4", netip.MustParseAddr("127.0.0.1")},
 	} {
 		if err := ping(a, c.network, c.to, patience); err != nil {
 			t.Errorf("ping %v with %s: %v", c.to, c.network, err)

@@ -18,7 +18,9 @@ import (
 // roleEnv makes the test binary play a program that uses netlab.
 const roleEnv = "NETLAB_TEST_ROLE"
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
 	inside := func(context.Context) int {
 		code := m.Run()
 		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/buddyring/buddyring/internal/netlab.follow")); err != nil {
@@ -43,7 +45,7 @@ func TestMain(m *testing.M) {
 	code, err := netlab.Enter(ctx, entry, inside)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%v\nthe lab tests need root, or unprivileged user namespaces: run them with sudo\n", err)
-		code = 1
+		return 1
 	}
-	os.Exit(code)
+	return code
 }

@@ -63,7 +63,7 @@ func Start(at Place, p Program, failed func(error)) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()     // the child has its own
 	cmd := exec.Command(p.Path, p.Args...) //nolint:noctx,gosec // it lives until it is ended; what runs is the caller's choice
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(environment(p.Listeners), p.Env...)
@@ -72,7 +72,7 @@ func Start(at Place, p Program, failed func(error)) (*Process, error) {
 		if err != nil {
 			return nil, fmt.Errorf("start %s: hand over listener %s: %w", p.Name, l.Name, err)
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }() // the child has its own
 		cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 	}
 	if err := at.Start(cmd); err != nil {
