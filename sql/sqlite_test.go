@@ -7,10 +7,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	_ "modernc.org/sqlite"
 
 	"github.com/buddyring/buddyring/coordinator/store"
-
-	_ "modernc.org/sqlite"
 )
 
 // TestSQLiteSchemaIsWhatTheMigrationsMake compares the text that SQLite keeps of

@@ -6,18 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// batch is how many rows go into one statement. It keeps the longest rows below
-// the packet of 16 MiB that MariaDB takes by default.
-const batch = 200
-
 // Commit writes a change, whole or not at all; then the pool is at
 // c.Revision(). The Revision, Seq and Epoch of the events are those of their
-// place in c. A change that is in the table already is a success, so the call
+// place in c. Times are kept to the microsecond and hold-downs to the
+// millisecond. A change that is in the table already is a success, so the call
 // can be repeated.
 //
 // It returns member.ErrFenced when a later epoch leads, member.ErrStale when
@@ -28,12 +24,12 @@ const batch = 200
 // takes the change for failed; until then every failure to reach the database
 // is an ErrOutcomeUnknown.
 func (s *Store) Commit(ctx context.Context, c member.Change) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		isIn, err := fence(ctx, tx, c)
+	err := s.write(ctx, func(x tx) error {
+		isIn, err := fence(ctx, x, c)
 		if err != nil || isIn {
 			return err
 		}
-		return s.apply(ctx, tx, c)
+		return apply(ctx, x, c)
 	})
 	if err = s.stayInDoubt(c.ID, err); err != nil {
 		return fmt.Errorf("commit change to %s: %w", c.Pool, err)
@@ -60,12 +56,11 @@ func (s *Store) stayInDoubt(changeID string, err error) error {
 
 // fence takes the pool to the revision of c, if it is at the base of c. It
 // reports whether c is in the table already.
-func fence(ctx context.Context, tx *sql.Tx, c member.Change) (isIn bool, err error) {
+func fence(ctx context.Context, x tx, c member.Change) (isIn bool, err error) {
 	if c.ID == "" {
 		return false, errors.New("the change has no id")
 	}
-	n, err := touched(ctx, tx,
-		"UPDATE pool SET revision = revision + 1, last_change_id = ? WHERE name = ? AND epoch = ? AND revision = ?",
+	n, err := x.touch(ctx, "UPDATE pool SET revision = revision + 1, last_change_id = ? WHERE name = ? AND epoch = ? AND revision = ?",
 		c.ID, c.Pool, c.Base.Epoch, c.Base.Revision)
 	if err != nil {
 		return false, fmt.Errorf("write fence: %w", err)
@@ -75,7 +70,7 @@ func fence(ctx context.Context, tx *sql.Tx, c member.Change) (isIn bool, err err
 	}
 	var at member.Position
 	var last string
-	err = tx.QueryRowContext(ctx, "SELECT epoch, revision, last_change_id FROM pool WHERE name = ?", c.Pool).
+	err = x.QueryRowContext(ctx, "SELECT epoch, revision, last_change_id FROM pool WHERE name = ?", c.Pool).
 		Scan(&at.Epoch, &at.Revision, &last)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -94,43 +89,43 @@ func fence(ctx context.Context, tx *sql.Tx, c member.Change) (isIn bool, err err
 }
 
 // apply writes everything of c but the fence.
-func (s *Store) apply(ctx context.Context, tx *sql.Tx, c member.Change) error {
+func apply(ctx context.Context, x tx, c member.Change) error {
 	steps := []struct {
 		what string
-		do   func(context.Context, *sql.Tx, member.Change) error
+		do   func(context.Context, tx, member.Change) error
 	}{
 		{"write pool", updatePool},
 		{"remove servers", deleteServers},
-		{"write servers", s.putServers},
+		{"write servers", putServers},
 		{"forget intents", forgetIntents},
-		{"write intents", s.putIntents},
-		{"write departed", s.putDeparted},
-		{"write events", func(ctx context.Context, tx *sql.Tx, c member.Change) error {
-			return insertEvents(ctx, tx, c.Pool, member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, c.Events)
+		{"write intents", putIntents},
+		{"write departed", putDeparted},
+		{"write events", func(ctx context.Context, x tx, c member.Change) error {
+			return x.insertEvents(ctx, c.Pool, member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, c.Events)
 		}},
-		{"write requests", s.insertRequests},
+		{"write requests", insertRequests},
 	}
 	for _, step := range steps {
-		if err := step.do(ctx, tx, c); err != nil {
+		if err := step.do(ctx, x, c); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
 	return nil
 }
 
-func updatePool(ctx context.Context, tx *sql.Tx, c member.Change) error {
+func updatePool(ctx context.Context, x tx, c member.Change) error {
 	if c.Settings != nil {
 		settings, err := jsonText(c.Settings)
 		if err != nil {
 			return fmt.Errorf("encode settings: %w", err)
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE pool SET settings = ? WHERE name = ? AND epoch = ?",
+		if _, err := x.ExecContext(ctx, "UPDATE pool SET settings = ? WHERE name = ? AND epoch = ?",
 			settings, c.Pool, c.Base.Epoch); err != nil {
 			return err
 		}
 	}
 	if c.ReferenceSize != nil {
-		if _, err := tx.ExecContext(ctx, "UPDATE pool SET reference_size = ? WHERE name = ? AND epoch = ?",
+		if _, err := x.ExecContext(ctx, "UPDATE pool SET reference_size = ? WHERE name = ? AND epoch = ?",
 			*c.ReferenceSize, c.Pool, c.Base.Epoch); err != nil {
 			return err
 		}
@@ -138,13 +133,13 @@ func updatePool(ctx context.Context, tx *sql.Tx, c member.Change) error {
 	return nil
 }
 
-func deleteServers(ctx context.Context, tx *sql.Tx, c member.Change) error {
+func deleteServers(ctx context.Context, x tx, c member.Change) error {
 	for part := range slices.Chunk(c.Remove, batch) {
 		args := []any{c.Pool}
 		for _, r := range part {
 			args = append(args, r.ID, r.Incarnation)
 		}
-		n, err := touched(ctx, tx, "DELETE FROM server WHERE pool = ? AND ("+
+		n, err := x.touch(ctx, "DELETE FROM server WHERE pool = ? AND ("+
 			list("(server_id = ? AND incarnation = ?)", " OR ", len(part))+")", args...)
 		if err != nil {
 			return err
@@ -157,7 +152,7 @@ func deleteServers(ctx context.Context, tx *sql.Tx, c member.Change) error {
 	return nil
 }
 
-func (s *Store) putServers(ctx context.Context, tx *sql.Tx, c member.Change) error {
+func putServers(ctx context.Context, x tx, c member.Change) error {
 	rows := make([][]any, len(c.Put))
 	for i, v := range c.Put {
 		row, err := serverRow(c.Pool, v)
@@ -166,30 +161,34 @@ func (s *Store) putServers(ctx context.Context, tx *sql.Tx, c member.Change) err
 		}
 		rows[i] = row
 	}
-	return insert(ctx, tx, "server", serverColumns, rows, s.dialect.overwrite("pool, server_id", serverColumns))
+	return x.write(ctx, table{"server", serverColumns, "pool, server_id"}, rows)
 }
 
-func forgetIntents(ctx context.Context, tx *sql.Tx, c member.Change) error {
-	return deleteByID(ctx, tx, "DELETE FROM intent WHERE pool = ? AND server_id IN (", ")", c.Pool, c.Forget)
+func forgetIntents(ctx context.Context, x tx, c member.Change) error {
+	ids := make([]string, len(c.Forget))
+	for i, id := range c.Forget {
+		ids[i] = string(id)
+	}
+	return x.deleteIDs(ctx, "DELETE FROM intent WHERE pool = ? AND server_id IN", c.Pool, ids)
 }
 
-func (s *Store) putIntents(ctx context.Context, tx *sql.Tx, c member.Change) error {
+func putIntents(ctx context.Context, x tx, c member.Change) error {
 	rows := make([][]any, len(c.Intents))
 	for i, v := range c.Intents {
 		rows[i] = intentRow(c.Pool, v)
 	}
-	return insert(ctx, tx, "intent", intentColumns, rows, s.dialect.overwrite("pool, server_id", intentColumns))
+	return x.write(ctx, table{"intent", intentColumns, "pool, server_id"}, rows)
 }
 
-func (s *Store) putDeparted(ctx context.Context, tx *sql.Tx, c member.Change) error {
+func putDeparted(ctx context.Context, x tx, c member.Change) error {
 	rows := make([][]any, len(c.Departed))
 	for i, v := range c.Departed {
 		rows[i] = departedRow(c.Pool, v)
 	}
-	return insert(ctx, tx, "departed", departedColumns, rows, s.dialect.overwrite("pool, server_id", departedColumns))
+	return x.write(ctx, table{"departed", departedColumns, "pool, server_id"}, rows)
 }
 
-func insertEvents(ctx context.Context, tx *sql.Tx, pool member.Pool, at member.Position, events []member.Event) error {
+func (x tx) insertEvents(ctx context.Context, pool member.Pool, at member.Position, events []member.Event) error {
 	rows := make([][]any, len(events))
 	for i, v := range events {
 		row, err := eventRow(pool, at, i, v)
@@ -198,55 +197,22 @@ func insertEvents(ctx context.Context, tx *sql.Tx, pool member.Pool, at member.P
 		}
 		rows[i] = row
 	}
-	return insert(ctx, tx, "event", eventColumns, rows, "")
+	return x.write(ctx, table{"event", eventColumns, ""}, rows)
 }
 
 // insertRequests refuses an id that is taken, unless its hour is over.
-func (s *Store) insertRequests(ctx context.Context, tx *sql.Tx, c member.Change) error {
+func insertRequests(ctx context.Context, x tx, c member.Change) error {
 	rows := make([][]any, len(c.Requests))
 	for i, v := range c.Requests {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM request WHERE pool = ? AND request_id = ? AND at < ?",
+		if _, err := x.ExecContext(ctx, "DELETE FROM request WHERE pool = ? AND request_id = ? AND at < ?",
 			c.Pool, v.ID, timestamp(v.At.Add(-RequestLife))); err != nil {
 			return err
 		}
 		rows[i] = requestRow(c.Pool, v)
 	}
-	err := insert(ctx, tx, "request", requestColumns, rows, "")
-	if s.dialect.duplicate(err) {
+	err := x.write(ctx, table{"request", requestColumns, ""}, rows)
+	if x.dialect.duplicate(err) {
 		return fmt.Errorf("request id: %w", member.ErrAlreadyExists)
 	}
 	return err
-}
-
-// insert writes rows of the given columns; conflict is "" or a clause of
-// dialect.overwrite.
-func insert(ctx context.Context, tx *sql.Tx, table, columns string, rows [][]any, conflict string) error {
-	values := "(" + list("?", ", ", strings.Count(columns, ",")+1) + ")"
-	for part := range slices.Chunk(rows, batch) {
-		if _, err := touched(ctx, tx,
-			"INSERT INTO "+table+" ("+columns+") VALUES "+list(values, ", ", len(part))+conflict,
-			slices.Concat(part...)...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// deleteByID runs before + "?, ?, …" + after for all ids of a pool.
-func deleteByID[T ~string](ctx context.Context, tx *sql.Tx, before, after string, pool member.Pool, ids []T) error {
-	for part := range slices.Chunk(ids, batch) {
-		args := []any{pool}
-		for _, id := range part {
-			args = append(args, string(id))
-		}
-		if _, err := touched(ctx, tx, before+list("?", ", ", len(part))+after, args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// list repeats item n times.
-func list(item, separator string, n int) string {
-	return strings.TrimSuffix(strings.Repeat(item+separator, n), separator)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -223,6 +224,22 @@ func TestThousandJoinsAreOneTransaction(t *testing.T) {
 	commit(t, s, leave)
 	if left := servers(t, s); len(left) != 0 {
 		t.Errorf("%d rows are left", len(left))
+	}
+}
+
+func TestLongExplanationsOfManyServers(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	c := change(at)
+	for i := range 100 {
+		c.Events = append(c.Events, member.Event{
+			At: noon, Kind: member.EventRemoved, ID: member.ID(fmt.Sprint("web-", i)),
+			Explanation: &member.Explanation{Text: strings.Repeat("'", 90<<10)},
+		})
+	}
+	commit(t, s, c)
+	if got := events(t, s); len(got) != 100 || got[99].Explanation.Text != c.Events[99].Explanation.Text {
+		t.Errorf("%d events came back", len(got))
 	}
 }
 

@@ -62,12 +62,6 @@ func (d *dialect) class(ctx context.Context, err error) class {
 	return d.classify(err)
 }
 
-// overwrite returns the clause that makes an INSERT of columns a whole-row write
-// by keys; both are lists as they stand in the statement.
-func (d *dialect) overwrite(keys, columns string) string {
-	return d.conflict(strings.Split(keys, ", "), strings.Split(columns, ", "))
-}
-
 // assignments builds "a = f(a), b = f(b)" over the columns that are not keys.
 func assignments(keys, columns []string, format func(column string) string) string {
 	isKey := make(map[string]bool, len(keys))

@@ -52,8 +52,8 @@ func (s *Store) Events(ctx context.Context, q EventQuery) ([]member.Event, error
 	}
 	args = append(args, q.Limit)
 	var events []member.Event
-	err := s.read(ctx, func(tx *sql.Tx) (err error) {
-		events, err = selectEvents(ctx, tx,
+	err := s.read(ctx, func(x tx) (err error) {
+		events, err = selectEvents(ctx, x,
 			" WHERE "+strings.Join(where, " AND ")+" ORDER BY revision DESC, seq DESC LIMIT ?", args...)
 		return err
 	})
@@ -70,10 +70,10 @@ func (s *Store) Events(ctx context.Context, q EventQuery) ([]member.Event, error
 // member.ErrNotFound without the pool.
 func (s *Store) EventsFrom(ctx context.Context, pool member.Pool, from member.Revision, limit int) ([]member.Event, error) {
 	var events []member.Event
-	err := s.read(ctx, func(tx *sql.Tx) (err error) {
+	err := s.read(ctx, func(x tx) (err error) {
 		events = nil
 		var compacted member.Revision
-		err = tx.QueryRowContext(ctx, "SELECT compacted_revision FROM pool WHERE name = ?", pool).Scan(&compacted)
+		err = x.QueryRowContext(ctx, "SELECT compacted_revision FROM pool WHERE name = ?", pool).Scan(&compacted)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return member.ErrNotFound
@@ -84,14 +84,14 @@ func (s *Store) EventsFrom(ctx context.Context, pool member.Pool, from member.Re
 		}
 		// The revision of the last event of the page, or none when it is not full.
 		var last member.Revision
-		err = tx.QueryRowContext(ctx,
+		err = x.QueryRowContext(ctx,
 			"SELECT revision FROM event WHERE pool = ? AND revision >= ? ORDER BY revision, seq LIMIT 1 OFFSET ?",
 			pool, from, limit-1).Scan(&last)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			events, err = selectEvents(ctx, tx, " WHERE pool = ? AND revision >= ? ORDER BY revision, seq", pool, from)
+			events, err = selectEvents(ctx, x, " WHERE pool = ? AND revision >= ? ORDER BY revision, seq", pool, from)
 		case err == nil:
-			events, err = selectEvents(ctx, tx,
+			events, err = selectEvents(ctx, x,
 				" WHERE pool = ? AND revision BETWEEN ? AND ? ORDER BY revision, seq", pool, from, last)
 		}
 		return err
@@ -102,9 +102,9 @@ func (s *Store) EventsFrom(ctx context.Context, pool member.Pool, from member.Re
 	return events, nil
 }
 
-func selectEvents(ctx context.Context, tx *sql.Tx, clauses string, args ...any) ([]member.Event, error) {
+func selectEvents(ctx context.Context, x tx, clauses string, args ...any) ([]member.Event, error) {
 	var events []member.Event
-	err := query(ctx, tx, func(rows *sql.Rows) error {
+	err := x.each(ctx, func(rows *sql.Rows) error {
 		e, err := scanEvent(rows)
 		events = append(events, e)
 		return err

@@ -12,7 +12,9 @@ func (s *Store) Exec(ctx context.Context, statement string, args ...any) error {
 }
 
 // Write runs f in the transaction that every writing method uses.
-func (s *Store) Write(ctx context.Context, f func(*sql.Tx) error) error { return s.write(ctx, f) }
+func (s *Store) Write(ctx context.Context, f func(*sql.Tx) error) error {
+	return s.write(ctx, func(x tx) error { return f(x.Tx) })
+}
 
 // ParseURL parses a store URL and names the target.
 func ParseURL(s string) (string, error) {
@@ -21,4 +23,13 @@ func ParseURL(s string) (string, error) {
 		return "", err
 	}
 	return t.String(), nil
+}
+
+// ClassOf says in a word what the store does about an error of a database.
+func ClassOf(ctx context.Context, kind string, err error) string {
+	d := sqliteDialect()
+	if kind == KindMySQL {
+		d = mysqlDialect()
+	}
+	return map[class]string{fatal: "fatal", passing: "passing", lasting: "lasting"}[d.class(ctx, err)]
 }

@@ -193,8 +193,7 @@ func commitMySQL(ctx context.Context, tx *sql.Tx) error {
 }
 
 func mysqlNumber(err error) uint16 {
-	var e *mysql.MySQLError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {
 		return e.Number
 	}
 	return 0

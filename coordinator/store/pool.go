@@ -21,6 +21,8 @@ const firstRevision member.Revision = 1
 // their Revision, Seq and Epoch are taken from there. It returns
 // member.ErrAlreadyExists if there is one of that name, and member.ErrFenced
 // when epoch is over.
+//
+//nolint:revive // a context, the fence, and all that a new pool consists of
 func (s *Store) CreatePool(
 	ctx context.Context, epoch member.Epoch, name member.Pool, settings member.Settings, events ...member.Event,
 ) (member.PoolState, error) {
@@ -28,15 +30,15 @@ func (s *Store) CreatePool(
 		Name: name, Position: member.Position{Epoch: epoch, Revision: firstRevision}, Settings: settings,
 	}
 	changeID := rand.Text()
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		if err := renew(ctx, tx, epoch); err != nil {
+	err := s.write(ctx, func(x tx) error {
+		if err := renew(ctx, x, epoch); err != nil {
 			return err
 		}
-		created, err := s.insertPool(ctx, tx, state, changeID)
+		created, err := x.insertPool(ctx, state, changeID)
 		if err != nil || !created {
 			return err
 		}
-		return insertEvents(ctx, tx, name, state.Position, events)
+		return x.insertEvents(ctx, name, state.Position, events)
 	})
 	if err != nil {
 		return member.PoolState{}, fmt.Errorf("create pool %s: %w", name, err)
@@ -46,20 +48,20 @@ func (s *Store) CreatePool(
 
 // insertPool reports whether it has created the pool; if not, an earlier
 // attempt with this changeID has.
-func (s *Store) insertPool(ctx context.Context, tx *sql.Tx, p member.PoolState, changeID string) (bool, error) {
+func (x tx) insertPool(ctx context.Context, p member.PoolState, changeID string) (bool, error) {
 	settings, err := jsonText(p.Settings)
 	if err != nil {
 		return false, fmt.Errorf("encode settings: %w", err)
 	}
-	_, err = tx.ExecContext(ctx,
+	_, err = x.ExecContext(ctx,
 		"INSERT INTO pool (name, epoch, revision, last_change_id, compacted_revision, reference_size, settings) "+
 			"VALUES (?, ?, ?, ?, 0, ?, ?)",
 		p.Name, p.Position.Epoch, p.Position.Revision, changeID, p.ReferenceSize, settings)
-	if !s.dialect.duplicate(err) {
+	if !x.dialect.duplicate(err) {
 		return err == nil, err
 	}
 	var last string
-	if err := tx.QueryRowContext(ctx, "SELECT last_change_id FROM pool WHERE name = ?", p.Name).Scan(&last); err != nil {
+	if err := x.QueryRowContext(ctx, "SELECT last_change_id FROM pool WHERE name = ?", p.Name).Scan(&last); err != nil {
 		return false, fmt.Errorf("read pool: %w", err)
 	}
 	if last != changeID {
@@ -71,8 +73,8 @@ func (s *Store) insertPool(ctx context.Context, tx *sql.Tx, p member.PoolState, 
 // LoadPools returns all pools by name, everything as of one moment.
 func (s *Store) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	var pools []member.PoolState
-	err := s.read(ctx, func(tx *sql.Tx) (err error) {
-		pools, err = loadPools(ctx, tx, time.Now().Add(-RequestLife))
+	err := s.read(ctx, func(x tx) (err error) {
+		pools, err = loadPools(ctx, x, time.Now().Add(-RequestLife))
 		return err
 	})
 	if err != nil {
@@ -82,10 +84,10 @@ func (s *Store) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 }
 
 // loadPools leaves out requests from before since.
-func loadPools(ctx context.Context, tx *sql.Tx, since time.Time) ([]member.PoolState, error) {
+func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, error) {
 	var pools []member.PoolState
 	index := map[member.Pool]int{}
-	err := query(ctx, tx, func(rows *sql.Rows) error {
+	err := x.each(ctx, func(rows *sql.Rows) error {
 		p := member.PoolState{Settings: member.DefaultSettings()}
 		err := rows.Scan(&p.Name, &p.Position.Epoch, &p.Position.Revision, &p.ReferenceSize, document{&p.Settings})
 		index[p.Name] = len(pools)
@@ -103,22 +105,22 @@ func loadPools(ctx context.Context, tx *sql.Tx, since time.Time) ([]member.PoolS
 		}
 	}
 	return pools, errors.Join(
-		query(ctx, tx, func(rows *sql.Rows) error {
+		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanServer(rows)
 			in(name, func(p *member.PoolState) { p.Servers = append(p.Servers, v) })
 			return err
 		}, "SELECT "+serverColumns+" FROM server ORDER BY pool, server_id"),
-		query(ctx, tx, func(rows *sql.Rows) error {
+		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanIntent(rows)
 			in(name, func(p *member.PoolState) { p.Intents = append(p.Intents, v) })
 			return err
 		}, "SELECT "+intentColumns+" FROM intent ORDER BY pool, server_id"),
-		query(ctx, tx, func(rows *sql.Rows) error {
+		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanDeparted(rows)
 			in(name, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
 			return err
 		}, "SELECT "+departedColumns+" FROM departed ORDER BY pool, server_id"),
-		query(ctx, tx, func(rows *sql.Rows) error {
+		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanRequest(rows)
 			in(name, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
 			return err
@@ -131,16 +133,16 @@ func loadPools(ctx context.Context, tx *sql.Tx, since time.Time) ([]member.PoolS
 func (s *Store) Servers(ctx context.Context, pool member.Pool) ([]member.Server, member.Position, error) {
 	var servers []member.Server
 	var at member.Position
-	err := s.read(ctx, func(tx *sql.Tx) error {
+	err := s.read(ctx, func(x tx) error {
 		servers = nil
-		err := tx.QueryRowContext(ctx, "SELECT epoch, revision FROM pool WHERE name = ?", pool).Scan(&at.Epoch, &at.Revision)
+		err := x.QueryRowContext(ctx, "SELECT epoch, revision FROM pool WHERE name = ?", pool).Scan(&at.Epoch, &at.Revision)
 		if errors.Is(err, sql.ErrNoRows) {
 			return member.ErrNotFound
 		}
 		if err != nil {
 			return fmt.Errorf("read pool: %w", err)
 		}
-		return query(ctx, tx, func(rows *sql.Rows) error {
+		return x.each(ctx, func(rows *sql.Rows) error {
 			_, v, err := scanServer(rows)
 			servers = append(servers, v)
 			return err

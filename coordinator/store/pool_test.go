@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"database/sql"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,4 +108,43 @@ func TestServersShowTheirRevision(t *testing.T) {
 	if _, _, err := s.Servers(t.Context(), "nope"); !errors.Is(err, member.ErrNotFound) {
 		t.Errorf("unknown pool: %v, want ErrNotFound", err)
 	}
+}
+
+// TestRingCanBeReadByAPerson reads the table as somebody with a plain SQL client
+// does.
+func TestRingCanBeReadByAPerson(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	read := func() (lines []string) {
+		t.Helper()
+		err := s.Write(t.Context(), func(tx *sql.Tx) error {
+			rows, err := tx.QueryContext(t.Context(),
+				"SELECT server_id, COALESCE(first_buddy, 'NULL'), COALESCE(second_buddy, 'NULL'), phase, probe_addresses, probe FROM server ORDER BY server_id")
+			if err != nil {
+				return err
+			}
+			defer func() { _ = rows.Close() }()
+			for rows.Next() {
+				var c [6]string
+				if err := rows.Scan(&c[0], &c[1], &c[2], &c[3], &c[4], &c[5]); err != nil {
+					return err
+				}
+				lines = append(lines, strings.Join(c[:], " "))
+			}
+			return rows.Err()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lines
+	}
+	c := change(at)
+	c.Put = []member.Server{bare("alone", 2)}
+	at = commit(t, s, c)
+	diff(t, "one server", []string{"alone NULL NULL active  icmp"}, read())
+	c = change(at)
+	c.Put = []member.Server{server("web-1", 3)}
+	c.Remove = []member.Removal{{ID: "alone", Incarnation: 2}}
+	commit(t, s, c)
+	diff(t, "another", []string{"web-1 next previous held 192.0.2.7,2001:db8::7 tcp://:22"}, read())
 }

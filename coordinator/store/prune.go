@@ -30,12 +30,12 @@ type Retention struct {
 // revisions.
 func (s *Store) Prune(ctx context.Context, pool member.Pool, r Retention) (int64, error) {
 	var removed int64
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(x tx) error {
 		removed = 0
-		for _, prune := range []func(context.Context, *sql.Tx, member.Pool, Retention) (int64, error){
+		for _, prune := range []func(context.Context, tx, member.Pool, Retention) (int64, error){
 			pruneEvents, pruneRequests, pruneDeparted,
 		} {
-			n, err := prune(ctx, tx, pool, r)
+			n, err := prune(ctx, x, pool, r)
 			if err != nil {
 				return err
 			}
@@ -49,20 +49,20 @@ func (s *Store) Prune(ctx context.Context, pool member.Pool, r Retention) (int64
 	return removed, nil
 }
 
-func pruneEvents(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (int64, error) {
+func pruneEvents(ctx context.Context, x tx, pool member.Pool, r Retention) (int64, error) {
 	if r.EventsSince.IsZero() {
 		return 0, nil
 	}
-	last, err := lastToPrune(ctx, tx, pool, r)
+	last, err := lastToPrune(ctx, x, pool, r)
 	if err != nil || last == 0 {
 		return 0, err
 	}
 	// The pool's row comes first, as in Commit, so that the two cannot deadlock.
-	if _, err := tx.ExecContext(ctx, "UPDATE pool SET compacted_revision = ? WHERE name = ? AND compacted_revision < ?",
+	if _, err := x.ExecContext(ctx, "UPDATE pool SET compacted_revision = ? WHERE name = ? AND compacted_revision < ?",
 		last, pool, last); err != nil {
 		return 0, fmt.Errorf("write compacted revision: %w", err)
 	}
-	n, err := touched(ctx, tx, "DELETE FROM event WHERE pool = ? AND revision <= ?", pool, last)
+	n, err := x.touch(ctx, "DELETE FROM event WHERE pool = ? AND revision <= ?", pool, last)
 	if err != nil {
 		return 0, fmt.Errorf("delete events: %w", err)
 	}
@@ -71,9 +71,9 @@ func pruneEvents(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention)
 
 // lastToPrune returns the last revision whose events, and all before, can go;
 // 0 if there is none.
-func lastToPrune(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (last member.Revision, err error) {
+func lastToPrune(ctx context.Context, x tx, pool member.Pool, r Retention) (last member.Revision, err error) {
 	var newest member.Revision
-	err = tx.QueryRowContext(ctx, "SELECT revision FROM pool WHERE name = ?", pool).Scan(&newest)
+	err = x.QueryRowContext(ctx, "SELECT revision FROM pool WHERE name = ?", pool).Scan(&newest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, member.ErrNotFound
 	}
@@ -84,7 +84,7 @@ func lastToPrune(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention)
 		return 0, nil
 	}
 	kept := false
-	err = query(ctx, tx, func(rows *sql.Rows) error {
+	err = x.each(ctx, func(rows *sql.Rows) error {
 		var revision member.Revision
 		var at time.Time
 		if err := rows.Scan(&revision, instant{&at}); err != nil || kept {
@@ -105,39 +105,39 @@ func lastToPrune(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention)
 	return last, nil
 }
 
-func pruneRequests(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (int64, error) {
+func pruneRequests(ctx context.Context, x tx, pool member.Pool, r Retention) (int64, error) {
 	if r.RequestsSince.IsZero() {
 		return 0, nil
 	}
 	since := timestamp(r.RequestsSince)
-	ids, err := oldIDs(ctx, tx, "SELECT request_id FROM request WHERE pool = ? AND at < ? ORDER BY at LIMIT ?", pool, since, r.Limit)
+	ids, err := oldIDs(ctx, x, "SELECT request_id FROM request WHERE pool = ? AND at < ? ORDER BY at LIMIT ?", pool, since, r.Limit)
 	if err != nil {
 		return 0, fmt.Errorf("read requests: %w", err)
 	}
-	if err := deleteByID(ctx, tx, "DELETE FROM request WHERE pool = ? AND request_id IN (", ")", pool, ids); err != nil {
+	if err := x.deleteIDs(ctx, "DELETE FROM request WHERE pool = ? AND request_id IN", pool, ids); err != nil {
 		return 0, fmt.Errorf("delete requests: %w", err)
 	}
 	return int64(len(ids)), nil
 }
 
-func pruneDeparted(ctx context.Context, tx *sql.Tx, pool member.Pool, r Retention) (int64, error) {
+func pruneDeparted(ctx context.Context, x tx, pool member.Pool, r Retention) (int64, error) {
 	if r.DepartedSince.IsZero() {
 		return 0, nil
 	}
 	since := timestamp(r.DepartedSince)
-	ids, err := oldIDs(ctx, tx, "SELECT server_id FROM departed WHERE pool = ? AND left_at < ? ORDER BY left_at LIMIT ?", pool, since, r.Limit)
+	ids, err := oldIDs(ctx, x, "SELECT server_id FROM departed WHERE pool = ? AND left_at < ? ORDER BY left_at LIMIT ?", pool, since, r.Limit)
 	if err != nil {
 		return 0, fmt.Errorf("read departed: %w", err)
 	}
-	if err := deleteByID(ctx, tx, "DELETE FROM departed WHERE pool = ? AND server_id IN (", ")", pool, ids); err != nil {
+	if err := x.deleteIDs(ctx, "DELETE FROM departed WHERE pool = ? AND server_id IN", pool, ids); err != nil {
 		return 0, fmt.Errorf("delete departed: %w", err)
 	}
 	return int64(len(ids)), nil
 }
 
-func oldIDs(ctx context.Context, tx *sql.Tx, statement string, args ...any) ([]string, error) {
+func oldIDs(ctx context.Context, x tx, statement string, args ...any) ([]string, error) {
 	var ids []string
-	err := query(ctx, tx, func(rows *sql.Rows) error {
+	err := x.each(ctx, func(rows *sql.Rows) error {
 		var id string
 		err := rows.Scan(&id)
 		ids = append(ids, id)

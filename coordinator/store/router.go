@@ -36,16 +36,15 @@ func (s *Store) PutRouter(ctx context.Context, r RouterRow) error {
 	if err != nil {
 		return fmt.Errorf("write router %s: %w", r.ID, err)
 	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		n, err := touched(ctx, tx,
-			"UPDATE router SET version = ?, last_seen = ?, applied = ? WHERE router_id = ? AND last_seen <= ?",
+	err = s.write(ctx, func(x tx) error {
+		n, err := x.touch(ctx, "UPDATE router SET version = ?, last_seen = ?, applied = ? WHERE router_id = ? AND last_seen <= ?",
 			r.Version, timestamp(r.LastSeen), applied, r.ID, timestamp(r.LastSeen))
 		if err != nil || n == 1 {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO router (router_id, version, last_seen, applied) VALUES (?, ?, ?, ?)",
+		_, err = x.ExecContext(ctx, "INSERT INTO router (router_id, version, last_seen, applied) VALUES (?, ?, ?, ?)",
 			r.ID, r.Version, timestamp(r.LastSeen), applied)
-		if s.dialect.duplicate(err) {
+		if x.dialect.duplicate(err) {
 			return nil // the row there is later
 		}
 		return err
@@ -59,9 +58,9 @@ func (s *Store) PutRouter(ctx context.Context, r RouterRow) error {
 // Routers returns all routers by id.
 func (s *Store) Routers(ctx context.Context) ([]RouterRow, error) {
 	var routers []RouterRow
-	err := s.read(ctx, func(tx *sql.Tx) error {
+	err := s.read(ctx, func(x tx) error {
 		routers = nil
-		return query(ctx, tx, func(rows *sql.Rows) error {
+		return x.each(ctx, func(rows *sql.Rows) error {
 			var r RouterRow
 			err := rows.Scan(&r.ID, &r.Version, instant{&r.LastSeen}, document{&r.Applied})
 			if len(r.Applied) == 0 {
@@ -80,8 +79,8 @@ func (s *Store) Routers(ctx context.Context) ([]RouterRow, error) {
 // ForgetRouters removes routers that have not been heard since a time, and
 // returns how many.
 func (s *Store) ForgetRouters(ctx context.Context, since time.Time) (removed int64, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) (err error) {
-		removed, err = touched(ctx, tx, "DELETE FROM router WHERE last_seen < ?", timestamp(since))
+	err = s.write(ctx, func(x tx) (err error) {
+		removed, err = x.touch(ctx, "DELETE FROM router WHERE last_seen < ?", timestamp(since))
 		return err
 	})
 	if err != nil {

@@ -36,31 +36,31 @@ func (e *commitError) Unwrap() error { return e.cause }
 
 // write runs f in a transaction and commits it, all of it again when an error
 // passes. f must use its transaction only and hold no effect of its own.
-func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
+func (s *Store) write(ctx context.Context, f func(tx) error) error {
 	return s.repeat(ctx, func() error {
 		// Each statement sees what is committed, above all the one that asks what
 		// became of a fence that touched no row.
-		tx, err := s.rw.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+		begun, err := s.rw.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 		if err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		defer func() { _ = tx.Rollback() }() // after a commit it does nothing
-		if err := f(tx); err != nil {
+		defer func() { _ = begun.Rollback() }() // after a commit it does nothing
+		if err := f(tx{begun, s.dialect}); err != nil {
 			return err
 		}
-		return s.dialect.commit(ctx, tx)
+		return s.dialect.commit(ctx, begun)
 	})
 }
 
 // read runs f in a transaction that sees one state of all tables.
-func (s *Store) read(ctx context.Context, f func(*sql.Tx) error) error {
+func (s *Store) read(ctx context.Context, f func(tx) error) error {
 	return s.repeat(ctx, func() error {
-		tx, err := s.ro.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+		begun, err := s.ro.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 		if err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
-		defer func() { _ = tx.Rollback() }()
-		return f(tx)
+		defer func() { _ = begun.Rollback() }()
+		return f(tx{begun, s.dialect})
 	})
 }
 
@@ -94,7 +94,7 @@ func (s *Store) repeat(ctx context.Context, f func() error) error {
 // pause waits before the next attempt and reports whether there is time for one.
 func pause(ctx context.Context, attempt int) bool {
 	limit := min(maxPause, 2*minPause<<attempt)
-	timer := time.NewTimer(minPause + rand.N(limit-minPause))
+	timer := time.NewTimer(minPause + rand.N(limit-minPause)) //nolint:gosec // jitter is no secret
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -102,28 +102,4 @@ func pause(ctx context.Context, attempt int) bool {
 	case <-timer.C:
 		return true
 	}
-}
-
-// touched returns how many rows a statement matched.
-func touched(ctx context.Context, tx *sql.Tx, statement string, args ...any) (int64, error) {
-	r, err := tx.ExecContext(ctx, statement, args...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-// query calls scan for every row of a statement's result.
-func query(ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) error, statement string, args ...any) (err error) {
-	rows, err := tx.QueryContext(ctx, statement, args...)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

@@ -97,7 +97,6 @@ func parseMySQL(rest string) (target, error) {
 	return t, nil
 }
 
-//nolint:gochecknoglobals // a compiled expression is a constant
 var databaseName = regexp.MustCompile(`^[A-Za-z0-9_$-]{1,64}$`)
 
 func parseHost(s string) (host, error) {

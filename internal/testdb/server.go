@@ -123,7 +123,7 @@ func (s *Server) bootstrap() error {
 		}
 		script.Write(text)
 	}
-	cmd := exec.Command(s.mariadbd, s.arguments("--bootstrap")...) //nolint:noctx // ends by itself
+	cmd := exec.Command(s.mariadbd, s.arguments("--bootstrap")...) //nolint:gosec,noctx // our own program, which ends by itself
 	cmd.Stdin = script
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make system tables: %w\n%s", err, out)
@@ -144,7 +144,7 @@ func readShare(name string) ([]byte, error) {
 func (s *Server) run() error {
 	args := append([]string{"-c", guardian, "guardian", s.dir, s.mariadbd},
 		s.arguments("--skip-networking", "--socket="+s.socket(), "--pid-file="+filepath.Join(s.dir, "pid"))...)
-	guard := exec.Command("/bin/sh", args...) //nolint:noctx // lives until its standard input closes
+	guard := exec.Command("/bin/sh", args...) //nolint:gosec,noctx // our own program, which lives until its standard input closes
 	// A signal from the terminal is for the tests; the guardian hears of it by
 	// their end.
 	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -1,0 +1,59 @@
+//go:build mariadb
+
+package store_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/testdb"
+)
+
+// warnings counts the warnings that are logged.
+type warnings struct {
+	slog.Handler
+	n *atomic.Int64
+}
+
+func (w warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+
+func (w warnings) Handle(context.Context, slog.Record) error {
+	w.n.Add(1)
+	return nil
+}
+
+// TestSessionsDoNotRestOnTheServersDefaults gives the server defaults that cut
+// long values, shift times, and pretend that commits are on disk.
+func TestSessionsDoNotRestOnTheServersDefaults(t *testing.T) {
+	t.Parallel()
+	private := testdb.Start(t)
+	address := private.Database(t)
+	private.Exec(t, "SET GLOBAL sql_mode = 'ANSI,IGNORE_SPACE', GLOBAL time_zone = '+05:30', GLOBAL character_set_server = 'latin1', GLOBAL innodb_flush_log_at_trx_commit = 0")
+	counter := warnings{slog.DiscardHandler, new(atomic.Int64)}
+	s, err := store.Open(t.Context(), store.Config{URL: address, Migrate: store.MigrateAuto, Logger: slog.New(counter)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if counter.n.Load() != 1 {
+		t.Errorf("%d warnings about a forgetful server, want 1", counter.n.Load())
+	}
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := change(pool.Position)
+	c.Put = []member.Server{server("web-42", 2)}
+	c.Put[0].BootID = strings.Repeat("b", 129)
+	if err := s.Commit(t.Context(), c); err == nil {
+		t.Error("a value that is too long was cut and taken")
+	}
+	c.Put[0].BootID = strings.Repeat("b", 128)
+	commit(t, s, c)
+	diff(t, "servers", c.Put, servers(t, s))
+}
