@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/ring"
-	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -115,72 +114,6 @@ type Machine struct {
 	dead    bool
 
 	changeSeq, roundSeq, assignSeq, softSeq uint64
-}
-
-// server is a member: its row, and what is known about it beyond the row.
-type server struct {
-	row member.Server
-	// session is the accepted stream, 0 for none; lostAt is since when there is
-	// none, lostByPeer how the last one ended. seen says that there was one in
-	// this epoch.
-	session    SessionID
-	lostAt     time.Time
-	lostByPeer bool
-	seen       bool
-	// said is the newest hello that was accepted in this epoch, nil for none;
-	// untold that the row has yet to take over what it says.
-	said   *Hello
-	untold bool
-	// sights are what its watchers see; rtt the largest round trip seen lately.
-	sights map[member.ID]sight
-	rtt    time.Duration
-	// reached says that an observer has reached this incarnation.
-	reached bool
-	// temporary maps an absent watcher to the one in its place; tendAt is when the
-	// machine next looks for one that it could not find.
-	temporary map[member.ID]member.ID
-	tendAt    time.Time
-	inquiry   inquiry
-	// claim is a stranger's hello for this id that waits for the old address to
-	// be verified.
-	claim *session
-	// mark is the suspect mark that routers hold, nil for none; markAt is when it
-	// was published.
-	mark   *member.Mark
-	markAt time.Time
-}
-
-// sight is what one watcher sees of a server.
-type sight struct {
-	Evidence
-	at time.Time
-	// firstLost is when the first of the present run of lost probes was sent.
-	firstLost time.Time
-}
-
-// session is one stream.
-type session struct {
-	id        SessionID
-	hello     Hello
-	accepted  bool
-	since     time.Time
-	lastHeard time.Time
-	// nonce is the newest challenge not yet answered, 0 for none; provenAt is when
-	// one was answered last.
-	nonce    uint64
-	nonceAt  time.Time
-	provenAt time.Time
-	// lookAt is when the machine next looks whether the stream is silent.
-	lookAt   time.Time
-	assigned Assignment
-	acked    uint64
-	// ackedSubjects are the subjects of the assignment acknowledged last.
-	ackedSubjects []member.ID
-	digest        []SubjectDigest
-	selfScore     int
-	// rival is a session of another agent under the same name that waits for
-	// this one to prove itself.
-	rival *session
 }
 
 // New returns the machine of a pool as it was loaded. state is kept.
@@ -405,34 +338,6 @@ func (m *Machine) wish(id member.ID) member.Wish {
 	return member.WishActive
 }
 
-// watchers lists who watches a member now, with their roles.
-func (m *Machine) watchers(s *server) []watcher {
-	var ws []watcher
-	if s.row.First == "" {
-		return nil
-	}
-	// The previous server watches it as its first buddy, the next as its second.
-	ws = append(ws, watcher{s.row.Second, RoleFirst})
-	if s.row.First != s.row.Second {
-		ws = append(ws, watcher{s.row.First, RoleSecond})
-	}
-	for i := range ws {
-		if t, ok := s.temporary[ws[i].id]; ok {
-			ws = append(ws, watcher{t, RoleTemporary})
-		}
-	}
-	return ws
-}
-
-type watcher struct {
-	id   member.ID
-	role Role
-}
-
-func (m *Machine) watches(observer member.ID, s *server) bool {
-	return slices.ContainsFunc(m.watchers(s), func(w watcher) bool { return w.id == observer })
-}
-
 // nonce draws a random number that is not 0.
 func (m *Machine) nonce() uint64 {
 	for {
@@ -440,35 +345,4 @@ func (m *Machine) nonce() uint64 {
 			return n
 		}
 	}
-}
-
-// inquiry is what the machine is finding out about one member.
-type inquiry struct {
-	// round is the present one, nil for none; none is open while a verdict waits.
-	round   *verdict.Round
-	dialing bool
-	// opened is when the newest round was; next when another one may be, after
-	// tries rounds that came to nothing.
-	opened, next time.Time
-	tries        int
-	// last holds the negatives of the newest finished round until lastUntil.
-	last      []member.ID
-	lastUntil time.Time
-	// lastProof is the stream's proof in the newest finished round.
-	lastProof verdict.Proof
-	// suspectSince is when two observers first missed it, zero if they do not.
-	suspectSince time.Time
-	// firstLost is the first lost probe of the present incident.
-	firstLost time.Time
-	verdict   *confirmed
-	tale      *tale
-}
-
-// confirmed is a verdict that waits for its commit.
-type confirmed struct {
-	cause  member.Cause
-	ruling verdict.Ruling
-	at     time.Time
-	// void says that there was a sign of life after it.
-	void bool
 }

@@ -1,0 +1,140 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/verdict"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// doubted reports whether a watcher that is there misses the server.
+func (m *Machine) doubted(s *server) bool {
+	return slices.ContainsFunc(m.watchers(s), func(w watcher) bool { return m.misses(w.id, s) })
+}
+
+func (m *Machine) misses(observer member.ID, s *server) bool {
+	return s.sights[observer].Sight == verdict.SightDown && m.live(observer) != nil
+}
+
+// negatives lists the observers that miss the server, as far as is known now.
+func (m *Machine) negatives(s *server) []member.ID {
+	var ids []member.ID
+	for _, w := range m.watchers(s) {
+		if m.misses(w.id, s) && m.sessions[m.servers[w.id].session].selfScore == 0 {
+			ids = append(ids, w.id)
+		}
+	}
+	q := &s.inquiry
+	if q.round != nil {
+		ids = append(ids, q.round.Down()...)
+	}
+	if m.now.Before(q.lastUntil) {
+		for _, id := range q.last {
+			if q.round == nil || !q.round.Heard(id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// judgeSuspicion sets or clears the suspect mark from present evidence: soft
+// state, before any commit.
+func (m *Machine) judgeSuspicion(s *server) {
+	suspect := m.suspicious(s)
+	switch {
+	case suspect && s.mark == nil:
+		s.inquiry.suspectSince = m.now
+		if m.now.Sub(s.inquiry.firstLost) > oldDoubt {
+			// An older doubt was contradicted; this is another matter.
+			s.inquiry.firstLost = m.now
+		}
+		m.tell(s, member.Moment{Kind: "suspect", Who: "coordinator", Text: "routers are told to prefer others; missed by " + join(m.negatives(s))})
+		m.marked[s.row.ID] = true
+		m.publishMark(s, true)
+	case !suspect && s.mark != nil:
+		m.unmark(s)
+	}
+	if suspect && m.ring.Len() == 1 {
+		m.raise(alarmLastServerSilent, s.row.ID, fmt.Sprintf("%s is the only server of its pool and has fallen silent; it is kept", s.row.ID))
+	} else {
+		m.clearAlarm(alarmLastServerSilent, s.row.ID)
+	}
+}
+
+func join(ids []member.ID) string {
+	parts := make([]string, len(ids))
+	for i, id := range ids {
+		parts[i] = string(id)
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (m *Machine) suspicious(s *server) bool {
+	if !m.judged(s) {
+		return false
+	}
+	switch m.ring.Len() {
+	case 1:
+		return m.fellSilent(s)
+	case 2:
+		return len(m.negatives(s)) >= 1 && s.inquiry.proof() != verdict.ProofAlive &&
+			(m.nonceUnanswered(s) || s.inquiry.lastProof == verdict.ProofSilent || m.dialUnanswered(s))
+	}
+	return len(m.negatives(s)) >= 2
+}
+
+// fellSilent reports whether a member's stream is silent: it is open and says
+// nothing, or it has timed out. A FIN or RST is no silence, and a stream that
+// was never seen in this epoch is unknown.
+func (m *Machine) fellSilent(s *server) bool {
+	return m.live(s.row.ID) == nil && s.seen && (s.session != 0 || !s.lostByPeer && m.now.Sub(s.lostAt) >= silence)
+}
+
+func (m *Machine) nonceUnanswered(s *server) bool {
+	sess := m.sessions[s.session]
+	return sess != nil && sess.nonce != 0 && m.now.Sub(sess.nonceAt) >= pairSilence
+}
+
+func (m *Machine) dialUnanswered(s *server) bool {
+	return s.inquiry.round != nil && s.inquiry.round.Dial == verdict.DialUnanswered
+}
+
+func (m *Machine) publishMark(s *server, suspect bool) {
+	m.softSeq++
+	mark := member.Mark{
+		ID: s.row.ID, Incarnation: s.row.Incarnation, Suspect: suspect,
+		Epoch: m.position.Epoch, Seq: m.softSeq, Since: s.inquiry.suspectSince,
+	}
+	s.mark = nil
+	if suspect {
+		mark.TTL = markTTL
+		s.mark, s.markAt = &mark, m.now
+		m.wake(m.now.Add(markTTL/3), wakeMark, string(s.row.ID), 0)
+	}
+	m.emit(PublishMark{mark})
+}
+
+// renewMark renews a mark while the evidence lasts.
+func (m *Machine) renewMark(s *server) {
+	if s.mark == nil || m.now.Sub(s.markAt) < markTTL/3 {
+		return
+	}
+	m.judgeSuspicion(s)
+	if s.mark != nil {
+		m.publishMark(s, true)
+	}
+}
+
+func (m *Machine) unmark(s *server) {
+	m.tell(s, member.Moment{Kind: "cleared", Who: "coordinator", Text: "no longer suspect"})
+	delete(m.marked, s.row.ID)
+	m.publishMark(s, false)
+	s.inquiry.suspectSince = time.Time{}
+	// While it was suspect, nothing was said about its agent.
+	m.wake(m.now, wakeAbsent, string(s.row.ID), 0)
+}
