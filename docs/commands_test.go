@@ -2,6 +2,8 @@ package docs_test
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +59,21 @@ func TestCommandsExist(t *testing.T) {
 	}
 }
 
+func TestMakeTargetsExist(t *testing.T) {
+	t.Parallel()
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range documents(t) {
+		for _, words := range slices.Concat(commands(d.blocks(), "make"), spoken(d.prose(), "make")) {
+			if len(words) > 1 && !strings.Contains(string(makefile), "\n"+words[1]+":") {
+				t.Errorf("%s: %s: no such target", d.path, strings.Join(words, " "))
+			}
+		}
+	}
+}
+
 // Every alarm has an entry in the runbook, where the alarm says it is.
 func TestEveryAlarmIsInTheRunbook(t *testing.T) {
 	t.Parallel()
@@ -65,5 +82,29 @@ func TestEveryAlarmIsInTheRunbook(t *testing.T) {
 		if !slices.Contains(known, strings.ToLower(name)) {
 			t.Errorf("the runbook has no entry %s", name)
 		}
+	}
+}
+
+// The examples of the help pages are command lines too.
+func TestExamplesAreUsable(t *testing.T) {
+	t.Parallel()
+	found := 0
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for line := range strings.Lines(cmd.Example) {
+			found++
+			if words := split(line); len(words) < 2 || words[0] != "buddyctl" {
+				t.Errorf("%s: %q is no command", cmd.CommandPath(), line)
+			} else if err := usable(buddyctl(), words[1:]); err != nil {
+				t.Errorf("%s: %s: %v", cmd.CommandPath(), line, err)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(buddyctl())
+	if found < 10 {
+		t.Errorf("only %d examples were found", found)
 	}
 }

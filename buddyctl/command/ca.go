@@ -27,8 +27,10 @@ func (a *app) caCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ca",
 		Short: "Make a certificate authority and certificates for a first installation",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: "  buddyctl ca init --domain example.org\n  buddyctl ca issue coordinator c-1 --host c-1.example.org\n" +
+			"  buddyctl ca issue agent default web-3\n  buddyctl ca issue admin ann",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand())
 	return cmd

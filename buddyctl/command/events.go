@@ -37,6 +37,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "events",
 		Short:             "Show a pool's history, newest last; -f follows it",
+		Example:           "  buddyctl events -f\n  buddyctl events --server web-3 --last 0\n  buddyctl events --kind removed,not_removed -o json",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

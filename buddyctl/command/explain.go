@@ -16,6 +16,7 @@ func (a *app) explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "explain SERVER",
 		Short:             "Why a server was removed, or was not: who saw what and when",
+		Example:           "  buddyctl explain web-3\n  buddyctl explain web-3 --all",
 		Args:              exactly("SERVER"),
 		ValidArgsFunction: arguments(a.completeServers),
 		RunE: func(cmd *cobra.Command, args []string) error {

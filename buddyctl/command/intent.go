@@ -27,6 +27,7 @@ func (a *app) intentCommand() *cobra.Command {
 			"  drain        gets no new work\n" +
 			"  maintenance  is routed, but not judged\n" +
 			"  banned       may not join",
+		Example:           "  buddyctl intent web-3 drain --for 1h --reason \"new disk\"\n  buddyctl intent web-3 active",
 		Args:              exactly("SERVER", "WISH"),
 		ValidArgsFunction: arguments(a.completeServers, enum(wishes)),
 		RunE: func(cmd *cobra.Command, args []string) error {

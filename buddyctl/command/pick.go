@@ -23,6 +23,7 @@ func (a *app) pickCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "pick",
 		Short:             "Let a router choose servers for a piece of work",
+		Example:           "  buddyctl pick\n  buddyctl pick -n 2 --policy round_robin --exclude web-3\n  buddyctl pick --all",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

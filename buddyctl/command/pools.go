@@ -21,6 +21,7 @@ func (a *app) poolsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "pools",
 		Short:             "List pools; show, create and change one",
+		Example:           "  buddyctl pools get default\n  buddyctl pools create edge\n  buddyctl pools update default --mode shadow",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

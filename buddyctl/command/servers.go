@@ -24,6 +24,7 @@ func (a *app) serversCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "servers",
 		Short:             "List the servers of a pool; show and change one",
+		Example:           "  buddyctl servers --phase active --zone a\n  buddyctl servers get web-3\n  buddyctl servers update web-3 --weight 50 --reason \"half a machine\"",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
