@@ -48,6 +48,8 @@ type limited struct {
 type seen struct {
 	mu    sync.Mutex
 	lines map[string]*line
+	// swept is when lines that would pass anyway were last dropped.
+	swept time.Time
 }
 
 type line struct {
@@ -105,14 +107,12 @@ func (s *seen) pass(key string, now time.Time) (suppressed int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.lines[key]
-	if l == nil {
-		if len(s.lines) >= limitKeys {
-			s.forget(now)
-		}
-		if len(s.lines) >= limitKeys {
-			key = ""
-			l = s.lines[key]
-		}
+	if l == nil && len(s.lines) >= limitKeys {
+		s.sweep(now)
+	}
+	if l == nil && len(s.lines) >= limitKeys {
+		key = ""
+		l = s.lines[key]
 	}
 	if l == nil {
 		s.lines[key] = &line{last: now}
@@ -127,8 +127,12 @@ func (s *seen) pass(key string, now time.Time) (suppressed int, ok bool) {
 	return suppressed, true
 }
 
-// forget drops the lines that would pass anyway.
-func (s *seen) forget(now time.Time) {
+// sweep drops the lines that would pass anyway, at most once per limitEvery.
+func (s *seen) sweep(now time.Time) {
+	if now.Sub(s.swept) < limitEvery {
+		return
+	}
+	s.swept = now
 	for key, l := range s.lines {
 		if now.Sub(l.last) >= limitEvery {
 			delete(s.lines, key)

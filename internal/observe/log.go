@@ -13,6 +13,8 @@ type LogConfig struct {
 	Format string
 	// Level is "debug", "info", "warn" or "error".
 	Level string
+	// Var, if not nil, is given the level, and changes it from then on.
+	Var *slog.LevelVar
 }
 
 // NewLogger returns a logger that writes to w and limits repeated lines as
@@ -25,6 +27,10 @@ func NewLogger(w io.Writer, cfg LogConfig) (*slog.Logger, error) {
 		}
 	}
 	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Var != nil {
+		cfg.Var.Set(level)
+		opts.Level = cfg.Var
+	}
 	switch cfg.Format {
 	case "", "text":
 		return slog.New(Limited(slog.NewTextHandler(w, opts))), nil

@@ -80,12 +80,6 @@ func (a *authority) issue(name string, uris ...string) rpc.Security {
 	return s
 }
 
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
-
 // pickOverTLS calls as a client would that knows nothing of this package.
 func pickOverTLS(t *testing.T, address string, s rpc.Security) {
 	t.Helper()

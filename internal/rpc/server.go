@@ -22,6 +22,8 @@ const (
 	maxStreams       = 64
 	handshakeTimeout = 10 * time.Second
 	defaultRecvBytes = 64 << 10
+	// readBufferBytes is held by each connection, and messages are small.
+	readBufferBytes = 4 << 10
 
 	serverPingAfter   = 20 * time.Second
 	serverPingTimeout = 10 * time.Second
@@ -66,6 +68,7 @@ func NewServer(cfg ServerConfig) *Server {
 			grpc.MaxHeaderListSize(maxHeaderBytes),
 			grpc.MaxConcurrentStreams(maxStreams),
 			grpc.MaxRecvMsgSize(cfg.MaxRecvBytes),
+			grpc.ReadBufferSize(readBufferBytes),
 			grpc.ConnectionTimeout(handshakeTimeout),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingAfter, Timeout: serverPingTimeout}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),

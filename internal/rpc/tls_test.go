@@ -1,12 +1,12 @@
 package rpc_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,10 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/internal/rpc"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
@@ -291,30 +293,55 @@ func TestReload(t *testing.T) {
 	})
 }
 
-func TestHTTPConfigTakesClientsWithoutCertificate(t *testing.T) {
+func TestHTTPOverTLS(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	creds := newCredentials(t, ca.issue("c1", coordinatorURI))
-	lis := tls.NewListener(listen(t, creds), creds.HTTPConfig())
-	t.Cleanup(func() { _ = lis.Close() })
-	go func() {
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Write([]byte("hello"))
-			_ = conn.Close()
+	lis := listen(t, creds)
+	server := observe.NewHTTP(observe.HTTPConfig{
+		TLS: creds.HTTPConfig(), Registry: prometheus.NewRegistry(), Logger: silent,
+		Ready: func() error { return nil },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, lis) }()
+	t.Cleanup(func() {
+		cancel()
+		must(t, <-done)
+	})
+	status := func(path string, certs ...tls.Certificate) int {
+		t.Helper()
+		client := &http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true,
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, Certificates: certs},
+		}}
+		res, err := client.Get("https://" + lis.Addr().String() + path)
+		if err != nil {
+			return 0
 		}
-	}()
-	conn, err := tls.Dial("tcp", lis.Addr().String(), &tls.Config{RootCAs: ca.pool(), InsecureSkipVerify: true})
+		must(t, res.Body.Close())
+		return res.StatusCode
+	}
+	agent := ca.issue("db-1", agentURI)
+	cert, err := tls.LoadX509KeyPair(agent.CertFile, agent.KeyFile)
 	must(t, err)
-	var got bytes.Buffer
-	_, err = got.ReadFrom(conn)
+	stranger := newAuthority(t).issue("db-1", agentURI)
+	foreign, err := tls.LoadX509KeyPair(stranger.CertFile, stranger.KeyFile)
 	must(t, err)
-	must(t, conn.Close())
-	if got.String() != "hello" {
-		t.Errorf("got %q", &got)
+	for _, tt := range []struct {
+		path  string
+		certs []tls.Certificate
+		want  int
+	}{
+		{"/livez", nil, http.StatusOK},
+		{"/readyz", nil, http.StatusOK},
+		{"/metrics", nil, http.StatusForbidden},
+		{"/metrics", []tls.Certificate{cert}, http.StatusOK},
+		{"/metrics", []tls.Certificate{foreign}, 0},
+	} {
+		if got := status(tt.path, tt.certs...); got != tt.want {
+			t.Errorf("%s with %d certificates: %d, want %d", tt.path, len(tt.certs), got, tt.want)
+		}
 	}
 	if newCredentials(t, rpc.Security{}).HTTPConfig() != nil {
 		t.Error("a TLS configuration without files")
