@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -76,8 +77,8 @@ func (o *options) define(cmd *cobra.Command) {
 		"HOST:PORT of the HTTP listener for /metrics, /livez and /readyz (default 127.0.0.1:7502, or :7502 with TLS)")
 	flags.StringSliceVar(&o.cfg.Coordinators, "coordinator", []string{"127.0.0.1:7400"},
 		"HOST:PORT of the coordinators, tried in order and in turn")
-	flags.StringVar(&o.cfg.StateDir, "state-dir", "/var/lib/buddyring/router",
-		"directory where the last good views are kept over a restart")
+	flags.StringVar(&o.cfg.StateDir, "state-dir", "",
+		"directory where the last good views are kept over a restart (default: $STATE_DIRECTORY, /var/lib/buddyring if it is writable, or else ~/.local/state/buddyring)")
 	config.SecurityFlags(flags, &o.security)
 	config.LogFlags(flags, &o.log)
 }
@@ -103,9 +104,14 @@ func (o *options) parse(log *slog.Logger) (Config, *rpc.Credentials, error) {
 	if cfg.ID == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return Config{}, nil, err
+			return Config{}, nil, fmt.Errorf("find the host name: %w", err)
 		}
 		cfg.ID = strings.ToLower(host)
+	}
+	if cfg.StateDir == "" {
+		if cfg.StateDir, err = config.StateDir(os.Getenv); err != nil {
+			return Config{}, nil, err
+		}
 	}
 	return cfg, credentials, cfg.Check(credentials)
 }

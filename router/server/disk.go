@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	stateFile    = "view"
-	previousFile = "view.prev"
-	newFile      = "view.new"
+	stateFile    = "router.view"
+	previousFile = "router.view.prev"
+	newFile      = "router.view.new"
 )
 
 // How often the disk is written.
@@ -120,7 +120,7 @@ func (d *disk) write(s state) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+	if err := os.MkdirAll(d.dir, 0o750); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	path := func(name string) string { return filepath.Join(d.dir, name) }
@@ -137,7 +137,7 @@ func (d *disk) write(s state) error {
 }
 
 func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func TestDisk_FallsBackToThePreviousFile(t *testing.T) {
 			t.Parallel()
 			inWorld(t, func(t *testing.T, w *world) {
 				lastRun(w)
-				if err := spoil(filepath.Join(w.dir, "view")); err != nil {
+				if err := spoil(filepath.Join(w.dir, "router.view")); err != nil {
 					t.Fatal(err)
 				}
 				w.start()
@@ -87,7 +87,7 @@ func TestDisk_StartsWithoutAnyGoodFile(t *testing.T) {
 		if err := os.MkdirAll(w.dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"view", "view.prev"} {
+		for _, name := range []string{"router.view", "router.view.prev"} {
 			if err := os.WriteFile(filepath.Join(w.dir, name), []byte("garbage"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +123,7 @@ func TestDisk_ServesOnWithoutADisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.bookmarks(5, at(1, 10))
-		if _, err := os.Stat(filepath.Join(w.dir, "view")); err != nil {
+		if _, err := os.Stat(filepath.Join(w.dir, "router.view")); err != nil {
 			t.Errorf("nothing was written when it was possible: %v", err)
 		}
 	}, first)
@@ -144,7 +144,7 @@ func TestDisk_WritesManyChangesAtOnce(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if files, _ := filepath.Glob(filepath.Join(w.dir, "*")); len(files) != 2 {
-			t.Errorf("files %v, want view and view.prev", files)
+			t.Errorf("files %v, want router.view and router.view.prev", files)
 		}
 	}, first)
 }

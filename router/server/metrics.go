@@ -66,21 +66,22 @@ type poolMetrics struct {
 	all  *metrics
 	name string
 	// picks are by policy and state; the last state is for no server.
-	picks [len(policyNames)][stateNone + 1]prometheus.Counter
+	picks [policyCount][stateNone + 1]prometheus.Counter
 }
 
-const stateNone = int(view.StateHeldBack) + 1
-
-// policyNames are in the order of the policies.
-var policyNames = [...]string{view.P2C: "p2c", view.RoundRobin: "round_robin", view.Random: "random"}
+const (
+	policyCount = int(view.Random) + 1
+	stateNone   = int(view.StateHeldBack) + 1
+)
 
 func (m *metrics) pool(name member.Pool) *poolMetrics {
 	p := &poolMetrics{all: m, name: string(name)}
-	for policy, policyName := range policyNames {
+	for policy := range policyCount {
+		name := view.Policy(policy).String()
 		for state := range stateNone {
-			p.picks[policy][state] = m.picks.WithLabelValues(p.name, policyName, view.State(state).String())
+			p.picks[policy][state] = m.picks.WithLabelValues(p.name, name, view.State(state).String())
 		}
-		p.picks[policy][stateNone] = m.picks.WithLabelValues(p.name, policyName, "none")
+		p.picks[policy][stateNone] = m.picks.WithLabelValues(p.name, name, "none")
 	}
 	return p
 }

@@ -66,7 +66,7 @@ func (e *edition) pick(r *view.Request, count int) []*routerv1.Choice {
 	case view.RoundRobin:
 		r.Turn = e.turns.Add(1) - 1
 	case view.P2C, view.Random:
-		r.Random = rand.Uint64()
+		r.Random = rand.Uint64() //nolint:gosec // load balancing is no secret
 	}
 	var chosen []view.Choice
 	if count == 1 {

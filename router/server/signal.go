@@ -18,14 +18,12 @@ func (s signal) set() {
 	}
 }
 
-// sleep waits, and reports whether the time has passed before ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep returns after d, or when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return ctx.Err() == nil
 	case <-ctx.Done():
-		return false
 	}
 }

@@ -19,6 +19,9 @@ import (
 )
 
 const (
+	// ackGap is the least time between two acknowledgements: many changes at once
+	// are one.
+	ackGap = 5 * time.Millisecond
 	// startLimit is how long a coordinator may take until its first message.
 	startLimit = 2 * time.Second
 	// retryFirst and retryMax bound the pause after all coordinators failed.
@@ -173,6 +176,7 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 		if err != nil {
 			return fmt.Errorf("acknowledge: %w", err)
 		}
+		sleep(ctx, ackGap)
 	}
 }
 

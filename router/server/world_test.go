@@ -280,6 +280,7 @@ func (s *session) listen() {
 
 // ack returns the last acknowledgement, once nothing moves any more.
 func (s *session) ack() *pb.Ack {
+	time.Sleep(100 * time.Millisecond)
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -96,7 +96,8 @@ func settleMarks(marks []mark, v *View) []mark {
 }
 
 // BeginMarks is for the start of a subscription: every mark must come again
-// before EndMarks to stay. Until then all of them hold.
+// before EndMarks to stay. Until then all of them hold. The result is v if there
+// is none.
 func (v *View) BeginMarks() *View {
 	if len(v.marks) == 0 {
 		return v
@@ -109,12 +110,12 @@ func (v *View) BeginMarks() *View {
 	return next
 }
 
-// EndMarks says that the full set of an epoch's marks has arrived: what was not
-// in it is void. Marks of lower epochs hold until they expire, so that a new
-// leader need not have seen yet what its predecessor saw. The result is v if
-// nothing changed.
+// EndMarks says that the full set of an epoch's marks has arrived: what has not
+// come since BeginMarks, or since the last EndMarks, is void. Marks of lower
+// epochs hold until they expire, so that a new leader need not have seen yet
+// what its predecessor saw.
 func (v *View) EndMarks(epoch member.Epoch) *View {
-	return v.dropMarks(func(m mark) bool { return m.unconfirmed && m.epoch == epoch })
+	return v.dropMarks(func(m mark) bool { return m.unconfirmed && m.epoch == epoch }).BeginMarks()
 }
 
 // Expire drops the marks that have not been renewed in time. The result is v if

@@ -295,6 +295,9 @@ func (w *world) resync(*rapid.T) {
 func (w *world) synced(*rapid.T) {
 	epoch := w.epoch(w.model.epoch)
 	maps.DeleteFunc(w.model.marks, func(_ markKey, m *markModel) bool { return !m.seen && m.Epoch == epoch })
+	for _, m := range w.model.marks {
+		m.seen = false
+	}
 	w.check(w.view.EndMarks(epoch), nil, nil)
 }
 

@@ -19,6 +19,20 @@ const (
 	Random
 )
 
+// String returns the name, such as "round_robin".
+func (p Policy) String() string {
+	switch p {
+	case P2C:
+		return "p2c"
+	case RoundRobin:
+		return "round_robin"
+	case Random:
+		return "random"
+	default:
+		return "unknown"
+	}
+}
+
 // Loads tells how busy servers are, in a unit of the caller's choice. A caller
 // that sees completions gives requests in flight; one that does not gives an
 // estimate.
@@ -144,7 +158,7 @@ func (p *picker) p2c(t *tier) (int, bool) {
 	}
 	for range attempts {
 		second := t.draw(p.random.next())
-		if second != first && !(p.filtered && p.skips(&t.slots[second])) {
+		if second != first && (!p.filtered || !p.skips(&t.slots[second])) {
 			return p.lessLoaded(t, first, second), true
 		}
 	}

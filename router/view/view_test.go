@@ -279,6 +279,11 @@ func TestEndMarks_VoidsWhatDidNotComeAgain(t *testing.T) {
 	if diff := cmp.Diff(want, entryLines(v.Table())); diff != "" {
 		t.Errorf("the mark of epoch 1 holds on, that of s01 does not (-want +got):\n%s", diff)
 	}
+	// A full set in the middle of a stream, as after marks that were skipped.
+	want = []string{"0 s01@1 w100", "0 s02@1 w100", "1 s00@1 w100"}
+	if diff := cmp.Diff(want, entryLines(v.EndMarks(2).Table())); diff != "" {
+		t.Errorf("the mark of s02 did not come again (-want +got):\n%s", diff)
+	}
 }
 
 func TestRestore(t *testing.T) {
