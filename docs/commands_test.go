@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	agent "github.com/buddyring/buddyring/agent/daemon"
 	"github.com/buddyring/buddyring/buddyctl/command"
 	coordinator "github.com/buddyring/buddyring/coordinator/server"
 	router "github.com/buddyring/buddyring/router/server"
@@ -41,6 +42,7 @@ func TestCommandsExist(t *testing.T) {
 	for _, d := range documents(t) {
 		for program, root := range map[string]func() *cobra.Command{
 			"buddyctl":              buddyctl,
+			"buddyring-agent":       func() *cobra.Command { return agent.Command(nil, nil) },
 			"buddyring-coordinator": coordinator.Command,
 			"buddyring-router":      router.Command,
 		} {
@@ -52,7 +54,7 @@ func TestCommandsExist(t *testing.T) {
 			}
 		}
 	}
-	for program, least := range map[string]int{"buddyctl": 20, "buddyring-coordinator": 2, "buddyring-router": 1} {
+	for program, least := range map[string]int{"buddyctl": 20, "buddyring-agent": 1, "buddyring-coordinator": 2, "buddyring-router": 1} {
 		if found[program] < least {
 			t.Errorf("only %d commands of %s were found in all documents", found[program], program)
 		}
