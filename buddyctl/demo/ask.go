@@ -104,10 +104,10 @@ type departure struct {
 // departed waits until a server has left the table for a cause, the router has
 // confirmed it and the ring is closed, and checks that nobody else has left.
 func (s *story) departed(ctx context.Context, o outset, cause coordinatorv1.Cause) (departure, error) {
-	var event *coordinatorv1.Event
-	err := s.await(ctx, removePatience, o.host+" is removed", func() bool {
-		event = s.seen.event("removed", o.host, o.from)
-		return event != nil
+	var event heard
+	err := s.await(ctx, removePatience, o.host+" is removed", func() (ok bool) {
+		event, ok = s.seen.event("removed", o.host, o.from)
+		return ok
 	})
 	if err != nil {
 		return departure{}, err
@@ -120,7 +120,7 @@ func (s *story) departed(ctx context.Context, o outset, cause coordinatorv1.Caus
 	d := departure{}
 	var acked time.Time
 	err = until(bounded, func(ctx context.Context) (err error) {
-		d.explanation, acked, err = s.confirmed(ctx, event)
+		d.explanation, acked, err = s.confirmed(ctx, event.Event)
 		return err
 	})
 	if err != nil {
@@ -142,9 +142,13 @@ func (s *story) departed(ctx context.Context, o outset, cause coordinatorv1.Caus
 	return d, neighboursMet(d.Departure)
 }
 
-// confirmed returns the explanation of a removal and when the router had
-// confirmed it.
+// confirmed returns the explanation of a removal, where there was something to
+// decide, and when the router had confirmed it.
 func (s *story) confirmed(ctx context.Context, event *coordinatorv1.Event) (*coordinatorv1.Explanation, time.Time, error) {
+	if event.GetCause() != coordinatorv1.Cause_CAUSE_CRASHED {
+		at, err := s.applied(ctx, event.GetRevision())
+		return event.GetExplanation(), at, err
+	}
 	answer, err := s.admin.ExplainServer(ctx, &coordinatorv1.ExplainServerRequest{Pool: pool, ServerId: event.GetServerId()})
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("explain %s: %w", event.GetServerId(), err)
@@ -158,23 +162,40 @@ func (s *story) confirmed(ctx context.Context, event *coordinatorv1.Event) (*coo
 				return d.GetExplanation(), r.GetAppliedAt().AsTime(), nil
 			}
 		}
-		return nil, time.Time{}, fmt.Errorf("router %s has not confirmed revision %d", routerID, event.GetRevision())
+		return nil, time.Time{}, unconfirmed(event.GetRevision())
 	}
 	return nil, time.Time{}, fmt.Errorf("no decision of revision %d is on record", event.GetRevision())
 }
 
+// applied returns now if the router has confirmed a revision.
+func (s *story) applied(ctx context.Context, revision uint64) (time.Time, error) {
+	routers, err := s.admin.ListRouters(ctx, &coordinatorv1.ListRoutersRequest{})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("list routers: %w", err)
+	}
+	for _, r := range routers.GetRouters() {
+		for _, p := range r.GetApplied() {
+			if r.GetRouterId() == routerID && p.GetPool() == pool && p.GetRevision() >= revision {
+				return time.Now(), nil
+			}
+		}
+	}
+	return time.Time{}, unconfirmed(revision)
+}
+
+func unconfirmed(revision uint64) error {
+	return fmt.Errorf("router %s has not confirmed revision %d", routerID, revision)
+}
+
 // facing puts a departure into facts.
-func (s *story) facing(o outset, event *coordinatorv1.Event, d departure) *Departure {
+func (s *story) facing(o outset, event heard, d departure) *Departure {
 	e := d.explanation
 	facts := &Departure{
 		Server: o.host, Incarnation: o.who.incarnation, Revision: event.GetRevision(), Rule: e.GetRule(),
 		Cause:     output.Name(event.GetCause()),
-		RemovedMS: ms(event.GetAt().AsTime().Sub(o.origin)),
+		RemovedMS: ms(event.at.Sub(o.origin)),
 		Observers: observers(e, o.origin),
 		Rows:      diff(o.before, d.after),
-	}
-	if at, ok := firstOf(e, "committed", o.origin); ok {
-		facts.RemovedMS = ms(at)
 	}
 	if at, ok := firstOf(e, "doubt", o.origin); ok {
 		facts.FirstDoubtMS = new(ms(at))

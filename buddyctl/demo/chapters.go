@@ -41,10 +41,7 @@ func (s *story) crash(ctx context.Context, host string) error {
 		{text: host + " is gone"},
 		{at: fromMS(*d.SuspectMS), text: steered, ink: output.Bold},
 	}, timeline(d.explanation, o.origin)...)
-	if _, told := firstOf(d.explanation, "committed", o.origin); !told {
-		lines = append(lines, removedLine(d.Departure))
-	}
-	return s.aftermath(ctx, o, d, append(lines, ackedLine(d.Departure)))
+	return s.aftermath(ctx, o, d, append(lines, removedLine(d.Departure), ackedLine(d.Departure)))
 }
 
 // shutdown is the chapter of the server that says goodbye.
@@ -54,25 +51,27 @@ func (s *story) shutdown(ctx context.Context, host string) error {
 	if err != nil {
 		return err
 	}
-	var ended time.Time
-	if err := s.scene.Shutdown(ctx, host, func() { ended = time.Now() }); err != nil {
+	if err := s.scene.Shutdown(ctx, host); err != nil {
 		return err
 	}
+	ended := time.Since(o.origin)
 	d, err := s.departed(ctx, o, coordinatorv1.Cause_CAUSE_SHUTDOWN)
 	if err != nil {
 		return err
 	}
 	s.facts.Shutdown = d.Departure
+	defer s.scene.PowerOff(host)
 	return s.aftermath(ctx, o, d, []line{
 		{text: host + " reports itself"},
 		removedLine(d.Departure),
 		ackedLine(d.Departure),
-		{at: ended.Sub(o.origin), text: "the agent ends, with exit status 0"},
+		{at: ended, text: "the agent ends, with exit status 0"},
 	})
 }
 
 func removedLine(d *Departure) line {
-	return line{at: fromMS(d.RemovedMS), text: removedText(d.Revision), ink: output.Red}
+	text := fmt.Sprintf("REMOVED: the rows are changed in one transaction (revision %d)", d.Revision)
+	return line{at: fromMS(d.RemovedMS), text: text, ink: output.Red}
 }
 
 func ackedLine(d *Departure) line {
@@ -102,12 +101,10 @@ func (s *story) comeback(ctx context.Context, host string) error {
 	if err := s.scene.Boot(host); err != nil {
 		return err
 	}
-	var joined *coordinatorv1.Event
-	err := s.await(ctx, patience, host+" joins again", func() bool {
-		if joined = s.seen.event("joined", host, o.from); joined == nil {
-			joined = s.seen.event("held", host, o.from)
-		}
-		return joined != nil
+	var joined heard
+	err := s.await(ctx, patience, host+" joins again", func() (ok bool) {
+		joined, ok = s.seen.event("joined", host, o.from)
+		return ok
 	})
 	if err != nil {
 		return err
@@ -120,7 +117,7 @@ func (s *story) comeback(ctx context.Context, host string) error {
 	if row.GetServer().GetPhase() != coordinatorv1.Phase_PHASE_HELD {
 		return fmt.Errorf("%s came back as %s, not as held", host, output.Name(row.GetServer().GetPhase()))
 	}
-	held, until := joined.GetAt().AsTime().Sub(o.origin), row.GetServer().GetHeldUntil().AsTime().Sub(o.origin)
+	held, until := joined.at.Sub(o.origin), row.GetServer().GetHeldUntil().AsTime().Sub(o.origin)
 	s.facts.Comeback = &Comeback{Server: host, Incarnation: o.who.incarnation, HeldMS: ms(held)}
 	s.page.lines([]line{
 		{at: held, text: fmt.Sprintf("%s is in the ring again, as a new incarnation (%d)", host, o.who.incarnation)},

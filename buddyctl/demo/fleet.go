@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/buddyring/buddyring/internal/process"
 )
@@ -24,10 +23,6 @@ const (
 
 // agentPort is the coordinator's port for agents and routers.
 const agentPort = 7400
-
-// linger is how long a service outlives its agent at a normal shutdown: a
-// client that was sent there just before still gets its answer.
-const linger = 500 * time.Millisecond
 
 // fleet are all programs of the demo. It is for one goroutine.
 type fleet struct {
@@ -177,23 +172,15 @@ func (f *fleet) Crash(name string) error {
 	return nil
 }
 
-// Shutdown shuts a host down; see scene.
-func (f *fleet) Shutdown(ctx context.Context, name string, ended func()) error {
-	h := f.hosts[name]
+// Shutdown ends an agent normally; see scene.
+func (f *fleet) Shutdown(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, removePatience, errors.New("it got SIGTERM and did not leave in time"))
 	defer cancel()
-	if err := h.agent.Terminate(ctx); err != nil {
-		return err
-	}
-	ended()
-	select {
-	case <-time.After(linger):
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	h.service.close()
-	return nil
+	return f.hosts[name].agent.Terminate(ctx)
 }
+
+// PowerOff stops a service; see scene.
+func (f *fleet) PowerOff(name string) { f.hosts[name].service.close() }
 
 // KillAgent kills an agent; see scene.
 func (f *fleet) KillAgent(name string) error {

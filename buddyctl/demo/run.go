@@ -126,7 +126,7 @@ func (r *run) introduce(d *doors) {
 	if r.facts.Mode == "loopback" {
 		what = "Each server is a small HTTP service, and an agent that probes two others, its buddies."
 	}
-	r.page.text(what + " A client asks the router for a server and calls it, 200 times a second.")
+	r.page.text(what + " A client asks the router for a server and calls it, some 200 times a second.")
 	for _, moved := range d.moved {
 		r.page.text(moved)
 	}

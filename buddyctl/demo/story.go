@@ -17,7 +17,8 @@ const (
 	joinPatience   = 20 * time.Second
 	removePatience = 10 * time.Second
 	patience       = 5 * time.Second
-	// calm is how long the client runs before something is broken, and after.
+	// calm is how long the client runs before something is broken, and after; a
+	// service outlives its agent by as much, for clients that were sent there.
 	calm = time.Second
 	// clockSlack is what may lie between two readings of one clock.
 	clockSlack = 10 * time.Millisecond
@@ -35,9 +36,10 @@ type scene interface {
 	Boot(name string) error
 	// Crash silences a host at once and ends its processes.
 	Crash(name string) error
-	// Shutdown sends SIGTERM to the agent, waits until it has ended well, and
-	// calls ended; then it stops the service.
-	Shutdown(ctx context.Context, name string, ended func()) error
+	// Shutdown sends SIGTERM to the agent and waits until it has ended well.
+	Shutdown(ctx context.Context, name string) error
+	// PowerOff stops the service of a host that has been shut down.
+	PowerOff(name string)
 	// KillAgent ends an agent by SIGKILL and nothing else.
 	KillAgent(name string) error
 	// StartAgent starts an agent again on a host that is up.
@@ -138,8 +140,8 @@ func (s *story) joins(ctx context.Context) error {
 
 // tellJoin tells of a server's join once the router sends clients there.
 func (s *story) tellJoin(host string) bool {
-	joined := s.seen.event("joined", host, 0)
-	if joined == nil {
+	joined, ok := s.seen.event("joined", host, 0)
+	if !ok {
 		return false
 	}
 	at, ok := s.seen.routing(membership{host, joined.GetIncarnation()})
@@ -148,7 +150,7 @@ func (s *story) tellJoin(host string) bool {
 	}
 	j := Join{
 		Server: host, Incarnation: joined.GetIncarnation(),
-		JoinedMS: ms(joined.GetAt().AsTime().Sub(s.started)), ActiveMS: ms(at.Sub(s.started)),
+		JoinedMS: ms(joined.at.Sub(s.started)), ActiveMS: ms(at.Sub(s.started)),
 	}
 	s.facts.Joins = append(s.facts.Joins, j)
 	s.page.since(at.Sub(s.started), host, fmt.Sprintf("joined the ring, and answered its first ping %.0f ms later", j.ActiveMS-j.JoinedMS))
@@ -222,10 +224,6 @@ func (s *story) mark(name string) time.Time {
 	now := time.Now()
 	s.marks = append(s.marks, mark{name, now})
 	return now
-}
-
-func removedText(revision uint64) string {
-	return fmt.Sprintf("REMOVED: the rows are changed in one transaction (revision %d)", revision)
 }
 
 func fromMS(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }

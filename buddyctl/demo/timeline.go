@@ -26,7 +26,7 @@ func timeline(e *coordinatorv1.Explanation, origin time.Time) []line {
 			lines = append(lines, line{at: at, text: "the coordinator asks " + list(asked(e, moments[i:]))})
 		case "answer":
 			if !superseded(m, moments[i+1:]) {
-				lines = append(lines, line{at: at, text: answer(m), ink: answerInk(m)})
+				lines = append(lines, line{at: at, text: answer(m, roleOf(m, moments)), ink: answerInk(m)})
 			}
 		default:
 			if l, ok := moment(e, m); ok {
@@ -58,11 +58,9 @@ func moment(e *coordinatorv1.Explanation, m *coordinatorv1.Moment) (line, bool) 
 	case "dial":
 		return line{text: "the coordinator's own TCP connect: " + result(m)}, true
 	case "suspect":
-		return line{text: "SUSPECT: the coordinator tells the router to prefer others", ink: output.Yellow}, true
+		return line{text: "SUSPECT: " + or(m.GetText(), "routers are told to prefer others"), ink: output.Yellow}, true
 	case "verdict":
 		return line{text: "VERDICT " + or(m.GetResult(), e.GetVerdict()) + ": " + or(m.GetText(), e.GetText()), ink: output.Bold}, true
-	case "committed":
-		return line{text: fmt.Sprintf("REMOVED: the rows are changed in one transaction (revision %d)", e.GetRevision()), ink: output.Red}, true
 	}
 	return line{}, false
 }
@@ -103,9 +101,19 @@ func superseded(m *coordinatorv1.Moment, later []*coordinatorv1.Moment) bool {
 	})
 }
 
-func answer(m *coordinatorv1.Moment) string {
+// roleOf is the part that who answered was asked to play.
+func roleOf(answer *coordinatorv1.Moment, moments []*coordinatorv1.Moment) string {
+	for _, m := range moments {
+		if m.GetKind() == "asked" && m.GetRound() == answer.GetRound() && m.GetWho() == answer.GetWho() {
+			return m.GetRole()
+		}
+	}
+	return answer.GetRole()
+}
+
+func answer(m *coordinatorv1.Moment, role string) string {
 	who := m.GetWho()
-	if m.GetRole() == "witness" {
+	if role == "witness" {
 		who += ", a witness,"
 	}
 	switch m.GetResult() {
@@ -165,7 +173,7 @@ func observers(e *coordinatorv1.Explanation, origin time.Time) []Observer {
 			result = "doubt"
 		}
 		all = append(all, Observer{
-			Who: m.GetWho(), Role: m.GetRole(), Result: result,
+			Who: m.GetWho(), Role: roleOf(m, e.GetTimeline()), Result: result,
 			Sent: m.GetSent(), Lost: m.GetLost(), AtMS: ms(offset + m.GetAt().AsDuration()),
 		})
 	}

@@ -15,7 +15,7 @@ import (
 const pool = "default"
 
 // retryEvery is how often something that is not ready yet is asked again.
-const retryEvery = 20 * time.Millisecond
+const retryEvery = 5 * time.Millisecond
 
 // news is what the coordinator or the router has said, and when: one of event
 // and view is set.
@@ -96,9 +96,16 @@ type change struct {
 	gone bool
 }
 
+// heard is an event and when it was heard: after its change was committed.
+type heard struct {
+	*coordinatorv1.Event
+
+	at time.Time
+}
+
 // sight keeps what was heard, in order. It is for one goroutine.
 type sight struct {
-	events  []*coordinatorv1.Event
+	events  []heard
 	routed  map[string]*routerv1.Server
 	changes []change
 }
@@ -106,7 +113,7 @@ type sight struct {
 func (s *sight) note(n news) {
 	switch {
 	case n.event != nil:
-		s.events = append(s.events, n.event)
+		s.events = append(s.events, heard{n.event, n.at})
 	case n.view.GetSnapshot() != nil:
 		before := s.routed
 		s.routed = make(map[string]*routerv1.Server)
@@ -147,14 +154,14 @@ func (s *sight) drop(at time.Time, server *routerv1.Server) {
 }
 
 // event returns the first event of a kind about a server from the from'th event
-// on, or nil.
-func (s *sight) event(kind, server string, from int) *coordinatorv1.Event {
+// on.
+func (s *sight) event(kind, server string, from int) (heard, bool) {
 	for _, e := range s.events[from:] {
 		if e.GetKind() == kind && e.GetServerId() == server {
-			return e
+			return e, true
 		}
 	}
-	return nil
+	return heard{}, false
 }
 
 // removed lists the ids removed from the from'th event on.

@@ -181,13 +181,14 @@ func (w *world) Crash(id string) error {
 			moment(2, "asked", "web-9", "witness", "", 0, 0),
 			moment(182, "answer", first, "buddy", "down", 1, 1),
 			moment(221, "doubt", second, "buddy", "down", 1, 1),
-			moment(221, "suspect", "coordinator", "", "", 0, 0),
+			moment(221, "suspect", "coordinator", "", "", 0, 0), // the text follows
 			moment(480, "answer", first, "buddy", "down", 3, 3),
 			moment(481, "answer", second, "buddy", "down", 3, 3),
 			moment(490, "answer", "web-9", "witness", "down", 3, 3),
 			moment(502, "verdict", "coordinator", "", "crashed", 0, 0),
 		},
 	}
+	e.Timeline[8].Text = "routers are told to prefer others; missed by " + first + ", " + second
 	e.Timeline[12].Text = "all 3 observers that could judge miss it (3 are needed) and its stream is silent"
 	if !w.lieNoSuspect {
 		w.after(455*time.Millisecond, func() { w.route(id, routerv1.State_STATE_SUSPECT) })
@@ -197,14 +198,16 @@ func (w *world) Crash(id string) error {
 }
 
 // Shutdown is of scene.
-func (w *world) Shutdown(_ context.Context, id string, ended func()) error {
+func (w *world) Shutdown(_ context.Context, id string) error {
 	w.after(7*time.Millisecond, func() {
 		w.removed(id, coordinatorv1.Cause_CAUSE_SHUTDOWN, &coordinatorv1.Explanation{Started: timestamppb.Now()})
 	})
 	time.Sleep(13 * time.Millisecond)
-	ended()
 	return nil
 }
+
+// PowerOff is of scene.
+func (w *world) PowerOff(string) {}
 
 // KillAgent is of scene.
 func (w *world) KillAgent(id string) error {
@@ -276,6 +279,15 @@ func (w *world) ExplainServer(_ context.Context, r *coordinatorv1.ExplainServerR
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return &coordinatorv1.ExplainServerResponse{Decisions: w.decided[r.GetServerId()]}, nil
+}
+
+// ListRouters is of AdminService.
+func (w *world) ListRouters(context.Context, *coordinatorv1.ListRoutersRequest) (*coordinatorv1.ListRoutersResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &coordinatorv1.ListRoutersResponse{Routers: []*coordinatorv1.Router{
+		{RouterId: routerID, Applied: []*coordinatorv1.Position{{Pool: pool, Epoch: 1, Revision: w.revision}}},
+	}}, nil
 }
 
 // ListAlarms is of AdminService.

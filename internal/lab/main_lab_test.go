@@ -1,0 +1,167 @@
+//go:build lab && linux
+
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/lab"
+	"github.com/buddyring/buddyring/internal/netlab"
+)
+
+// binEnv is where the programs under test are.
+const binEnv = "BUDDYRING_LAB_BIN"
+
+// longEnv, when it is set, makes tests that wait for nothing to happen wait as
+// long as the documents say, instead of just long enough for most mistakes.
+const longEnv = "BUDDYRING_LAB_LONG"
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+// run builds the programs outside and runs the tests inside.
+func run(m *testing.M) int {
+	bin := os.Getenv(binEnv)
+	if bin == "" {
+		var err error
+		if bin, err = os.MkdirTemp("", "buddyring-lab-"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(bin)
+		if err := build(bin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	inside := func(context.Context) int { return m.Run() }
+	code, err := netlab.Enter(context.Background(), netlab.Entry{Env: []string{binEnv + "=" + bin}}, inside)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%v\nthe lab tests need root, or unprivileged user namespaces: run them with sudo\n", err)
+		return 1
+	}
+	return code
+}
+
+func build(bin string) error {
+	for folder, program := range map[string]string{
+		"coordinator": "buddyring-coordinator", "router": "buddyring-router", "agent": "buddyring-agent", "buddyctl": "buddyctl",
+	} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, program), "./"+folder)
+		cmd.Dir = "../.."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", program, err, out)
+		}
+	}
+	return nil
+}
+
+// How long the tests wait for what must happen; far above what is normal.
+const patience = 30 * time.Second
+
+// watched is how long a test watches for what must not happen.
+func watched(short, long time.Duration) time.Duration {
+	if os.Getenv(longEnv) != "" {
+		return long
+	}
+	return short
+}
+
+// world is a site with agents, for one test.
+type world struct {
+	*lab.Site
+	t       *testing.T
+	dir     string
+	servers []string
+	agents  map[string]*lab.Agent
+}
+
+// newWorld starts a site with so many servers, web-1 and so on, and waits until
+// all is well. spare are further hosts.
+func newWorld(t *testing.T, n int, spare ...string) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), agents: map[string]*lab.Agent{}}
+	for i := range n {
+		w.servers = append(w.servers, "web-"+strconv.Itoa(i+1))
+	}
+	w.Site = newSite(t, lab.Config{
+		Bin: os.Getenv(binEnv), Dir: w.dir, Routers: 1, Hosts: slices.Concat(w.servers, spare),
+	})
+	for _, server := range w.servers {
+		w.start(lab.AgentConfig{Server: server})
+	}
+	w.settled()
+	return w
+}
+
+func newSite(t *testing.T, cfg lab.Config) *lab.Site {
+	t.Helper()
+	site, err := lab.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(site.Troubles(), site.Close()); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			logs, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.log"))
+			for _, log := range logs {
+				name := filepath.Base(log)
+				t.Logf("the end of %s:\n%s", name, site.Log(name[:len(name)-len(".log")]))
+			}
+		}
+	})
+	return site
+}
+
+// start starts an agent.
+func (w *world) start(c lab.AgentConfig) *lab.Agent {
+	w.t.Helper()
+	a, err := w.StartAgent(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.agents[c.Server] = a
+	return a
+}
+
+// settled waits until all servers are well.
+func (w *world) settled() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeoutCause(w.t.Context(), patience, errors.New("the pool does not settle"))
+	defer cancel()
+	if err := w.AwaitSettled(ctx, w.servers); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// await waits for something that must happen.
+func (w *world) await(what string, ask func(context.Context) error) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeoutCause(w.t.Context(), patience, errors.New(what+" does not happen"))
+	defer cancel()
+	if err := lab.Await(ctx, ask); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// nobodyRemoved checks the whole history.
+func (w *world) nobodyRemoved() {
+	w.t.Helper()
+	removals, err := w.Removals(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, r := range removals {
+		w.t.Errorf("removed: %s, %v, %s", r.GetServerId(), r.GetCause(), r.GetText())
+	}
+}

@@ -1,0 +1,320 @@
+package lab
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/buddyring/buddyring/internal/netlab"
+	"github.com/buddyring/buddyring/internal/process"
+	"github.com/buddyring/buddyring/internal/rpc"
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
+)
+
+// Pool is the pool that all servers of a site are in.
+const Pool = "default"
+
+// agentPort is the coordinator's port for agents and routers.
+const agentPort = 7400
+
+// coordinatorHost is the host of the coordinator.
+const coordinatorHost = "coordinator"
+
+// Config describes a site.
+type Config struct {
+	// Bin is the folder of the programs, Dir an empty one for their files.
+	Bin, Dir string
+	// Hosts are the names of the hosts that servers may run on.
+	Hosts []string
+	// Routers is how many routers there are.
+	Routers int
+	// Store is the coordinator's --store; a SQLite file in Dir if empty.
+	Store string
+}
+
+// Site is a network with a coordinator and routers. Its methods may be called
+// at the same time, but not two about the same program.
+type Site struct {
+	cfg Config
+	lab *netlab.Lab
+	// admin is the admin listener, which outlives the coordinators that it is
+	// handed to, and the connection to it.
+	admin     *net.TCPListener
+	adminConn *grpc.ClientConn
+	routers   []*router
+	agents    netip.AddrPort
+
+	mu          sync.Mutex
+	coordinator *process.Process
+	// all are all processes ever started.
+	all []*process.Process
+	// troubles are programs that have ended by themselves.
+	troubles []error
+}
+
+// router is a router and the connection to it.
+type router struct {
+	listener *net.TCPListener
+	conn     *grpc.ClientConn
+	process  *process.Process
+}
+
+// New builds the network and starts the coordinator and the routers.
+func New(cfg Config) (*Site, error) {
+	s := &Site{cfg: cfg}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Site) start() (err error) {
+	hosts := append(slices.Clone(s.cfg.Hosts), coordinatorHost)
+	for i := range s.cfg.Routers {
+		hosts = append(hosts, routerName(i))
+	}
+	if s.lab, err = netlab.New(netlab.Config{Hosts: hosts}); err != nil {
+		return err
+	}
+	s.agents = netip.AddrPortFrom(s.lab.Host(coordinatorHost).Addr(), agentPort)
+	if s.admin, s.adminConn, err = open(rpc.RoleCoordinator); err != nil {
+		return err
+	}
+	if s.cfg.Store == "" {
+		s.cfg.Store = "sqlite:" + filepath.Join(s.cfg.Dir, "buddyring.db")
+	}
+	if err := s.StartCoordinator(); err != nil {
+		return err
+	}
+	for i := range s.cfg.Routers {
+		r := &router{}
+		s.routers = append(s.routers, r)
+		if r.listener, r.conn, err = open(rpc.RoleRouter); err != nil {
+			return err
+		}
+		if err := s.StartRouter(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func routerName(i int) string { return fmt.Sprintf("router-%d", i+1) }
+
+// open opens a listener in the caller's network and a connection to it.
+func open(role rpc.Role) (*net.TCPListener, *grpc.ClientConn, error) {
+	lis, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open listener: %w", err)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	credentials, err := rpc.NewCredentials(rpc.Security{}, quiet)
+	if err != nil {
+		return nil, nil, errors.Join(err, lis.Close())
+	}
+	conn, err := rpc.Dial(rpc.DialConfig{
+		Addresses: []string{lis.Addr().String()}, Credentials: credentials, ServerRole: role, Logger: quiet,
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, lis.Close())
+	}
+	return lis, conn, nil
+}
+
+// StartCoordinator starts the coordinator, again on the same database.
+func (s *Site) StartCoordinator() error {
+	p, err := s.run(coordinatorHost, process.Program{
+		Name: coordinatorHost, Path: filepath.Join(s.cfg.Bin, "buddyring-coordinator"),
+		Args: []string{
+			"--store", s.cfg.Store, "--state-dir", filepath.Join(s.cfg.Dir, coordinatorHost),
+			"--listen", s.agents.String(), "--insecure", "--http-listen", "127.0.0.1:7402", "--id", coordinatorHost,
+		},
+		Listeners: []process.Listener{{Name: "admin", Listener: s.admin}},
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.coordinator = p
+	return nil
+}
+
+// Coordinator is the running coordinator.
+func (s *Site) Coordinator() *process.Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.coordinator
+}
+
+// StartRouter starts a router, again with the same state.
+func (s *Site) StartRouter(i int) error {
+	name := routerName(i)
+	p, err := s.run(name, process.Program{
+		Name: name, Path: filepath.Join(s.cfg.Bin, "buddyring-router"),
+		Args: []string{
+			"--coordinator", s.agents.String(), "--insecure", "--id", name,
+			"--state-dir", filepath.Join(s.cfg.Dir, name), "--http-listen", "127.0.0.1:7502",
+		},
+		Listeners: []process.Listener{{Name: "grpc", Listener: s.routers[i].listener}},
+	})
+	if err != nil {
+		return err
+	}
+	s.routers[i].process = p
+	return nil
+}
+
+// RouterProcess is a running router.
+func (s *Site) RouterProcess(i int) *process.Process { return s.routers[i].process }
+
+// run starts a program on a host.
+func (s *Site) run(host string, p process.Program) (*process.Process, error) {
+	p.Log = filepath.Join(s.cfg.Dir, p.Name+".log")
+	p.Args = append(p.Args, "--log-format", "text")
+	proc, err := process.Start(s.lab.Host(host), p, func(err error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.troubles = append(s.troubles, err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, proc)
+	return proc, nil
+}
+
+// Troubles are the programs that have ended by themselves.
+func (s *Site) Troubles() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.troubles...)
+}
+
+// Admin is the coordinator's API for operators.
+func (s *Site) Admin() coordinatorv1.AdminServiceClient {
+	return coordinatorv1.NewAdminServiceClient(s.adminConn)
+}
+
+// Router is a router's API.
+func (s *Site) Router(i int) routerv1.RouterServiceClient {
+	return routerv1.NewRouterServiceClient(s.routers[i].conn)
+}
+
+// Host is a host of the network.
+func (s *Site) Host(name string) *netlab.Host { return s.lab.Host(name) }
+
+// AgentsAddress is where agents and routers reach the coordinator from inside.
+func (s *Site) AgentsAddress() string { return s.agents.String() }
+
+// Agent is a server's agent and what it keeps on disk.
+type Agent struct {
+	*process.Process
+	// Server is the id, Host where it runs.
+	Server, Host string
+	site         *Site
+}
+
+// AgentConfig says what an agent speaks for.
+type AgentConfig struct {
+	// Server is the id; Host where it runs, the host of that name if empty.
+	Server, Host string
+	// State names its state directory and log; Server if empty. Agents of one
+	// name share them.
+	State string
+	Rack  string
+	// Boot says that the host has just booted: with a new boot id.
+	Boot bool
+	// Dir is the state directory itself, where that is to be elsewhere.
+	Dir string
+}
+
+// StartAgent starts an agent.
+func (s *Site) StartAgent(c AgentConfig) (*Agent, error) {
+	if c.Host == "" {
+		c.Host = c.Server
+	}
+	if c.State == "" {
+		c.State = c.Server
+	}
+	if c.Dir == "" {
+		c.Dir = s.StateDir(c.State)
+	}
+	host := s.lab.Host(c.Host)
+	bootID := filepath.Join(s.cfg.Dir, c.Host+".boot-id")
+	if _, err := os.Stat(bootID); c.Boot || err != nil {
+		if err := os.WriteFile(bootID, []byte(rand.Text()+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("write boot id: %w", err)
+		}
+	}
+	p, err := s.run(c.Host, process.Program{
+		Name: "agent-" + c.State, Path: filepath.Join(s.cfg.Bin, "buddyring-agent"),
+		Args: []string{
+			"--coordinator", s.agents.String(), "--insecure", "--pool", Pool, "--id", c.Server,
+			"--endpoint", netip.AddrPortFrom(host.Addr(), 8080).String(), "--probe-address", host.Addr().String(),
+			"--zone", "zone", "--rack", c.Rack, "--state-dir", c.Dir, "--boot-id-file", bootID,
+			"--http-listen", "127.0.0.1:0", "--on-term", "leave",
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{Process: p, Server: c.Server, Host: c.Host, site: s}, nil
+}
+
+// StateDir is the state directory of the agents of that name.
+func (s *Site) StateDir(state string) string { return filepath.Join(s.cfg.Dir, "agent-"+state) }
+
+// Log returns the end of a program's log, for people.
+func (s *Site) Log(name string) string {
+	const enough = 4000
+	text, err := os.ReadFile(filepath.Join(s.cfg.Dir, name+".log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-enough):])
+}
+
+// Crash pulls the cable of the agent's host and then kills the agent.
+func (a *Agent) Crash() error {
+	if err := a.site.Host(a.Host).LinkDown(); err != nil {
+		return err
+	}
+	a.Kill()
+	return nil
+}
+
+// Close ends everything.
+func (s *Site) Close() error {
+	s.mu.Lock()
+	all := s.all
+	s.mu.Unlock()
+	for _, p := range all {
+		p.Kill()
+	}
+	var errs []error
+	for _, r := range s.routers {
+		if r.conn != nil {
+			errs = append(errs, r.conn.Close(), r.listener.Close())
+		}
+	}
+	if s.adminConn != nil {
+		errs = append(errs, s.adminConn.Close(), s.admin.Close())
+	}
+	if s.lab != nil {
+		errs = append(errs, s.lab.Close())
+	}
+	return errors.Join(errs...)
+}
