@@ -29,7 +29,7 @@ type batch struct {
 	// the end. gone are those to delete.
 	rows map[member.ID]*member.Server
 	gone map[member.ID]member.Cause
-	// why holds the explanations of removals by verdict.
+	// why holds the explanations of removals.
 	why map[member.ID]*member.Explanation
 	// intents holds the wishes to write, nil to forget one; joins the hellos that
 	// get a new incarnation.
@@ -210,7 +210,7 @@ func (b *batch) leave(in Leave) {
 		return
 	}
 	text := because(fmt.Sprintf("%s shut down normally", id), in.Reason)
-	b.remove(id, member.CauseShutdown, member.Event{Actor: "agent/" + string(id), Text: text})
+	b.remove(id, member.CauseShutdown, "left", member.Event{Actor: "agent/" + string(id), Text: text})
 	b.reference = max(0, b.reference-1)
 	b.after(func() { done(true, "") }, func(err error) { done(false, err.Error()) })
 }
@@ -222,7 +222,7 @@ func (b *batch) abandon(id member.ID) {
 	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || m.live(id) != nil {
 		return
 	}
-	b.remove(id, member.CauseUnreachable, member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
+	b.remove(id, member.CauseUnreachable, "never_reached", member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
 	b.after(nil, func(error) { m.queue = append(m.queue, item{abandon: id}) })
 }
 
@@ -266,10 +266,8 @@ func (m *Machine) undecidedSuspects() bool {
 
 func (b *batch) removeByVerdict(s *server, v *confirmed) {
 	m, id := b.m, s.row.ID
-	e := m.explanation(s, v.cause.String(), v.ruling)
-	e.Text = fmt.Sprintf("%s was removed as %s: %s", id, v.cause, v.ruling.Reason)
-	b.why[id] = &e
-	b.remove(id, v.cause, member.Event{Actor: actorSelf, Text: e.Text, Explanation: &e})
+	text := fmt.Sprintf("%s was removed as %s: %s", id, v.cause, v.ruling.Reason)
+	b.remove(id, v.cause, v.ruling.Rule, member.Event{Actor: actorSelf, Text: text})
 	var before *member.Departed
 	if d, ok := m.departed[id]; ok {
 		before = &d
@@ -283,9 +281,12 @@ func (b *batch) removeByVerdict(s *server, v *confirmed) {
 	b.after(func() { m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)}) }, nil)
 }
 
-// remove takes a member out of the ring and the table.
-func (b *batch) remove(id member.ID, cause member.Cause, e member.Event) {
+// remove takes a member out of the ring and the table, with an explanation.
+func (b *batch) remove(id member.ID, cause member.Cause, rule string, e member.Event) {
 	s := b.m.servers[id]
+	why := b.m.explanation(s, cause.String(), verdict.Ruling{Rule: rule})
+	why.Text = e.Text
+	b.why[id], e.Explanation = &why, &why
 	b.draft.Unlink(id)
 	delete(b.rows, id)
 	b.gone[id] = cause

@@ -81,13 +81,11 @@ func (m *Machine) applyRemovals(b *batch) []*session {
 			continue
 		}
 		m.tell(s, member.Moment{Kind: "committed", Who: actorSelf, Text: fmt.Sprintf("revision %d", b.change.Revision())})
-		if e := b.why[r.ID]; e != nil {
-			done := *e
-			if s.inquiry.tale != nil {
-				done.Timeline = s.inquiry.tale.moments
-			}
-			m.log(done, b.change.Revision())
+		done := *b.why[r.ID]
+		if s.inquiry.tale != nil {
+			done.Timeline = s.inquiry.tale.moments
 		}
+		m.log(done, b.change.Revision())
 		if sess := m.sessions[s.session]; sess != nil && r.Cause != member.CauseShutdown {
 			left = append(left, sess)
 		}
