@@ -35,8 +35,16 @@ func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 		errs = append(errs, fmt.Errorf("connect to %s: %w", f.hosts[i].address, err))
 		f.next.CompareAndSwap(at, at+1)
 	}
-	return nil, errors.Join(errs...)
+	return nil, &connectError{errors.Join(errs...)}
 }
+
+// connectError wraps why no server could be connected to: never a defect of
+// ours, whatever it is.
+type connectError struct{ cause error }
+
+func (e *connectError) Error() string { return e.cause.Error() }
+
+func (e *connectError) Unwrap() error { return e.cause }
 
 func (f *failover) connect(ctx context.Context, c driver.Connector) (driver.Conn, error) {
 	conn, err := c.Connect(ctx)

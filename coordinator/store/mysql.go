@@ -157,8 +157,11 @@ func classifyMySQL(err error) class {
 		errors.Is(err, mysql.ErrPktSync) || errors.Is(err, mysql.ErrBusyBuffer) || errors.Is(err, errReadOnly) {
 		return passing
 	}
-	var e *mysql.MySQLError
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*mysql.MySQLError](err)
+	if !ok {
+		if _, connecting := errors.AsType[*connectError](err); connecting {
+			return lasting
+		}
 		return fatal
 	}
 	switch e.Number {

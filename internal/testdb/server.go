@@ -44,6 +44,7 @@ wait "$pid" 2>/dev/null
 type Server struct {
 	dir      string
 	mariadbd string
+	options  []string
 	count    atomic.Int64
 
 	guard *exec.Cmd
@@ -53,7 +54,7 @@ type Server struct {
 	pid  int
 }
 
-func start() (*Server, error) {
+func start(options ...string) (*Server, error) {
 	mariadbd, err := findProgram()
 	if err != nil {
 		return nil, err
@@ -62,7 +63,7 @@ func start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, mariadbd: mariadbd}
+	s := &Server{dir: dir, mariadbd: mariadbd, options: options}
 	if err := s.bootstrap(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -144,6 +145,7 @@ func readShare(name string) ([]byte, error) {
 func (s *Server) run() error {
 	args := append([]string{"-c", guardian, "guardian", s.dir, s.mariadbd},
 		s.arguments("--skip-networking", "--socket="+s.socket(), "--pid-file="+filepath.Join(s.dir, "pid"))...)
+	args = append(args, s.options...)
 	guard := exec.Command("/bin/sh", args...) //nolint:gosec,noctx // our own program, which lives until its standard input closes
 	// A signal from the terminal is for the tests; the guardian hears of it by
 	// their end.

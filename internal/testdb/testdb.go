@@ -41,11 +41,11 @@ var shared = sync.OnceValues(func() (*Server, error) {
 	return s, nil
 })
 
-// Start returns a server of the test's own, for tests that stop or kill it. It
-// ends with the test.
-func Start(t testing.TB) *Server {
+// Start returns a server of the test's own, for tests that stop or kill it or
+// give it options of mariadbd. It ends with the test.
+func Start(t testing.TB, options ...string) *Server {
 	t.Helper()
-	s, err := start()
+	s, err := start(options...)
 	if err != nil {
 		t.Fatalf("start a MariaDB: %v", err)
 	}
