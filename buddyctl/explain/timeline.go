@@ -174,16 +174,23 @@ func verdictOf(m *coordinatorv1.Moment) string {
 	return strings.ReplaceAll(or(m.GetResult(), "unknown"), "_", " ")
 }
 
+// interim is the text of an answer before the end of the probes; it says it all.
+const interim = "first probe lost"
+
 func probes(m *coordinatorv1.Moment) string {
 	var b strings.Builder
-	if m.GetSent() > 0 {
+	if m.GetSent() > 0 && m.GetText() != interim {
 		fmt.Fprintf(&b, ", %d of %d probes lost", m.GetLost(), m.GetSent())
 	}
 	if m.GetRtt() != nil {
 		fmt.Fprintf(&b, ", reply after %s", output.RTT(m.GetRtt()))
 	}
 	if age := m.GetAge().AsDuration(); age > 0 {
-		fmt.Fprintf(&b, ", the first of them sent %s before", output.Milliseconds(age.Round(time.Millisecond)))
+		first := "sent"
+		if m.GetLost() > 1 {
+			first = "the first of them sent"
+		}
+		fmt.Fprintf(&b, ", %s %s before", first, output.Milliseconds(age.Round(time.Millisecond)))
 	}
 	return b.String()
 }
