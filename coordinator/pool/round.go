@@ -254,7 +254,12 @@ func (m *Machine) answer(in Answer) {
 	}
 	e := in.Evidence
 	text := e.Trouble
-	if !in.Final {
+	switch {
+	case e.Sight == verdict.SightDown && in.SelfScore > 0:
+		text = "not counted: it does not trust itself"
+	case e.Sight == verdict.SightDown && in.Final && m.now.Before(s.inquiry.round.LastProbe):
+		text = "not counted: it came before its last probe was due"
+	case !in.Final:
 		text = "first probe lost"
 	}
 	m.tell(s, member.Moment{
