@@ -14,7 +14,11 @@ import (
 
 // crash is the chapter of the host that dies.
 func (s *story) crash(ctx context.Context, host string) error {
-	s.page.chapter(1, fmt.Sprintf("%s dies: its cable is pulled, then its processes are killed", host))
+	how := "its cable is pulled, then its processes are killed"
+	if s.facts.Mode == modeLoopback {
+		how = "its agent is frozen, and its port answers nothing"
+	}
+	s.page.chapter(1, fmt.Sprintf("%s dies: %s", host, how))
 	o, err := s.begin(ctx, host, "crash, until clients are steered away")
 	if err != nil {
 		return err

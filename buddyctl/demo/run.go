@@ -123,7 +123,7 @@ func (r *run) perform(ctx context.Context, newStage func([]string) (stage, error
 func (r *run) introduce(d *doors) {
 	what := "Each server is a network namespace of its own on this machine: an address, a small HTTP service, " +
 		"and an agent that pings two others, its buddies, by ICMP."
-	if r.facts.Mode == "loopback" {
+	if r.facts.Mode == modeLoopback {
 		what = "Each server is a small HTTP service, and an agent that probes two others, its buddies."
 	}
 	r.page.text(what + " A client asks the router for a server and calls it, some 200 times a second.")

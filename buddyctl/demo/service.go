@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -23,6 +24,7 @@ func serve(name string, lis net.Listener) *service {
 			_, _ = fmt.Fprintf(w, "hello from %s\n", name) // the client may be gone
 		}),
 		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}}
 	s.ended.Go(func() {
 		_ = s.server.Serve(lis) // it ends by close, or when its place is silenced

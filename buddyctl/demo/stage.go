@@ -12,7 +12,13 @@ import (
 
 // errNoHosts says that this machine cannot give every server a network of its
 // own.
-var errNoHosts = errors.New("no hosts of their own here")
+var errNoHosts = errors.New("no hosts of their own")
+
+// The modes in Facts.
+const (
+	modeNamespaces = "namespaces"
+	modeLoopback   = "loopback"
+)
 
 // The places of a stage besides the servers.
 const (

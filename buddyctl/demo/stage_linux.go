@@ -41,7 +41,7 @@ func (n namespaces) Place(name string) place { return namespacePlace{n.lab.Host(
 
 func (namespaces) Probe(netip.AddrPort) string { return "icmp" }
 
-func (namespaces) Mode() (mode, method string) { return "namespaces", "icmp" }
+func (namespaces) Mode() (mode, method string) { return modeNamespaces, "icmp" }
 
 func (n namespaces) Close() error { return n.lab.Close() }
 

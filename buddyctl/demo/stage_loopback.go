@@ -40,7 +40,7 @@ func (l *loopback) Probe(service netip.AddrPort) string {
 }
 
 // Mode says what this is.
-func (l *loopback) Mode() (mode, method string) { return "loopback", "tcp" }
+func (l *loopback) Mode() (mode, method string) { return modeLoopback, "tcp" }
 
 // Close gives up all ports.
 func (l *loopback) Close() error {
