@@ -77,14 +77,14 @@ func TestMutations(t *testing.T) {
 		"update server": {
 			append([]string{
 				"servers", "update", "db-1", "--weight", "0", "--zone", "b", "--rack", "r2", "--probe", "tcp://:22",
-				"--probe-address", "10.0.0.9,2001:db8::9", "--endpoint", "http=10.0.0.9:80", "--endpoint", "10.0.0.9:81",
+				"--probe-address", "10.0.0.9,2001:db8::9", "--endpoint", "web=http://10.0.0.9:80", "--endpoint", "10.0.0.9:81",
 				"--label", "os=debian", "--label", "note=a=b",
 			}, common...),
 			&coordinatorv1.UpdateServerRequest{
 				Pool: "edge", ServerId: "db-1", RequestId: "r-1", Reason: "why not",
 				Spec: &coordinatorv1.ServerSpec{
 					ProbeAddresses: []string{"10.0.0.9", "2001:db8::9"}, Probe: "tcp://:22", Zone: "b", Rack: "r2", Weight: new(uint32(0)),
-					Endpoints: []*coordinatorv1.Endpoint{{Name: "http", Address: "10.0.0.9:80"}, {Address: "10.0.0.9:81"}},
+					Endpoints: []*coordinatorv1.Endpoint{{Name: "web", Protocol: "http", Address: "10.0.0.9:80"}, {Address: "10.0.0.9:81"}},
 					Labels:    map[string]string{"os": "debian", "note": "a=b"},
 				},
 				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"probe_addresses", "probe", "endpoints", "zone", "rack", "weight", "labels"}},

@@ -147,6 +147,7 @@ func weight(s *coordinatorv1.ServerSpec) string {
 	return number(s.GetWeight())
 }
 
+// endpoints writes them as parseEndpoint reads them, without the protocols.
 func endpoints(list []*coordinatorv1.Endpoint) string {
 	texts := make([]string, len(list))
 	for i, e := range list {
@@ -234,7 +235,7 @@ func (s *specFlags) define(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&s.addresses, "probe-address", nil, "what buddies ping; replaces all: at most one per address family")
 	f.StringVar(&s.probe, "probe", "", "how buddies probe: icmp or tcp://:PORT")
-	f.StringArrayVar(&s.endpoints, "endpoint", nil, "where clients reach it, as `[NAME=]HOST:PORT`; repeatable, replaces all")
+	f.StringArrayVar(&s.endpoints, "endpoint", nil, "where clients reach it, as `[NAME=][PROTOCOL://]HOST:PORT`; repeatable, replaces all")
 	f.StringVar(&s.zone, "zone", "", "zone of the host")
 	f.StringVar(&s.rack, "rack", "", "failure domain within the zone")
 	f.Uint32Var(&s.weight, "weight", member.DefaultWeight, "share of new work; 0 means none")
@@ -249,11 +250,7 @@ func (s *specFlags) parse(cmd *cobra.Command) (*coordinatorv1.ServerSpec, []stri
 		spec.Weight = &s.weight
 	}
 	for _, e := range s.endpoints {
-		name, address, ok := strings.Cut(e, "=")
-		if !ok {
-			name, address = "", e
-		}
-		spec.Endpoints = append(spec.Endpoints, &coordinatorv1.Endpoint{Name: name, Address: address})
+		spec.Endpoints = append(spec.Endpoints, parseEndpoint(e))
 	}
 	labels, err := parseLabels(slices.DeleteFunc(slices.Clone(s.labels), func(pair string) bool { return pair == "" }))
 	if err != nil {
@@ -275,6 +272,18 @@ func (s *specFlags) parse(cmd *cobra.Command) (*coordinatorv1.ServerSpec, []stri
 		}
 	}
 	return spec, fields, nil
+}
+
+// parseEndpoint reads [NAME=][PROTOCOL://]HOST:PORT; the server checks the parts.
+func parseEndpoint(text string) *coordinatorv1.Endpoint {
+	e := &coordinatorv1.Endpoint{Address: text}
+	if name, rest, ok := strings.Cut(e.GetAddress(), "="); ok {
+		e.Name, e.Address = name, rest
+	}
+	if protocol, rest, ok := strings.Cut(e.GetAddress(), "://"); ok {
+		e.Protocol, e.Address = protocol, rest
+	}
+	return e
 }
 
 // anyOf refuses a change that changes nothing.
