@@ -257,7 +257,7 @@ func toSight(s detector.Sight) pb.Sight {
 }
 
 func count(n int) uint32 {
-	return uint32(min(max(n, 0), math.MaxInt32)) //nolint:gosec // bounded in this line
+	return uint32(min(max(n, 0), math.MaxInt32))
 }
 
 // printable makes a text fit for the wire: one short line of valid UTF-8.

@@ -177,6 +177,11 @@ func (d *Daemon) Leave(ctx context.Context, reason string) error {
 		return d.leaving.outcome()
 	case <-ctx.Done():
 	}
+	select {
+	case <-d.leaving.over: // both: ctx may have ended because of it
+		return d.leaving.outcome()
+	default:
+	}
 	if text := d.leaving.refusal(); text != "" {
 		return fmt.Errorf("leave pool: %w", &member.RefusedError{Rule: "coordinator", Reason: text})
 	}

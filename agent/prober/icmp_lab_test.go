@@ -226,3 +226,25 @@ func TestSelfTestWithoutCapabilities(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// BenchmarkPing is the cost of one probe: a pinger with a socket of its own. An
+// agent sends four a second.
+func BenchmarkPing(b *testing.B) {
+	for _, mode := range []Mode{ModeRaw, ModeDatagram} {
+		b.Run(mode.String(), func(b *testing.B) {
+			p := New(Config{Mode: mode, Logger: slog.New(slog.DiscardHandler)})
+			b.ReportAllocs()
+			var before, after syscall.Rusage
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+			for b.Loop() {
+				if r := p.Probe(b.Context(), Target{Addresses: []netip.Addr{loopback}}, time.Second); r.Outcome != Replied {
+					b.Fatalf("%+v", r)
+				}
+			}
+			p.Wait()
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+			cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+			b.ReportMetric(float64(cpu)/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
