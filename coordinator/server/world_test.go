@@ -35,8 +35,8 @@ type world struct {
 	stop      context.CancelFunc
 	done      chan error
 
-	admin   pb.AdminServiceClient
-	members pb.MembershipServiceClient
+	adminConn *grpc.ClientConn
+	admin     pb.AdminServiceClient
 }
 
 // start runs a coordinator on a table until the test ends. edit may change the
@@ -83,8 +83,8 @@ func (w *world) run(edit ...func(*server.Config)) {
 	done := make(chan error, 1)
 	w.stop, w.done = cancel, done
 	go func() { done <- s.Run(ctx) }()
-	w.admin = pb.NewAdminServiceClient(w.connect("admin"))
-	w.members = pb.NewMembershipServiceClient(w.connect("agent"))
+	w.adminConn = w.connect("admin")
+	w.admin = pb.NewAdminServiceClient(w.adminConn)
 }
 
 // shutDown stops the coordinator as SIGTERM does.
@@ -114,6 +114,8 @@ func (w *world) ended(within time.Duration) error {
 		return nil
 	}
 }
+
+func noAutoCreate(cfg *server.Config) { cfg.AutoCreatePools = false }
 
 func plaintext(t *testing.T) *rpc.Credentials {
 	t.Helper()
@@ -263,7 +265,8 @@ func (w *world) alarms() []string {
 
 // endOf receives until the stream ends, and returns how.
 func endOf[T any](recv func() (T, error)) error {
-	for {
+	const most = 1000
+	for range most {
 		if _, err := recv(); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -271,4 +274,5 @@ func endOf[T any](recv func() (T, error)) error {
 			return err
 		}
 	}
+	return fmt.Errorf("the stream goes on after %d messages", most)
 }

@@ -1,0 +1,329 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// subscribeRaw opens a stream and sends a hello, and leaves the rest to the test.
+func subscribeRaw(t *testing.T, w *world, hello *pb.SubscribeHello) pb.MembershipService_SubscribeClient {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	stream, err := pb.NewMembershipServiceClient(w.connect("agent")).Subscribe(ctx)
+	if err != nil {
+		t.Fatalf("subscribe: %v", err)
+	}
+	if hello != nil {
+		if err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Hello{Hello: hello}}); err != nil {
+			t.Fatalf("subscribe: %v", err)
+		}
+	}
+	return stream
+}
+
+// relabel makes a change of a few bytes or of a few kilobytes.
+func relabel(t *testing.T, w *world, id string, n, size int) uint64 {
+	t.Helper()
+	res, err := w.admin.UpdateServer(t.Context(), &pb.UpdateServerRequest{
+		ServerId: id, UpdateMask: mask("labels"),
+		Spec: &pb.ServerSpec{Labels: map[string]string{"n": fmt.Sprint(n), "filler": strings.Repeat("x", size)}},
+	})
+	if err != nil {
+		t.Fatalf("update: %v", err)
+	}
+	return res.GetRevision()
+}
+
+func TestSubscribeFollows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		r := w.newRouter("r1").subscribe()
+		w.join("web-1", "web-2", "web-3")
+		revision := relabel(t, w, "web-2", 1, 0)
+		r.caughtUp("default", revision)
+		if got, want := r.names("default"), []string{"web-1", "web-2", "web-3"}; !cmp.Equal(got, want) {
+			t.Errorf("the router has %v", got)
+		}
+		if got := r.messages()[:3]; !cmp.Equal(got, []string{"start", "snapshot default 1", "synced"}) {
+			t.Errorf("it began with %v", got)
+		}
+		// A pool that is made later appears by itself.
+		if _, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games"}); err != nil {
+			t.Fatalf("create pool: %v", err)
+		}
+		r.caughtUp("games", 1)
+		time.Sleep(10 * time.Second)
+		r.mu.Lock()
+		bookmarks := r.bookmarks
+		r.mu.Unlock()
+		if bookmarks < 9 {
+			t.Errorf("%d bookmarks in 10 s", bookmarks)
+		}
+		r.messages()
+	})
+}
+
+func TestSubscribeToSomePools(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		r := w.newRouter("r1").subscribe("games")
+		agents := w.join("web-1", "web-2", "web-3")
+		time.Sleep(20 * time.Second)
+		if _, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games"}); err != nil {
+			t.Fatalf("create pool: %v", err)
+		}
+		r.caughtUp("games", 1)
+		agents[0].crash()
+		w.gone("web-1", 5*time.Second)
+		time.Sleep(time.Second)
+		if got := r.messages(); !cmp.Equal(got, []string{"start", "synced", "snapshot games 1"}) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A resume point is continued from without a gap; one of another history is not.
+func TestSubscribeResumes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.join("web-1", "web-2", "web-3")
+		r := w.newRouter("r1").subscribe()
+		r.caughtUp("default", ringOf(t, w).GetRevision())
+		r.cancel()
+		<-r.over
+		first := relabel(t, w, "web-1", 1, 0)
+		last := relabel(t, w, "web-1", 2, 0)
+		r.subscribe()
+		r.caughtUp("default", last)
+		want := []string{"start", fmt.Sprintf("delta default %d-%d", first-1, last), "synced"}
+		if got := r.messages(); !cmp.Equal(got, want) {
+			t.Errorf("resumed with %v instead of %v", got, want)
+		}
+		r.cancel()
+		<-r.over
+
+		r.storeID = "another store"
+		r.subscribe()
+		r.caughtUp("default", last)
+		if got := r.messages(); !cmp.Equal(got[1:3], []string{"compacted default", fmt.Sprintf("snapshot default %d", last)}) {
+			t.Errorf("from another store: %v", got)
+		}
+		r.cancel()
+		<-r.over
+
+		// A restored backup: the router has more than the table.
+		r.at["default"].Revision += 1000
+		r.subscribe()
+		r.caughtUp("default", last)
+		if got := r.messages(); got[1] != "compacted default" {
+			t.Errorf("from the future: %v", got)
+		}
+		if !slices.Contains(w.alarms(), "HISTORY_WENT_BACK") {
+			t.Errorf("alarms: %v", w.alarms())
+		}
+		time.Sleep(15 * time.Minute)
+		if slices.Contains(w.alarms(), "HISTORY_WENT_BACK") {
+			t.Error("the alarm stays for ever")
+		}
+	})
+}
+
+// A new subscriber gets the marks that hold, with the time they have left.
+func TestSubscribeGetsMarks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		agents := w.join("web-1", "web-2", "web-3", "web-4", "web-5")
+		time.Sleep(20 * time.Second)
+		release := table.hold() // so that the suspect stays
+		defer release()
+		first := w.newRouter("r1").subscribe()
+		agents[0].crash()
+		first.holdsSuspect("web-1", true, 2*time.Second)
+		time.Sleep(3 * time.Second)
+
+		stream := subscribeRaw(t, w, &pb.SubscribeHello{RouterId: "r2"})
+		for {
+			res, err := stream.Recv()
+			if err != nil {
+				t.Fatalf("receive: %v", err)
+			}
+			if res.GetSoftSynced() != nil {
+				t.Fatal("synced without the mark")
+			}
+			if m := res.GetSoftMarks(); m != nil {
+				mark := m.GetMarks()[0]
+				if mark.GetServerId() != "web-1" || !mark.GetSuspect() {
+					t.Errorf("mark: %v", mark)
+				}
+				if ttl := mark.GetTtl().AsDuration(); ttl <= 0 || ttl > 27*time.Second {
+					t.Errorf("the mark holds for %s", ttl)
+				}
+				break
+			}
+		}
+		res, err := stream.Recv()
+		if err != nil || res.GetSoftSynced().GetSoftSeq() == 0 {
+			t.Errorf("after the marks: %v, %v", res, err)
+		}
+	})
+}
+
+// A router that does not read costs nobody anything, and is dropped in the end.
+func TestSlowSubscriber(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.join("web-1", "web-2", "web-3")
+		good := w.newRouter("good").subscribe()
+		slow := subscribeRaw(t, w, &pb.SubscribeHello{RouterId: "slow"})
+		var last uint64
+		for n := range 100 {
+			last = relabel(t, w, "web-1", n, 4000)
+			synctest.Wait() // so that nothing is coalesced before the window is full
+		}
+		good.caughtUp("default", last)
+		good.messages()
+		time.Sleep(15 * time.Second)
+		if err := endOf(slow.Recv); !errors.Is(err, member.ErrExhausted) {
+			t.Errorf("the slow one ended with %v", err)
+		}
+		if got := w.metric("buddyring_streams_dropped_total", "service", "membership", "reason", "slow"); got != 1 {
+			t.Errorf("buddyring_streams_dropped_total is %v", got)
+		}
+	})
+}
+
+// One that reads again in time gets what it missed as one delta.
+func TestLateSubscriberGetsOneDelta(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.join("web-1", "web-2", "web-3")
+		late := subscribeRaw(t, w, &pb.SubscribeHello{RouterId: "late"})
+		var last uint64
+		for n := range 100 {
+			last = relabel(t, w, "web-1", n, 4000)
+			synctest.Wait() // so that nothing is coalesced before the window is full
+		}
+		time.Sleep(5 * time.Second)
+		var at uint64
+		coalesced := false
+		for at < last {
+			res, err := late.Recv()
+			if err != nil {
+				t.Fatalf("receive: %v", err)
+			}
+			if s := res.GetSnapshot(); s != nil {
+				at = s.GetPosition().GetRevision()
+			}
+			if d := res.GetDelta(); d != nil {
+				if d.GetFromRevision() != at {
+					t.Fatalf("delta from %d while at %d", d.GetFromRevision(), at)
+				}
+				at = d.GetPosition().GetRevision()
+				coalesced = coalesced || at-d.GetFromRevision() > 10 && len(d.GetPut()) == 1
+			}
+		}
+		if !coalesced {
+			t.Error("nothing was coalesced")
+		}
+	})
+}
+
+func TestRoutersAreListed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		r := w.newRouter("r1").subscribe()
+		w.join("web-1", "web-2", "web-3")
+		revision := relabel(t, w, "web-1", 1, 0)
+		r.caughtUp("default", revision)
+		time.Sleep(15 * time.Second)
+		row, ok := table.router("r1")
+		if !ok || row.Version != "test" || len(row.Applied) != 1 || uint64(row.Applied[0].Revision) != revision {
+			t.Errorf("row: %+v", row)
+		}
+		listed := func() *pb.Router {
+			res, err := w.admin.ListRouters(t.Context(), &pb.ListRoutersRequest{})
+			if err != nil || len(res.GetRouters()) != 1 {
+				t.Fatalf("list: %v, %v", res, err)
+			}
+			return res.GetRouters()[0]
+		}
+		if got := listed(); !got.GetConnected() || got.GetApplied()[0].GetRevision() != revision {
+			t.Errorf("listed: %v", got)
+		}
+		// It says goodbye: no alarm.
+		if err := r.stream.CloseSend(); err != nil {
+			t.Fatalf("close: %v", err)
+		}
+		if err := <-r.over; err == nil || errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("end of a stream that the router closed: %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := listed(); got.GetConnected() {
+			t.Errorf("listed after its end: %v", got)
+		}
+		if slices.Contains(w.alarms(), "ROUTER_SILENT") {
+			t.Error("an alarm after a goodbye")
+		}
+
+		w.shutDown()
+		w.run()
+		time.Sleep(time.Second)
+		if got := listed(); got.GetConnected() || got.GetVersion() != "test" {
+			t.Errorf("listed after a restart: %v", got)
+		}
+	})
+}
+
+func TestSilentRouterRaisesAnAlarm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		conn := w.connect("agent")
+		stream, err := pb.NewMembershipServiceClient(conn).Subscribe(t.Context())
+		if err != nil {
+			t.Fatalf("subscribe: %v", err)
+		}
+		hello := &pb.SubscribeHello{RouterId: "r1"}
+		if err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Hello{Hello: hello}}); err != nil {
+			t.Fatalf("subscribe: %v", err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatalf("receive: %v", err)
+		}
+		_ = conn.Close() // the connection breaks
+		time.Sleep(50 * time.Second)
+		if slices.Contains(w.alarms(), "ROUTER_SILENT") {
+			t.Error("the alarm came early")
+		}
+		time.Sleep(20 * time.Second)
+		if !slices.Contains(w.alarms(), "ROUTER_SILENT") {
+			t.Error("no alarm")
+		}
+		w.newRouter("r1").subscribe()
+		time.Sleep(time.Second)
+		if slices.Contains(w.alarms(), "ROUTER_SILENT") {
+			t.Error("the alarm stays")
+		}
+	})
+}
