@@ -8,6 +8,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/buddyring/buddyring/internal/version.release=$(VERSION)
 
 export CGO_ENABLED ?= 0
+# The same flags everywhere, so that builds and tests share what is compiled.
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 
 .DEFAULT_GOAL := help
 
@@ -20,7 +22,7 @@ build: ## build bin/buddyring-coordinator, -agent, -router and bin/buddyctl
 	@for program in coordinator agent router buddyctl; do \
 	  case $$program in buddyctl) name=buddyctl ;; *) name=buddyring-$$program ;; esac; \
 	  echo "building bin/$$name"; \
-	  go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$name ./$$program || exit 1; \
+	  go build -ldflags '$(LDFLAGS)' -o bin/$$name ./$$program || exit 1; \
 	done
 
 .PHONY: test
