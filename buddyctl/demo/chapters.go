@@ -82,14 +82,19 @@ func ackedLine(d *Departure) line {
 	return line{at: fromMS(d.AckedMS), text: "the router has confirmed that it is gone", ink: output.Bold}
 }
 
+// maxDrawn is the largest ring that is drawn again after each change.
+const maxDrawn = 20
+
 // aftermath tells what happened, what has changed, and what the client met.
 func (s *story) aftermath(ctx context.Context, o outset, d departure, lines []line) error {
 	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(a.at, b.at) })
 	s.page.lines(lines)
 	s.page.blank()
 	s.page.rows(d.Rows)
-	s.page.blank()
-	s.page.ring(d.after)
+	if len(d.after.GetMembers()) <= maxDrawn {
+		s.page.blank()
+		s.page.ring(d.after)
+	}
 	if err := s.pause(ctx, calm); err != nil {
 		return err
 	}

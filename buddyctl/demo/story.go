@@ -153,7 +153,7 @@ func (s *story) tellJoin(host string) bool {
 		JoinedMS: ms(joined.at.Sub(s.started)), ActiveMS: ms(at.Sub(s.started)),
 	}
 	s.facts.Joins = append(s.facts.Joins, j)
-	s.page.since(at.Sub(s.started), host, fmt.Sprintf("joined; ACTIVE %.0f ms later: a buddy has reached it", j.ActiveMS-j.JoinedMS))
+	s.page.since(at.Sub(s.started), host, fmt.Sprintf("joined, and ACTIVE %.0f ms later", max(0, j.ActiveMS-j.JoinedMS)))
 	return true
 }
 
