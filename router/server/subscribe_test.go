@@ -127,6 +127,9 @@ func TestSubscribe_AsksAgainAfterAGap(t *testing.T) {
 				if diff := cmp.Diff([]*pb.Position{at(1, 10)}, s.hello.GetResume(), protocmp.Transform()); diff != "" {
 					t.Errorf("resume (-want +got):\n%s", diff)
 				}
+				if len(w.coordinators[second].sessions) > 0 {
+					t.Error("another coordinator was asked")
+				}
 			}, first, second)
 		})
 	}
@@ -144,7 +147,11 @@ func TestSubscribe_LeavesACoordinatorThatWasSucceeded(t *testing.T) {
 		}
 		s.end <- member.ErrUnavailable
 		w.coordinators[second].next().send(start("store", 4))
+		before := time.Now()
 		s = w.coordinators[first].next()
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("left after %v, want at once", took)
+		}
 		s.send(start("store", 6), bookmark(at(6, 10)))
 		if got := w.freshness(); got.GetEpoch() != 6 || got.GetStale() {
 			t.Errorf("freshness %v, want epoch 6 and not stale", got)
@@ -237,6 +244,7 @@ func TestSubscribe_AnotherStore(t *testing.T) {
 		w.start()
 		s := w.coordinators[first].next()
 		s.send(catchUp(10)...)
+		s.send(snapshot(&pb.Position{Pool: "old", Epoch: 1, Revision: 5}, rows(1)...))
 		s.end <- member.ErrUnavailable
 		s = w.coordinators[second].next()
 		s.send(start("other", 1),
@@ -246,19 +254,32 @@ func TestSubscribe_AnotherStore(t *testing.T) {
 			"active s000", "active s001", "held_back s002", "held_back s003", "held_back s004", "held_back s005",
 			"held_back s006", "held_back s007", "held_back s008", "held_back s009",
 		}
-		if diff := cmp.Diff(want, w.resolved()); diff != "" {
+		res, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{Pool: "default"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, lines(res.GetServers())); diff != "" {
 			t.Errorf("resolved (-want +got):\n%s", diff)
 		}
-		if got := w.freshness(); got.GetStoreId() != "other" || got.GetRevision() != 3 {
+		if got := res.GetFreshness(); got.GetStoreId() != "other" || got.GetRevision() != 3 {
 			t.Errorf("freshness %v", got)
 		}
 		if got := w.value("buddyring_router_history_changes_total"); got != 1 {
 			t.Errorf("history_changes_total = %v, want 1", got)
 		}
-		// What comes without a snapshot of the new store is a gap.
-		s.send(delta(&pb.Delta{Position: &pb.Position{Pool: "never-sent", Epoch: 1, Revision: 5}}))
-		if got := w.coordinators[second].next().hello; got.GetStoreId() != "other" {
-			t.Errorf("hello %v", got)
+		// What comes without a snapshot of the new store is a gap, even where the
+		// revision would fit, and is no reason to forget what there is.
+		s.send(delta(&pb.Delta{Position: &pb.Position{Pool: "old", Epoch: 1, Revision: 6}}))
+		before := time.Now()
+		hello := w.coordinators[second].next().hello
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("asked again after %v, want at once", took)
+		}
+		if diff := cmp.Diff([]*pb.Position{at(1, 3)}, hello.GetResume(), protocmp.Transform()); diff != "" || hello.GetStoreId() != "other" {
+			t.Errorf("resume from store %s (-want +got):\n%s", hello.GetStoreId(), diff)
+		}
+		if _, err := w.client().Pick(t.Context(), &routerv1.PickRequest{Pool: "old"}); err != nil {
+			t.Errorf("pick from a pool of the old store: %v", err)
 		}
 	}, first, second)
 }

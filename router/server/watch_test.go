@@ -164,6 +164,28 @@ func TestWatch_Resume(t *testing.T) {
 	}
 }
 
+// A position that the history still names, but not from its beginning, is none
+// to resume from: soft changes since then may be forgotten.
+func TestWatch_ResumeWhereSoftChangesAreForgotten(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		for i := range uint64(300) {
+			m := suspect(1, i+1, fmt.Sprintf("s00%d", i%2), time.Minute)
+			on := i%4 < 2
+			m.GetSoftMarks().GetMarks()[0].Suspect = &on
+			s.send(m)
+		}
+		m := w.watch(w.client(), &routerv1.ResumePoint{StoreId: "store", Epoch: 1, Revision: 10})
+		m.next()
+		if diff := cmp.Diff([]string{"snapshot"}, m.kinds); diff != "" {
+			t.Errorf("messages (-want +got):\n%s", diff)
+		}
+	}, first)
+}
+
 // A watcher that does not read is sent one message for all that it missed.
 func TestWatch_CoalescesForASlowWatcher(t *testing.T) {
 	t.Parallel()
