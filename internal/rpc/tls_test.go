@@ -371,3 +371,15 @@ func TestParseIdentity(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParseIdentity(f *testing.F) {
+	for _, uri := range []string{coordinatorURI, agentURI, adminURI, "spiffe://a/buddyring/agent//b"} {
+		f.Add(uri)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		id, err := rpc.ParseIdentity("san", uri)
+		if err == nil && (id.String() != uri || id.Role == "" || (id.Pool != "") != (id.Role == rpc.RoleAgent)) {
+			t.Errorf("%q is %+v", uri, id)
+		}
+	})
+}
