@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -70,7 +71,7 @@ func (h *history) add(c member.Change, now time.Time) {
 	h.position = member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}
 	e := &entry{position: h.position, at: now, events: numbered(c.Events, h.position)}
 	for _, r := range c.Remove {
-		if h.drop(r) && !puts(c, r.ID) {
+		if h.drop(r) {
 			e.removed = append(e.removed, &pb.RemovedServer{
 				ServerId: string(r.ID), Incarnation: uint64(r.Incarnation), Cause: toCause(r.Cause),
 			})
@@ -218,16 +219,10 @@ func (h *history) sizes() map[member.Phase]int {
 
 // coalesce turns changes, of which there is at least one, into one delta from
 // the revision before the first: the rows as they are afterwards, and the
-// members that are gone.
+// members that are gone. Of a member that came back meanwhile and left again the
+// last incarnation is listed; with it all earlier ones are over.
 func coalesce(name member.Pool, entries []*entry) *pb.Delta {
 	first, last := entries[0], entries[len(entries)-1]
-	delta := &pb.Delta{
-		FromRevision: uint64(first.position.Revision) - 1, Position: toPosition(name, last.position),
-		Put: first.put, Removed: first.removed,
-	}
-	if len(entries) == 1 {
-		return delta
-	}
 	put, removed := map[string]*pb.Server{}, map[string]*pb.RemovedServer{}
 	for _, e := range entries {
 		for _, r := range e.removed {
@@ -238,22 +233,15 @@ func coalesce(name member.Pool, entries []*entry) *pb.Delta {
 			put[row.GetServerId()] = row
 		}
 	}
-	for id := range put {
+	delta := &pb.Delta{
+		FromRevision: uint64(first.position.Revision) - 1, Position: toPosition(name, last.position),
+	}
+	for _, id := range slices.Sorted(maps.Keys(put)) {
+		delta.Put = append(delta.Put, put[id])
 		delete(removed, id)
 	}
-	delta.Put, delta.Removed = sortedValues(put), sortedValues(removed)
+	for _, id := range slices.Sorted(maps.Keys(removed)) {
+		delta.Removed = append(delta.Removed, removed[id])
+	}
 	return delta
-}
-
-func sortedValues[V any](m map[string]V) []V {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	values := make([]V, len(keys))
-	for i, k := range keys {
-		values[i] = m[k]
-	}
-	return values
 }

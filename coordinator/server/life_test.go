@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -9,13 +10,40 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/buddyring/buddyring/coordinator/server"
+	"github.com/buddyring/buddyring/coordinator/store"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
+// onEachTable runs a test in virtual time, on a table in memory and on SQLite.
+func onEachTable(t *testing.T, test func(t *testing.T, table server.Store)) {
+	t.Helper()
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) { test(t, newTable()) })
+	})
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "store.db")
+		synctest.Test(t, func(t *testing.T) {
+			s, err := store.Open(t.Context(), store.Config{URL: "sqlite:" + path})
+			if err != nil {
+				t.Fatalf("open: %v", err)
+			}
+			t.Cleanup(func() {
+				if err := s.Close(); err != nil {
+					t.Errorf("close: %v", err)
+				}
+			})
+			test(t, s)
+		})
+	})
+}
+
 func TestJoin(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newTable())
+	onEachTable(t, func(t *testing.T, table server.Store) {
+		w := start(t, table)
 		w.join("web-1", "web-2", "web-3", "web-4")
 		w.consistent()
 
@@ -50,8 +78,8 @@ func TestJoin(t *testing.T) {
 // explained.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newTable())
+	onEachTable(t, func(t *testing.T, table server.Store) {
+		w := start(t, table)
 		agents := w.join("web-1", "web-2", "web-3", "web-4", "web-5")
 		r := w.newRouter("r1").subscribe()
 		time.Sleep(20 * time.Second) // the warm-up ends
@@ -120,8 +148,8 @@ func explained(t *testing.T, w *world) {
 
 func TestLeave(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newTable())
+	onEachTable(t, func(t *testing.T, table server.Store) {
+		w := start(t, table)
 		agents := w.join("web-1", "web-2", "web-3")
 		if res := agents[1].leave(); !res.GetLeft() {
 			t.Fatalf("leave: %v", res)
@@ -166,8 +194,7 @@ func TestAgentKilledRemovesNobody(t *testing.T) {
 // nobody is removed, and the ring is the same.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		table := newTable()
+	onEachTable(t, func(t *testing.T, table server.Store) {
 		w := start(t, table)
 		agents := w.join("web-1", "web-2", "web-3", "web-4")
 		before := ringOf(t, w)

@@ -135,7 +135,7 @@ func (r *router) applyDelta(d *pb.Delta) error {
 	r.at[p.GetPool()] = p
 	rows := r.servers[p.GetPool()]
 	for _, gone := range d.GetRemoved() {
-		if rows[gone.GetServerId()].GetIncarnation() == gone.GetIncarnation() {
+		if rows[gone.GetServerId()].GetIncarnation() <= gone.GetIncarnation() {
 			delete(rows, gone.GetServerId())
 		}
 	}

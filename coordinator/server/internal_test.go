@@ -1,0 +1,318 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// The types below have no way in from outside the package that would show what
+// is tested here.
+
+// The numbers of the contract's enums are those of the vocabulary.
+func TestEnumsAgree(t *testing.T) {
+	t.Parallel()
+	for prefix, names := range map[string][2]func(int) string{
+		"PHASE_": {func(n int) string { return member.Phase(n).String() }, func(n int) string { return toPhase(member.Phase(n)).String() }},
+		"CAUSE_": {func(n int) string { return member.Cause(n).String() }, func(n int) string { return toCause(member.Cause(n)).String() }},
+		"WISH_":  {func(n int) string { return member.Wish(n).String() }, func(n int) string { return toWish(member.Wish(n)).String() }},
+		"MODE_":  {func(n int) string { return member.Mode(n).String() }, func(n int) string { return toMode(member.Mode(n)).String() }},
+	} {
+		for n := 1; names[0](n) != "unknown"; n++ {
+			if want := prefix + strings.ToUpper(names[0](n)); names[1](n) != want {
+				t.Errorf("%s is %s on the wire", want, names[1](n))
+			}
+		}
+	}
+}
+
+func TestOutboxOverflowEndsTheSession(t *testing.T) {
+	t.Parallel()
+	s := newSession(1, 1)
+	for range outboxSize {
+		s.challenge(1)
+	}
+	if s.over.ended() {
+		t.Fatal("ended early")
+	}
+	s.challenge(1)
+	if err := s.over.reason(); !errors.Is(err, member.ErrExhausted) {
+		t.Errorf("ended with %v", err)
+	}
+	sent := 0
+	s.write(func(*pb.SessionResponse) error { sent++; return nil })
+	if sent != outboxSize {
+		t.Errorf("%d messages left", sent)
+	}
+}
+
+func newTestHistory() *history {
+	return newHistory(member.PoolState{Name: "p", Position: member.Position{Epoch: 1, Revision: 1}}, newBell())
+}
+
+func row(id string, incarnation, weight int) member.Server {
+	return member.Server{
+		ID: member.ID(id), Incarnation: member.Incarnation(incarnation), Phase: member.PhaseActive,
+		Spec: member.Spec{Weight: uint32(weight)},
+	}
+}
+
+// However the changes are cut into deltas, a reader ends with the same rows.
+func TestCoalescedDeltasAddUp(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		h := newTestHistory()
+		rows, copies := map[string]member.Server{}, map[string]*pb.Server{}
+		cursor := member.Revision(1)
+		for range rapid.IntRange(1, 30).Draw(t, "changes") {
+			at := h.head()
+			c := member.Change{Pool: "p", Base: at}
+			for n := range rapid.IntRange(0, 3).Draw(t, "edits") {
+				id := fmt.Sprint(n, rapid.IntRange(0, 3).Draw(t, "id"))
+				if s, ok := rows[id]; ok && rapid.Bool().Draw(t, "remove") {
+					c.Remove = append(c.Remove, member.Removal{ID: s.ID, Incarnation: s.Incarnation, Cause: member.CauseCrashed})
+					delete(rows, id)
+					if rapid.Bool().Draw(t, "stay away") {
+						continue
+					}
+				}
+				s, ok := rows[id]
+				if !ok {
+					s = row(id, int(at.Revision)+1, 0)
+				}
+				s.Spec.Weight = rapid.Uint32Range(0, 9).Draw(t, "weight")
+				rows[id] = s
+				c.Put = append(c.Put, s)
+			}
+			h.publish(c, time.Time{})
+			if rapid.Bool().Draw(t, "read") {
+				cursor = read(t, h, cursor, copies)
+			}
+		}
+		read(t, h, cursor, copies)
+		want := map[string]*pb.Server{}
+		for id, s := range rows {
+			want[id] = toRow("p", s, member.WishActive)
+		}
+		if diff := cmp.Diff(want, copies, protocmp.Transform()); diff != "" {
+			t.Fatalf("rows differ (-want +got):\n%s", diff)
+		}
+		if got := h.sizes()[member.PhaseActive]; got != len(rows) {
+			t.Fatalf("counted %d of %d", got, len(rows))
+		}
+	})
+}
+
+func read(t *rapid.T, h *history, cursor member.Revision, copies map[string]*pb.Server) member.Revision {
+	entries, ok := h.after(cursor)
+	if !ok {
+		t.Fatalf("no way from %d", cursor)
+	}
+	if len(entries) == 0 {
+		return cursor
+	}
+	d := coalesce("p", entries)
+	if d.GetFromRevision() != uint64(cursor) {
+		t.Fatalf("delta from %d instead of %d", d.GetFromRevision(), cursor)
+	}
+	for _, r := range d.GetRemoved() {
+		if copies[r.GetServerId()].GetIncarnation() <= r.GetIncarnation() {
+			delete(copies, r.GetServerId())
+		}
+	}
+	for _, s := range d.GetPut() {
+		copies[s.GetServerId()] = s
+	}
+	return member.Revision(d.GetPosition().GetRevision())
+}
+
+// An entry goes when it is outside both limits of the window.
+func TestHistoryWindow(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	h := newTestHistory()
+	change := func(now time.Time) {
+		h.publish(member.Change{Pool: "p", Base: h.head(), Put: []member.Server{row("a", 2, 1)}}, now)
+	}
+	for range windowRevisions + 500 {
+		change(begin)
+	}
+	if _, ok := h.after(1); !ok {
+		t.Error("young entries are gone")
+	}
+	change(begin.Add(windowAge + time.Second))
+	head := h.head().Revision
+	if _, ok := h.after(head - windowRevisions); !ok {
+		t.Error("the newest entries are gone")
+	}
+	if _, ok := h.after(head - windowRevisions - 1); ok {
+		t.Error("old entries stay")
+	}
+	if _, ok := h.after(head + 1); ok {
+		t.Error("the future can be read")
+	}
+	if e := h.entryOf(head); e == nil || e.position.Revision != head || h.entryOf(2) != nil || h.entryOf(0) != nil {
+		t.Error("entries are not found by revision")
+	}
+}
+
+// A member's row shows the operator's wish, and is sent again when that changes.
+func TestHistoryShowsIntents(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory()
+	h.publish(member.Change{Pool: "p", Base: h.head(), Put: []member.Server{row("a", 2, 1)}}, time.Time{})
+	h.publish(member.Change{Pool: "p", Base: h.head(), Intents: []member.Intent{{ID: "a", Wish: member.WishMaintenance}, {ID: "b", Wish: member.WishBanned}}}, time.Time{})
+	entries, _ := h.after(2)
+	if len(entries) != 1 || len(entries[0].put) != 1 || entries[0].put[0].GetIntent() != pb.Wish_WISH_MAINTENANCE {
+		t.Fatalf("entries: %v", entries)
+	}
+	h.publish(member.Change{Pool: "p", Base: h.head(), Forget: []member.ID{"a"}}, time.Time{})
+	if got := h.snapshot().GetServers()[0].GetIntent(); got != pb.Wish_WISH_ACTIVE {
+		t.Errorf("the intent is %s", got)
+	}
+}
+
+func TestMarks(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := newMarks(newBell())
+	mark := func(id string, suspect bool) {
+		l.publish("p", member.Mark{ID: member.ID(id), Incarnation: 1, Suspect: suspect, TTL: 30 * time.Second}, begin)
+	}
+	mark("a", true)
+	mark("b", true)
+	mark("a", false)
+	all, head := l.full(begin.Add(10 * time.Second))
+	if head != 3 || len(all) != 1 || all[0].GetServerId() != "b" || all[0].GetTtl().AsDuration() != 20*time.Second {
+		t.Errorf("all: %v up to %d", all, head)
+	}
+	if recent, ok := l.after(1); !ok || len(recent) != 2 || recent[1].GetSuspect() {
+		t.Errorf("recent: %v, %t", recent, ok)
+	}
+	if all, _ := l.full(begin.Add(time.Minute)); len(all) != 0 {
+		t.Errorf("expired marks: %v", all)
+	}
+	for range softWindow {
+		mark("c", true)
+	}
+	if _, ok := l.after(2); ok {
+		t.Error("marks are kept for ever")
+	}
+	if _, ok := l.after(3); !ok {
+		t.Error("marks are gone early")
+	}
+}
+
+func TestRouterProgress(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := newRouters(nil)
+	r.by["r1"] = newRouter("r1")
+	apply := func(revision, second int) {
+		r.ack("r1", ack{applied: []placed{{"p", member.Position{Revision: member.Revision(revision)}}}}, begin.Add(time.Duration(second)*time.Second))
+	}
+	apply(5, 1)
+	apply(5, 2)
+	apply(8, 3)
+	for revision, want := range map[member.Revision]int{5: 1, 6: 3, 8: 3, 9: -1} {
+		at := r.by["r1"].appliedAt("p", revision)
+		if want < 0 != at.IsZero() || want >= 0 && !at.Equal(begin.Add(time.Duration(want)*time.Second)) {
+			t.Errorf("revision %d was applied at %v", revision, at)
+		}
+	}
+	for n := range 2 * progressLength {
+		apply(10+n, n)
+	}
+	if got := len(r.by["r1"].progress["p"]); got != progressLength {
+		t.Errorf("%d steps are kept", got)
+	}
+	if at := r.by["r1"].appliedAt("p", 5); !at.IsZero() {
+		t.Errorf("what is forgotten was applied at %v", at)
+	}
+}
+
+func TestPageTokens(t *testing.T) {
+	t.Parallel()
+	all := []string{"a", "b", "c", "d", "e"}
+	key := func(s string) string { return s }
+	p, err := parsePage(&pb.ListPoolsRequest{PageSize: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, token := cut(all, p, key)
+	// The item at the cursor may have gone meanwhile.
+	all = append(all[:1:1], all[2:]...)
+	p, err = parsePage(&pb.ListPoolsRequest{PageSize: 3, PageToken: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, token := cut(all, p, key)
+	if !cmp.Equal(first, []string{"a", "b"}) || !cmp.Equal(second, []string{"c", "d", "e"}) || token != "" {
+		t.Errorf("pages %v and %v, then %q", first, second, token)
+	}
+	// A token is good for its own list only.
+	if _, err := parsePage(&pb.ListRoutersRequest{PageToken: p.token("a")}); !errors.Is(err, member.ErrInvalid) {
+		t.Errorf("a token of another list: %v", err)
+	}
+}
+
+func TestDial(t *testing.T) {
+	t.Parallel()
+	results := map[string]error{
+		"refused:1": syscall.ECONNREFUSED, "reset:1": syscall.ECONNRESET, "unroutable:1": syscall.ENETUNREACH,
+		"forbidden:1": syscall.EPERM, "unreachable:1": syscall.EHOSTUNREACH,
+		"unknown:1": &net.DNSError{Err: "no such host", Name: "unknown", IsTimeout: true},
+	}
+	d := newDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		if address == "open:1" {
+			a, b := net.Pipe()
+			return a, b.Close()
+		}
+		if err, ok := results[address]; ok {
+			return nil, &net.OpError{Op: "dial", Err: err}
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	for _, c := range []struct {
+		addresses              []string
+		answered, cannot, slow bool
+	}{
+		{[]string{"open:1"}, true, false, false},
+		{[]string{"refused:1"}, true, false, false},
+		{[]string{"reset:1"}, true, false, false},
+		{[]string{"silent:1"}, false, false, true},
+		{[]string{"unreachable:1"}, false, false, false},
+		{[]string{"unroutable:1"}, false, true, false},
+		{[]string{"forbidden:1"}, false, true, false},
+		{[]string{"unknown:1"}, false, true, false},
+		{nil, false, true, false},
+		{[]string{"silent:1", "open:1"}, true, false, false},
+		{[]string{"silent:1", "unroutable:1"}, false, false, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			begin := time.Now()
+			got := d.dial(t.Context(), pool.Dial{Round: 7, Addresses: c.addresses, Timeout: time.Second})
+			if got.Answered != c.answered || got.CannotJudge != c.cannot || got.Round != 7 || got.Text == "" {
+				t.Errorf("%v: %+v", c.addresses, got)
+			}
+			if took := time.Since(begin); (took > 0) != c.slow {
+				t.Errorf("%v took %s", c.addresses, took)
+			}
+		})
+	}
+}
