@@ -115,21 +115,13 @@ func permanent(err error) bool {
 func (d *Daemon) stayConnected(ctx context.Context) error {
 	trip := newItinerary()
 	leaving := d.leaving.asked
-	for {
-		addresses := d.addresses()
-		address := trip.next(addresses)
-		w, err := d.attempt(ctx, address)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, errLeft):
+	for ctx.Err() == nil {
+		wait, left := d.turn(ctx, trip)
+		if left {
 			return errLeft
 		}
-		wait := trip.after(w, err, len(addresses), rand.Float64()) //nolint:gosec // jitter is no secret
-		d.note(ctx, address, ended{w, err, wait})
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-leaving:
 			leaving = nil
 		case <-time.After(wait):
@@ -138,6 +130,24 @@ func (d *Daemon) stayConnected(ctx context.Context) error {
 			return errLeft
 		}
 	}
+	return nil
+}
+
+// turn holds one session. It returns how long to wait before the next, or that
+// the server has left.
+func (d *Daemon) turn(ctx context.Context, trip *itinerary) (wait time.Duration, left bool) {
+	addresses := d.addresses()
+	e := ended{address: trip.next(addresses)}
+	e.welcomed, e.err = d.attempt(ctx, e.address)
+	switch {
+	case errors.Is(e.err, errLeft):
+		return 0, true
+	case ctx.Err() != nil:
+		return 0, false
+	}
+	e.wait = trip.after(e.welcomed, e.err, len(addresses), rand.Float64()) //nolint:gosec // jitter is no secret
+	d.note(ctx, e)
+	return e.wait, false
 }
 
 // complaintEvery is how often the same trouble is said again.
@@ -145,9 +155,21 @@ const complaintEvery = time.Minute
 
 // ended is how an attempt went, and how long to wait after it.
 type ended struct {
+	address  string
 	welcomed *welcome
 	err      error
 	wait     time.Duration
+}
+
+// how an attempt ended, in one word.
+func (e ended) how() string {
+	switch {
+	case e.welcomed != nil:
+		return "lost"
+	case permanent(e.err):
+		return "refused"
+	}
+	return "failed"
 }
 
 // complaint is a trouble that was logged.
@@ -156,31 +178,26 @@ type complaint struct {
 	at   time.Time
 }
 
-// note logs and counts the end of a session.
-func (d *Daemon) note(ctx context.Context, address string, e ended) {
-	end, message := "failed", "no session, watching goes on"
-	switch {
-	case e.welcomed != nil:
-		end, message = "lost", "session lost, watching goes on"
-	case permanent(e.err):
-		end, message = "refused", "coordinator refuses this agent"
-	}
-	d.metrics.sessions.WithLabelValues(end).Inc()
+// note logs and counts the end of a session. What repeats itself is said once a
+// minute.
+func (d *Daemon) note(ctx context.Context, e ended) {
+	d.metrics.sessions.WithLabelValues(e.how()).Inc()
 	d.link.down(time.Now(), e.err)
 	level := slog.LevelWarn
-	said := complaint{text: end, at: time.Now()}
-	if end == "refused" {
+	said := complaint{text: e.how(), at: time.Now()}
+	if permanent(e.err) {
 		said.text += e.err.Error()
 	}
-	if end != "lost" && said.text == d.complaint.text && said.at.Sub(d.complaint.at) < complaintEvery {
+	switch {
+	case errors.Is(e.err, errNewSpec):
+		level = slog.LevelInfo
+	case e.welcomed == nil && said.text == d.complaint.text && said.at.Sub(d.complaint.at) < complaintEvery:
 		level = slog.LevelDebug
-	} else {
+	default:
 		d.complaint = said
 	}
-	if errors.Is(e.err, errNewSpec) {
-		level = slog.LevelInfo
-	}
-	d.log.Log(ctx, level, message, "address", address, "error", e.err, "next_try", e.wait.Round(time.Millisecond))
+	d.log.Log(ctx, level, "no session with a coordinator, watching goes on", "session", e.how(), "address", e.address,
+		"error", e.err, "next_try", e.wait.Round(time.Millisecond))
 }
 
 // addresses are the configured coordinators, then those that a coordinator has
@@ -201,7 +218,7 @@ func (d *Daemon) attempt(ctx context.Context, address string) (*welcome, error) 
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // its streams have ended
 	select {
 	case <-d.respec: // the present spec is about to be said
 	default:

@@ -26,21 +26,24 @@ func TestBadMessagesNameTheField(t *testing.T) {
 	if _, err := parseWelcome(good); err != nil {
 		t.Errorf("a Welcome without anything optional: %v", err)
 	}
-	for field, w := range map[string]*pb.Welcome{
-		"welcome.incarnation":                  {StoreId: testStore},
-		"welcome.store_id":                     {Incarnation: 1},
-		"assignment.probe_interval":            {Incarnation: 1, StoreId: testStore, Assignment: &pb.Assignment{ProbeInterval: durationpb.New(0)}},
-		"assignment.subjects":                  {Incarnation: 1, StoreId: testStore, Assignment: assignmentOf(1, make([]*pb.Subject, maxSubjects+1)...)},
-		"assignment.subjects.server_id":        {Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.ServerId = "A" })},
-		"assignment.subjects.incarnation":      {Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.Incarnation = 0 })},
-		"assignment.subjects.probe":            {Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.Probe = "udp" })},
-		"assignment.subjects.probe_addresses":  {Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.ProbeAddresses = []string{"x"} })},
-		"assignment.subjects.probe_addresses ": {Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.ProbeAddresses = make([]string, 9) })},
+	for _, c := range []struct {
+		field string
+		w     *pb.Welcome
+	}{
+		{"welcome.incarnation", &pb.Welcome{StoreId: testStore}},
+		{"welcome.store_id", &pb.Welcome{Incarnation: 1}},
+		{"assignment.probe_interval", &pb.Welcome{Incarnation: 1, StoreId: testStore, Assignment: &pb.Assignment{ProbeInterval: durationpb.New(0)}}},
+		{"assignment.subjects", &pb.Welcome{Incarnation: 1, StoreId: testStore, Assignment: assignmentOf(1, make([]*pb.Subject, maxSubjects+1)...)}},
+		{"assignment.subjects.server_id", &pb.Welcome{Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.ServerId = "A" })}},
+		{"assignment.subjects.incarnation", &pb.Welcome{Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.Incarnation = 0 })}},
+		{"assignment.subjects.probe", &pb.Welcome{Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.Probe = "udp" })}},
+		{"assignment.subjects.probe_addresses", &pb.Welcome{Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.ProbeAddresses = []string{"x"} })}},
+		{"assignment.subjects.probe_addresses", &pb.Welcome{Incarnation: 1, StoreId: testStore, Assignment: subject(func(s *pb.Subject) { s.ProbeAddresses = make([]string, 9) })}},
 	} {
-		_, err := parseWelcome(w)
+		_, err := parseWelcome(c.w)
 		var bad *member.FieldError
-		if !errors.As(err, &bad) || bad.Field != strings.TrimSpace(field) {
-			t.Errorf("%s: %v", field, err)
+		if !errors.As(err, &bad) || bad.Field != c.field {
+			t.Errorf("%s: %v", c.field, err)
 		}
 	}
 }

@@ -105,9 +105,8 @@ type link struct {
 }
 
 type event struct {
-	at  time.Duration
-	do  func()
-	seq int
+	at time.Duration
+	do func()
 }
 
 func newWorld() *world {

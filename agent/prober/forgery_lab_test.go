@@ -31,7 +31,7 @@ func TestForgedReplies(t *testing.T) {
 	if err := os.WriteFile(ignore, []byte("1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	defer os.WriteFile(ignore, []byte("0"), 0o600) //nolint:errcheck // the namespace ends soon
+	defer os.WriteFile(ignore, []byte("0"), 0o600)
 	for name, c := range map[string]struct {
 		answer func(icmp.Echo) []reply
 		want   Outcome
