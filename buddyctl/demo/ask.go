@@ -139,6 +139,9 @@ func (s *story) departed(ctx context.Context, o outset, cause coordinatorv1.Caus
 	}
 	d.Departure = s.facing(o, event, d)
 	d.AckedMS = ms(acked.Sub(o.origin))
+	// The router hears of a commit before it confirms it; this program may hear
+	// of it after both.
+	d.RemovedMS = min(d.RemovedMS, d.AckedMS)
 	return d, neighboursMet(d.Departure)
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/buddyring/buddyring/internal/lab"
 	"github.com/buddyring/buddyring/internal/netlab"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
 // binEnv is where the programs under test are.
@@ -99,6 +100,9 @@ func newWorld(t *testing.T, n int, spare ...string) *world {
 		w.start(lab.AgentConfig{Server: server})
 	}
 	w.settled()
+	if n > 0 {
+		w.await("the router's first view", w.routed)
+	}
 	return w
 }
 
@@ -164,4 +168,21 @@ func (w *world) nobodyRemoved() {
 	for _, r := range removals {
 		w.t.Errorf("removed: %s, %v, %s", r.GetServerId(), r.GetCause(), r.GetText())
 	}
+}
+
+// routed says what is wrong when the router does not name all servers as well.
+func (w *world) routed(ctx context.Context) error {
+	answer, err := w.Router(0).Resolve(ctx, &routerv1.ResolveRequest{Pool: lab.Pool})
+	if err != nil {
+		return err
+	}
+	if n := len(answer.GetServers()); n != len(w.servers) {
+		return fmt.Errorf("the router names %d servers, not %d", n, len(w.servers))
+	}
+	for _, s := range answer.GetServers() {
+		if s.GetState() != routerv1.State_STATE_ACTIVE {
+			return fmt.Errorf("the router calls %s %v", s.GetServerId(), s.GetState())
+		}
+	}
+	return nil
 }

@@ -235,7 +235,8 @@ type AgentConfig struct {
 	// name share them.
 	State string
 	Rack  string
-	// Boot says that the host has just booted: with a new boot id.
+	// Boot says that the host has just booted: with a new boot id. Boot ids
+	// belong to State, too.
 	Boot bool
 	// Dir is the state directory itself, where that is to be elsewhere.
 	Dir string
@@ -253,7 +254,7 @@ func (s *Site) StartAgent(c AgentConfig) (*Agent, error) {
 		c.Dir = s.StateDir(c.State)
 	}
 	host := s.lab.Host(c.Host)
-	bootID := filepath.Join(s.cfg.Dir, c.Host+".boot-id")
+	bootID := filepath.Join(s.cfg.Dir, c.State+".boot-id")
 	if _, err := os.Stat(bootID); c.Boot || err != nil {
 		if err := os.WriteFile(bootID, []byte(rand.Text()+"\n"), 0o600); err != nil {
 			return nil, fmt.Errorf("write boot id: %w", err)

@@ -1,0 +1,210 @@
+//go:build lab && linux
+
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/lab"
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// operator sets intents one after another for as long as it is let, and keeps
+// what was acknowledged.
+type operator struct {
+	mu    sync.Mutex
+	acked map[string]string
+	// asked counts the requests, failed those without an answer.
+	asked, failed int
+}
+
+func (o *operator) work(ctx context.Context, admin coordinatorv1.AdminServiceClient) {
+	for i := 0; ctx.Err() == nil; i++ {
+		id, reason := "planned-"+strconv.Itoa(i%20), "because "+strconv.Itoa(i)
+		request := &coordinatorv1.SetIntentRequest{
+			Pool: lab.Pool, ServerId: id, Wish: coordinatorv1.Wish_WISH_MAINTENANCE, Reason: reason, RequestId: "request-" + strconv.Itoa(i),
+		}
+		// Until it is acknowledged it is repeated, under the same request id.
+		err := lab.Await(ctx, func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			_, err := admin.SetIntent(ctx, request)
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.asked++
+			if err != nil {
+				o.failed++
+			}
+			return err
+		})
+		if err != nil {
+			return
+		}
+		o.mu.Lock()
+		o.acked[id] = reason
+		o.mu.Unlock()
+	}
+}
+
+// lost compares what was acknowledged with the history, newest first.
+func (o *operator) lost(events []*coordinatorv1.Event) error {
+	newest := map[string]string{}
+	for _, e := range events {
+		if _, known := newest[e.GetServerId()]; !known {
+			newest[e.GetServerId()] = e.GetText()
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var errs []error
+	for id, reason := range o.acked {
+		if text := newest[id]; !containsWord(text, reason) {
+			errs = append(errs, fmt.Errorf("the intent of %s %q was acknowledged; the newest event says %q", id, reason, text))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// containsWord reports whether text has the reason, and not just its beginning.
+func containsWord(text, reason string) bool {
+	for i := 0; i+len(reason) <= len(text); i++ {
+		if text[i:i+len(reason)] == reason && (i+len(reason) == len(text) || text[i+len(reason)] < '0' || text[i+len(reason)] > '9') {
+			return true
+		}
+	}
+	return false
+}
+
+// kill kills the coordinator and starts it again.
+func (w *world) kill() {
+	w.t.Helper()
+	w.Coordinator().Kill()
+	if err := w.StartCoordinator(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestCoordinatorKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	const servers = 12
+	w := newWorld(t, 0, names(servers)...)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	o := &operator{acked: map[string]string{}}
+	var working sync.WaitGroup
+	working.Go(func() { o.work(ctx, w.Admin()) })
+	// The joins are a storm, and the coordinator dies in the middle of it.
+	for _, server := range names(servers) {
+		w.start(lab.AgentConfig{Server: server})
+	}
+	w.servers = names(servers)
+	kills := 6
+	if watched(0, 1) == 1 {
+		kills = 60
+	}
+	for range kills {
+		time.Sleep(rand.N(600 * time.Millisecond))
+		w.kill()
+	}
+	w.settled()
+	stop()
+	working.Wait()
+	events, err := w.intents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.lost(events); err != nil {
+		t.Error(err)
+	}
+	if len(o.acked) == 0 {
+		t.Error("no request was ever acknowledged: the test has shown nothing")
+	}
+	t.Logf("%d kills, %d requests, %d without an answer, %d members", kills, o.asked, o.failed, len(w.servers))
+	w.nobodyRemoved()
+}
+
+func names(n int) (all []string) {
+	for i := range n {
+		all = append(all, "web-"+strconv.Itoa(i+1))
+	}
+	return all
+}
+
+// intents returns all events about intents, newest first.
+func (w *world) intents() (all []*coordinatorv1.Event, err error) {
+	for token := ""; ; {
+		page, err := w.Admin().ListEvents(w.t.Context(), &coordinatorv1.ListEventsRequest{
+			Pool: lab.Pool, Kinds: []string{"intent"}, PageSize: 1000, PageToken: token,
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.GetEvents()...)
+		if token = page.GetNextPageToken(); token == "" {
+			return all, nil
+		}
+	}
+}
+
+func TestAgentsComeBackAfterACoordinatorOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 5)
+	before := w.ring()
+	w.Coordinator().Kill()
+	// The router serves on, and says how old its view is.
+	w.watchRouter(3 * time.Second)
+	if err := w.StartCoordinator(); err != nil {
+		t.Fatal(err)
+	}
+	w.settled()
+	sameRing(t, before, w.ring())
+	w.nobodyRemoved()
+}
+
+// watchRouter checks for a while that the router names all servers as well.
+func (w *world) watchRouter(d time.Duration) {
+	w.t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err := w.routed(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func TestCoordinatorStoppedForAWhileRemovesNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 5)
+	before := w.ring()
+	coordinator := w.Coordinator()
+	if err := coordinator.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	w.watchRouter(5 * time.Second)
+	if err := coordinator.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	w.watch(5*time.Second, time.Second)
+	w.settled()
+	sameRing(t, before, w.ring())
+	w.nobodyRemoved()
+}
+
+func TestRouterServesAfterARestartWithoutACoordinator(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 4)
+	w.await("a view on disk", w.routed)
+	w.Coordinator().Kill()
+	w.RouterProcess(0).Kill()
+	if err := w.StartRouter(0); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the router's answer from disk", w.routed)
+}

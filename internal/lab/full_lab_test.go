@@ -1,0 +1,190 @@
+//go:build lab && linux
+
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/buddyring/buddyring/internal/lab"
+	"github.com/buddyring/buddyring/internal/member"
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// smallDisk mounts a file system of that size; it ends with the mount namespace
+// at the latest.
+func smallDisk(t *testing.T, dir, size string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// fill fills a disk to the last byte.
+func fill(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	path := filepath.Join(dir, "filler")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, block := range []int{64 << 10, 1} {
+		for err = nil; err == nil; {
+			_, err = file.Write(make([]byte, block))
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFullDiskUnderTheTable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "disk")
+	smallDisk(t, disk, "8m")
+	w := &world{t: t, dir: dir, agents: map[string]*lab.Agent{}, servers: names(3)}
+	w.Site = newSite(t, lab.Config{
+		Bin: os.Getenv(binEnv), Dir: dir, Hosts: w.servers, Routers: 1, Store: "sqlite:" + filepath.Join(disk, "buddyring.db"),
+	})
+	for _, server := range w.servers {
+		w.start(lab.AgentConfig{Server: server})
+	}
+	w.settled()
+	w.await("the router's first view", w.routed)
+	before := w.ring()
+	free := fill(t, disk)
+
+	// Some changes may still fit into what SQLite has; then they fail, honestly.
+	o := &operator{acked: map[string]string{}}
+	var refused error
+	for i := 0; refused == nil; i++ {
+		if i == 10_000 {
+			t.Fatal("a full disk refuses nothing")
+		}
+		id, reason := "planned-"+strconv.Itoa(i%20), "because "+strconv.Itoa(i)
+		if refused = w.intend(id, reason); refused == nil {
+			o.acked[id] = reason
+		}
+	}
+	if !errors.Is(refused, member.ErrUnavailable) {
+		t.Errorf("refused with %v, want %v", refused, member.ErrUnavailable)
+	}
+	w.await("an alarm", func(ctx context.Context) error {
+		alarms, err := w.Admin().ListAlarms(ctx, &coordinatorv1.ListAlarmsRequest{})
+		if err == nil && len(alarms.GetAlarms()) == 0 {
+			err = errors.New("there is none")
+		}
+		return err
+	})
+	status, err := w.Admin().GetStatus(t.Context(), &coordinatorv1.GetStatusRequest{})
+	if err != nil || status.GetStoreState() != coordinatorv1.StoreState_STORE_STATE_FAILING {
+		t.Errorf("status: store is %v (%s), %v", status.GetStoreState(), status.GetStoreError(), err)
+	}
+	w.watchRouter(2 * time.Second)
+
+	free()
+	w.await("recovery without a restart", func(context.Context) error { return w.intend("planned-0", "because 1000000") })
+	o.acked["planned-0"] = "because 1000000"
+	events, err := w.intents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.lost(events); err != nil {
+		t.Error(err)
+	}
+	w.settled()
+	sameRing(t, before, w.ring())
+	// What is on disk is whole: a new coordinator finds the same.
+	w.kill()
+	w.settled()
+	sameRing(t, before, w.ring())
+	w.nobodyRemoved()
+}
+
+func (w *world) intend(id, reason string) error {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := w.Admin().SetIntent(ctx, &coordinatorv1.SetIntentRequest{
+		Pool: lab.Pool, ServerId: id, Wish: coordinatorv1.Wish_WISH_MAINTENANCE, Reason: reason,
+	})
+	return err
+}
+
+func TestFullDiskUnderAnAgent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0, names(3)...)
+	w.servers = names(2)
+	disk := filepath.Join(w.dir, "disk")
+	smallDisk(t, disk, "128k")
+	w.start(lab.AgentConfig{Server: "web-1", Dir: disk})
+	w.start(lab.AgentConfig{Server: "web-2"})
+	w.settled()
+	before := contents(t, disk)
+	free := fill(t, disk)
+
+	// The third server gives the first one two buddies instead of one, which it
+	// cannot write down now. It watches them all the same.
+	w.start(lab.AgentConfig{Server: "web-3"})
+	w.await("the third server", func(ctx context.Context) error {
+		rows, err := w.Servers(ctx)
+		if err == nil && len(rows) != 3 {
+			err = fmt.Errorf("%d members", len(rows))
+		}
+		return err
+	})
+	w.watch(3*time.Second, time.Second)
+	for name, text := range before {
+		if got := contents(t, disk)[name]; got != text {
+			t.Errorf("%s was %q, is %q", name, text, got)
+		}
+	}
+	free()
+	w.servers = names(3)
+	w.settled()
+	w.nobodyRemoved()
+}
+
+// contents are the files of a folder, by name.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() == "filler" || e.IsDir() {
+			continue
+		}
+		file, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			t.Fatal(err)
+		}
+		all[e.Name()] = string(text)
+	}
+	return all
+}
