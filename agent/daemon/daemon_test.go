@@ -442,6 +442,26 @@ func TestFollowsTheLeader(t *testing.T) {
 	})
 }
 
+// TestGarbageFromACoordinatorChangesNothing: it ends the session, and the agent
+// goes on with what it had.
+func TestGarbageFromACoordinatorChangesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, store := newCoordinator(t), &memory{}
+		f := start(t, store, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1, subjectOf("a", addrA)))
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		bad := subjectOf("b", addrB)
+		bad.Probe = "udp"
+		p.assign(assignmentOf(2, bad))
+		c.next()
+		time.Sleep(5 * time.Second)
+		if s := store.get(); s.Assignment.Seq != 1 || f.network.sent(addrB) != 0 || f.network.sent(addrA) < 10 {
+			t.Errorf("saved %+v, %d probes", s, f.network.sent(addrA))
+		}
+	})
+}
+
 func TestRemovedAgentJoinsAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, store := newCoordinator(t), &memory{}

@@ -72,6 +72,7 @@ type session struct {
 	unacked uint64
 	ackBy   time.Time
 	nextDig time.Time
+	// leaveAt is when to ask to leave, or zero.
 	leaveAt time.Time
 }
 
@@ -231,12 +232,11 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 	}
 	if !s.leaveAt.IsZero() {
 		if !now.Before(s.leaveAt) {
-			s.leaveAt = now.Add(leaveEvery)
+			s.leaveAt = time.Time{}
 			s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
 				Incarnation: uint64(s.welcomed.incarnation), Reason: s.leaving.reason(),
 			}}})
-		}
-		if s.leaveAt.Before(next) {
+		} else if s.leaveAt.Before(next) {
 			next = s.leaveAt
 		}
 	}
@@ -344,6 +344,7 @@ func (s *session) left(ctx context.Context, r *pb.LeaveResult) error {
 	if !r.GetLeft() {
 		s.log.Warn("leave refused, asking again", "reason", r.GetText())
 		s.leaving.refused(r.GetText())
+		s.leaveAt = time.Now().Add(leaveEvery)
 		return nil
 	}
 	s.log.Info("left the pool", "incarnation", s.welcomed.incarnation)

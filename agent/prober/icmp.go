@@ -50,11 +50,13 @@ func (p *Prober) ping(ctx context.Context, a netip.Addr, timeout time.Duration) 
 	}
 }
 
-// await waits for the reply to a request that went out at sent.
+// await waits for the reply to a request that went out at sent. An observer that
+// comes late to the time-out looks once more before it calls the reply lost, and
+// if it comes late to that as well, or comes very late, says so.
 func (e *echo) await(ctx context.Context, sent time.Time, timeout time.Duration) Result {
-	timer := time.NewTimer(time.Until(sent.Add(timeout)))
+	deadline, again, late := sent.Add(timeout), false, false
+	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
-	late := false
 	for {
 		select {
 		case at := <-e.replied:
@@ -64,17 +66,19 @@ func (e *echo) await(ctx context.Context, sent time.Time, timeout time.Duration)
 		case <-ctx.Done():
 			return notSent(ctx.Err())
 		case <-timer.C:
-			if !late && time.Since(sent) > timeout+lateness {
-				late = true
-				timer.Reset(grace)
-				continue
-			}
-			select {
-			case at := <-e.replied:
-				return Result{Outcome: Replied, RTT: at.Sub(sent), Late: late}
-			default:
-				return Result{Outcome: Lost, Late: late}
-			}
+		}
+		behind := time.Since(deadline)
+		if behind > lateness && !again {
+			again, late = true, behind > starvation
+			deadline = time.Now().Add(grace)
+			timer.Reset(grace)
+			continue
+		}
+		select {
+		case at := <-e.replied:
+			return Result{Outcome: Replied, RTT: at.Sub(sent), Late: late}
+		default:
+			return Result{Outcome: Lost, Late: late || behind > lateness}
 		}
 	}
 }

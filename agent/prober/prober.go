@@ -19,12 +19,13 @@ import (
 )
 
 const (
-	// lateness is how late a time-out may be noticed before the result is marked
-	// as late.
+	// lateness is how late a time-out may be noticed before a look for a reply
+	// that came meanwhile is needed, and grace how long that look takes.
 	lateness = 20 * time.Millisecond
-	// grace is how long a late observer looks for a reply that has arrived while
-	// it could not look.
-	grace = 20 * time.Millisecond
+	grace    = 20 * time.Millisecond
+	// starvation is how late a time-out may be noticed at all before the result
+	// is marked as late.
+	starvation = 100 * time.Millisecond
 )
 
 // Target is whom to probe, and how.

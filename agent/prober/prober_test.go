@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -113,20 +114,36 @@ func TestResultOfSeveralSilentAddresses(t *testing.T) {
 }
 
 // TestLateObserver: a time-out that is noticed late first looks for a reply that
-// has come meanwhile, and marks what it finds.
+// has come meanwhile, and marks what it finds when it was too late.
 func TestLateObserver(t *testing.T) {
 	t.Parallel()
-	longAgo := time.Now().Add(-time.Second)
-	e := &echo{replied: make(chan time.Time, 1), failed: make(chan error, 1)}
-	if r := e.await(t.Context(), longAgo, 20*time.Millisecond); r.Outcome != Lost || !r.Late {
-		t.Errorf("no reply: %+v", r)
-	}
-	e.replied <- longAgo.Add(5 * time.Millisecond)
-	if r := e.await(t.Context(), longAgo, 20*time.Millisecond); r.Outcome != Replied || r.RTT != 5*time.Millisecond {
-		t.Errorf("a reply: %+v", r)
-	}
-	e.failed <- errors.New("network is down")
-	if r := e.await(t.Context(), time.Now(), time.Hour); r.Outcome != NotSent {
-		t.Errorf("a failure: %+v", r)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 30 * time.Millisecond
+		for _, c := range []struct {
+			name string
+			// behind is how late the observer comes to the time-out, answer when
+			// after that a reply is read, or 0 for never.
+			behind, answer time.Duration
+			want           Result
+		}{
+			{"in time, silence", 0, 0, Result{Outcome: Lost}},
+			{"a little late, silence", starvation / 2, 0, Result{Outcome: Lost}},
+			{"a little late, a reply", starvation / 2, grace / 2, Result{Outcome: Replied, RTT: timeout + starvation/2 + grace/2}},
+			{"starved, silence", 2 * starvation, 0, Result{Outcome: Lost, Late: true}},
+			{"starved, a reply", 2 * starvation, grace / 2, Result{Outcome: Replied, Late: true, RTT: timeout + 2*starvation + grace/2}},
+		} {
+			e := &echo{replied: make(chan time.Time, 1), failed: make(chan error, 1)}
+			if c.answer > 0 {
+				time.AfterFunc(c.answer, func() { e.replied <- time.Now() })
+			}
+			if got := e.await(t.Context(), time.Now().Add(-timeout-c.behind), timeout); got != c.want {
+				t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+			}
+		}
+		e := &echo{replied: make(chan time.Time, 1), failed: make(chan error, 1)}
+		e.failed <- errors.New("network is down")
+		if r := e.await(t.Context(), time.Now(), time.Hour); r.Outcome != NotSent {
+			t.Errorf("a failure: %+v", r)
+		}
+	})
 }
