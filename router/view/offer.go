@@ -165,10 +165,23 @@ func (t *tier) draw(random uint64) int {
 	if t.cells == nil {
 		return int(i)
 	}
-	if c := &t.cells[i]; uint32(random) >= c.keep {
-		return int(c.other)
+	// A branch here could not be predicted: stays is 1 below keep and 0 above, and
+	// turns i into other without one.
+	c := &t.cells[i]
+	_, stays := bits.Sub32(uint32(random), c.keep, 0)
+	return int(i ^ (i^c.other)&(stays-1))
+}
+
+// drawPair returns two different slots of a tier where all weights are equal and
+// that has at least two.
+func (t *tier) drawPair(random uint64) (first, second int) {
+	n := uint64(len(t.slots))
+	a := random >> 32 * n >> 32
+	b := a + 1 + uint64(uint32(random))*(n-1)>>32
+	if b >= n {
+		b -= n
 	}
-	return int(i)
+	return int(a), int(b)
 }
 
 // strideFor returns the number nearest to the golden ratio of n that has no

@@ -152,6 +152,10 @@ func (p *picker) pick(t *tier) (int, bool) {
 
 // p2c draws a second server up to a few times until it is not the first again.
 func (p *picker) p2c(t *tier) (int, bool) {
+	if t.cells == nil && !p.filtered && p.request.Loads != nil && len(t.slots) > 1 {
+		first, second := t.drawPair(p.random.next())
+		return p.lessLoaded(t, first, second), true
+	}
 	first, ok := p.draw(t)
 	if !ok || p.request.Loads == nil || len(t.slots) == 1 {
 		return first, ok
