@@ -62,7 +62,7 @@ func poolStatus(ctx context.Context, h *host) (*pb.Pool, error) {
 
 // GetPool returns one pool.
 func (a *adminService) GetPool(ctx context.Context, req *pb.GetPoolRequest) (*pb.GetPoolResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (a *adminService) CreatePool(ctx context.Context, req *pb.CreatePoolRequest
 	if err != nil {
 		return nil, err
 	}
-	h, err := a.pools.createFor(ctx, name, settings, call)
+	h, err := a.pools.createFor(ctx, newPool{name: name, settings: settings, call: call})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (a *adminService) CreatePool(ctx context.Context, req *pb.CreatePoolRequest
 
 // UpdatePool changes settings of a pool.
 func (a *adminService) UpdatePool(ctx context.Context, req *pb.UpdatePoolRequest) (*pb.UpdatePoolResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func preview[T any](edit func(T) (T, error), present T) T {
 func (a *adminService) ListAlarms(_ context.Context, req *pb.ListAlarmsRequest) (*pb.ListAlarmsResponse, error) {
 	var only member.Pool
 	if req.GetPool() != "" {
-		h, err := a.pools.pick("pool", req.GetPool())
+		h, err := a.pools.pick(req.GetPool())
 		if err != nil {
 			return nil, err
 		}
@@ -221,7 +221,7 @@ func toRouter(r routerInfo) *pb.Router {
 
 // ListSessions lists the agents' live sessions.
 func (a *adminService) ListSessions(ctx context.Context, req *pb.ListSessionsRequest) (*pb.ListSessionsResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ const eventPage = 500
 
 // ListEvents lists a pool's history, newest first.
 func (a *adminService) ListEvents(ctx context.Context, req *pb.ListEventsRequest) (*pb.ListEventsResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func parseEventKey(s string) (store.EventCursor, bool) {
 // is a revision, and revisions are sent whole, so that there is neither a gap
 // nor a repetition where the store's events end and those in memory begin.
 func (a *adminService) WatchEvents(req *pb.WatchEventsRequest, stream pb.AdminService_WatchEventsServer) error {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return err
 	}

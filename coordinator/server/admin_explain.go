@@ -41,7 +41,7 @@ type knowledge struct {
 // ExplainServer tells why a server is where it is, or why it left. While the
 // database fails it answers from memory.
 func (a *adminService) ExplainServer(ctx context.Context, req *pb.ExplainServerRequest) (*pb.ExplainServerResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (a *adminService) decision(h *host, d pool.Decision) *pb.Decision {
 		})
 	}
 	if e := h.history.entryOf(d.Revision); e != nil {
-		moment(e.at, "published", "coordinator", fmt.Sprintf("revision %d", d.Revision))
+		moment(e.at, "published", actorSelf, fmt.Sprintf("revision %d", d.Revision))
 	}
 	for _, r := range a.routers.progressOf(h.pool, d.Revision) {
 		out.Routers = append(out.Routers, &pb.RouterProgress{RouterId: string(r.id), AppliedAt: toTime(r.at)})

@@ -15,7 +15,7 @@ import (
 
 // GetRing returns the ring in order.
 func (a *adminService) GetRing(ctx context.Context, req *pb.GetRingRequest) (*pb.GetRingResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ const (
 
 // CheckRing compares table, memory and agents, and proves the ring.
 func (a *adminService) CheckRing(ctx context.Context, req *pb.CheckRingRequest) (*pb.CheckRingResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 
 // ListServers lists the members of a pool by id.
 func (a *adminService) ListServers(ctx context.Context, req *pb.ListServersRequest) (*pb.ListServersResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func parseServerFilter(req *pb.ListServersRequest) (func(pool.ServerStatus) bool
 
 // GetServer returns one member.
 func (a *adminService) GetServer(ctx context.Context, req *pb.GetServerRequest) (*pb.GetServerResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (a *adminService) GetServer(ctx context.Context, req *pb.GetServerRequest) 
 
 // UpdateServer changes what a member says about itself.
 func (a *adminService) UpdateServer(ctx context.Context, req *pb.UpdateServerRequest) (*pb.UpdateServerResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func (a *adminService) UpdateServer(ctx context.Context, req *pb.UpdateServerReq
 
 // RemoveServer takes a member out.
 func (a *adminService) RemoveServer(ctx context.Context, req *pb.RemoveServerRequest) (*pb.RemoveServerResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (a *adminService) RemoveServer(ctx context.Context, req *pb.RemoveServerReq
 
 // SetIntent sets the operator's wish for an id.
 func (a *adminService) SetIntent(ctx context.Context, req *pb.SetIntentRequest) (*pb.SetIntentResponse, error) {
-	h, err := a.pools.pick("pool", req.GetPool())
+	h, err := a.pools.pick(req.GetPool())
 	if err != nil {
 		return nil, err
 	}

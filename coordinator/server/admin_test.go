@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +37,7 @@ func TestCreateAndUpdatePool(t *testing.T) {
 		if err != nil {
 			t.Fatalf("create: %v", err)
 		}
-		if got := made.GetPool(); got.GetRevision() != 1 || got.GetSettings().GetRemovalGrace().AsDuration() != 5*time.Second ||
+		if got := made.GetPool(); got.GetRevision() != 2 || got.GetSettings().GetRemovalGrace().AsDuration() != 5*time.Second ||
 			got.GetSettings().GetProbeInterval().AsDuration() != 500*time.Millisecond {
 			t.Errorf("created: %v", got)
 		}
@@ -49,6 +50,12 @@ func TestCreateAndUpdatePool(t *testing.T) {
 		}
 		_, err = w.admin.CreatePool(ctx, &pb.CreatePoolRequest{Pool: "other", RequestId: "r1"})
 		wantField(t, err, "request_id")
+		w.shutDown()
+		w.run()
+		again, err = w.admin.CreatePool(ctx, &pb.CreatePoolRequest{Pool: "games", Settings: settings, RequestId: "r1"})
+		if err != nil || again.GetPool().GetPool() != "games" {
+			t.Errorf("repeat after a restart: %v, %v", again, err)
+		}
 
 		if _, err := w.admin.GetPool(ctx, &pb.GetPoolRequest{}); !errors.Is(err, member.ErrInvalid) {
 			t.Errorf("no name among two pools: %v", err)
@@ -66,7 +73,7 @@ func TestCreateAndUpdatePool(t *testing.T) {
 		preview, err := w.admin.UpdatePool(ctx, &pb.UpdatePoolRequest{
 			Pool: "games", Settings: &pb.PoolSettings{Mode: pb.Mode_MODE_PAUSED}, ValidateOnly: true,
 		})
-		if err != nil || preview.GetPool().GetSettings().GetMode() != pb.Mode_MODE_PAUSED || preview.GetPool().GetRevision() != 2 {
+		if err != nil || preview.GetPool().GetSettings().GetMode() != pb.Mode_MODE_PAUSED || preview.GetPool().GetRevision() != 3 {
 			t.Errorf("preview: %v, %v", preview, err)
 		}
 		list, err := w.admin.ListPools(ctx, &pb.ListPoolsRequest{PageSize: 1})
@@ -306,7 +313,8 @@ func TestEvents(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		next := relabel(t, w, "web-1", 2, 0)
-		if got, want := received(t, past, next), append(all, fmt.Sprintf("%d.0 updated web-1", next)); !cmp.Equal(got, want) {
+		want := slices.Concat(all, []string{fmt.Sprintf("%d.0 updated web-1", next)})
+		if got := received(t, past, next); !cmp.Equal(got, want) {
 			t.Errorf("after a restart: %v instead of %v", got, want)
 		}
 		w.shutDown()

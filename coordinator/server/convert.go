@@ -104,7 +104,7 @@ func toPool(name member.Pool, s pool.Status) *pb.Pool {
 }
 
 // toCount is for sizes and counts, which are never negative.
-func toCount(n int) uint32 { return uint32(max(n, 0)) } //nolint:gosec // counts of things in memory fit
+func toCount(n int) uint32 { return uint32(max(n, 0)) }
 
 func toSettings(s member.Settings) *pb.PoolSettings {
 	return &pb.PoolSettings{

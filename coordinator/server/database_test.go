@@ -1,12 +1,19 @@
 package server_test
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/buddyring/buddyring/coordinator/server"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -209,5 +216,37 @@ func TestDatabaseDownAtStart(t *testing.T) {
 		if err := w.ended(time.Second); !errors.Is(err, member.ErrUnavailable) {
 			t.Errorf("run: %v", err)
 		}
+	})
+}
+
+// A second coordinator that finds its port taken must not fence the first.
+func TestBusyPortFencesNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		busy := errors.New("address already in use")
+		for _, name := range []string{"agent", "admin", "http"} {
+			second, err := server.New(server.Config{
+				ID: "c2", Listen: ":1", AdminListen: ":1", HTTPListen: ":1",
+			}, server.Deps{
+				Store: table, Credentials: plaintext(t), Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+				Listen: func(_ context.Context, n, _ string) (net.Listener, error) {
+					if n == name {
+						return nil, busy
+					}
+					return bufconn.Listen(1), nil
+				},
+			})
+			if err != nil {
+				t.Fatalf("new: %v", err)
+			}
+			if err := second.Run(t.Context()); !errors.Is(err, busy) {
+				t.Errorf("run: %v", err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		w.consistent()
 	})
 }

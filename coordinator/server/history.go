@@ -132,7 +132,7 @@ func copyRow(r *pb.Server) *pb.Server {
 
 func (h *history) put(s member.Server) *pb.Server {
 	if old, ok := h.rows[s.ID]; ok {
-		h.phases[member.Phase(old.GetPhase())]-- //nolint:gosec // it came from a Phase
+		h.phases[member.Phase(old.GetPhase())]--
 	}
 	row := toRow(h.name, s, h.wishes[s.ID])
 	h.rows[s.ID] = row
@@ -145,7 +145,7 @@ func (h *history) drop(r member.Removal) bool {
 	if !ok || row.GetIncarnation() != uint64(r.Incarnation) {
 		return false
 	}
-	h.phases[member.Phase(row.GetPhase())]-- //nolint:gosec // it came from a Phase
+	h.phases[member.Phase(row.GetPhase())]--
 	delete(h.rows, r.ID)
 	return true
 }
@@ -175,7 +175,7 @@ func (h *history) after(cursor member.Revision) ([]*entry, bool) {
 	if cursor > head || head-cursor > member.Revision(len(h.entries)) {
 		return nil, false
 	}
-	return slices.Clone(h.entries[len(h.entries)-int(head-cursor):]), true //nolint:gosec // at most len(entries)
+	return slices.Clone(h.entries[len(h.entries)-int(head-cursor):]), true
 }
 
 // entryOf returns the change that made a revision, or nil.
@@ -210,11 +210,7 @@ func byServerID(a, b *pb.Server) int { return strings.Compare(a.GetServerId(), b
 func (h *history) sizes() map[member.Phase]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	sizes := make(map[member.Phase]int, len(h.phases))
-	for phase, n := range h.phases {
-		sizes[phase] = n
-	}
-	return sizes
+	return maps.Clone(h.phases)
 }
 
 // coalesce turns changes, of which there is at least one, into one delta from

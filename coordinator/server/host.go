@@ -227,6 +227,7 @@ func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) 
 		h.publish(e.Change, now)
 	case pool.PublishMark:
 		h.marks.publish(h.pool, e.Mark, now)
+		h.metrics.suspects.WithLabelValues(string(h.pool)).Set(float64(h.marks.suspects(h.pool)))
 	case pool.Reply:
 		h.reply(e)
 	case pool.Dial:

@@ -28,7 +28,6 @@ type table struct {
 	failing error
 	losing  bool
 	held    chan struct{}
-	commits int
 }
 
 type tablePool struct {
@@ -71,12 +70,6 @@ func (t *table) lose() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.losing = true
-}
-
-func (t *table) commitCount() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.commits
 }
 
 // compact forgets the events up to a revision.
@@ -180,7 +173,6 @@ func (t *table) Commit(ctx context.Context, c member.Change) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.commits++
 	if t.failing != nil {
 		return t.failing
 	}

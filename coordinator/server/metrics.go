@@ -24,6 +24,7 @@ type metrics struct {
 	ended         *prometheus.CounterVec
 	compactions   prometheus.Counter
 	members       *prometheus.GaugeVec
+	suspects      *prometheus.GaugeVec
 	revision      *prometheus.GaugeVec
 	epoch         prometheus.Gauge
 	leader        prometheus.Gauge
@@ -67,6 +68,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		compactions: counter("buddyring_subscribers_compacted_total",
 			"Resume points that the history did not reach, answered by a snapshot."),
 		members:     gauges("buddyring_members", "Members by durable phase.", "pool", "phase"),
+		suspects:    gauges("buddyring_suspects", "Members that routers are told to prefer others to.", "pool"),
 		revision:    gauges("buddyring_revision", "Revision of the newest durable change.", "pool"),
 		epoch:       gauge("buddyring_epoch", "Epoch of this leader."),
 		leader:      gauge("buddyring_leader", "1 while this coordinator leads."),

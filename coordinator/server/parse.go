@@ -27,12 +27,13 @@ func parseText(field, s string, limit int) (string, error) {
 	return s, nil
 }
 
-// parseNeeded is parseText of a text that must be there.
-func parseNeeded(field, s string, limit int) (string, error) {
+// checkNeeded is parseText of a text that must be there.
+func checkNeeded(field, s string, limit int) error {
 	if s == "" {
-		return "", member.Invalid(field, "must not be empty")
+		return member.Invalid(field, "must not be empty")
 	}
-	return parseText(field, s, limit)
+	_, err := parseText(field, s, limit)
+	return err
 }
 
 // parseDuration accepts an unset duration as zero and refuses negative ones.
@@ -49,19 +50,12 @@ func parseDuration(field string, d *durationpb.Duration) (time.Duration, error) 
 	return 0, member.Invalid(field, "%s is negative", d.AsDuration())
 }
 
-// parseBetween accepts a duration that must be set and within bounds.
-func parseBetween(field string, d *durationpb.Duration, low, high time.Duration) (time.Duration, error) {
+// parseSet is parseDuration of one that must be set.
+func parseSet(field string, d *durationpb.Duration) (time.Duration, error) {
 	if d == nil {
 		return 0, member.Invalid(field, "must be set")
 	}
-	v, err := parseDuration(field, d)
-	if err != nil {
-		return 0, err
-	}
-	if v < low || v > high {
-		return 0, member.Invalid(field, "%s is not between %s and %s", v, low, high)
-	}
-	return v, nil
+	return parseDuration(field, d)
 }
 
 // parseSpec parses all of a spec but its presence of addresses and its limits,

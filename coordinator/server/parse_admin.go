@@ -3,7 +3,6 @@ package server
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -161,28 +160,27 @@ func setFields(in *pb.PoolSettings) []string {
 	return paths
 }
 
-// parseSetting parses one field; member.CheckSettings knows the finer limits.
+// parseSetting parses one field; member.CheckSettings knows the limits.
 func parseSetting(in *pb.PoolSettings, path string) (func(*member.Settings), error) {
-	const longest = 24 * time.Hour
 	field := "settings." + path
 	switch path {
 	case "mode":
 		mode, err := parseEnum(field, in.GetMode(), member.ModePaused)
 		return func(s *member.Settings) { s.Mode = mode }, err
 	case "probe_interval":
-		d, err := parseBetween(field, in.GetProbeInterval(), 0, longest)
+		d, err := parseSet(field, in.GetProbeInterval())
 		return func(s *member.Settings) { s.ProbeInterval = d }, err
 	case "stall_tolerance":
-		d, err := parseBetween(field, in.GetStallTolerance(), 0, longest)
+		d, err := parseSet(field, in.GetStallTolerance())
 		return func(s *member.Settings) { s.StallTolerance = d }, err
 	case "removal_grace":
-		d, err := parseBetween(field, in.GetRemovalGrace(), 0, longest)
+		d, err := parseSet(field, in.GetRemovalGrace())
 		return func(s *member.Settings) { s.RemovalGrace = d }, err
 	case "hold_down":
-		d, err := parseBetween(field, in.GetHoldDown(), 0, longest)
+		d, err := parseSet(field, in.GetHoldDown())
 		return func(s *member.Settings) { s.HoldDown = d }, err
 	case "hold_down_max":
-		d, err := parseBetween(field, in.GetHoldDownMax(), 0, longest)
+		d, err := parseSet(field, in.GetHoldDownMax())
 		return func(s *member.Settings) { s.HoldDownMax = d }, err
 	}
 	return nil, member.Invalid("update_mask", "%q is not a field of settings", path)

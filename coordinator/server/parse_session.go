@@ -90,7 +90,7 @@ func checkHelloTexts(in *pb.Hello) error {
 	for _, f := range []struct{ field, value string }{
 		{"hello.boot_id", in.GetBootId()}, {"hello.instance_id", in.GetInstanceId()},
 	} {
-		if _, err := parseNeeded(f.field, f.value, maxTokenBytes); err != nil {
+		if err := checkNeeded(f.field, f.value, maxTokenBytes); err != nil {
 			return err
 		}
 	}
@@ -105,7 +105,7 @@ func checkHelloTexts(in *pb.Hello) error {
 		return member.Invalid("hello.features", "has %d entries; at most %d are allowed", n, maxFeatures)
 	}
 	for _, f := range in.GetFeatures() {
-		if _, err := parseNeeded("hello.features", f, maxTokenBytes); err != nil {
+		if err := checkNeeded("hello.features", f, maxTokenBytes); err != nil {
 			return err
 		}
 	}

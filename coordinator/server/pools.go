@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -30,21 +32,24 @@ type pools struct {
 	mu     sync.Mutex
 	// all is replaced as a whole; it is sorted by name.
 	all atomic.Pointer[[]*host]
-	// made are the answers to request ids of CreatePool.
-	made map[string]madePool
+	// made are the answers to the request ids of CreatePool.
+	made map[requestKey]madePool
 }
 
-// madePool is the answer to a CreatePool with a request id.
+type requestKey struct{ id, hash string }
+
+// madePool is the answer to a request. That it was a CreatePool is not sure of
+// those from the table, unless their hash says so.
 type madePool struct {
-	hash string
 	pool member.Pool
 	at   time.Time
+	sure bool
 }
 
 func newPools(table Table, lead leadership, b *bell, autoCreate bool) *pools {
 	p := &pools{
 		table: table, lead: lead, bell: b, autoCreate: autoCreate,
-		making: make(chan struct{}, 1), made: map[string]madePool{},
+		making: make(chan struct{}, 1), made: map[requestKey]madePool{},
 	}
 	p.all.Store(&[]*host{})
 	return p
@@ -64,14 +69,14 @@ func (p *pools) find(name member.Pool) *host {
 }
 
 // pick returns the pool that a request names, or the only one if it names none.
-func (p *pools) pick(field, name string) (*host, error) {
+func (p *pools) pick(name string) (*host, error) {
 	if name == "" {
 		if all := p.list(); len(all) == 1 {
 			return all[0], nil
 		}
-		return nil, member.Invalid(field, "must be named where there is more than one pool; there are %d", len(p.list()))
+		return nil, member.Invalid("pool", "must be named where there is more than one pool; there are %d", len(p.list()))
 	}
-	parsed, err := member.ParsePool(field, name)
+	parsed, err := member.ParsePool("pool", name)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +93,9 @@ func (p *pools) add(state member.PoolState) (*host, error) {
 		return nil, err
 	}
 	p.mu.Lock()
+	for _, r := range state.Requests {
+		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: state.Name, at: r.At}
+	}
 	all := append(slices.Clone(p.list()), h)
 	slices.SortFunc(all, func(a, b *host) int { return cmp.Compare(a.pool, b.pool) })
 	p.all.Store(&all)
@@ -105,7 +113,9 @@ func (p *pools) forJoin(ctx context.Context, name member.Pool) (*host, error) {
 	if !p.autoCreate {
 		return nil, fmt.Errorf("join pool %s: %w; create it first", name, member.ErrNotFound)
 	}
-	h, err := p.create(ctx, name, member.DefaultSettings(), "coordinator", "a server asked to join it")
+	h, err := p.create(ctx, newPool{
+		name: name, settings: member.DefaultSettings(), call: pool.Call{Actor: actorSelf, Reason: "a server asked to join it"},
+	})
 	if errors.Is(err, member.ErrAlreadyExists) {
 		if h := p.find(name); h != nil {
 			return h, nil
@@ -117,33 +127,63 @@ func (p *pools) forJoin(ctx context.Context, name member.Pool) (*host, error) {
 // createTime bounds the making of a pool.
 const createTime = 10 * time.Second
 
+// newPool is a pool to be made, and who asks for it.
+type newPool struct {
+	name     member.Pool
+	settings member.Settings
+	call     pool.Call
+}
+
+// actorSelf is the actor of what the coordinator does by itself.
+const actorSelf = "coordinator"
+
 // create makes a pool. It returns ErrAlreadyExists if there is one.
-func (p *pools) create(
-	ctx context.Context, name member.Pool, settings member.Settings, actor, reason string,
-) (*host, error) {
+func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	ctx, cancel := context.WithTimeout(ctx, createTime)
 	defer cancel()
 	select {
 	case p.making <- struct{}{}:
 		defer func() { <-p.making }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("create pool %s: %w: others are being made", name, member.ErrUnavailable)
+		return nil, fmt.Errorf("create pool %s: %w: others are being made", n.name, member.ErrUnavailable)
 	}
-	if p.find(name) != nil {
-		return nil, fmt.Errorf("create pool %s: %w", name, member.ErrAlreadyExists)
+	if p.find(n.name) != nil {
+		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 	}
 	if len(p.list()) >= maxPools {
-		return nil, fmt.Errorf("create pool %s: %w: there are %d pools", name, member.ErrExhausted, maxPools)
+		return nil, fmt.Errorf("create pool %s: %w: there are %d pools", n.name, member.ErrExhausted, maxPools)
 	}
-	state, err := p.table.CreatePool(ctx, p.lead.epoch, name, settings, createdEvent(name, actor, reason))
+	state, err := p.table.CreatePool(ctx, p.lead.epoch, n.name, n.settings, n.event())
 	if errors.Is(err, member.ErrAlreadyExists) {
 		// An earlier attempt went through without our hearing of it.
-		state, err = p.load(ctx, name)
+		state, err = p.load(ctx, n.name)
+	}
+	if err == nil {
+		err = p.record(ctx, n.call, &state)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return p.add(state)
+}
+
+// record keeps the answer to a request id with the new pool. Should it fail, the
+// request is answered when it is repeated.
+func (p *pools) record(ctx context.Context, call pool.Call, state *member.PoolState) error {
+	known := slices.ContainsFunc(state.Requests, func(r member.Request) bool { return r.ID == call.RequestID })
+	if call.RequestID == "" || known {
+		return nil
+	}
+	change := member.Change{
+		ID: rand.Text(), Pool: state.Name, Base: state.Position,
+		Requests: []member.Request{{ID: call.RequestID, Hash: call.Hash, Revision: state.Position.Revision, At: time.Now()}},
+	}
+	if err := p.table.Commit(ctx, change); err != nil {
+		return err
+	}
+	state.Position.Revision = change.Revision()
+	state.Requests = append(state.Requests, change.Requests...)
+	return nil
 }
 
 func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, error) {
@@ -159,61 +199,54 @@ func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, e
 	return member.PoolState{}, fmt.Errorf("load pool %s: %w", name, member.ErrNotFound)
 }
 
-func createdEvent(name member.Pool, actor, reason string) member.Event {
-	text := fmt.Sprintf("pool %s was created", name)
-	if reason != "" {
-		text += ": " + reason
+func (n newPool) event() member.Event {
+	text := fmt.Sprintf("pool %s was created", n.name)
+	if n.call.Reason != "" {
+		text += ": " + n.call.Reason
 	}
-	return member.Event{At: time.Now(), Kind: member.EventPoolCreated, Actor: actor, Text: text}
+	return member.Event{At: time.Now(), Kind: member.EventPoolCreated, Actor: n.call.Actor, Text: text}
 }
 
 // createFor makes a pool for an operator. It returns nil where nothing was to be
 // changed.
-func (p *pools) createFor(
-	ctx context.Context, name member.Pool, settings member.Settings, call pool.Call,
-) (*host, error) {
-	if call.RequestID != "" {
-		if h, err := p.repeated(call); h != nil || err != nil {
+func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
+	if n.call.RequestID != "" {
+		if h, err := p.repeated(n.call); h != nil || err != nil {
 			return h, err
 		}
 	}
-	if call.ValidateOnly {
-		if p.find(name) != nil {
-			return nil, fmt.Errorf("create pool %s: %w", name, member.ErrAlreadyExists)
+	if n.call.ValidateOnly {
+		if p.find(n.name) != nil {
+			return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 		}
 		return nil, nil
 	}
-	h, err := p.create(ctx, name, settings, call.Actor, call.Reason)
+	h, err := p.create(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	if call.RequestID != "" {
+	if n.call.RequestID != "" {
 		p.mu.Lock()
-		p.made[call.RequestID] = madePool{hash: call.Hash, pool: name, at: time.Now()}
+		p.made[requestKey{n.call.RequestID, n.call.Hash}] = madePool{pool: n.name, at: time.Now(), sure: true}
 		p.mu.Unlock()
 	}
 	return h, nil
 }
-
-// requestLife is how long the answer to a request id is kept.
-const requestLife = time.Hour
 
 // repeated returns the pool that an earlier call with the same request id has
 // made, nil if there was none.
 func (p *pools) repeated(call pool.Call) (*host, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id, m := range p.made {
-		if time.Since(m.at) >= requestLife {
-			delete(p.made, id)
+	for key, m := range p.made {
+		switch {
+		case time.Since(m.at) >= store.RequestLife:
+			delete(p.made, key)
+		case key.id == call.RequestID && key.hash == call.Hash:
+			return p.find(m.pool), nil
+		case key.id == call.RequestID && m.sure:
+			return nil, member.Invalid("request_id", "%q was used for another request", call.RequestID)
 		}
 	}
-	m, ok := p.made[call.RequestID]
-	switch {
-	case !ok:
-		return nil, nil
-	case m.hash != call.Hash:
-		return nil, member.Invalid("request_id", "%q was used for another request", call.RequestID)
-	}
-	return p.find(m.pool), nil
+	return nil, nil
 }

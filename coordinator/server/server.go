@@ -175,7 +175,10 @@ func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
 	if t.pools.find(member.DefaultPool) != nil {
 		return nil
 	}
-	_, err := t.pools.create(ctx, member.DefaultPool, member.DefaultSettings(), "coordinator", "it always exists")
+	_, err := t.pools.create(ctx, newPool{
+		name: member.DefaultPool, settings: member.DefaultSettings(),
+		call: pool.Call{Actor: actorSelf, Reason: "it always exists"},
+	})
 	return err
 }
 

@@ -70,11 +70,17 @@ func (l *marks) add(name member.Pool, m member.Mark, now time.Time) {
 	}
 }
 
-// head is the number of the newest mark.
-func (l *marks) head() uint64 {
+// suspects counts the marks of a pool that hold.
+func (l *marks) suspects(name member.Pool) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.seq
+	n := 0
+	for key := range l.active {
+		if key.pool == name {
+			n++
+		}
+	}
+	return n
 }
 
 // after returns the marks after a number, and false when they are no longer all

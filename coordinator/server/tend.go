@@ -104,19 +104,21 @@ func (t *term) prune(ctx context.Context) {
 			return
 		case <-wait.C:
 		}
-		for _, h := range t.pools.list() {
-			t.warn(ctx, "pool not pruned", h.pool, t.prunePool(ctx, h.pool))
+		if err := t.pruneAll(ctx); err != nil && ctx.Err() == nil {
+			t.deps.Logger.WarnContext(ctx, "past not pruned", "error", err)
 		}
-		_, err := t.deps.Store.ForgetRouters(ctx, time.Now().Add(-routerMemory))
-		t.warn(ctx, "routers not pruned", "", err)
 		wait.Reset(pruneEvery)
 	}
 }
 
-func (t *term) warn(ctx context.Context, message string, name member.Pool, err error) {
-	if err != nil && ctx.Err() == nil {
-		t.deps.Logger.WarnContext(ctx, message, "pool", name, "error", err)
+func (t *term) pruneAll(ctx context.Context) error {
+	for _, h := range t.pools.list() {
+		if err := t.prunePool(ctx, h.pool); err != nil {
+			return err
+		}
 	}
+	_, err := t.deps.Store.ForgetRouters(ctx, time.Now().Add(-routerMemory))
+	return err
 }
 
 func (t *term) prunePool(ctx context.Context, name member.Pool) error {
