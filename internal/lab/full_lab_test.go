@@ -82,7 +82,7 @@ func TestFullDiskUnderTheTable(t *testing.T) {
 			t.Fatal("a full disk refuses nothing")
 		}
 		id, reason := "planned-"+strconv.Itoa(i%20), "because "+strconv.Itoa(i)
-		if refused = w.intend(id, reason); refused == nil {
+		if refused = w.intend(t.Context(), id, reason); refused == nil {
 			o.acked[id] = reason
 		}
 	}
@@ -103,7 +103,7 @@ func TestFullDiskUnderTheTable(t *testing.T) {
 	w.watchRouter(2 * time.Second)
 
 	free()
-	w.await("recovery without a restart", func(context.Context) error { return w.intend("planned-0", "because 1000000") })
+	w.await("recovery without a restart", func(ctx context.Context) error { return w.intend(ctx, "planned-0", "because 1000000") })
 	o.acked["planned-0"] = "because 1000000"
 	events, err := w.intents()
 	if err != nil {
@@ -121,8 +121,8 @@ func TestFullDiskUnderTheTable(t *testing.T) {
 	w.nobodyRemoved()
 }
 
-func (w *world) intend(id, reason string) error {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+func (w *world) intend(ctx context.Context, id, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_, err := w.Admin().SetIntent(ctx, &coordinatorv1.SetIntentRequest{
 		Pool: lab.Pool, ServerId: id, Wish: coordinatorv1.Wish_WISH_MAINTENANCE, Reason: reason,

@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -77,7 +78,7 @@ func (l *liar) send(ctx context.Context) error {
 	for {
 		select {
 		case m := <-l.sending:
-			if err := l.stream.Send(m); err != nil && err != io.EOF {
+			if err := l.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
 		case <-ctx.Done():
