@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -65,11 +66,11 @@ func SelfTest(ctx context.Context, log *slog.Logger) Health {
 	four, six := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
 	// Nobody listens on the discard port; the refusal is the reply.
 	h := Health{Loopback: Target{Addresses: []netip.Addr{four}, Probe: member.Probe{Method: member.ProbeTCP, Port: 9}}}
-	var refusals []error
+	var refusals []string
 	for _, mode := range []Mode{ModeRaw, ModeDatagram} {
 		r := pingOnce(ctx, log, mode, four)
 		if errors.Is(r.Err, fs.ErrPermission) {
-			refusals = append(refusals, fmt.Errorf("%v: %w", mode, r.Err))
+			refusals = append(refusals, fmt.Sprintf("%v: %v", mode, r.Err))
 			continue
 		}
 		h.Mode = mode
@@ -82,7 +83,7 @@ func SelfTest(ctx context.Context, log *slog.Logger) Health {
 		break
 	}
 	if h.Mode == ModeNone {
-		h.Err = fmt.Errorf("%w (%w)", ErrNoPermission, errors.Join(refusals...))
+		h.Err = fmt.Errorf("%w (%s)", ErrNoPermission, strings.Join(refusals, "; "))
 		return h
 	}
 	if checkRoute(ctx, six) == nil {
