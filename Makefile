@@ -59,8 +59,15 @@ demo: build ## show a pool that notices a dead server; under a minute, nothing t
 	@bin/buddyctl demo
 
 .PHONY: lab
-lab: ## run the tests with real programs, one network namespace per host; needs root
-	@$(TEST) -tags lab -count=1 -timeout 30m ./internal/... ./agent/...
+lab: ## run the tests with real programs, one network namespace per host, at full length; needs root
+	@BUDDYRING_LAB_LONG=1 $(TEST) -tags lab -count=1 -timeout 30m ./internal/... ./agent/...
+
+N ?= 12
+CRASHES ?= 50
+
+.PHONY: lab-detect
+lab-detect: build ## measure how soon a crash is noticed: a pool of N (12) real agents, CRASHES (50) crashes
+	@go run ./internal/lab/lab-detect --n $(N) --crashes $(CRASHES) $(ARGS)
 
 .PHONY: bench
 bench: ## run the benchmarks
