@@ -276,8 +276,9 @@ func (m *Machine) answer(in Answer) {
 func (m *Machine) progress(s *server) {
 	r := s.inquiry.round
 	for _, id := range r.Silent(m.now) {
-		m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id), Text: "another is asked"})
 		if other, ok := m.drawObserver(s, r.Observers()); ok {
+			m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id), Text: "another is asked"})
+			r.Replace(id, other, m.now)
 			m.ask(s, r, watcher{other, RoleWitness})
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
-	"github.com/buddyring/buddyring/coordinator/ring"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -67,12 +66,6 @@ type host struct {
 	probeGen int
 }
 
-// table is the durable state, as a store would hold it.
-type table struct {
-	state member.PoolState
-	rows  map[member.ID]member.Server
-}
-
 type event struct {
 	at  time.Time
 	seq int
@@ -100,9 +93,7 @@ func newWorld(t testing.TB) *world {
 		t: t, now: start, start: start, hosts: map[member.ID]*host{}, commitTime: 3 * time.Millisecond,
 		replies: map[pool.Token]pool.Reply{}, alarms: map[string]bool{}, suspects: map[member.ID]bool{},
 		sessions: map[pool.SessionID]*host{}, counts: map[pool.Counter]int{},
-		table: &table{rows: map[member.ID]member.Server{}, state: member.PoolState{
-			Name: "web", Position: member.Position{Epoch: 1}, Settings: member.DefaultSettings(),
-		}},
+		table: newTable(),
 	}
 	w.boot()
 	return w
@@ -110,11 +101,7 @@ func newWorld(t testing.TB) *world {
 
 // boot starts a machine from the table, as a coordinator does.
 func (w *world) boot() {
-	state := w.table.state
-	state.Servers = slices.Collect(maps.Values(w.table.rows))
-	slices.SortFunc(state.Servers, func(a, b member.Server) int { return cmp.Compare(a.ID, b.ID) })
-	state.Intents = slices.Clone(state.Intents)
-	m, err := pool.New(state, pool.Config{Seed: 1, Now: w.now})
+	m, err := pool.New(w.table.load(), pool.Config{Seed: 1, Now: w.now})
 	if err != nil {
 		w.t.Fatalf("boot: %v", err)
 	}
@@ -143,17 +130,8 @@ func (w *world) step(in ...pool.Input) {
 	for _, e := range w.m.Step(w.now, in...) {
 		w.do(e)
 	}
-	w.check()
-}
-
-// check asserts what must hold after every step.
-func (w *world) check() {
-	rows := make([]ring.Row, 0, len(w.table.rows))
-	for _, r := range w.table.rows {
-		rows = append(rows, ring.Row{ID: r.ID, Buddies: member.Buddies{First: r.First, Second: r.Second}})
-	}
-	if p := ring.Check(rows); len(p) > 0 {
-		w.t.Fatalf("the table's ring: %v\n%s", p, strings.Join(w.trace, "\n"))
+	if wrong := w.m.Contradiction(); wrong != "" {
+		w.t.Fatalf("%s\n%s", wrong, strings.Join(w.trace, "\n"))
 	}
 }
 
@@ -243,45 +221,9 @@ func (w *world) propose(c member.Change) {
 			w.step(pool.Rejected{ChangeID: c.ID, Err: member.ErrUnavailable})
 			return
 		}
-		w.commit(c)
+		w.table.apply(w.t, c)
 		w.step(pool.Committed{ChangeID: c.ID})
 	})
-}
-
-// commit is the fenced write.
-func (w *world) commit(c member.Change) {
-	st := &w.table.state
-	if c.Base != st.Position {
-		w.t.Fatalf("change %s is based on %v, the table is at %v", c.ID, c.Base, st.Position)
-	}
-	for _, r := range c.Remove {
-		if w.table.rows[r.ID].Incarnation != r.Incarnation {
-			w.t.Fatalf("change %s removes %s at incarnation %d, the table has %d", c.ID, r.ID, r.Incarnation, w.table.rows[r.ID].Incarnation)
-		}
-		delete(w.table.rows, r.ID)
-	}
-	for _, s := range c.Put {
-		w.table.rows[s.ID] = s
-	}
-	st.Position.Revision = c.Revision()
-	for _, d := range c.Departed {
-		st.Departed = slices.DeleteFunc(st.Departed, func(o member.Departed) bool { return o.ID == d.ID })
-		st.Departed = append(st.Departed, d)
-	}
-	for _, i := range c.Intents {
-		st.Intents = slices.DeleteFunc(st.Intents, func(o member.Intent) bool { return o.ID == i.ID })
-		st.Intents = append(st.Intents, i)
-	}
-	for _, id := range c.Forget {
-		st.Intents = slices.DeleteFunc(st.Intents, func(o member.Intent) bool { return o.ID == id })
-	}
-	st.Requests = append(st.Requests, c.Requests...)
-	if c.ReferenceSize != nil {
-		st.ReferenceSize = *c.ReferenceSize
-	}
-	if c.Settings != nil {
-		st.Settings = *c.Settings
-	}
 }
 
 func (w *world) publish(c member.Change) {
@@ -544,7 +486,7 @@ func (w *world) command(in func(pool.Call) pool.Input, call pool.Call) pool.Toke
 
 // restart kills the coordinator and starts another one on the same table.
 func (w *world) restart() {
-	w.table.state.Position.Epoch++
+	w.table.at.Epoch++
 	w.sessions = map[pool.SessionID]*host{}
 	w.boot()
 	for _, id := range slices.Sorted(maps.Keys(w.hosts)) {

@@ -35,7 +35,8 @@ type observer struct {
 	evidence Evidence
 	heard    bool
 	final    bool
-	replaced bool
+	// overdue says that Silent has listed it, replaced that it is not waited for.
+	overdue, replaced bool
 }
 
 // Ask notes that an observer was asked. Asking one twice is ignored.
@@ -119,12 +120,21 @@ func (r *Round) Silent(now time.Time) []member.ID {
 	var ids []member.ID
 	for i := range r.observers {
 		o := &r.observers[i]
-		if !o.heard && !o.replaced && now.Sub(o.askedAt) >= ReplaceAfter {
-			o.replaced = true
+		if !o.heard && !o.overdue && now.Sub(o.askedAt) >= ReplaceAfter {
+			o.overdue = true
 			ids = append(ids, o.id)
 		}
 	}
 	return ids
+}
+
+// Replace asks another observer in the place of a silent one, which is not
+// waited for any more. Should it answer after all, that counts.
+func (r *Round) Replace(silent, other member.ID, at time.Time) {
+	if o := r.find(silent); o != nil {
+		o.replaced = true
+	}
+	r.Ask(other, at)
 }
 
 // Down lists the observers whose newest answer, final or not, is negative.

@@ -1,0 +1,80 @@
+package pool
+
+import "github.com/buddyring/buddyring/internal/member"
+
+// Sizes returns how much a machine keeps, by what: for tests that look for
+// leaks. Logs of decisions are kept on purpose, and are not in it.
+func (m *Machine) Sizes() map[string]int {
+	sizes := map[string]int{
+		"servers": len(m.servers), "ring": m.ring.Len(), "intents": len(m.intents), "departed": len(m.departed),
+		"requests": len(m.requests), "sessions": len(m.sessions), "rounds": len(m.rounds), "alarms": len(m.alarms),
+		"noted": len(m.noted), "notes": len(m.notes), "queue": len(m.queue), "joining": len(m.joining),
+		"greet again": len(m.greetAgain), "due": len(m.due), "stale": len(m.stale), "confirmed": len(m.confirmed),
+		"marked": len(m.marked), "helping": len(m.helping), "back": m.back,
+	}
+	for _, subjects := range m.helping {
+		if len(subjects) == 0 {
+			sizes["empty sets of helping"]++
+		}
+	}
+	return sizes
+}
+
+// Wakes is the number of looks that are arranged.
+func (m *Machine) Wakes() int { return len(m.wakes) }
+
+// Contradiction names something in the machine's state that must not be, or is
+// empty.
+func (m *Machine) Contradiction() string {
+	for id, s := range m.servers {
+		q := &s.inquiry
+		switch {
+		case q.round != nil && q.verdict != nil:
+			return "a round while a verdict waits: " + string(id)
+		case (q.verdict != nil) != m.confirmed[id]:
+			return "confirmed and verdict differ: " + string(id)
+		case (s.mark != nil) != m.marked[id]:
+			return "marked and mark differ: " + string(id)
+		case q.round != nil && m.rounds[q.round.ID] != s:
+			return "a round that is not among the rounds: " + string(id)
+		case q.round != nil && q.tale == nil:
+			return "a round without a tale: " + string(id)
+		case s.session != 0 && m.sessions[s.session] == nil:
+			return "the stream of a member is no session: " + string(id)
+		case q.verdict != nil && q.verdict.void && !m.inFlight(id):
+			return "a void verdict waits: " + string(id)
+		}
+		for _, helper := range s.temporary {
+			if !m.helping[helper][id] {
+				return "a temporary watcher that does not know: " + string(id)
+			}
+		}
+	}
+	for helper, subjects := range m.helping {
+		if m.servers[helper] == nil {
+			return "a temporary watcher that is no member: " + string(helper)
+		}
+		for id := range subjects {
+			if m.servers[id] == nil {
+				return "a temporary watcher of no member: " + string(helper)
+			}
+		}
+	}
+	for id := range m.joining {
+		if n := m.queued(id); n != 1 {
+			return "a hello that waits without a place in the queue: " + string(id)
+		}
+	}
+	return ""
+}
+
+// queued counts the places in the queue for a new row of id.
+func (m *Machine) queued(id member.ID) int {
+	n := 0
+	for _, it := range m.queue {
+		if it.join == id {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,281 @@
+package pool_test
+
+import (
+	"slices"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/verdict"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// The promises of design page 3 that the notary holds the machine to, in its own
+// words.
+const (
+	warmUp      = 15 * time.Second
+	ageCredit   = 100 * time.Millisecond
+	verdictLife = 2 * time.Second
+)
+
+// notary hears everything that is said at a desk and, when a removal by verdict
+// is proposed, works out from that alone whether it was allowed.
+type notary struct {
+	d       *desk
+	started time.Time
+	warm    bool
+	seen    map[member.ID]bool
+	// newest are the rounds opened last, by server; byID all of the open ones.
+	newest map[member.ID]*minutes
+	byID   map[uint64]*minutes
+	// reached is when a watcher's sight of a server was last positive.
+	reached map[member.ID]time.Time
+	// lostSilent says that the last stream of a server timed out.
+	lostSilent map[member.ID]bool
+}
+
+// minutes are what was said in a round.
+type minutes struct {
+	id          uint64
+	subject     member.ID
+	incarnation member.Incarnation
+	opened      time.Time
+	lastProbe   time.Time
+	observers   []member.ID
+	finals      map[member.ID]pool.Sight
+	// up says that an observer reached it, alive that its stream proved itself;
+	// ended that a newer round has begun or it was removed.
+	up, alive, ended bool
+	nonces           []uint64
+	dialed, answered bool
+	// lastNegative is when the newest final negative came.
+	lastNegative time.Time
+	// members and suspects are the least members and the most other suspects there
+	// were since.
+	members, suspects int
+}
+
+func newNotary(d *desk) *notary {
+	return &notary{
+		d: d, started: d.now, seen: map[member.ID]bool{}, warm: len(d.table.rows) == 0,
+		newest: map[member.ID]*minutes{}, byID: map[uint64]*minutes{}, reached: map[member.ID]time.Time{},
+		lostSilent: map[member.ID]bool{},
+	}
+}
+
+// current is the member for whom a stream speaks.
+func (n *notary) current(id pool.SessionID) (member.ID, bool) {
+	p := n.d.peers[id]
+	if p == nil || !p.open() || !p.welcomed || n.d.byID[p.hello.ID] != p {
+		return "", false
+	}
+	return p.hello.ID, true
+}
+
+func (n *notary) hear(in pool.Input) {
+	switch in := in.(type) {
+	case pool.Report:
+		n.sight(in.Session, in.Subject, in.Incarnation, in.Evidence)
+	case pool.Digest:
+		for _, s := range in.Subjects {
+			n.sight(in.Session, s.Subject, s.Incarnation, s.Evidence)
+		}
+	case pool.Answer:
+		n.answer(in)
+	case pool.Echo:
+		if id, ok := n.current(in.Session); ok {
+			if r := n.newest[id]; r != nil && slices.Contains(r.nonces, in.Nonce) {
+				r.alive = true
+			}
+		}
+	case pool.Closed:
+		// The desk has closed the stream already.
+		if p := n.d.peers[in.Session]; p != nil && p.refused == nil && n.d.byID[p.hello.ID] == p {
+			n.lostSilent[p.hello.ID] = !in.ByPeer
+			if r := n.newest[p.hello.ID]; r != nil && in.ByPeer {
+				r.alive = true
+			}
+		}
+	case pool.Dialed:
+		if r := n.byID[in.Round]; r != nil {
+			r.dialed, r.answered = !in.CannotJudge, in.Answered
+		}
+	}
+}
+
+func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Incarnation, e pool.Evidence) {
+	id, ok := n.current(session)
+	row, is := n.d.table.rows[subject]
+	if !ok || !is || row.Incarnation != inc || e.Sight != verdict.SightUp {
+		return
+	}
+	st, _ := n.d.m.Server(subject)
+	if row.First == id || row.Second == id || slices.Contains(st.Temporary, id) {
+		n.reached[subject] = n.d.now.Add(-e.LastReplyAge)
+	}
+}
+
+func (n *notary) answer(in pool.Answer) {
+	id, ok := n.current(in.Session)
+	r := n.byID[in.Round]
+	if !ok || r == nil || r.subject != in.Subject || r.incarnation != in.Incarnation || !slices.Contains(r.observers, id) {
+		return
+	}
+	if _, twice := r.finals[id]; twice || !in.Final {
+		return
+	}
+	s := in.Evidence.Sight
+	if s == verdict.SightDown && (in.SelfScore > 0 || n.d.now.Before(r.lastProbe)) {
+		s = verdict.SightCannotJudge
+	}
+	r.finals[id] = s
+	switch s {
+	case verdict.SightUp:
+		r.up = true
+	case verdict.SightDown:
+		r.lastNegative = n.d.now
+	}
+}
+
+func (n *notary) see(e pool.Effect) {
+	switch e := e.(type) {
+	case pool.Welcome:
+		p := n.d.peers[e.Session]
+		n.seen[p.hello.ID] = true
+		delete(n.lostSilent, p.hello.ID)
+		n.lookWarm()
+	case pool.Ask:
+		r := n.round(e.Round, e.Subject.ID)
+		r.incarnation = e.Subject.Incarnation
+		if last := n.d.now.Add(e.Over); r.lastProbe.IsZero() || last.Before(r.lastProbe) {
+			r.lastProbe = last
+		}
+		r.observers = append(r.observers, n.d.peers[e.Session].hello.ID)
+	case pool.Challenge:
+		// The nonces of a round go out before its questions.
+		if id, ok := n.current(e.Session); ok && n.newest[id] != nil {
+			n.newest[id].nonces = append(n.newest[id].nonces, e.Nonce)
+		}
+	case pool.Publish:
+		n.lookWarm()
+		for _, r := range n.newest {
+			r.members = min(r.members, len(n.d.table.rows))
+		}
+	case pool.PublishMark:
+		for id, r := range n.newest {
+			r.suspects = max(r.suspects, n.suspectsBeside(id, e.Mark.ID))
+		}
+	}
+}
+
+// suspectsBeside counts the suspects, with another one, but without id.
+func (n *notary) suspectsBeside(id, another member.ID) int {
+	suspects := map[member.ID]bool{another: true}
+	for other := range n.d.marks {
+		suspects[other] = true
+	}
+	delete(suspects, id)
+	return len(suspects)
+}
+
+func (n *notary) round(id uint64, subject member.ID) *minutes {
+	if r := n.byID[id]; r != nil {
+		return r
+	}
+	if old := n.newest[subject]; old != nil {
+		old.ended = true
+		delete(n.byID, old.id)
+	}
+	r := &minutes{
+		id: id, subject: subject, opened: n.d.now, finals: map[member.ID]pool.Sight{},
+		members: len(n.d.table.rows), suspects: n.suspectsBeside(subject, subject),
+	}
+	// Its nonce, if it has one, is the newest that was asked for at this time.
+	for _, e := range n.d.effects {
+		if c, ok := e.(pool.Challenge); ok && n.d.peers[c.Session].hello.ID == subject {
+			r.nonces = append(r.nonces, c.Nonce)
+		}
+	}
+	n.newest[subject], n.byID[id] = r, r
+	return r
+}
+
+func (n *notary) lookWarm() {
+	seen := 0
+	for id := range n.seen {
+		if _, ok := n.d.table.rows[id]; ok {
+			seen++
+		}
+	}
+	if 10*seen >= 9*len(n.d.table.rows) {
+		n.warm = true
+	}
+}
+
+// judge fails the test unless all removals by verdict were allowed.
+func (n *notary) judge(c member.Change) {
+	n.d.t.Helper()
+	verdicts := 0
+	for _, r := range c.Remove {
+		if r.Cause == member.CauseCrashed {
+			verdicts++
+			n.judgeOne(r)
+		}
+	}
+	if verdicts > 0 && verdicts == len(n.d.table.rows) {
+		n.d.fail("the last servers are removed by verdict")
+	}
+}
+
+func (n *notary) judgeOne(removal member.Removal) {
+	n.d.t.Helper()
+	id, now, tb := removal.ID, n.d.now, n.d.table
+	r, row, k := n.newest[id], tb.rows[id], n.d.marks[id]
+	if r == nil || r.incarnation != row.Incarnation {
+		n.d.fail("%s is to be removed without a round about incarnation %d", id, row.Incarnation)
+	}
+	negatives := 0
+	for _, s := range r.finals {
+		if s == verdict.SightDown {
+			negatives++
+		}
+	}
+	switch {
+	case tb.settings.Mode != member.ModeEnforce:
+		n.d.fail("%s is to be removed in mode %s", id, tb.settings.Mode)
+	case tb.intents[id].Wish == member.WishMaintenance:
+		n.d.fail("%s is to be removed in maintenance", id)
+	case row.Phase == member.PhaseJoining:
+		n.d.fail("%s is to be removed while it joins", id)
+	case !n.warm && now.Sub(n.started) < warmUp:
+		n.d.fail("%s is to be removed %v after the start", id, now.Sub(n.started))
+	case r.up:
+		n.d.fail("%s is to be removed although an observer reached it", id)
+	case r.alive:
+		n.d.fail("%s is to be removed although its stream proved itself", id)
+	case r.answered:
+		n.d.fail("%s is to be removed although a connect was answered", id)
+	case negatives < n.needed(r):
+		n.d.fail("%s is to be removed with %d negatives of %d", id, negatives, n.needed(r))
+	case !n.reached[id].Before(r.lastNegative):
+		n.d.fail("%s is to be removed although a watcher reaches it", id)
+	case r.lastProbe.Sub(r.opened) < tb.settings.StallTolerance-ageCredit:
+		n.d.fail("%s is to be removed after probes over %v", id, r.lastProbe.Sub(r.opened))
+	case now.Sub(r.lastNegative) > verdictLife+time.Second:
+		n.d.fail("%s is to be removed by evidence of %v ago", id, now.Sub(r.lastNegative))
+	case tb.settings.RemovalGrace > 0 && (k.ID == "" || now.Sub(k.Since) < tb.settings.RemovalGrace):
+		n.d.fail("%s is to be removed before its grace: %+v", id, k)
+	case r.members == 2 && len(tb.rows) == 2 && !r.dialed:
+		n.d.fail("%s is to be removed from a pool of two without a connect", id)
+	case r.members == 2 && len(tb.rows) == 2 && len(r.nonces) == 0 && !n.lostSilent[id]:
+		n.d.fail("%s is to be removed from a pool of two without silence", id)
+	}
+}
+
+// needed is how many negatives there must be at least.
+func (n *notary) needed(r *minutes) int {
+	others := r.members - 1
+	if others >= 3 {
+		others = max(2, others-r.suspects)
+	}
+	return max(1, min(3, others))
+}
