@@ -51,8 +51,8 @@ var errFlood = fmt.Errorf("%w: more than %d messages a second", member.ErrExhaus
 // for whatever ends the session first.
 func (a *agentService) Session(stream pb.AgentService_SessionServer) error {
 	s := newSession(pool.SessionID(a.lastID.Add(1)), a.lead.epoch)
-	a.metrics.sessions.Set(float64(a.live.Add(1)))
-	defer func() { a.metrics.sessions.Set(float64(a.live.Add(-1))) }()
+	a.live.Add(1)
+	defer a.live.Add(-1)
 
 	written := make(chan struct{})
 	a.streams.Go(func() { a.read(stream, s) })

@@ -111,6 +111,9 @@ func TestFailingDatabase(t *testing.T) {
 		if got := w.metric("buddyring_store_up"); got != 0 {
 			t.Errorf("buddyring_store_up is %v", got)
 		}
+		if live, ready := w.page("/livez"), w.page("/readyz"); live != 200 || ready != 503 {
+			t.Errorf("livez %d, readyz %d", live, ready)
+		}
 		if res, err := w.admin.ExplainServer(t.Context(), &pb.ExplainServerRequest{ServerId: "web-1"}); err != nil {
 			t.Errorf("a member is not explained from memory: %v, %v", res, err)
 		}
@@ -126,6 +129,9 @@ func TestFailingDatabase(t *testing.T) {
 		time.Sleep(35 * time.Second)
 		if got := w.alarms(); len(got) != 0 {
 			t.Errorf("alarms after the end: %v", got)
+		}
+		if ready := w.page("/readyz"); ready != 200 {
+			t.Errorf("readyz %d", ready)
 		}
 		newcomer.connect()
 		w.allActive("web-5")
@@ -248,5 +254,44 @@ func TestBusyPortFencesNobody(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		w.consistent()
+	})
+}
+
+// The disk of the database is watched.
+func TestDiskLow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		time.Sleep(time.Second)
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms: %v", got)
+		}
+		w.free.Store(1 << 20)
+		time.Sleep(11 * time.Second)
+		if got := w.alarms(); len(got) != 1 || got[0] != "DISK_LOW" {
+			t.Errorf("alarms: %v", got)
+		}
+		w.free.Store(1 << 30)
+		time.Sleep(11 * time.Second)
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms: %v", got)
+		}
+	})
+}
+
+// A pool that an earlier attempt has made, without an answer, is taken over.
+func TestPoolOfALostAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		time.Sleep(time.Second)
+		if _, err := table.CreatePool(t.Context(), 1, "games", member.DefaultSettings()); err != nil {
+			t.Fatalf("create: %v", err)
+		}
+		res, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games"})
+		if err != nil || res.GetPool().GetRevision() != 1 {
+			t.Errorf("create: %v, %v", res, err)
+		}
 	})
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -19,8 +21,6 @@ type metrics struct {
 	dropped       prometheus.Counter
 	commits       *prometheus.CounterVec
 	commitSeconds prometheus.Histogram
-	sessions      prometheus.Gauge
-	subscribers   prometheus.Gauge
 	ended         *prometheus.CounterVec
 	compactions   prometheus.Counter
 	members       *prometheus.GaugeVec
@@ -61,8 +61,6 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"Changes handed to the store by outcome: committed, rejected, fenced or unknown.", "outcome"),
 		commitSeconds: f.NewHistogram(observe.Seconds("buddyring_commit_seconds",
 			"Time to commit one change, retries included.", .001, .005, .01, .05, .1, .5, 1, 5, 10)),
-		sessions:    gauge("buddyring_sessions", "Live sessions of agents."),
-		subscribers: gauge("buddyring_subscribers", "Live subscriptions of routers."),
 		ended: counters("buddyring_streams_dropped_total",
 			"Streams that the coordinator ended because the peer did not keep up or sent too much.", "service", "reason"),
 		compactions: counter("buddyring_subscribers_compacted_total",
@@ -87,6 +85,21 @@ func (m *metrics) count(what pool.Counter) {
 		m.notRemoved.Inc()
 	case pool.CountDropped:
 		m.dropped.Inc()
+	}
+}
+
+// streamGauges shows how many streams there are.
+func streamGauges(reg *prometheus.Registry, sessions, subscribers *atomic.Int64) {
+	for _, g := range []struct {
+		name, help string
+		live       *atomic.Int64
+	}{
+		{"buddyring_sessions", "Live sessions of agents.", sessions},
+		{"buddyring_subscribers", "Live subscriptions of routers.", subscribers},
+	} {
+		promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 {
+			return float64(g.live.Load())
+		})
 	}
 }
 

@@ -65,6 +65,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stopped := ctx.Err
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return observe.NewHTTP(observe.HTTPConfig{
@@ -78,7 +79,11 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return term.serve(ctx, listeners)
 	})
-	return g.Wait()
+	if err := g.Wait(); !errors.Is(err, context.Canceled) || stopped() == nil {
+		return err
+	}
+	// It was told to stop while it was starting.
+	return nil
 }
 
 // listeners are those of a coordinator.
@@ -208,6 +213,7 @@ func (t *term) makeServices() {
 		lead: t.lead, pools: t.pools, marks: t.marks, bell: t.bell, routers: t.routers, alarms: t.alarms,
 		closing: t.closing, metrics: t.metrics, snapshots: make(chan struct{}, snapshotsAtOnce),
 	}
+	streamGauges(t.deps.Registry, &t.agents.live, &t.members.live)
 	t.admin = &adminService{
 		id: t.cfg.ID, version: t.cfg.Version, startedAt: time.Now(), kind: t.deps.Store.Kind(),
 		lead: t.lead, pools: t.pools, events: t.deps.Store, table: t.deps.Store, routers: t.routers,

@@ -72,8 +72,8 @@ var (
 // Subscribe runs one router's stream: a reader takes its acks, a feeder sends
 // what is new, and this goroutine waits for whatever ends the stream first.
 func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServer) error {
-	m.metrics.subscribers.Set(float64(m.live.Add(1)))
-	defer func() { m.metrics.subscribers.Set(float64(m.live.Add(-1))) }()
+	m.live.Add(1)
+	defer m.live.Add(-1)
 
 	s := &subscription{
 		service: m, stream: stream, over: newEnding(), cursors: map[member.Pool]member.Position{},

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +31,9 @@ type world struct {
 	table    server.Store
 	registry *prometheus.Registry
 	network  *network
-	dial     func(ctx context.Context, address string) (net.Conn, error)
+	// free is the room on the database's disk.
+	free atomic.Uint64
+	dial func(ctx context.Context, address string) (net.Conn, error)
 
 	listeners map[string]*bufconn.Listener
 	stop      context.CancelFunc
@@ -47,6 +51,7 @@ func start(t *testing.T, table server.Store, edit ...func(*server.Config)) *worl
 		t: t, table: table, network: newNetwork(),
 		listeners: map[string]*bufconn.Listener{},
 	}
+	w.free.Store(1 << 40)
 	w.run(edit...)
 	t.Cleanup(w.shutDown)
 	return w
@@ -67,6 +72,7 @@ func (w *world) run(edit ...func(*server.Config)) {
 	w.registry = prometheus.NewRegistry()
 	s, err := server.New(cfg, server.Deps{
 		Store: w.table, Credentials: plaintext(w.t), Registry: w.registry, Logger: slog.New(slog.DiscardHandler),
+		FreeBytes: func() (uint64, error) { return w.free.Load(), nil },
 		Dialer: func(ctx context.Context, address string) (net.Conn, error) {
 			if w.dial == nil {
 				<-ctx.Done()
@@ -247,6 +253,28 @@ func (w *world) metric(name string, labels ...string) float64 {
 		}
 	}
 	return sum
+}
+
+// page gets a page over HTTP and returns its status.
+func (w *world) page(path string) int {
+	w.t.Helper()
+	lis := w.listeners["http"]
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return lis.DialContext(ctx) },
+	}}
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, "http://coordinator"+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		w.t.Fatalf("get %s: %v", path, err)
+	}
+	if err := res.Body.Close(); err != nil {
+		w.t.Fatalf("get %s: %v", path, err)
+	}
+	return res.StatusCode
 }
 
 // alarms returns the names of the active alarms.
