@@ -184,7 +184,7 @@ func (p *program) end(ctx context.Context, agent speaker, s os.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, p.leaveTimeout)
 	defer cancel()
 	left := make(chan error, 1)
-	go func() { left <- agent.Leave(ctx, "normal shutdown ("+s.String()+")") }()
+	go func() { left <- agent.Leave(ctx, "the agent was "+s.String()) }()
 	for {
 		select {
 		case err := <-left:

@@ -149,7 +149,7 @@ func (o *options) parseName(credentials *rpc.Credentials) (member.Pool, member.I
 			return "", "", member.Invalid("tls-cert", "it is for %s, not for an agent", me)
 		}
 		if pool != "" && pool != string(me.Pool) || id != "" && id != me.Name {
-			return "", "", member.Invalid("tls-cert", "it is for %s, not for server %s of pool %s", me, id, pool)
+			return "", "", member.Invalid("tls-cert", "it is for %s, which is not the server that --pool %q and --id %q say", me, pool, id)
 		}
 		pool, id = string(me.Pool), me.Name
 	}

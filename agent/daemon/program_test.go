@@ -75,7 +75,7 @@ func TestProgram(t *testing.T) {
 		}
 	}
 	signals <- syscall.SIGTERM
-	if l := expect(p, (*pb.SessionRequest).GetLeave); l.GetReason() != "normal shutdown (terminated)" {
+	if l := expect(p, (*pb.SessionRequest).GetLeave); l.GetReason() != "the agent was terminated" {
 		t.Errorf("leave %v", l)
 	}
 	p.leaveResult(true, "")
