@@ -112,8 +112,19 @@ func startInner(cmd *exec.Cmd) (lifeline, report *os.File, err error) {
 	return lifelineW, reportR, closeErr
 }
 
+// self is the path of this program. The kernel's own link to it works even
+// where the path does not, but in a chroot it does not lead back to the path.
+func self() string {
+	const link = "/proc/self/exe"
+	path, err := os.Executable()
+	if err != nil || unix.Access(path, unix.X_OK) != nil {
+		return link
+	}
+	return path
+}
+
 func innerCommand(ctx context.Context, env []string, userNamespace bool) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd := exec.CommandContext(ctx, self())
 	cmd.Args = os.Args
 	cmd.Env = append(append(os.Environ(), env...), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
