@@ -316,3 +316,25 @@ func TestDial(t *testing.T) {
 		})
 	}
 }
+
+// Whoever still wants something of a host that has stopped is told so.
+func TestStoppedHost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		state := member.PoolState{Name: "p", Position: member.Position{Epoch: 1, Revision: 1}, Settings: member.DefaultSettings()}
+		m, err := pool.New(state, pool.Config{Seed: 1, Now: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &host{pool: "p", machine: m, inbox: make(chan work), outcomes: make(chan outcome, 1), over: newEnding()}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := h.run(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+		if err := h.view(t.Context(), func(*pool.Machine) {}); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("view: %v", err)
+		}
+		h.tell(pool.Tick{}) // it returns
+	})
+}

@@ -190,6 +190,34 @@ func TestAgentKilledRemovesNobody(t *testing.T) {
 	})
 }
 
+// A stream that the peer's kernel or process ends while nobody else reaches the
+// server proves that its host is alive.
+func TestClosedStreamProvesTheHost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		agents := w.join("web-1", "web-2", "web-3", "web-4", "web-5")
+		r := w.newRouter("r1").subscribe()
+		time.Sleep(20 * time.Second)
+		agents[2].crash()
+		r.holdsSuspect("web-3", true, 2*time.Second)
+		time.Sleep(100 * time.Millisecond)
+		agents[2].kill()
+		time.Sleep(500 * time.Millisecond)
+		res, err := w.admin.ExplainServer(t.Context(), &pb.ExplainServerRequest{ServerId: "web-3"})
+		if err != nil || res.GetServer() == nil || len(res.GetDecisions()) == 0 {
+			t.Fatalf("explain: %v, %v", res, err)
+		}
+		var kinds []string
+		for _, m := range res.GetDecisions()[0].GetExplanation().GetTimeline() {
+			kinds = append(kinds, m.GetKind())
+		}
+		if !slices.Contains(kinds, "stream_closed") {
+			t.Errorf("timeline: %v", kinds)
+		}
+	})
+}
+
 // A new coordinator on the same table: agents are resumed in their incarnations,
 // nobody is removed, and the ring is the same.
 func TestRestart(t *testing.T) {

@@ -28,6 +28,8 @@ type table struct {
 	failing error
 	losing  bool
 	held    chan struct{}
+	// puts counts the writes of routers' rows.
+	puts int
 }
 
 type tablePool struct {
@@ -284,7 +286,14 @@ func (t *table) PutRouter(_ context.Context, r store.RouterRow) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.routers[r.ID] = r
+	t.puts++
 	return t.failing
+}
+
+func (t *table) routerWrites() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.puts
 }
 
 func (t *table) router(id string) (store.RouterRow, bool) {

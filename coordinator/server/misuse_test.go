@@ -236,6 +236,36 @@ func TestSessionMisuse(t *testing.T) {
 			}
 			w.allActive("web-1")
 		},
+		"the present incarnation, but of another store": func(t *testing.T, w *world, s pb.AgentService_SessionClient) {
+			send(t, s, hello(func(*pb.Hello) {}))
+			first, err := s.Recv()
+			if err != nil {
+				t.Fatalf("receive: %v", err)
+			}
+			if err := s.CloseSend(); err != nil {
+				t.Fatalf("close: %v", err)
+			}
+			_ = endOf(s.Recv)
+			again := sessionRaw(t, w)
+			send(t, again, hello(func(h *pb.Hello) {
+				h.InstanceId, h.StoreId, h.Incarnation = "restarted", "store-0", first.GetWelcome().GetIncarnation()
+			}))
+			second, err := again.Recv()
+			if err != nil || second.GetWelcome().GetResumed() ||
+				second.GetWelcome().GetIncarnation() <= first.GetWelcome().GetIncarnation() {
+				t.Errorf("got %v, %v after %v", second, err, first)
+			}
+		},
+		"a digest before the welcome": func(t *testing.T, w *world, s pb.AgentService_SessionClient) {
+			w.newRouter("r").subscribe().caughtUp("default", 1)
+			release := w.table.(*table).hold()
+			send(t, s, hello(func(*pb.Hello) {}), &pb.SessionRequest{Message: &pb.SessionRequest_Digest{Digest: &pb.Digest{Seq: 1}}})
+			time.Sleep(time.Second)
+			release()
+			if res, err := s.Recv(); err != nil || res.GetWelcome() == nil {
+				t.Errorf("the first message is %v, %v", res, err)
+			}
+		},
 		"a twin": func(t *testing.T, w *world, s pb.AgentService_SessionClient) {
 			w.join("web-1", "web-2", "web-3")
 			send(t, s, hello(func(h *pb.Hello) { h.InstanceId = "clone" }))

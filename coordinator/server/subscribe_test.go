@@ -268,6 +268,15 @@ func TestRoutersAreListed(t *testing.T) {
 			}
 			return res.GetRouters()[0]
 		}
+		writes := table.routerWrites()
+		for n := range 300 {
+			relabel(t, w, "web-1", n, 0)
+			time.Sleep(100 * time.Millisecond)
+		}
+		revision = ringOf(t, w).GetRevision()
+		if got := table.routerWrites() - writes; got < 2 || got > 4 {
+			t.Errorf("%d writes of the row in 30 s", got)
+		}
 		if got := listed(); !got.GetConnected() || got.GetApplied()[0].GetRevision() != revision {
 			t.Errorf("listed: %v", got)
 		}
