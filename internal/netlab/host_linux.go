@@ -2,6 +2,7 @@ package netlab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,20 +11,26 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// linkPatience is how long a link may take to come up.
+const linkPatience = 10 * time.Second
 
 // device is the name of every host's one network interface.
 const device = "eth0"
 
 // Host is a network namespace with a cable to the switch.
 type Host struct {
-	name  string
-	port  string
-	lab   *Lab
-	ns    *namespace
+	name string
+	port string
+	lab  *Lab
+	ns   *namespace
+	// inner configures the host's end of the cable.
+	inner *netlink.Handle
 	addr  netip.Addr
 	addr6 netip.Addr
 }
@@ -42,24 +49,22 @@ func (h *Host) attach(cfg Config, bridge *netlink.Bridge) (err error) {
 	if err := h.lab.ports.LinkAdd(cable); err != nil {
 		return fmt.Errorf("add cable: %w", err)
 	}
-	if err := h.LinkUp(); err != nil {
+	if err := h.plug(); err != nil {
 		return err
 	}
-	inner, err := h.ns.netlink()
-	if err != nil {
+	if h.inner, err = h.ns.netlink(); err != nil {
 		return err
 	}
-	defer inner.Close()
 	for _, name := range []string{"lo", device} {
-		if err := setLink(inner, name, inner.LinkSetUp); err != nil {
+		if err := setLink(h.inner, name, h.inner.LinkSetUp); err != nil {
 			return err
 		}
 	}
-	if err := h.address(inner, bits(h.addr, cfg.Subnet), 0); err != nil {
+	if err := h.address(bits(h.addr, cfg.Subnet), 0); err != nil {
 		return err
 	}
 	if h.addr6.IsValid() {
-		if err := h.address(inner, bits(h.addr6, cfg.Subnet6), unix.IFA_F_NODAD); err != nil {
+		if err := h.address(bits(h.addr6, cfg.Subnet6), unix.IFA_F_NODAD); err != nil {
 			return err
 		}
 	}
@@ -67,12 +72,12 @@ func (h *Host) attach(cfg Config, bridge *netlink.Bridge) (err error) {
 	return nil
 }
 
-func (h *Host) address(inner *netlink.Handle, network *net.IPNet, flags int) error {
-	link, err := inner.LinkByName(device)
+func (h *Host) address(network *net.IPNet, flags int) error {
+	link, err := h.inner.LinkByName(device)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", device, err)
 	}
-	if err := inner.AddrAdd(link, &netlink.Addr{IPNet: network, Flags: flags}); err != nil {
+	if err := h.inner.AddrAdd(link, &netlink.Addr{IPNet: network, Flags: flags}); err != nil {
 		return fmt.Errorf("add address %s: %w", network, err)
 	}
 	return nil
@@ -103,9 +108,37 @@ func (h *Host) LinkDown() error {
 	return setLink(h.lab.ports, h.port, h.lab.ports.LinkSetDown)
 }
 
-// LinkUp puts the cable back.
+// LinkUp puts the cable back and returns when the host can send again.
 func (h *Host) LinkUp() error {
+	if err := h.plug(); err != nil {
+		return err
+	}
+	return h.awaitLink()
+}
+
+func (h *Host) plug() error {
 	return setLink(h.lab.ports, h.port, h.lab.ports.LinkSetUp)
+}
+
+// awaitLink waits until both ends of the cable have noticed their carrier, for
+// which the kernel may take a second each. Until then they drop what they send.
+func (h *Host) awaitLink() error {
+	end := time.Now().Add(linkPatience)
+	return errors.Join(awaitUp(h.inner, device, end), awaitUp(h.lab.ports, h.port, end))
+}
+
+func awaitUp(handle *netlink.Handle, name string, end time.Time) error {
+	for ; ; time.Sleep(time.Millisecond) {
+		link, err := handle.LinkByName(name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("find %s: %w", name, err)
+		case link.Attrs().OperState == netlink.OperUp:
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("%s is %v after %v", name, link.Attrs().OperState, linkPatience)
+		}
+	}
 }
 
 // Cut makes all that the host sends to that address vanish, without an error to
@@ -121,12 +154,7 @@ func (h *Host) Mend(to netip.Addr) error {
 }
 
 func (h *Host) neighbour(to netip.Addr, hw net.HardwareAddr, change func(*netlink.Handle, *netlink.Neigh) error) error {
-	inner, err := h.ns.netlink()
-	if err != nil {
-		return err
-	}
-	defer inner.Close()
-	link, err := inner.LinkByName(device)
+	link, err := h.inner.LinkByName(device)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", device, err)
 	}
@@ -136,7 +164,7 @@ func (h *Host) neighbour(to netip.Addr, hw net.HardwareAddr, change func(*netlin
 		IP:           to.AsSlice(),
 		HardwareAddr: hw,
 	}
-	if err := change(inner, entry); err != nil {
+	if err := change(h.inner, entry); err != nil {
 		return fmt.Errorf("change neighbour %s: %w", to, err)
 	}
 	return nil

@@ -127,11 +127,8 @@ func TestLinkDownCutsBothWaysAndComesBack(t *testing.T) {
 		if err := b.LinkUp(); err != nil {
 			t.Fatal(err)
 		}
-		// What is sent before the host has noticed its carrier is lost.
-		for end := time.Now().Add(patience); ping(a, "udp4", b.Addr(), silence) != nil; {
-			if time.Now().After(end) {
-				t.Fatal("no ping comes through after the cable is back")
-			}
+		if err := ping(a, "udp4", b.Addr(), patience); err != nil {
+			t.Fatalf("ping after the cable is back: %v", err)
 		}
 	}
 }

@@ -78,6 +78,11 @@ func (l *Lab) build(cfg Config) (err error) {
 			return fmt.Errorf("add host %s: %w", name, err)
 		}
 	}
+	for _, h := range l.hosts {
+		if err := h.awaitLink(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -115,6 +120,9 @@ func (l *Lab) Host(name string) *Host { return l.hosts[name] }
 func (l *Lab) Close() error {
 	var errs []error
 	for _, h := range l.hosts {
+		if h.inner != nil {
+			h.inner.Close()
+		}
 		if h.ns != nil {
 			errs = append(errs, h.ns.close())
 		}
