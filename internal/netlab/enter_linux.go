@@ -124,7 +124,7 @@ func self() string {
 }
 
 func innerCommand(ctx context.Context, env []string, userNamespace bool) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, self())
+	cmd := exec.CommandContext(ctx, self()) //nolint:gosec // it is this very program
 	cmd.Args = os.Args
 	cmd.Env = append(append(os.Environ(), env...), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
