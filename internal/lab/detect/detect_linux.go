@@ -46,7 +46,7 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 		return Report{}, fmt.Errorf("measure detection: %d servers, %d crashes and %d routers: at least 4, 1 and 1 are needed",
 			cfg.Servers, cfg.Crashes, cfg.Routers)
 	}
-	e := &experiment{cfg: cfg, agents: make(map[string]*lab.Agent), picks: newPicks()}
+	e := &experiment{cfg: cfg, agents: make(map[string]*lab.Agent), picks: newPicks(cfg.Servers)}
 	seed := uint64(time.Now().UnixNano())
 	e.random = rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // whom to crash next is no secret
 	for i := range cfg.Servers {

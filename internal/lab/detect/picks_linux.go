@@ -8,12 +8,15 @@ import (
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
-// pickEvery is how often each router is asked for a server: the resolution of
-// Sample.Avoided.
+// pickEvery is how often each router is asked for servers.
 const pickEvery = 2 * time.Millisecond
 
 // picks remembers when routers named which membership last.
 type picks struct {
+	// count is how many servers are asked for at once. It is half of the pool, so
+	// that a server that is not avoided is named every few milliseconds, and one
+	// that is avoided is never needed.
+	count uint32
 	mu    sync.Mutex
 	named map[membership]time.Time
 }
@@ -23,7 +26,9 @@ type membership struct {
 	incarnation uint64
 }
 
-func newPicks() *picks { return &picks{named: make(map[membership]time.Time)} }
+func newPicks(servers int) *picks {
+	return &picks{count: uint32(min(servers/2, 100)), named: make(map[membership]time.Time)}
+}
 
 // pick asks a router for servers until ctx ends.
 func (p *picks) pick(ctx context.Context, router routerv1.RouterServiceClient) error {
@@ -35,7 +40,7 @@ func (p *picks) pick(ctx context.Context, router routerv1.RouterServiceClient) e
 			return nil
 		case <-ticker.C:
 		}
-		answer, err := router.Pick(ctx, &routerv1.PickRequest{Policy: routerv1.Policy_POLICY_RANDOM})
+		answer, err := router.Pick(ctx, &routerv1.PickRequest{Policy: routerv1.Policy_POLICY_RANDOM, Count: p.count})
 		if err != nil {
 			continue // it is asked again; what counts is whom it names
 		}
