@@ -205,14 +205,21 @@ func (b *batch) leave(in Leave) {
 		m.emit(LeaveDone{Session: in.Session, Left: left, Text: text})
 	}
 	s := m.servers[id]
-	if s == nil || s.row.Incarnation != in.Incarnation {
+	switch {
+	case s == nil || s.session != sess.id:
 		done(true, "it was not a member any more")
+		return
+	case s.row.Incarnation != in.Incarnation:
+		done(false, fmt.Sprintf("incarnation %d is over; it is %d now", in.Incarnation, s.row.Incarnation))
 		return
 	}
 	text := because(fmt.Sprintf("%s shut down normally", id), in.Reason)
 	b.remove(id, member.CauseShutdown, "left", member.Event{Actor: "agent/" + string(id), Text: text})
 	b.reference = max(0, b.reference-1)
-	b.after(func() { done(true, "") }, func(err error) { done(false, err.Error()) })
+	b.after(func() {
+		sess.left = true
+		done(true, "")
+	}, func(err error) { done(false, err.Error()) })
 }
 
 // abandon takes out a JOINING member that nobody has ever reached and whose

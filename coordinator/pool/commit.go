@@ -30,7 +30,7 @@ func (m *Machine) committed(in Committed) {
 		}
 	}
 	for _, sess := range left {
-		if m.open(sess) {
+		if m.open(sess) && !sess.left {
 			m.refuse(sess, fmt.Errorf("%s was removed at revision %d; say hello again: %w", sess.hello.ID, c.Revision(), member.ErrStale))
 		}
 	}
@@ -71,8 +71,7 @@ func (m *Machine) applyPool(b *batch) {
 	}
 }
 
-// applyRemovals forgets the members that are gone and returns the streams of
-// those that did not leave by themselves.
+// applyRemovals forgets the members that are gone and returns their streams.
 func (m *Machine) applyRemovals(b *batch) []*session {
 	var left []*session
 	for _, r := range b.change.Remove {
@@ -86,7 +85,7 @@ func (m *Machine) applyRemovals(b *batch) []*session {
 			done.Timeline = s.inquiry.tale.moments
 		}
 		m.log(done, b.change.Revision())
-		if sess := m.sessions[s.session]; sess != nil && r.Cause != member.CauseShutdown {
+		if sess := m.sessions[s.session]; sess != nil {
 			left = append(left, sess)
 		}
 		m.forget(s)
@@ -205,11 +204,14 @@ func (m *Machine) afterRing(c member.Change) {
 	}
 }
 
-// joined welcomes the session of a new row or incarnation, if it is still
-// there.
+// joined welcomes the session of a new row or incarnation. If it has ended
+// meanwhile, a stream of the incarnation before is over all the same.
 func (m *Machine) joined(sess *session) {
+	s := m.servers[sess.hello.ID]
 	if m.open(sess) {
-		m.attach(m.servers[sess.hello.ID], sess, false)
+		m.attach(s, sess, false)
+	} else if old := m.sessions[s.session]; old != nil {
+		m.refuse(old, fmt.Errorf("another run of %s took its place at revision %d; say hello again: %w", s.row.ID, m.position.Revision, member.ErrStale))
 	}
 }
 

@@ -19,10 +19,12 @@ import (
 type desk struct {
 	t testing.TB
 	m *pool.Machine
-	// twin, if not nil, is given the same inputs and must have the same effects.
-	twin  *pool.Machine
-	table *table
-	now   time.Time
+	// twin, if not nil, is given the same inputs and must have the same effects;
+	// there is one if mirrored was set before the machine was started.
+	twin     *pool.Machine
+	mirrored bool
+	table    *table
+	now      time.Time
 	// timer is when the machine wants its next Tick.
 	timer time.Time
 	// flight is the change whose outcome is open.
@@ -40,6 +42,10 @@ type desk struct {
 	// said is what members were told to report last of others; the rest is up.
 	said     map[[2]member.ID]pool.Sight
 	digestAt time.Time
+	// replied, if not nil, hears of every reply.
+	replied func(*call)
+	// stepped and verdicts count steps and removals by verdict.
+	stepped, verdicts int
 	// record keeps the steps as text, for a test that has failed.
 	record bool
 	trace  []string
@@ -60,6 +66,9 @@ type peer struct {
 
 func (p *peer) open() bool { return p.refused == nil && !p.closed }
 
+// speaks reports whether it is the stream of a member.
+func (p *peer) speaks() bool { return p.open() && p.welcomed && (p.left == nil || !p.left.Left) }
+
 // call is an operator's command.
 type call struct {
 	in    pool.Input
@@ -76,6 +85,9 @@ func newDesk(t testing.TB) *desk {
 // boot starts a machine from the table.
 func (d *desk) boot() {
 	d.m, d.twin = d.fresh(), nil
+	if d.mirrored {
+		d.twin = d.fresh()
+	}
 	d.timer, d.flight = time.Time{}, nil
 	d.peers, d.byID, d.calls = map[pool.SessionID]*peer{}, map[member.ID]*peer{}, map[pool.Token]*call{}
 	d.marks, d.alarms = map[member.ID]member.Mark{}, map[member.AlarmKey]member.Alarm{}
@@ -93,9 +105,6 @@ func (d *desk) fresh() *pool.Machine {
 	return m
 }
 
-// mirror gives the machine a twin. It must be called before the first step.
-func (d *desk) mirror() { d.twin = d.fresh() }
-
 // step hands over inputs, carries out the effects, and checks.
 func (d *desk) step(in ...pool.Input) {
 	d.t.Helper()
@@ -103,6 +112,7 @@ func (d *desk) step(in ...pool.Input) {
 	for _, i := range in {
 		d.notary.hear(i)
 	}
+	d.stepped++
 	d.effects = d.m.Step(d.now, in...)
 	if d.twin != nil {
 		if other := d.twin.Step(d.now, in...); !reflect.DeepEqual(d.effects, other) {
@@ -239,7 +249,7 @@ func (d *desk) welcome(e pool.Welcome) {
 	case e.Phase != row.Phase || e.Members != len(d.table.rows):
 		d.fail("%s is welcome as %s of %d, the table has it %s of %d", p.hello.ID, e.Phase, e.Members, row.Phase, len(d.table.rows))
 	}
-	if old := d.byID[p.hello.ID]; old != nil && old.open() {
+	if old := d.byID[p.hello.ID]; old != nil && old.speaks() {
 		d.fail("%s has two streams", p.hello.ID)
 	}
 	p.welcomed, p.inc = true, e.Incarnation
@@ -282,6 +292,9 @@ func (d *desk) reply(e pool.Reply) {
 	if e.Err == nil && e.Revision > d.table.at.Revision {
 		d.fail("token %d took effect at revision %d, the table is at %d", e.Token, e.Revision, d.table.at.Revision)
 	}
+	if d.replied != nil {
+		d.replied(c)
+	}
 }
 
 func (d *desk) mark(k member.Mark) {
@@ -306,6 +319,9 @@ func (d *desk) commit() {
 	d.table.apply(d.t, c)
 	for _, r := range c.Remove {
 		delete(d.marks, r.ID)
+		if r.Cause == member.CauseCrashed {
+			d.verdicts++
+		}
 	}
 	for _, row := range c.Put {
 		if k, ok := d.marks[row.ID]; ok && k.Incarnation != row.Incarnation {
@@ -349,7 +365,7 @@ func (d *desk) check() {
 		d.fail("the machine is at %v, the table at %v", d.m.Position(), d.table.at)
 	}
 	for id, p := range d.byID {
-		if p.open() && p.left == nil {
+		if p.speaks() {
 			d.checkAssigned(id, p)
 		}
 	}

@@ -47,8 +47,10 @@ type minutes struct {
 	up, alive, ended bool
 	nonces           []uint64
 	dialed, answered bool
-	// lastNegative is when the newest final negative came.
+	// lastNegative is when the newest final negative came, pair whether the pool
+	// was one of two then.
 	lastNegative time.Time
+	pair         bool
 	// members and suspects are the least members and the most other suspects there
 	// were since.
 	members, suspects int
@@ -132,7 +134,7 @@ func (n *notary) answer(in pool.Answer) {
 	case verdict.SightUp:
 		r.up = true
 	case verdict.SightDown:
-		r.lastNegative = n.d.now
+		r.lastNegative, r.pair = n.d.now, len(n.d.table.rows) == 2
 	}
 }
 
@@ -256,7 +258,7 @@ func (n *notary) judgeOne(removal member.Removal) {
 		n.d.fail("%s is to be removed although a connect was answered", id)
 	case negatives < n.needed(r):
 		n.d.fail("%s is to be removed with %d negatives of %d", id, negatives, n.needed(r))
-	case !n.reached[id].Before(r.lastNegative):
+	case n.reached[id].After(r.opened):
 		n.d.fail("%s is to be removed although a watcher reaches it", id)
 	case r.lastProbe.Sub(r.opened) < tb.settings.StallTolerance-ageCredit:
 		n.d.fail("%s is to be removed after probes over %v", id, r.lastProbe.Sub(r.opened))
@@ -264,9 +266,9 @@ func (n *notary) judgeOne(removal member.Removal) {
 		n.d.fail("%s is to be removed by evidence of %v ago", id, now.Sub(r.lastNegative))
 	case tb.settings.RemovalGrace > 0 && (k.ID == "" || now.Sub(k.Since) < tb.settings.RemovalGrace):
 		n.d.fail("%s is to be removed before its grace: %+v", id, k)
-	case r.members == 2 && len(tb.rows) == 2 && !r.dialed:
+	case r.pair && !r.dialed:
 		n.d.fail("%s is to be removed from a pool of two without a connect", id)
-	case r.members == 2 && len(tb.rows) == 2 && len(r.nonces) == 0 && !n.lostSilent[id]:
+	case r.pair && len(r.nonces) == 0 && !n.lostSilent[id]:
 		n.d.fail("%s is to be removed from a pool of two without silence", id)
 	}
 }

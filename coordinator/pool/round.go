@@ -44,18 +44,24 @@ const (
 // good hears that a watcher reaches a server.
 func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	m.reach(s)
-	q := &s.inquiry
+	q, seen := &s.inquiry, s.sights[observer]
 	q.last = slices.DeleteFunc(q.last, func(id member.ID) bool { return id == observer })
-	if q.verdict != nil && s.sights[observer].LastReplyAge <= m.now.Sub(q.verdict.at) {
+	// A reply from before the newest round says nothing against it.
+	isNews := m.now.Add(-seen.LastReplyAge).After(q.opened)
+	if isNews {
 		m.contradict(s)
 	}
-	if before != verdict.SightDown {
-		return
+	if before == verdict.SightDown {
+		m.tell(s, member.Moment{Kind: "cleared", Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT})
 	}
-	m.tell(s, member.Moment{Kind: "cleared", Who: string(observer), Role: "buddy", Result: "up", RTT: s.sights[observer].RTT})
-	if r := q.round; r != nil && s.claim == nil && len(r.Down()) == 0 && !m.doubted(s) {
+	switch r := q.round; {
+	case r == nil:
+	case before == verdict.SightDown && s.claim == nil && len(r.Down()) == 0 && !m.doubted(s):
 		m.endRound(s)
 		m.endIncident(s)
+	case isNews:
+		r.Reach(observer, m.now)
+		m.progress(s)
 	}
 }
 

@@ -51,9 +51,11 @@ type sight struct {
 
 // session is one stream.
 type session struct {
-	id        SessionID
-	hello     Hello
-	accepted  bool
+	id       SessionID
+	hello    Hello
+	accepted bool
+	// left says that it was told that its server has left.
+	left      bool
 	since     time.Time
 	lastHeard time.Time
 	// nonce is the newest challenge not yet answered, 0 for none; provenAt is when

@@ -87,6 +87,13 @@ func (r *Round) Answer(id member.ID, a Answer) bool {
 	return true
 }
 
+// Reach notes that a watcher, asked or not, had a reply during the round.
+func (r *Round) Reach(id member.ID, at time.Time) {
+	r.Ask(id, at)
+	o := r.find(id)
+	o.evidence, o.heard, o.final = Evidence{Sight: SightUp}, true, true
+}
+
 // Challenge notes that the subject's stream was asked to echo nonce.
 func (r *Round) Challenge(nonce uint64) { r.nonces = append(r.nonces, nonce) }
 

@@ -213,3 +213,16 @@ func TestRoundIsComplete(t *testing.T) {
 		t.Error("a round without observers ends before its deadline")
 	}
 }
+
+// A watcher's reply during the round is a positive, whatever it has answered and
+// whether or not it was asked.
+func TestRoundCountsRepliesToWatchers(t *testing.T) {
+	t.Parallel()
+	r := open("a", "b", "c")
+	for _, id := range []member.ID{"a", "b"} {
+		r.Answer(id, say(lastProbe, verdict.SightDown, true))
+	}
+	r.Reach("a", start.Add(lastProbe))
+	r.Reach("watcher", start.Add(lastProbe))
+	counts(t, "a and a watcher reach it", r.Case(3), 2, 1, 1)
+}
