@@ -355,7 +355,8 @@ func TestAnotherStoreBeginsAnotherHistory(t *testing.T) {
 	})
 }
 
-// TestFullDisk: the agent goes on, says so, and recovers by itself.
+// TestFullDisk: the agent goes on, says so, acknowledges nothing that is not on
+// disk, and recovers by itself.
 func TestFullDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, store := newCoordinator(t), &memory{state: savedState(t)}
@@ -364,7 +365,7 @@ func TestFullDisk(t *testing.T) {
 		p := c.next()
 		p.epoch = 3
 		p.welcome(5, assignmentOf(2, subjectOf("b", addrB)))
-		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		p.assign(assignmentOf(3, subjectOf("b", addrB)))
 		time.Sleep(time.Minute)
 		if f.metric("buddyring_agent_state_unsaved") != 1 || f.network.sent(addrB) < 100 {
 			t.Errorf("unsaved %v, %d probes", f.metric("buddyring_agent_state_unsaved"), f.network.sent(addrB))
@@ -372,9 +373,17 @@ func TestFullDisk(t *testing.T) {
 		if s := store.get(); s.Assignment.Seq != 1 {
 			t.Errorf("the old state was touched: %+v", s)
 		}
+		for _, m := range p.pending() {
+			if m.GetAssignmentAck() != nil {
+				t.Errorf("acknowledged what is not on disk: %v", m)
+			}
+		}
 		store.set(nil, nil)
 		time.Sleep(saveRetryMax + time.Second)
-		if s := store.get(); s.Assignment.Seq != 2 || f.metric("buddyring_agent_state_unsaved") != 0 {
+		if ack := expect(p, (*pb.SessionRequest).GetAssignmentAck); ack.GetSeq() != 3 {
+			t.Errorf("acknowledged %d, want only the newest", ack.GetSeq())
+		}
+		if s := store.get(); s.Assignment.Seq != 3 || f.metric("buddyring_agent_state_unsaved") != 0 {
 			t.Errorf("saved %+v", s)
 		}
 	})

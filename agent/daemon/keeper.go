@@ -41,10 +41,14 @@ type keeper struct {
 	failing bool
 }
 
-// waiter is told when a save of its version has been tried.
+// told hears, from the writer, how a save went, and reports whether it wants to
+// hear of the next one too. It must not block.
+type told func(err error) (again bool)
+
+// waiter is told how saves of its version, or of a later one, went.
 type waiter struct {
 	version uint64
-	tried   func()
+	told    told
 }
 
 func newKeeper(s Store, log *slog.Logger, m *metrics) *keeper {
@@ -70,17 +74,16 @@ func (k *keeper) get() State {
 	return k.state
 }
 
-// update changes the state and has it saved. tried, if not nil, is called by
-// the writer when a save of this or a later state has been tried, whether or
-// not it succeeded.
-func (k *keeper) update(change func(*State), tried func()) {
+// update changes the state and has it saved. then, if not nil, is told how that
+// went.
+func (k *keeper) update(change func(*State), then told) {
 	k.mu.Lock()
 	next := k.state.clone()
 	change(&next)
 	k.state = next
 	k.version++
-	if tried != nil {
-		k.waiting = append(k.waiting, waiter{k.version, tried})
+	if then != nil {
+		k.waiting = append(k.waiting, waiter{k.version, then})
 	}
 	k.mu.Unlock()
 	select {
@@ -129,14 +132,22 @@ func (k *keeper) save() bool {
 	if err == nil {
 		k.saved = version
 	}
-	for _, w := range k.tried(version) {
-		w.tried()
+	for _, w := range k.ready(version) {
+		if w.told(err) {
+			k.wait(w)
+		}
 	}
 	return err == nil
 }
 
-// tried takes out whoever waits for this version or an earlier one.
-func (k *keeper) tried(version uint64) (ready []waiter) {
+func (k *keeper) wait(w waiter) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.waiting = append(k.waiting, w)
+}
+
+// ready takes out whoever waits for this version or an earlier one.
+func (k *keeper) ready(version uint64) (ready []waiter) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var later []waiter

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,6 +63,8 @@ type session struct {
 	work     *errgroup.Group
 	// slots bounds the examinations.
 	slots chan struct{}
+	// newest is the Assignment.Seq that came last.
+	newest atomic.Uint64
 
 	// The rest is the loop's own.
 
@@ -329,17 +332,24 @@ func (s *session) raiseEpoch(epoch member.Epoch) {
 }
 
 // obey watches whom the coordinator says, at once, has it saved, and says so
-// when it is: a server without watchers should not wait for a disk.
+// when it is: a server without watchers should not wait for a disk. While the
+// disk takes nothing, nothing is acknowledged.
 func (s *session) obey(ctx context.Context, a Assignment) {
 	s.watcher.assign(ctx, a)
-	s.keeper.update(func(st *State) { st.Assignment = a }, func() {
+	s.newest.Store(a.Seq)
+	s.keeper.update(func(st *State) { st.Assignment = a }, func(err error) (again bool) {
+		if err != nil {
+			return ctx.Err() == nil && s.newest.Load() == a.Seq
+		}
 		s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_AssignmentAck{
 			AssignmentAck: &pb.AssignmentAck{Seq: a.Seq},
 		}})
+		return false
 	})
 }
 
-// left hears how a leave went.
+// left hears how a leave went. A disk that takes nothing does not keep the agent
+// from ending.
 func (s *session) left(ctx context.Context, r *pb.LeaveResult) error {
 	if !r.GetLeft() {
 		s.log.Warn("leave refused, asking again", "reason", r.GetText())
@@ -348,12 +358,15 @@ func (s *session) left(ctx context.Context, r *pb.LeaveResult) error {
 		return nil
 	}
 	s.log.Info("left the pool", "incarnation", s.welcomed.incarnation)
-	saved := make(chan struct{})
+	tried := make(chan struct{})
 	s.keeper.update(func(st *State) {
 		st.Incarnation, st.Assignment = 0, Assignment{}
-	}, func() { close(saved) })
+	}, func(error) (again bool) {
+		close(tried)
+		return false
+	})
 	select {
-	case <-saved:
+	case <-tried:
 	case <-ctx.Done():
 	}
 	return errLeft
