@@ -31,24 +31,30 @@ func (s *Store) Commit(ctx context.Context, c member.Change) error {
 		}
 		return apply(ctx, x, c)
 	})
-	if err = s.stayInDoubt(c.ID, err); err != nil {
+	if err = s.stayInDoubt(doubt{c.Pool, c.ID}, err); err != nil {
 		return fmt.Errorf("commit change to %s: %w", c.Pool, err)
 	}
 	return nil
 }
 
+// doubt names a change: ids are unique within a pool only.
+type doubt struct {
+	pool     member.Pool
+	changeID string
+}
+
 // stayInDoubt returns err, with ErrOutcomeUnknown if an earlier call for the
 // change ended with it and this one could not settle it.
-func (s *Store) stayInDoubt(changeID string, err error) error {
+func (s *Store) stayInDoubt(change doubt, err error) error {
 	if !errors.Is(err, member.ErrUnavailable) {
-		s.doubts.Delete(changeID)
+		s.doubts.Delete(change)
 		return err
 	}
 	if errors.Is(err, ErrOutcomeUnknown) {
-		s.doubts.Store(changeID, struct{}{})
+		s.doubts.Store(change, struct{}{})
 		return err
 	}
-	if _, inDoubt := s.doubts.Load(changeID); inDoubt {
+	if _, inDoubt := s.doubts.Load(change); inDoubt {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 	return err

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+
+	"github.com/buddyring/buddyring/internal/member"
 )
 
 // Exec runs a statement behind the store's back.
@@ -14,6 +16,11 @@ func (s *Store) Exec(ctx context.Context, statement string, args ...any) error {
 // Write runs f in the transaction that every writing method uses.
 func (s *Store) Write(ctx context.Context, f func(*sql.Tx) error) error {
 	return s.write(ctx, func(x tx) error { return f(x.Tx) })
+}
+
+// StayInDoubt is what Commit makes of the error of a change.
+func (s *Store) StayInDoubt(pool member.Pool, changeID string, err error) error {
+	return s.stayInDoubt(doubt{pool, changeID}, err)
 }
 
 // ParseURL parses a store URL and names the target.

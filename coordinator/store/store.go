@@ -56,7 +56,7 @@ type Store struct {
 	// rw is for transactions that write, ro for those that do not; the same with
 	// MySQL.
 	rw, ro *sql.DB
-	// doubts holds the ids of changes whose outcome is unknown.
+	// doubts holds the changes, as a doubt each, whose outcome is unknown.
 	doubts sync.Map
 }
 

@@ -44,6 +44,29 @@ func TestWritesAreRepeatedWhileTheErrorPasses(t *testing.T) {
 	}
 }
 
+// TestDoubtsOfPoolsAreApart: change ids count from 1 in every pool, so two pools
+// can have changes of one id under way.
+func TestDoubtsOfPoolsAreApart(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	const id = "1-1"
+	for _, pool := range []member.Pool{"web", "db"} {
+		err := s.StayInDoubt(pool, id, errors.Join(member.ErrUnavailable, store.ErrOutcomeUnknown))
+		if !errors.Is(err, store.ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+	}
+	if err := s.StayInDoubt("db", id, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StayInDoubt("web", id, member.ErrUnavailable); !errors.Is(err, store.ErrOutcomeUnknown) {
+		t.Errorf("%v: the doubt of web ended with that of db", err)
+	}
+	if err := s.StayInDoubt("db", id, member.ErrUnavailable); errors.Is(err, store.ErrOutcomeUnknown) {
+		t.Errorf("%v: db is settled", err)
+	}
+}
+
 func TestAnswersAreNotRepeated(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, freshURL(t))
