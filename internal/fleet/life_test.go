@@ -1,0 +1,322 @@
+package fleet_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// inVirtualTime runs a test with a new fleet.
+func inVirtualTime(t *testing.T, test func(f *fleet)) {
+	t.Helper()
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) { test(newFleet(t, dir)) })
+}
+
+// warm lets the coordinator's warm-up pass.
+func (f *fleet) warm() { time.Sleep(20 * time.Second) }
+
+func TestCrash(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 12)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.consistent()
+		f.warm()
+
+		f.crash("web-5")
+		steered := f.until(2*time.Second, func() error {
+			if active, _ := f.routed(); slices.Contains(active, "web-5") {
+				return fmt.Errorf("web-5 still gets work")
+			}
+			return nil
+		})
+		removed := steered + f.until(2*time.Second, func() error {
+			if _, others := f.routed(); slices.Contains(others, "web-5") {
+				return fmt.Errorf("web-5 is still there")
+			}
+			return nil
+		})
+		if steered > 800*time.Millisecond || removed > time.Second {
+			f.t.Errorf("steered away after %s, removed after %s", steered, removed)
+		}
+		f.settled(time.Second, without(all, "web-5")...)
+		f.consistent()
+
+		// It comes back and is held for a while.
+		f.reboot("web-5")
+		f.settled(20*time.Second, all...)
+		f.consistent()
+		if got := f.removals(); !maps.Equal(got, map[string]int{"web-5": 1}) {
+			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// ring are the members in ring order.
+func (f *fleet) ring() []string {
+	f.t.Helper()
+	res, err := f.admin.GetRing(f.t.Context(), &coordinatorv1.GetRingRequest{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var ids []string
+	for _, m := range res.GetMembers() {
+		ids = append(ids, m.GetServerId())
+	}
+	return ids
+}
+
+// Ten that die together leave in one revision, as fast as one alone.
+func TestTenCrashes(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 60)
+		f.add(all...)
+		f.settled(30*time.Second, all...)
+		f.warm()
+		var dead []string
+		for i, id := range f.ring() {
+			if i%6 == 3 {
+				dead = append(dead, id)
+			}
+		}
+		begin := time.Now()
+		f.crash(dead...)
+		f.settled(2*time.Second, without(all, dead...)...)
+		if took := time.Since(begin); took > time.Second {
+			f.t.Errorf("it took %s", took)
+		}
+		f.consistent()
+		res, err := f.admin.ListEvents(f.t.Context(), &coordinatorv1.ListEventsRequest{Kinds: []string{"removed"}})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		revisions := map[uint64]bool{}
+		for _, e := range res.GetEvents() {
+			revisions[e.GetRevision()] = true
+		}
+		if len(res.GetEvents()) != 10 || len(revisions) != 1 {
+			f.t.Errorf("%d removals in %d revisions", len(res.GetEvents()), len(revisions))
+		}
+	})
+}
+
+// Neighbours that die together have nobody left who watches the inner ones, but
+// for those that the closing ring gives them.
+func TestNeighboursCrash(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 40)
+		f.add(all...)
+		f.settled(30*time.Second, all...)
+		f.warm()
+		dead := f.ring()[10:15]
+		begin := time.Now()
+		f.crash(dead...)
+		f.settled(5*time.Second, without(all, dead...)...)
+		if took := time.Since(begin); took > 2500*time.Millisecond {
+			f.t.Errorf("it took %s", took)
+		}
+		f.consistent()
+		if got := len(f.removals()); got != 5 {
+			f.t.Errorf("%d servers were removed", got)
+		}
+	})
+}
+
+// The coordinator's death and return remove nobody, and routing goes on.
+func TestCoordinatorRestart(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 10)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		for range 3 {
+			f.stopCoordinator()
+			for range 20 {
+				time.Sleep(time.Second)
+				if active, _ := f.routed(); len(active) != 10 {
+					f.t.Fatalf("routed to %v without a coordinator", active)
+				}
+			}
+			f.startCoordinator()
+			time.Sleep(30 * time.Second)
+			f.settled(time.Second, all...)
+			f.consistent()
+		}
+		// One that dies meanwhile is found afterwards.
+		f.stopCoordinator()
+		f.crash("web-3")
+		time.Sleep(10 * time.Second)
+		f.startCoordinator()
+		f.settled(40*time.Second, without(all, "web-3")...)
+		if got := f.removals(); !maps.Equal(got, map[string]int{"web-3": 1}) {
+			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// An agent whose own probes all fail harms nobody.
+func TestDeafObserver(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 8)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		suspect := f.disturbance(func() {
+			f.network.set(func(n *network) { n.cut[[2]netip.Addr{f.servers["web-2"].address, {}}] = true })
+			time.Sleep(2 * time.Minute)
+		})
+		if suspect > time.Second {
+			f.t.Errorf("a server was suspect for %s", suspect)
+		}
+		f.settled(2*time.Second, all...)
+		if got := f.removals(); len(got) != 0 {
+			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// A single bad edge harms nobody either.
+func TestBadEdge(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 6)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		suspect := f.disturbance(func() {
+			for _, from := range all {
+				for _, to := range all {
+					edge := [2]netip.Addr{f.servers[from].address, f.servers[to].address}
+					f.network.set(func(n *network) { n.cut[edge] = true })
+					time.Sleep(5 * time.Second)
+					f.network.set(func(n *network) { delete(n.cut, edge) })
+					time.Sleep(time.Second)
+				}
+			}
+		})
+		if suspect > time.Second {
+			f.t.Errorf("a server was suspect for %s", suspect)
+		}
+		f.settled(2*time.Second, all...)
+		if got := f.removals(); len(got) != 0 {
+			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// An agent that is killed alone harms nobody, and is resumed.
+func TestAgentKilled(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 6)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		f.servers["web-4"].stop()
+		time.Sleep(time.Minute)
+		f.settled(time.Second, all...)
+		f.startAgent("web-4")
+		time.Sleep(5 * time.Second)
+		f.consistent()
+		if got := f.removals(); len(got) != 0 {
+			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// Every server is shut down and started again in turn; a client that asks all
+// the time never gets one that has left.
+func TestRollingRestart(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 6)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		for _, id := range all {
+			f.leave(id)
+			f.settled(time.Second, without(all, id)...)
+			f.servers[id].boot++
+			f.startAgent(id)
+			f.settled(10*time.Second, all...)
+		}
+		f.consistent()
+		if got := f.removals(); len(got) != 0 {
+			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// Small pools have rules of their own.
+func TestSmallPools(t *testing.T) {
+	for _, n := range []int{1, 2, 3} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			inVirtualTime(t, func(f *fleet) {
+				all := names("web", n)
+				f.add(all...)
+				f.settled(20*time.Second, all...)
+				f.warm()
+				f.crash("web-1")
+				time.Sleep(20 * time.Second)
+				active, others := f.routed()
+				if n == 1 { // the last one is never removed
+					if len(active) != 0 || !slices.Equal(others, all) {
+						f.t.Errorf("routed to %v and %v", active, others)
+					}
+					return
+				}
+				if !slices.Equal(active, all[1:]) || len(others) != 0 {
+					f.t.Errorf("routed to %v and %v", active, others)
+				}
+				f.consistent()
+			})
+		})
+	}
+}
+
+// Many servers at once: no revision has a broken ring, and few are needed.
+func TestBootstrap(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 150)
+		begin := time.Now()
+		f.add(all...)
+		f.settled(10*time.Second, all...)
+		if took := time.Since(begin); took > 5*time.Second {
+			f.t.Errorf("it took %s", took)
+		}
+		f.consistent()
+	})
+}
+
+// A database that hangs delays rows, not routing.
+func TestStalledDatabase(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 8)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		release := f.table.hold()
+		f.crash("web-3")
+		steered := f.until(2*time.Second, func() error {
+			if active, _ := f.routed(); slices.Contains(active, "web-3") {
+				return fmt.Errorf("web-3 still gets work")
+			}
+			return nil
+		})
+		if steered > 800*time.Millisecond {
+			f.t.Errorf("steered away after %s", steered)
+		}
+		time.Sleep(time.Minute)
+		if active, others := f.routed(); slices.Contains(active, "web-3") || len(active) != 7 {
+			f.t.Errorf("after a minute: %v and %v", active, others)
+		}
+		release()
+		f.settled(5*time.Second, without(all, "web-3")...)
+		f.consistent()
+	})
+}
