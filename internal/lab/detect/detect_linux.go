@@ -36,6 +36,8 @@ const (
 	// phases is the time over which crashes are spread, so that they meet the
 	// probes at every moment of their period.
 	phases = time.Second
+	// slow is a removal whose explanation is worth reading.
+	slow = time.Second
 	// holdDown lets servers come back soon enough for many crashes.
 	holdDown = 100 * time.Millisecond
 )
@@ -156,15 +158,28 @@ func (e *experiment) crash(ctx context.Context, server, kind string) (Sample, er
 	}
 	removeCtx, cancel := context.WithTimeoutCause(ctx, removeTime, fmt.Errorf("%s is not removed", server))
 	defer cancel()
-	_, acked, err := e.site.Removed(removeCtx, server, incarnation)
+	why, acked, err := e.site.Removed(removeCtx, server, incarnation)
 	if err != nil {
 		return Sample{}, err
+	}
+	if acked.Sub(start) > slow {
+		e.explain(why, start)
 	}
 	s := Sample{Server: server, Kind: kind, Removed: acked.Sub(start)}
 	if last := e.picks.last(server, incarnation); last.After(start) {
 		s.Avoided = last.Sub(start)
 	}
 	return s, e.back(server, kind)
+}
+
+// explain tells of a slow removal, with times since the crash.
+func (e *experiment) explain(why *coordinatorv1.Explanation, start time.Time) {
+	_, _ = fmt.Fprintln(e.cfg.Progress, "           slow:", why.GetText())
+	offset := why.GetStarted().AsTime().Sub(start)
+	for _, m := range why.GetTimeline() {
+		_, _ = fmt.Fprintf(e.cfg.Progress, "%12d ms  round %d  %-12s %-12s %s %d/%d %s\n", (offset + m.GetAt().AsDuration()).Milliseconds(),
+			m.GetRound(), m.GetKind(), m.GetWho(), m.GetResult(), m.GetLost(), m.GetSent(), m.GetText())
+	}
 }
 
 // back brings a crashed server back.
