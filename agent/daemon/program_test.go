@@ -128,7 +128,8 @@ func TestProgramRefusesToStart(t *testing.T) {
 		args    []string
 		invalid bool
 	}{
-		"a flag that is wrong":                 {[]string{"--weight", "x"}, false},
+		"a flag that is wrong":                 {[]string{"--weight", "x"}, true},
+		"a flag that is not known":             {[]string{"--nope"}, true},
 		"a setting that is wrong":              {[]string{"--zone", "Z"}, true},
 		"a log level that is wrong":            {[]string{"--log-level", "loud"}, true},
 		"a state directory that is a file":     {[]string{"--state-dir", file}, false},

@@ -16,12 +16,14 @@ import (
 const configFlag = "config"
 
 // Bind gives the command, and all commands below it, the flag --config, and
-// fills the flags of whichever is run before it runs. prefix is that of the
+// fills the flags of whichever is run before it runs. Whatever is wrong with the
+// flags, the variables or the file is a member.FieldError. prefix is that of the
 // environment variables, such as "BUDDYRING_AGENT". Call it once on the root,
 // which must not have a PersistentPreRun of its own, nor may those below it.
 func Bind(root *cobra.Command, prefix string) {
 	root.PersistentFlags().String(configFlag, "",
 		"YAML file with the same names as the flags; flags and "+prefix+"_* variables win over it")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return member.Invalid("command line", "%v", err) })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		return fill(root, cmd, prefix)
 	}

@@ -190,7 +190,8 @@ func TestGarbageNeverPanics(t *testing.T) {
 
 func TestMissingAndHugeFiles(t *testing.T) {
 	t.Parallel()
-	if _, _, err := run(t, "--config", "/nonexistent/x.yaml"); err == nil || !strings.Contains(err.Error(), "/nonexistent/x.yaml") {
+	_, _, err := run(t, "--config", "/nonexistent/x.yaml")
+	if !errors.Is(err, member.ErrInvalid) || !strings.Contains(err.Error(), "/nonexistent/x.yaml") {
 		t.Errorf("got %v", err)
 	}
 	if _, _, err := run(t, "--config", file(t, "#"+strings.Repeat("x", 2<<20))); !errors.Is(err, member.ErrInvalid) {
@@ -214,8 +215,10 @@ func TestBadVariableIsNamed(t *testing.T) {
 
 func TestBadFlagIsNamed(t *testing.T) {
 	t.Parallel()
-	if _, _, err := run(t, "--weight", "heavy"); err == nil || !strings.Contains(err.Error(), "--weight") {
-		t.Errorf("got %v", err)
+	for _, args := range [][]string{{"--weight", "heavy"}, {"--wieght", "7"}} {
+		if _, _, err := run(t, args...); !errors.Is(err, member.ErrInvalid) || !strings.Contains(err.Error(), args[0]) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

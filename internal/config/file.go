@@ -34,7 +34,7 @@ func readFile(path string) ([]entry, error) {
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, member.Invalid(configFlag, "%v", err)
 	}
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
