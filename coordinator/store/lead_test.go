@@ -25,6 +25,20 @@ func TestEveryLeadRaisesTheEpoch(t *testing.T) {
 	}
 }
 
+// TestEmptiedStoreIDIsGivenAnew: so an operator says, after the restore of a
+// backup, that the database has another history.
+func TestEmptiedStoreIDIsGivenAnew(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	first := lead(t, s)
+	if err := s.Exec(t.Context(), "UPDATE leader SET store_id = ''"); err != nil {
+		t.Fatal(err)
+	}
+	if second := lead(t, s); second.StoreID == "" || second.StoreID == first.StoreID {
+		t.Errorf("store id %q after %q, want another", second.StoreID, first.StoreID)
+	}
+}
+
 func TestLeadMovesPoolsToItsEpoch(t *testing.T) {
 	t.Parallel()
 	s, at := newPool(t)
