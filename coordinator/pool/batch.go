@@ -254,7 +254,7 @@ func (b *batch) takeVerdicts() {
 		s := m.servers[id]
 		v := s.inquiry.verdict
 		_, forbidden := m.gate(s)
-		if forbidden || !m.judged(s) || m.now.Sub(v.at) >= verdictLife || b.draft.Len() == 1 {
+		if forbidden || !m.judged(s) || b.draft.Len() == 1 {
 			m.withdraw(s)
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,8 +45,10 @@ type rig struct {
 	answers []due
 	// old are answers that were given, to be given again.
 	old []pool.Input
-	// honest is how many of eight answers are true.
+	// honest is how many of eight answers are true; calm makes all of them so, and
+	// all commits succeed.
 	honest int
+	calm   bool
 	// intents is the naive model of the wishes: what was acknowledged last.
 	intents map[member.ID]rigIntent
 	// requests are the request ids that were acknowledged.
@@ -118,12 +121,14 @@ func (a *rigAgent) restart(*rig) {
 func (g *rig) populate(n int) {
 	for _, a := range g.agents[:n] {
 		g.connect(a)
-		g.commitAll()
-		if row := g.table.rows[a.hello.ID]; row.First != "" {
-			g.report(row.First, a.hello.ID, up)
-			g.commitAll()
+	}
+	g.commitAll()
+	for _, id := range g.table.order {
+		if row := g.table.rows[id]; row.First != "" {
+			g.report(row.First, id, up)
 		}
 	}
+	g.commitAll()
 	g.pass(time.Duration(g.n(3)) * time.Second)
 }
 
@@ -165,7 +170,13 @@ func (g *rig) turn() {
 			g.restart()
 		}
 	case 15:
-		g.doubtAll()
+		g.doubtAll(serverID(g.n(rigServers)))
+	case 22:
+		// A death that takes its course.
+		a := g.agents[g.n(rigAgents)]
+		g.crash(a)
+		g.doubtAll(a.hello.ID)
+		g.pass(time.Duration(500+g.n(500)) * time.Millisecond)
 	case 16, 17, 18:
 		g.pass(time.Duration(1+g.n(200)) * time.Millisecond)
 	case 19, 20:
@@ -265,15 +276,19 @@ func (g *rig) notice(o *rigAgent, s pool.Subject) {
 
 // sight is what an observer sees: the truth, or something else.
 func (g *rig) sight(s pool.Subject) pool.Sight {
-	if g.n(8) >= g.honest {
+	if g.n(8) >= g.honest && !g.calm {
 		return pool.Sight(g.n(4))
 	}
-	for _, a := range g.agents {
-		if a.up && len(s.Addresses) > 0 && a.hello.Spec.ProbeAddresses[0] == s.Addresses[0] {
-			return up
-		}
+	if g.isUp(s.Addresses) {
+		return up
 	}
 	return down
+}
+
+func (g *rig) isUp(addresses []netip.Addr) bool {
+	return slices.ContainsFunc(g.agents, func(a *rigAgent) bool {
+		return a.up && slices.Contains(addresses, a.hello.Spec.ProbeAddresses[0])
+	})
 }
 
 // play makes a step and arranges what follows from its effects.
@@ -291,13 +306,13 @@ func (g *rig) expect(e pool.Effect) {
 	case pool.Challenge:
 		g.later(time.Duration(1+g.n(300))*time.Millisecond, func() {
 			a := g.agentOf(e.Session)
-			if a != nil && a.up && g.n(8) < g.honest {
+			if a != nil && a.up && (g.n(8) < g.honest || g.calm) {
 				g.remember(pool.Echo{Session: e.Session, Nonce: e.Nonce})
 			}
 		})
 	case pool.Dial:
 		g.later(min(e.Timeout, time.Second), func() {
-			g.remember(pool.Dialed{Round: e.Round, Answered: g.n(4) == 0, CannotJudge: g.n(8) == 0})
+			g.remember(pool.Dialed{Round: e.Round, Answered: g.n(4) == 0 && !g.calm, CannotJudge: g.n(8) == 0 && !g.calm})
 		})
 	case pool.Welcome:
 		if a := g.agentOf(e.Session); a != nil {
@@ -340,7 +355,7 @@ func (g *rig) examine(e pool.Ask) {
 	answer := func(s pool.Sight, final bool) {
 		if a.peer != nil && a.peer.open() && a.peer.hello.Session == e.Session {
 			selfScore := 0
-			if g.n(16) == 0 {
+			if g.n(16) == 0 && !g.calm {
 				selfScore = 1
 			}
 			g.remember(pool.Answer{
@@ -395,7 +410,7 @@ func (g *rig) pass(span time.Duration) {
 		default:
 			return
 		}
-		if g.flight != nil && g.n(4) == 0 {
+		if g.flight != nil && (g.calm || g.n(4) == 0) {
 			g.decide()
 		}
 	}
@@ -403,7 +418,7 @@ func (g *rig) pass(span time.Duration) {
 
 // decide settles the change under way.
 func (g *rig) decide() {
-	if g.n(8) == 0 {
+	if g.n(8) == 0 && !g.calm {
 		g.reject()
 	} else {
 		g.commit()
@@ -434,8 +449,7 @@ func (g *rig) speak() {
 }
 
 // doubtAll lets all watchers of a member miss it.
-func (g *rig) doubtAll() {
-	id := serverID(g.n(rigServers))
+func (g *rig) doubtAll(id member.ID) {
 	row, ok := g.table.rows[id]
 	if !ok || row.First == "" {
 		return
@@ -647,18 +661,95 @@ func (g *rig) follow() {
 	}
 }
 
+// settle lets all be well for a while: nobody lies any more, and who is there
+// says what it sees. Then nobody may be left waiting, and everything must have
+// come out as it is.
+func (g *rig) settle() {
+	g.calm, g.old = true, nil
+	for range 11 {
+		for _, a := range g.agents {
+			if a.up && a.peer != nil && a.peer.speaks() {
+				in := pool.Digest{Session: a.peer.hello.Session}
+				for _, s := range a.peer.assigned.Subjects {
+					in.Subjects = append(in.Subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(g.sight(s))})
+				}
+				g.play(in)
+			}
+		}
+		g.pass(5 * time.Second)
+		for g.flight != nil {
+			g.decide()
+		}
+	}
+	for id, p := range g.peers {
+		if p.open() && !p.welcomed {
+			g.fail("session %d of %s gets no answer", id, p.hello.ID)
+		}
+	}
+	for token, c := range g.calls {
+		if c.reply == nil {
+			g.fail("token %d gets no answer: %+v", token, c.in)
+		}
+	}
+	live := 0
+	for _, row := range g.table.rows {
+		if g.isLive(row) {
+			live++
+		}
+	}
+	for _, row := range g.table.rows {
+		g.checkSettled(row, live)
+	}
+	g.calm = false
+}
+
+// isLive reports whether a member's host is well and its agent has a stream.
+func (g *rig) isLive(row member.Server) bool {
+	p := g.byID[row.ID]
+	a := (*rigAgent)(nil)
+	if p != nil {
+		a = g.agentOf(p.hello.Session)
+	}
+	return a != nil && a.up && p.speaks()
+}
+
+func (g *rig) checkSettled(row member.Server, live int) {
+	st, _ := g.m.Server(row.ID)
+	n := len(g.table.rows)
+	judged := g.table.settings.Mode == member.ModeEnforce && g.table.intents[row.ID].Wish != member.WishMaintenance
+	watched := row.First != "" && (g.isLive(g.table.rows[row.First]) || g.isLive(g.table.rows[row.Second]))
+	switch isUp := g.isUp(row.Spec.ProbeAddresses); {
+	case isUp && st.Suspect && n > 1:
+		g.fail("%s is well and suspect", row.ID)
+	case isUp && row.Phase == member.PhaseJoining && (watched || n == 1):
+		g.fail("%s is well and does not become active", row.ID)
+	case isUp && g.alarm("UNREACHED", row.ID):
+		g.fail("%s is well and said to be unreached", row.ID)
+	case !isUp && row.Phase == member.PhaseJoining && !g.isLive(row):
+		g.fail("%s is dead and goes on joining", row.ID)
+	case !isUp && judged && row.Phase != member.PhaseJoining && live >= min(3, n-1) && n > 2:
+		g.fail("%s is dead and stays, of %d with %d live ones", row.ID, n, live)
+	case g.isLive(row) && g.alarm("AGENT_DOWN", row.ID):
+		g.fail("the agent of %s is there and said to be down", row.ID)
+	case !g.isLive(row) && !g.alarm("AGENT_DOWN", row.ID) && !st.Suspect:
+		g.fail("the agent of %s is down and nobody is told", row.ID)
+	}
+}
+
 // drain lets everybody go and time pass: the machine must keep nothing then.
 func (g *rig) drain() {
 	// The machine pauses after a rejected change.
 	g.commitAll()
 	g.wait(time.Second)
 	g.commitAll()
-	for id := range g.table.intents {
-		g.intend(id, member.WishActive)
-		g.commitAll()
+	for i := range rigServers + 1 {
+		g.intend(serverID(i), member.WishActive)
 	}
+	g.commitAll()
 	for len(g.table.order) > 0 {
-		g.remove(g.table.order[0])
+		for _, id := range g.table.order {
+			g.remove(id)
+		}
 		g.commitAll()
 	}
 	for _, p := range g.peers {

@@ -60,6 +60,9 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 		m.endRound(s)
 		m.endIncident(s)
 	case isNews:
+		if !r.Heard(observer) {
+			m.tell(s, member.Moment{Kind: "answer", Round: r.ID, Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT, Text: "its own probes"})
+		}
 		r.Reach(observer, m.now)
 		m.progress(s)
 	}

@@ -401,13 +401,21 @@ func TestVerdictExpires(t *testing.T) {
 	if d.rule("c") != "" {
 		t.Fatalf("kept by %s", d.rule("c"))
 	}
-	d.wait(3 * time.Second)
-	d.report(d.table.rows["c"].First, "c", up)
-	d.report(d.table.rows["c"].Second, "c", up)
-	d.commit()
+	d.wait(1999 * time.Millisecond)
+	if d.counts[pool.CountRound] != 1 {
+		t.Fatal("the verdict falls too early")
+	}
 	d.wait(time.Second)
+	d.commit()
 	if d.removes("c") {
 		t.Fatal("removed by a verdict of long ago")
+	}
+	if d.counts[pool.CountRound] != 2 {
+		t.Fatal("nobody looks again")
+	}
+	d.answerAll("c", down)
+	if !d.removes("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
 	}
 }
 
@@ -447,6 +455,62 @@ func TestVerdictFallsWithASignOfLife(t *testing.T) {
 				t.Fatal("removed")
 			}
 		})
+	}
+}
+
+// A reply to a watcher's own probes in the round is a positive, even if nobody
+// asked it.
+func TestReplyToAWatcherVetoes(t *testing.T) {
+	t.Parallel()
+	for name, final := range map[string]bool{"before its answer": false, "after its answer": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := five(t)
+			d.miss("c")
+			all := d.observers("c")
+			for _, id := range all {
+				d.answer(id, "c", down, false)
+			}
+			d.toLastProbe("c")
+			watcher := d.table.rows["c"].First
+			d.answer(watcher, "c", down, final)
+			d.wait(time.Millisecond)
+			d.report(watcher, "c", up)
+			for _, id := range all {
+				if id != watcher {
+					d.answer(id, "c", down, true)
+				}
+			}
+			d.staysAfterRound("c", "others_reach_it")
+		})
+	}
+}
+
+// A stream speaks for a member only while it is the member's newest.
+func TestFormerStreamsAreNotHeard(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	old := d.byID["c"]
+	d.step(pool.Leave{Session: old.hello.Session, Incarnation: old.inc})
+	d.commit()
+	again := agent("c")
+	again.InstanceID = "another"
+	d.hello(again)
+	d.commitAll()
+	first := d.table.rows["c"].First
+	dropped := d.counts[pool.CountDropped]
+	d.step(
+		pool.Report{Session: old.hello.Session, Subject: first, Incarnation: d.table.rows[first].Incarnation, Evidence: evidence(down)},
+		pool.Echo{Session: old.hello.Session, Nonce: old.nonce},
+		pool.Digest{Session: old.hello.Session},
+		pool.AssignmentAck{Session: old.hello.Session, Seq: 1},
+	)
+	if got := d.counts[pool.CountDropped] - dropped; got != 4 || d.counts[pool.CountRound] > 0 {
+		t.Fatalf("%d of 4 dropped, %d rounds", got, d.counts[pool.CountRound])
+	}
+	d.step(pool.Leave{Session: old.hello.Session, Incarnation: old.inc})
+	if d.flight != nil || !old.left.Left {
+		t.Fatal("the former stream takes the member out")
 	}
 }
 
