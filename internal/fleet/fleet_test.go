@@ -345,7 +345,7 @@ func (f *fleet) disturbance(disturb func()) time.Duration {
 		select {
 		case <-done:
 			return longest
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		}
 		_, suspects := f.routed()
 		maps.DeleteFunc(since, func(id string, _ time.Time) bool { return !slices.Contains(suspects, id) })
@@ -371,7 +371,7 @@ func (f *fleet) until(within time.Duration, check func() error) time.Duration {
 		if took > within {
 			f.t.Fatalf("not within %s: %v", within, err)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

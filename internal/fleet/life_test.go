@@ -77,13 +77,13 @@ func (f *fleet) ring() []string {
 // Ten that die together leave in one revision, as fast as one alone.
 func TestTenCrashes(t *testing.T) {
 	inVirtualTime(t, func(f *fleet) {
-		all := names("web", 60)
+		all := names("web", 40)
 		f.add(all...)
 		f.settled(30*time.Second, all...)
 		f.warm()
 		var dead []string
 		for i, id := range f.ring() {
-			if i%6 == 3 {
+			if i%4 == 3 {
 				dead = append(dead, id)
 			}
 		}
@@ -282,7 +282,7 @@ func TestSmallPools(t *testing.T) {
 // Many servers at once: no revision has a broken ring, and few are needed.
 func TestBootstrap(t *testing.T) {
 	inVirtualTime(t, func(f *fleet) {
-		all := names("web", 150)
+		all := names("web", 80)
 		begin := time.Now()
 		f.add(all...)
 		f.settled(10*time.Second, all...)
