@@ -34,9 +34,15 @@ func (h *host) commit(ctx context.Context, change member.Change) {
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })
 	defer stop()
 
-	start := time.Now()
+	start, doubt := time.Now(), false
 	for {
-		o := settle(change, h.attempt(within, change))
+		err := h.attempt(within, change)
+		doubt = doubt || errors.Is(err, store.ErrOutcomeUnknown)
+		if doubt && errors.Is(err, member.ErrUnavailable) {
+			// Not being able to ask again does not undo what may have happened.
+			err = fmt.Errorf("%w: %w", store.ErrOutcomeUnknown, err)
+		}
+		o := settle(change, err)
 		h.metrics.commits.WithLabelValues(o.name).Inc()
 		if o.input != nil {
 			h.metrics.commitSeconds.Observe(time.Since(start).Seconds())

@@ -155,6 +155,26 @@ func TestLostAnswer(t *testing.T) {
 	})
 }
 
+// The same when the database cannot be asked for a while.
+func TestLostAnswerOfALostDatabase(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		table.lose()
+		newcomer := w.newAgent("web-4")
+		newcomer.connect()
+		time.Sleep(100 * time.Millisecond)
+		table.fail(errDown)
+		time.Sleep(3 * time.Second)
+		table.fail(nil)
+		newcomer.welcomed()
+		w.allActive("web-4")
+		w.consistent()
+	})
+}
+
 // A second coordinator on the same table ends the first, which says so.
 func TestFenced(t *testing.T) {
 	t.Parallel()
