@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/buddyring/buddyring/internal/netlab"
 )
 
 // fullDiskEnv marks the process that has mounts of its own.
@@ -26,7 +28,7 @@ func TestRealFullDisk(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+	if err := netlab.PrivateMounts(); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/netlab"
 )
 
 // TestFullDisk puts the file on a disk of 2 MiB and fills it. It runs itself
@@ -22,6 +23,9 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	const role = "STORE_TEST_FULL_DISK"
 	if dir := os.Getenv(role); dir != "" {
+		if err := netlab.PrivateMounts(); err != nil {
+			t.Fatal(err)
+		}
 		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
 			t.Fatalf("mount a small disk: %v; run as root: `sudo make test`", err)
 		}
@@ -30,7 +34,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFullDisk$", "-test.v")
 	cmd.Env = append(os.Environ(), role+"="+t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: it needs root, as `sudo make test` has\n%s", err, out)

@@ -177,8 +177,8 @@ func prepare() error {
 	if err := os.Unsetenv(insideEnv); err != nil {
 		return fmt.Errorf("unset %s: %w", insideEnv, err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	if err := PrivateMounts(); err != nil {
+		return err
 	}
 	// Containers that hide parts of /proc refuse this. All that is read from
 	// /proc here works with the old one as well.
