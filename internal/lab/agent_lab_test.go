@@ -269,6 +269,7 @@ func TestBadEdgeRemovesNobody(t *testing.T) {
 			w.watch(watched(8*time.Second, 30*time.Second), time.Second)
 			sameRing(t, before, w.ring())
 			w.nobodyRemoved()
+			w.heardDown(before[0].GetServerId())
 		})
 	}
 }

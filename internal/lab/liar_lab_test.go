@@ -191,10 +191,31 @@ func TestLiarRemovesNobody(t *testing.T) {
 			w.watch(watched(10*time.Second, time.Minute), time.Second)
 			sameRing(t, before, w.ring())
 			w.nobodyRemoved()
+			w.heardDown("liar")
 			cancel()
 			if err := <-ended; err != nil && ctx.Err() == nil {
 				t.Errorf("the liar was not heard to the end: %v", err)
 			}
 		})
 	}
+}
+
+// heardDown checks that an observer's accusations were heard and weighed:
+// otherwise a test about them has shown nothing.
+func (w *world) heardDown(observer string) {
+	w.t.Helper()
+	for _, server := range w.servers {
+		answer, err := w.Admin().ExplainServer(w.t.Context(), &coordinatorv1.ExplainServerRequest{Pool: lab.Pool, ServerId: server})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, d := range answer.GetDecisions() {
+			for _, m := range d.GetExplanation().GetTimeline() {
+				if m.GetWho() == observer && m.GetResult() == "down" {
+					return
+				}
+			}
+		}
+	}
+	w.t.Errorf("no decision about anybody weighs that %s misses it", observer)
 }
