@@ -46,7 +46,9 @@ type minutes struct {
 	// ended that a newer round has begun or it was removed.
 	up, alive, ended bool
 	nonces           []uint64
-	dialed, answered bool
+	// asked is whether a connect was asked for.
+	asked, dialed, answered bool
+	deadline                time.Time
 	// lastNegative is when the newest final negative came, pair whether the pool
 	// was one of two then.
 	lastNegative time.Time
@@ -67,7 +69,7 @@ func newNotary(d *desk) *notary {
 // current is the member for whom a stream speaks.
 func (n *notary) current(id pool.SessionID) (member.ID, bool) {
 	p := n.d.peers[id]
-	if p == nil || !p.open() || !p.welcomed || n.d.byID[p.hello.ID] != p {
+	if p == nil || !p.speaks() || n.d.byID[p.hello.ID] != p {
 		return "", false
 	}
 	return p.hello.ID, true
@@ -98,7 +100,7 @@ func (n *notary) hear(in pool.Input) {
 			}
 		}
 	case pool.Dialed:
-		if r := n.byID[in.Round]; r != nil {
+		if r := n.byID[in.Round]; r != nil && r.asked && !n.d.now.After(r.deadline) {
 			r.dialed, r.answered = !in.CannotJudge, in.Answered
 		}
 	}
@@ -135,6 +137,7 @@ func (n *notary) answer(in pool.Answer) {
 		r.up = true
 	case verdict.SightDown:
 		r.lastNegative, r.pair = n.d.now, len(n.d.table.rows) == 2
+	case verdict.SightUnknown, verdict.SightCannotJudge:
 	}
 }
 
@@ -145,13 +148,21 @@ func (n *notary) see(e pool.Effect) {
 		n.seen[p.hello.ID] = true
 		delete(n.lostSilent, p.hello.ID)
 		n.lookWarm()
+	case pool.Refuse:
+		if p := n.d.peers[e.Session]; n.d.byID[p.hello.ID] == p {
+			n.lostSilent[p.hello.ID] = true
+		}
 	case pool.Ask:
 		r := n.round(e.Round, e.Subject.ID)
 		r.incarnation = e.Subject.Incarnation
 		if last := n.d.now.Add(e.Over); r.lastProbe.IsZero() || last.Before(r.lastProbe) {
-			r.lastProbe = last
+			r.lastProbe, r.deadline = last, last.Add(e.Timeout+150*time.Millisecond)
 		}
 		r.observers = append(r.observers, n.d.peers[e.Session].hello.ID)
+	case pool.Dial:
+		if r := n.byID[e.Round]; r != nil {
+			r.asked = true
+		}
 	case pool.Challenge:
 		// The nonces of a round go out before its questions.
 		if id, ok := n.current(e.Session); ok && n.newest[id] != nil {

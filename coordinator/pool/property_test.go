@@ -68,7 +68,7 @@ type failing struct {
 func (f *failing) Helper() {}
 
 func (f *failing) Fatalf(format string, args ...any) {
-	f.TB.Logf("go test ./coordinator/pool -run TestRandomSequences -seed %d", f.seed)
+	f.Logf("go test ./coordinator/pool -run TestRandomSequences -seed %d", f.seed)
 	f.TB.Fatalf(format, args...)
 }
 

@@ -105,9 +105,9 @@ func (m *Machine) waitingFor(s *server) string {
 			}
 		}
 		return "a first good probe by " + join(slices.Compact([]member.ID{s.row.First, s.row.Second}))
-	default:
-		return ""
+	case member.PhaseActive, member.PhaseUnspecified:
 	}
+	return ""
 }
 
 // Ring returns the rows in ring order, starting at the smallest id.

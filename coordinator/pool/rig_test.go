@@ -209,7 +209,7 @@ func (g *rig) connect(a *rigAgent) {
 		a.hello.Incarnation = a.known
 	}
 	if a.peer != nil && a.peer.open() && g.n(2) == 0 {
-		g.desk.close(a.peer, g.n(2) == 0)
+		g.close(a.peer, g.n(2) == 0)
 	}
 	a.sees = map[member.ID]pool.Sight{}
 	h := a.hello
@@ -243,7 +243,7 @@ func (g *rig) revive(a *rigAgent) {
 
 func (g *rig) disconnect(a *rigAgent) {
 	if a.peer != nil && a.peer.open() {
-		g.desk.close(a.peer, a.up && g.n(2) == 0)
+		g.close(a.peer, a.up && g.n(2) == 0)
 	}
 }
 
@@ -307,7 +307,7 @@ func (g *rig) expect(e pool.Effect) {
 		g.later(time.Duration(1+g.n(300))*time.Millisecond, func() {
 			a := g.agentOf(e.Session)
 			if a != nil && a.up && (g.n(8) < g.honest || g.calm) {
-				g.remember(pool.Echo{Session: e.Session, Nonce: e.Nonce})
+				g.remember(pool.Echo(e))
 			}
 		})
 	case pool.Dial:
@@ -754,7 +754,7 @@ func (g *rig) drain() {
 	}
 	for _, p := range g.peers {
 		if p.open() {
-			g.desk.close(p, true)
+			g.close(p, true)
 		}
 	}
 	g.answers = nil

@@ -178,12 +178,10 @@ func (m *Machine) ask(s *server, r *verdict.Round, w watcher) {
 }
 
 func roleName(r Role) string {
-	switch r {
-	case RoleFirst, RoleSecond:
+	if r == RoleFirst || r == RoleSecond {
 		return "buddy"
-	default:
-		return r.String()
 	}
+	return r.String()
 }
 
 // timeout is for observers that have not measured the link: from what the
@@ -303,7 +301,7 @@ func (m *Machine) endRound(s *server) *verdict.Round {
 	r := q.round
 	delete(m.rounds, r.ID)
 	q.round, q.dialing = nil, false
-	q.last, q.lastProof = r.Down(), r.Proof()
+	q.last, q.lastProof, q.lastDial = r.Down(), r.Proof(), r.Dial
 	m.remember(s, m.now.Add(memoryOfAnswers))
 	return r
 }

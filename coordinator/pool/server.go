@@ -88,8 +88,10 @@ type inquiry struct {
 	// last holds the negatives of the newest finished round until lastUntil.
 	last      []member.ID
 	lastUntil time.Time
-	// lastProof is the stream's proof in the newest finished round.
+	// lastProof and lastDial are what the stream and the connect proved in the
+	// newest finished round of the present incident.
 	lastProof verdict.Proof
+	lastDial  verdict.DialResult
 	// suspectSince is when two observers first missed it, zero if they do not.
 	suspectSince time.Time
 	// firstLost is the first lost probe of the present incident.

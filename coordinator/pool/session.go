@@ -49,7 +49,7 @@ func (m *Machine) see(sess *session, subject member.ID, inc member.Incarnation, 
 		m.good(s, observer, before.Sight)
 	case verdict.SightDown:
 		m.doubt(s, observer, before.Sight)
-	default:
+	case verdict.SightCannotJudge, verdict.SightUnknown:
 	}
 	if before.Sight != e.Sight {
 		m.tendWatchers(s)
@@ -136,14 +136,17 @@ func (m *Machine) refuseRival(holder *session) {
 // lookStream looks whether a stream has left a challenge unanswered for which a
 // rival waits, or has fallen silent.
 func (m *Machine) lookStream(sess *session) {
-	if rival := sess.rival; rival != nil && sess.nonce != 0 && m.now.Sub(sess.nonceAt) >= proofTime {
+	s := m.servers[sess.hello.ID]
+	isHolder := s != nil && s.session == sess.id
+	if rival := sess.rival; m.open(rival) && sess.nonce != 0 && m.now.Sub(sess.nonceAt) >= proofTime {
 		sess.rival = nil
-		if s := m.servers[sess.hello.ID]; s != nil && m.open(rival) {
+		if isHolder {
 			m.identify(s, rival)
+		} else {
+			m.greet(rival)
 		}
 	}
-	s := m.servers[sess.hello.ID]
-	if s == nil || s.session != sess.id || m.now.Before(sess.lookAt) {
+	if !isHolder || m.now.Before(sess.lookAt) {
 		return
 	}
 	if silentAt := sess.lastHeard.Add(silence); m.now.Before(silentAt) {

@@ -82,8 +82,7 @@ func (m *Machine) suspicious(s *server) bool {
 	case 1:
 		return m.fellSilent(s)
 	case 2:
-		return len(m.negatives(s)) >= 1 && s.inquiry.proof() != verdict.ProofAlive &&
-			(m.nonceUnanswered(s) || s.inquiry.lastProof == verdict.ProofSilent || m.dialUnanswered(s))
+		return len(m.negatives(s)) >= 1 && m.pairSilent(s)
 	}
 	return len(m.negatives(s)) >= 2
 }
@@ -95,13 +94,23 @@ func (m *Machine) fellSilent(s *server) bool {
 	return m.live(s.row.ID) == nil && s.seen && (s.session != 0 || !s.lostByPeer && m.now.Sub(s.lostAt) >= silence)
 }
 
+// pairSilent reports whether the silence that a pool of two wants beside its one
+// observer is there: that of the stream, or that of the connect.
+func (m *Machine) pairSilent(s *server) bool {
+	q := &s.inquiry
+	switch {
+	case q.proof() == verdict.ProofAlive:
+		return false
+	case m.nonceUnanswered(s), q.round != nil && q.round.Dial == verdict.DialUnanswered:
+		return true
+	}
+	// The present round has yet to tell: as it was in the one before.
+	return q.lastProof == verdict.ProofSilent || q.lastProof == verdict.ProofAbsent && q.lastDial == verdict.DialUnanswered
+}
+
 func (m *Machine) nonceUnanswered(s *server) bool {
 	sess := m.sessions[s.session]
 	return sess != nil && sess.nonce != 0 && m.now.Sub(sess.nonceAt) >= pairSilence
-}
-
-func (m *Machine) dialUnanswered(s *server) bool {
-	return s.inquiry.round != nil && s.inquiry.round.Dial == verdict.DialUnanswered
 }
 
 func (m *Machine) publishMark(s *server, suspect bool) {

@@ -43,6 +43,7 @@ func (m *Machine) beginIncident(s *server, firstLost time.Time) {
 func (m *Machine) endIncident(s *server) {
 	s.inquiry.tale = nil
 	s.inquiry.tries, s.inquiry.next = 0, time.Time{}
+	s.inquiry.lastProof, s.inquiry.lastDial = verdict.ProofAbsent, verdict.DialNone
 	m.clearAlarm(alarmUnreached, s.row.ID)
 }
 

@@ -123,7 +123,8 @@ func (m *Machine) lookServer(s *server, kind wakeKind) {
 		m.due[s.row.ID] = true
 	case wakeMark:
 		m.renewMark(s)
-	default:
+	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted:
+		// Not about a member.
 	}
 }
 

@@ -149,7 +149,7 @@ func (m *Machine) subjects(id member.ID) []Subject {
 // second.
 func (m *Machine) subject(s *server, role Role) Subject {
 	h := fnv.New64a()
-	h.Write([]byte(s.row.ID))
+	_, _ = h.Write([]byte(s.row.ID))
 	period := m.settings.ProbeInterval
 	offset := time.Duration(h.Sum64() % uint64(period))
 	if role == RoleSecond {

@@ -452,7 +452,7 @@ func (w *world) examine(h *host, e pool.Ask, n int, answer func(time.Duration, p
 func (w *world) challenge(e pool.Challenge) {
 	w.at(time.Millisecond, func() {
 		if h := w.sessions[e.Session]; h != nil && h.running() && h.session == e.Session {
-			w.step(pool.Echo{Session: e.Session, Nonce: e.Nonce})
+			w.step(pool.Echo(e))
 		}
 	})
 }
