@@ -102,9 +102,7 @@ func (d *Draft) Apply() {
 	for _, id := range d.added {
 		d.ring.put(id, d.nodes[id])
 	}
-	for id, n := range d.nodes {
-		d.ring.nodes[id] = n
-	}
+	maps.Copy(d.ring.nodes, d.nodes)
 }
 
 func (d *Draft) node(id member.ID) (node, bool) {

@@ -45,11 +45,8 @@ func reference(others int, sights []verdict.Sight, proof verdict.Proof, dial ver
 		}
 		return verdict.Undecided
 	}
-	needed := 3
-	if others < 3 {
-		// N = 3: two negatives.
-		needed = others
-	}
+	// N = 3: two negatives.
+	needed := min(3, others)
 	if negatives >= needed {
 		return verdict.Crashed
 	}
