@@ -180,7 +180,7 @@ func (o *options) parseStore(p *program, log *slog.Logger) error {
 	if o.stateDir != "" || p.store.URL == "" {
 		p.stateDir = o.stateDir
 		if p.stateDir == "" {
-			dir, err := defaultStateDir(os.Getenv)
+			dir, err := config.StateDir(os.Getenv)
 			if err != nil {
 				return err
 			}

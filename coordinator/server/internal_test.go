@@ -338,3 +338,13 @@ func TestStoppedHost(t *testing.T) {
 		h.tell(pool.Tick{}) // it returns
 	})
 }
+
+func TestFreeBytes(t *testing.T) {
+	t.Parallel()
+	if free, err := freeBytes(t.TempDir()); err != nil || free == 0 {
+		t.Errorf("%d bytes, %v", free, err)
+	}
+	if _, err := freeBytes("/nowhere/at/all"); err == nil {
+		t.Error("a directory that is not there has room")
+	}
+}

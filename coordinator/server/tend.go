@@ -14,7 +14,7 @@ const (
 	// renewEvery is how often the leader shows that it lives, which also checks
 	// the database. One renewal may take renewTime.
 	renewEvery = time.Second
-	renewTime  = 5 * time.Second
+	renewTime  = 3 * time.Second
 	// tendEvery is how often routers are looked after.
 	tendEvery = time.Second
 	// wentBackMemory is how long that alarm stays: it tells of a moment.
