@@ -114,7 +114,7 @@ func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Inc
 	}
 	st, _ := n.d.m.Server(subject)
 	if row.First == id || row.Second == id || slices.Contains(st.Temporary, id) {
-		n.reached[subject] = n.d.now.Add(-e.LastReplyAge)
+		n.reached[subject] = n.d.now.Add(-max(0, e.LastReplyAge))
 	}
 }
 

@@ -133,20 +133,27 @@ func (m *Machine) refuseRival(holder *session) {
 	}
 }
 
+// lookRival lets a rival have the name if the stream has left the challenge
+// unanswered, or holds the name no more.
+func (m *Machine) lookRival(sess *session) {
+	rival := sess.rival
+	if !m.open(rival) || sess.nonce != 0 && m.now.Sub(sess.nonceAt) < proofTime {
+		return
+	}
+	sess.rival = nil
+	if s := m.servers[sess.hello.ID]; s != nil && s.session == sess.id {
+		m.identify(s, rival)
+	} else {
+		m.greet(rival)
+	}
+}
+
 // lookStream looks whether a stream has left a challenge unanswered for which a
 // rival waits, or has fallen silent.
 func (m *Machine) lookStream(sess *session) {
+	m.lookRival(sess)
 	s := m.servers[sess.hello.ID]
-	isHolder := s != nil && s.session == sess.id
-	if rival := sess.rival; m.open(rival) && sess.nonce != 0 && m.now.Sub(sess.nonceAt) >= proofTime {
-		sess.rival = nil
-		if isHolder {
-			m.identify(s, rival)
-		} else {
-			m.greet(rival)
-		}
-	}
-	if !isHolder || m.now.Before(sess.lookAt) {
+	if s == nil || s.session != sess.id || m.now.Before(sess.lookAt) {
 		return
 	}
 	if silentAt := sess.lastHeard.Add(silence); m.now.Before(silentAt) {
