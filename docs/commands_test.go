@@ -44,7 +44,7 @@ func TestCommandsExist(t *testing.T) {
 			"buddyctl":              buddyctl,
 			"buddyring-agent":       func() *cobra.Command { return agent.Command(nil, nil) },
 			"buddyring-coordinator": coordinator.Command,
-			"buddyring-router":      router.Command,
+			"buddyring-router":      func() *cobra.Command { return router.Command(nil, nil) },
 		} {
 			for _, words := range slices.Concat(commands(d.blocks(), program), spoken(d.prose(), program)) {
 				found[program]++

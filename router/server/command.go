@@ -1,12 +1,15 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/internal/config"
 	"github.com/buddyring/buddyring/internal/observe"
@@ -20,9 +23,39 @@ const (
 	defaultHTTPPort = 7502
 )
 
-// Command returns the program buddyring-router, which runs until its context
-// ends. It logs to its error output.
-func Command() *cobra.Command {
+// Command returns the program buddyring-router with its arguments. It runs until
+// its context ends, and logs to its error output. At each of hangups it reads its
+// configuration again and takes over the log level.
+func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
+	root := newCommand(func(cmd *cobra.Command, o *options) error {
+		level := new(slog.LevelVar)
+		o.log.Var = level
+		log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
+		if err != nil {
+			return err
+		}
+		cfg, credentials, err := o.parse(log)
+		if err != nil {
+			return err
+		}
+		s, err := New(cfg, Deps{Credentials: credentials, Registry: observe.NewRegistry("router"), Logger: log})
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithCancel(cmd.Context())
+		var work errgroup.Group
+		work.Go(func() error {
+			defer cancel()
+			return s.Run(ctx)
+		})
+		config.OnHangup(ctx, hangups, log, func(ctx context.Context) error { return reload(ctx, args, level) })
+		return work.Wait()
+	})
+	root.SetArgs(args)
+	return root
+}
+
+func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 	var o options
 	root := &cobra.Command{
 		Use:           "buddyring-router",
@@ -31,21 +64,7 @@ func Command() *cobra.Command {
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
-			if err != nil {
-				return err
-			}
-			cfg, credentials, err := o.parse(log)
-			if err != nil {
-				return err
-			}
-			s, err := New(cfg, Deps{Credentials: credentials, Registry: observe.NewRegistry("router"), Logger: log})
-			if err != nil {
-				return err
-			}
-			return s.Run(cmd.Context())
-		},
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, &o) },
 	}
 	o.define(root)
 	root.AddCommand(config.ValidateCommand(func() error {
@@ -58,6 +77,26 @@ func Command() *cobra.Command {
 	}))
 	config.Bind(root, "BUDDYRING_ROUTER")
 	return root
+}
+
+// reload sets the level to what the configuration says now, if all of it is
+// right.
+func reload(ctx context.Context, args []string, level *slog.LevelVar) error {
+	again := newCommand(func(_ *cobra.Command, o *options) error {
+		fresh := new(slog.LevelVar)
+		o.log.Var = fresh
+		log, err := observe.NewLogger(io.Discard, o.log)
+		if err != nil {
+			return err
+		}
+		if _, _, err := o.parse(log); err != nil {
+			return err
+		}
+		level.Set(fresh.Level())
+		return nil
+	})
+	again.SetArgs(args)
+	return again.ExecuteContext(ctx)
 }
 
 // options are the flags as they were given.
