@@ -21,7 +21,9 @@ func run() int {
 	defer stop()
 	// A second signal ends the program where it is.
 	context.AfterFunc(ctx, stop)
-	err := server.Command().ExecuteContext(ctx)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	err := server.Command(os.Args[1:], hangups).ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}

@@ -6,12 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/config"
@@ -31,9 +33,35 @@ const (
 // databaseName is the file in the state directory.
 const databaseName = "coordinator.db"
 
-// Command returns the program buddyring-coordinator, which runs until its
-// context ends. It logs to its error output.
-func Command() *cobra.Command {
+// Command returns the program buddyring-coordinator with its arguments. It runs
+// until its context ends, and logs to its error output. At each of hangups it
+// reads its configuration again and takes over the log level.
+func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
+	root := newCommand(func(cmd *cobra.Command, o *options) error {
+		level := new(slog.LevelVar)
+		o.log.Var = level
+		log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
+		if err != nil {
+			return err
+		}
+		p, err := o.parse(log)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithCancel(cmd.Context())
+		var work errgroup.Group
+		work.Go(func() error {
+			defer cancel()
+			return p.run(ctx, log)
+		})
+		config.OnHangup(ctx, hangups, log, func(ctx context.Context) error { return reload(ctx, args, level) })
+		return work.Wait()
+	})
+	root.SetArgs(args)
+	return root
+}
+
+func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 	var o options
 	root := &cobra.Command{
 		Use:           "buddyring-coordinator",
@@ -42,17 +70,7 @@ func Command() *cobra.Command {
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
-			if err != nil {
-				return err
-			}
-			p, err := o.parse(log)
-			if err != nil {
-				return err
-			}
-			return p.run(cmd.Context(), log)
-		},
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, &o) },
 	}
 	o.define(root)
 	root.AddCommand(o.migrateCommand(), config.ValidateCommand(func() error {
@@ -65,6 +83,26 @@ func Command() *cobra.Command {
 	}))
 	config.Bind(root, "BUDDYRING_COORDINATOR")
 	return root
+}
+
+// reload sets the level to what the configuration says now, if all of it is
+// right.
+func reload(ctx context.Context, args []string, level *slog.LevelVar) error {
+	again := newCommand(func(_ *cobra.Command, o *options) error {
+		fresh := new(slog.LevelVar)
+		o.log.Var = fresh
+		log, err := observe.NewLogger(io.Discard, o.log)
+		if err != nil {
+			return err
+		}
+		if _, err := o.parse(log); err != nil {
+			return err
+		}
+		level.Set(fresh.Level())
+		return nil
+	})
+	again.SetArgs(args)
+	return again.ExecuteContext(ctx)
 }
 
 func (o *options) migrateCommand() *cobra.Command {

@@ -2,10 +2,12 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/buddyring/buddyring/coordinator/server"
@@ -15,11 +17,10 @@ import (
 // run runs the program with arguments and returns what it prints.
 func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	cmd := server.Command()
+	cmd := server.Command(args, nil)
 	var out bytes.Buffer
 	cmd.SetOut(&out)
 	cmd.SetErr(&bytes.Buffer{})
-	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(t.Context())
 	return out.String(), err
 }
@@ -98,5 +99,59 @@ func TestRunWithoutDatabase(t *testing.T) {
 	_, err := run(t, "--id", "c1", "--store", "sqlite:"+file)
 	if err == nil || errors.Is(err, member.ErrInvalid) {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// lines is a log of which a test can wait for a line.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+func (l lines) await(what string) {
+	for line := range l {
+		if strings.Contains(line, what) {
+			return
+		}
+	}
+}
+
+// The program runs, takes the log level over at SIGHUP, nothing of a file that
+// is wrong, and ends well.
+func TestRunAndHangup(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "coordinator.yaml")
+	write := func(content string) {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("id: c1\nlog-level: info\n")
+	hangups, log := make(chan os.Signal), make(lines, 1000)
+	cmd := server.Command([]string{
+		"--config", file, "--state-dir", filepath.Join(dir, "state"),
+		"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+	}, hangups)
+	cmd.SetErr(log)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- cmd.ExecuteContext(ctx) }()
+	log.await("coordinator listens")
+
+	// At level warn a reload is not told; what is wrong always is.
+	write("id: c1\nlog-level: loud\n")
+	hangups <- syscall.SIGHUP
+	log.await("configuration not reloaded")
+	write("id: c1\nlog-level: warn\n")
+	hangups <- syscall.SIGHUP
+	write("id: c1\nlog-level: info\n")
+	hangups <- syscall.SIGHUP
+	log.await("configuration reloaded")
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("run: %v", err)
 	}
 }
