@@ -43,7 +43,7 @@ func TestCommandsExist(t *testing.T) {
 		for program, root := range map[string]func() *cobra.Command{
 			"buddyctl":              buddyctl,
 			"buddyring-agent":       func() *cobra.Command { return agent.Command(nil, nil) },
-			"buddyring-coordinator": coordinator.Command,
+			"buddyring-coordinator": func() *cobra.Command { return coordinator.Command(nil, nil) },
 			"buddyring-router":      func() *cobra.Command { return router.Command(nil, nil) },
 		} {
 			for _, words := range slices.Concat(commands(d.blocks(), program), spoken(d.prose(), program)) {
