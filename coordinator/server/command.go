@@ -37,7 +37,7 @@ const databaseName = "coordinator.db"
 // until its context ends, and logs to its error output. At each of hangups it
 // reads its configuration again and takes over the log level.
 func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
-	root := newCommand(func(cmd *cobra.Command, o *options) error {
+	root, o := newCommand(func(cmd *cobra.Command, o *options) error {
 		level := new(slog.LevelVar)
 		o.log.Var = level
 		log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
@@ -57,12 +57,15 @@ func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
 		config.OnHangup(ctx, hangups, log, func(ctx context.Context) error { return reload(ctx, args, level) })
 		return work.Wait()
 	})
+	root.AddCommand(o.migrateCommand())
 	root.SetArgs(args)
 	return root
 }
 
-func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
-	var o options
+// newCommand returns the program without what only a start can do, and the flags
+// that it fills before run.
+func newCommand(run func(*cobra.Command, *options) error) (*cobra.Command, *options) {
+	o := &options{}
 	root := &cobra.Command{
 		Use:           "buddyring-coordinator",
 		Short:         "Keep the table of servers and their buddies",
@@ -70,10 +73,10 @@ func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, &o) },
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, o) },
 	}
 	o.define(root)
-	root.AddCommand(o.migrateCommand(), config.ValidateCommand(func() error {
+	root.AddCommand(config.ValidateCommand(func() error {
 		log, err := observe.NewLogger(root.ErrOrStderr(), o.log)
 		if err != nil {
 			return err
@@ -82,13 +85,13 @@ func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 		return err
 	}))
 	config.Bind(root, "BUDDYRING_COORDINATOR")
-	return root
+	return root, o
 }
 
 // reload sets the level to what the configuration says now, if all of it is
 // right.
 func reload(ctx context.Context, args []string, level *slog.LevelVar) error {
-	again := newCommand(func(_ *cobra.Command, o *options) error {
+	again, _ := newCommand(func(_ *cobra.Command, o *options) error {
 		fresh := new(slog.LevelVar)
 		o.log.Var = fresh
 		log, err := observe.NewLogger(io.Discard, o.log)
