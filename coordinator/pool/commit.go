@@ -110,6 +110,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.marked, id)
 	delete(m.confirmed, id)
 	delete(m.due, id)
+	delete(m.uncovered, id)
 	delete(m.stale, id)
 	delete(m.noted, id)
 	delete(m.servers, id)

@@ -10,7 +10,7 @@ func (m *Machine) Sizes() map[string]int {
 		"requests": len(m.requests), "sessions": len(m.sessions), "rounds": len(m.rounds), "alarms": len(m.alarms),
 		"noted": len(m.noted), "notes": len(m.notes), "queue": len(m.queue), "joining": len(m.joining),
 		"greet again": len(m.greetAgain), "due": len(m.due), "stale": len(m.stale), "confirmed": len(m.confirmed),
-		"marked": len(m.marked), "helping": len(m.helping), "back": m.back,
+		"marked": len(m.marked), "helping": len(m.helping), "uncovered": len(m.uncovered), "back": m.back,
 	}
 	for _, subjects := range m.helping {
 		if len(subjects) == 0 {
@@ -22,6 +22,9 @@ func (m *Machine) Sizes() map[string]int {
 
 // Wakes is the number of looks that are arranged.
 func (m *Machine) Wakes() int { return len(m.wakes) }
+
+// Misses reports whether a watcher's sight of a member is negative.
+func (m *Machine) Misses(observer, id member.ID) bool { return m.misses(observer, m.servers[id]) }
 
 // Contradiction names something in the machine's state that must not be, or is
 // empty.
@@ -60,21 +63,16 @@ func (m *Machine) Contradiction() string {
 			}
 		}
 	}
+	places := map[member.ID]int{}
+	for _, it := range m.queue {
+		if it.join != "" {
+			places[it.join]++
+		}
+	}
 	for id := range m.joining {
-		if n := m.queued(id); n != 1 {
+		if places[id] != 1 {
 			return "a hello that waits without a place in the queue: " + string(id)
 		}
 	}
 	return ""
-}
-
-// queued counts the places in the queue for a new row of id.
-func (m *Machine) queued(id member.ID) int {
-	n := 0
-	for _, it := range m.queue {
-		if it.join == id {
-			n++
-		}
-	}
-	return n
 }

@@ -201,6 +201,7 @@ func (m *Machine) attach(s *server, sess *session, resumed bool) {
 	m.clearAlarm(alarmAgentDown, s.row.ID)
 	m.lookWarm()
 	m.tendSubjects(s.row.ID)
+	m.available()
 	sess.assigned = m.assignment(s.row.ID)
 	m.emit(Welcome{
 		Session: sess.id, Incarnation: s.row.Incarnation, Phase: s.row.Phase, Resumed: resumed,

@@ -101,6 +101,10 @@ type Machine struct {
 	// helping maps a temporary watcher to its subjects as such; it has no empty
 	// sets.
 	helping map[member.ID]map[member.ID]bool
+	// uncovered are the members for which no temporary watcher was found; coverAt is
+	// when the machine looks again.
+	uncovered map[member.ID]bool
+	coverAt   time.Time
 
 	random    *rand.Rand
 	now       time.Time
@@ -134,9 +138,9 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
 		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, noted: map[member.ID]time.Time{},
-		helping: map[member.ID]map[member.ID]bool{},
-		random:  rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
-		now:     cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0,
+		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
+		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
+		now:    cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0,
 	}
 	for _, row := range state.Servers {
 		m.load(row)
@@ -220,11 +224,12 @@ func (m *Machine) Step(now time.Time, inputs ...Input) []Effect {
 	if m.dead {
 		return nil
 	}
+	before := m.now
 	if now.After(m.now) {
 		m.now = now
 	}
 	m.effects = nil
-	m.excuse()
+	m.excuse(before)
 	for _, in := range inputs {
 		m.take(in)
 		if m.dead {
@@ -239,23 +244,24 @@ func (m *Machine) Step(now time.Time, inputs ...Input) []Effect {
 }
 
 // excuse makes up for a stall of the coordinator itself, which shows in a Tick
-// that comes late: what has not arrived meanwhile speaks against nobody.
-func (m *Machine) excuse() {
-	late := m.now.Sub(m.timer)
-	if m.timer.IsZero() || late < stallLimit {
+// that comes late: what has not arrived since the step before speaks against
+// nobody.
+func (m *Machine) excuse(before time.Time) {
+	if m.timer.IsZero() || m.now.Sub(m.timer) < stallLimit {
 		return
 	}
-	m.startedAt = m.startedAt.Add(late)
+	stall := m.now.Sub(before)
+	m.startedAt = m.startedAt.Add(stall)
 	for _, sess := range m.sessions {
-		sess.lastHeard = sess.lastHeard.Add(late)
+		sess.lastHeard = sess.lastHeard.Add(stall)
 		if sess.nonce != 0 {
-			sess.nonceAt = sess.nonceAt.Add(late)
+			sess.nonceAt = sess.nonceAt.Add(stall)
 			m.wake(sess.nonceAt.Add(proofTime), wakeStream, "", uint64(sess.id))
 		}
 	}
 	for _, s := range m.servers {
 		if s.session == 0 {
-			s.lostAt = s.lostAt.Add(late)
+			s.lostAt = s.lostAt.Add(stall)
 			m.missFrom(s, s.lostAt)
 		}
 	}

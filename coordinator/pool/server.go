@@ -27,10 +27,8 @@ type server struct {
 	rtt    time.Duration
 	// reached says that an observer has reached this incarnation.
 	reached bool
-	// temporary maps an absent watcher to the one in its place; tendAt is when the
-	// machine next looks for one that it could not find.
+	// temporary maps an absent watcher to the one in its place.
 	temporary map[member.ID]member.ID
-	tendAt    time.Time
 	inquiry   inquiry
 	// claim is a stranger's hello for this id that waits for the old address to
 	// be verified.

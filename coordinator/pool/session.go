@@ -65,6 +65,9 @@ func (m *Machine) takeDigest(in Digest) {
 		return
 	}
 	m.heard(sess)
+	if sess.selfScore > 0 && in.SelfScore == 0 {
+		m.available()
+	}
 	sess.digest, sess.selfScore = in.Subjects, in.SelfScore
 	for _, d := range in.Subjects {
 		m.see(sess, d.Subject, d.Incarnation, d.Evidence)
@@ -78,6 +81,7 @@ func (m *Machine) heard(sess *session) {
 	if wasSilent {
 		m.clearAlarm(alarmAgentDown, sess.hello.ID)
 		m.tendSubjects(sess.hello.ID)
+		m.available()
 	}
 }
 

@@ -146,4 +146,5 @@ func (m *Machine) unmark(s *server) {
 	s.inquiry.suspectSince = time.Time{}
 	// While it was suspect, nothing was said about its agent.
 	m.wake(m.now, wakeAbsent, string(s.row.ID), 0)
+	m.available()
 }

@@ -16,7 +16,8 @@ const (
 	wakeAgain                        // a member: open another round, forget old answers
 	wakeStream                       // a session: is it silent, was the nonce answered
 	wakeAbsent                       // a member without a stream
-	wakeWatchers                     // a member that lacks a temporary watcher
+	wakeWatchers                     // a member that has lost a temporary watcher
+	wakeUncovered                    // the members that lack a temporary watcher
 	wakeHeld                         // a member: the hold-down is over
 	wakeMark                         // a member: renew the suspect mark
 	wakeIntent                       // an id: the wish is over
@@ -103,6 +104,10 @@ func (m *Machine) look(w wakeAt) {
 		}
 	case wakeContradicted:
 		m.clearAlarm(alarmRemovalContradicted, id)
+	case wakeUncovered:
+		for _, id := range sortedKeys(m.uncovered) {
+			m.tendWatchers(m.servers[id])
+		}
 	case wakePropose:
 	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark:
 		if s := m.servers[id]; s != nil {
@@ -123,7 +128,7 @@ func (m *Machine) lookServer(s *server, kind wakeKind) {
 		m.due[s.row.ID] = true
 	case wakeMark:
 		m.renewMark(s)
-	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted:
+	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered:
 		// Not about a member.
 	}
 }

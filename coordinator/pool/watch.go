@@ -24,8 +24,9 @@ func (m *Machine) tendSubjects(id member.ID) {
 }
 
 // tendWatchers gives a member a temporary watcher for each buddy that cannot
-// watch it, and takes it away again. It looks again while it finds none.
+// watch it, and takes it away again.
 func (m *Machine) tendWatchers(s *server) {
+	delete(m.uncovered, s.row.ID)
 	buddies := slices.Compact([]member.ID{s.row.Second, s.row.First})
 	for absent, helper := range s.temporary {
 		needed := slices.Contains(buddies, absent) && m.cannotWatch(absent, s)
@@ -42,10 +43,17 @@ func (m *Machine) tendWatchers(s *server) {
 		}
 		if helper, ok := m.drawObserver(s, nil); ok {
 			m.employ(s, buddy, helper)
-		} else if !s.tendAt.After(m.now) {
-			s.tendAt = m.now.Add(temporaryAfter)
-			m.wake(s.tendAt, wakeWatchers, string(s.row.ID), 0)
+		} else {
+			m.uncovered[s.row.ID] = true
 		}
+	}
+}
+
+// available hears that somebody may help out who could not before.
+func (m *Machine) available() {
+	if len(m.uncovered) > 0 && !m.coverAt.After(m.now) {
+		m.coverAt = m.now.Add(temporaryAfter)
+		m.wake(m.coverAt, wakeUncovered, "", 0)
 	}
 }
 
