@@ -1,16 +1,28 @@
 package pool_test
 
-import "testing"
+import (
+	"math/rand/v2"
+	"testing"
+)
 
-// FuzzStep lets a fuzzer choose what TestRandomSequences draws: every run of
-// bytes is a sequence of agents, commits, operators and clock, with the same
-// assertions after each step.
+// FuzzStep lets a fuzzer make the choices of a rig: whatever is said to a
+// machine in whatever order, it must not panic, and what a desk checks must
+// hold.
 func FuzzStep(f *testing.F) {
-	f.Add([]byte{})
-	f.Add([]byte("\x05\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"))
+	for seed := range uint64(8) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		data := make([]byte, 400)
+		for i := range data {
+			data[i] = byte(random.Uint32())
+		}
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		g := newRig(t, fuzzed{&data}, false)
-		g.steps(min(8+len(data)/4, 200))
+		for turns := 0; len(data) > 0 && turns < 500; turns++ {
+			g.steps(1)
+		}
+		g.settle()
 		g.drain()
 	})
 }
