@@ -28,12 +28,14 @@ build: ## build bin/buddyring-coordinator, -agent, -router and bin/buddyctl
 .PHONY: test
 test: ## run all tests but the long ones; needs root, installs MariaDB if it is missing
 	@.ci/prerequisites mariadbd
+	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
 .PHONY: lint
 lint: ## check style: buf, go vet, golangci-lint
 	@$(TOOL) buf lint
 	@$(TOOL) buf format --diff --exit-code
+	@$(TOOL) buf breaking --against proto/released.binpb
 	@go vet ./...
 	@$(LINT) fmt --diff
 	@$(LINT) run
@@ -47,11 +49,15 @@ fmt: ## format Go and proto
 generate: ## generate Go from proto
 	@$(TOOL) buf generate
 
+.PHONY: contract
+contract: ## on a release: take the present proto as what lint lets nobody break
+	@$(TOOL) buf build --exclude-source-info -o proto/released.binpb
+
 .PHONY: check-generate
 check-generate: ## check that the generated code is what generate gives
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	  $(TOOL) buf generate --output "$$dir" && \
-	  diff -r --exclude='*.proto' proto "$$dir/proto" || \
+	  diff -r --exclude='*.proto' --exclude='*.binpb' proto "$$dir/proto" || \
 	  { echo "generated code differs: run make generate"; exit 1; }
 
 .PHONY: demo

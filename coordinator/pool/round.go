@@ -134,7 +134,7 @@ func (m *Machine) openRound(s *server) {
 	q.round, q.opened = r, m.now
 	m.rounds[r.ID] = s
 	m.count(CountRound)
-	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("%d probes each over %v", probesPerRound, over)})
+	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("%d probes each over %v", probesPerRound, over.Round(time.Millisecond))})
 	if sess := m.sessions[s.session]; sess != nil {
 		m.challenge(sess)
 	} else if m.fellSilent(s) {

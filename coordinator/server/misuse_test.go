@@ -431,6 +431,7 @@ func TestBadAdminRequests(t *testing.T) {
 		{"server_id", &pb.RemoveServerRequest{}},
 		{"pool", &pb.RemoveServerRequest{Pool: "-", ServerId: "a"}},
 		{"request_id", &pb.RemoveServerRequest{ServerId: "a", RequestId: long}},
+		{"request_id", &pb.RemoveServerRequest{ServerId: "a", RequestId: "x "}},
 		{"server_id", &pb.SetIntentRequest{Wish: pb.Wish_WISH_DRAIN}},
 		{"wish", &pb.SetIntentRequest{ServerId: "a"}},
 		{"wish", &pb.SetIntentRequest{ServerId: "a", Wish: 77}},

@@ -770,7 +770,7 @@ type RemovedServer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The server.
 	ServerId string `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
-	// The incarnation that is over.
+	// The incarnation that is over, as are all before it.
 	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Why.
 	Cause         Cause `protobuf:"varint,3,opt,name=cause,proto3,enum=buddyring.coordinator.v1.Cause" json:"cause,omitempty"`
