@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	sequences = flag.Int("sequences", 100_000, "how many random sequences TestRandomSequences plays")
+	sequences = flag.Int("sequences", defaultSequences, "how many random sequences TestRandomSequences plays")
 	first     = flag.Uint64("first", 1, "the seed of the first of them")
 	seed      = flag.Uint64("seed", 0, "play only the sequence of this seed, and say what happens")
 )
