@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 
@@ -208,17 +209,30 @@ func addrPort(lis net.Listener) netip.AddrPort {
 	return netip.MustParseAddrPort(lis.Addr().String())
 }
 
-// siblings finds the programs beside this one.
+// siblings finds the programs beside this one. Where the kernel's name for this
+// program leads nowhere, as in a chroot with mounts of its own, the name by
+// which it was called does.
 func siblings() (dir string, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find the programs: %w", err)
 	}
-	dir = filepath.Dir(self)
+	missing := absent(filepath.Dir(self))
+	if missing == "" {
+		return filepath.Dir(self), nil
+	}
+	if called, err := exec.LookPath(os.Args[0]); err == nil && absent(filepath.Dir(called)) == "" {
+		return filepath.Abs(filepath.Dir(called))
+	}
+	return "", fmt.Errorf("%s is not beside buddyctl in %s; run: make build", missing, filepath.Dir(self))
+}
+
+// absent returns the first program that is not in dir, or "".
+func absent(dir string) string {
 	for _, name := range []string{coordinatorProgram, routerProgram, agentProgram} {
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) {
-			return "", fmt.Errorf("%s is not beside buddyctl in %s; run: make build", name, dir)
+			return name
 		}
 	}
-	return dir, nil
+	return ""
 }
