@@ -560,6 +560,15 @@ func TestJoinIsAbandoned(t *testing.T) {
 		if !d.alarm("NOT_JOINING", "f") {
 			t.Error("nobody is told")
 		}
+		d.table.at.Epoch++
+		d.boot()
+		d.wait(2 * time.Second)
+		if d.alarm("NOT_JOINING", "f") {
+			t.Error("the alarm comes before anybody could look")
+		}
+		for _, id := range d.table.order {
+			d.hello(agent(id))
+		}
 		d.report(d.table.rows["f"].First, "f", up)
 		d.commitAll()
 		if d.table.rows["f"].Phase != member.PhaseActive || d.alarm("NOT_JOINING", "f") {

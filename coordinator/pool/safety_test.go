@@ -163,6 +163,34 @@ func TestThreeObserversMustMissIt(t *testing.T) {
 	}
 }
 
+// One liar makes nobody suspect, whatever it says and however often, and with
+// whatever it answers in the rounds that it causes.
+func TestOneObserverMakesNoSuspect(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{3, 4, 7} {
+		d := newDesk(t)
+		d.pool([]member.ID{"a", "b", "c", "d", "e", "f", "g"}[:n]...)
+		liar := d.table.rows["c"].First
+		d.report(liar, "c", down)
+		for range 10 {
+			for _, id := range d.observers("c") {
+				if id == liar {
+					d.answer(id, "c", down, false)
+				} else {
+					d.answer(id, "c", up, true)
+				}
+			}
+			d.toLastProbe("c")
+			d.answer(liar, "c", down, true)
+			if _, suspect := d.marks["c"]; suspect || d.removes("c") {
+				t.Fatalf("of %d: suspect %v, removed %v", n, suspect, d.removes("c"))
+			}
+			d.nextRound("c")
+			d.commitAll()
+		}
+	}
+}
+
 func TestBothOthersMustMissItOfThree(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

@@ -180,7 +180,7 @@ func (m *Machine) lookAgain(sess *session, at time.Time) {
 func (m *Machine) lookAbsent(s *server) {
 	id := s.row.ID
 	joining := s.row.Phase == member.PhaseJoining
-	if joining && !s.reached && m.now.Sub(s.row.Since) >= joinPatience {
+	if joining && !s.reached && !m.warming && m.now.Sub(s.row.Since) >= joinPatience {
 		m.raise(alarmNotJoining, id, m.waitingFor(s))
 	}
 	if m.live(id) != nil {
