@@ -230,7 +230,7 @@ func siblings() (dir string, err error) {
 // absent returns the first program that is not in dir, or "".
 func absent(dir string) string {
 	for _, name := range []string{coordinatorProgram, routerProgram, agentProgram} {
-		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) { //nolint:gosec // only looks, beside the program that the user called
 			return name
 		}
 	}
