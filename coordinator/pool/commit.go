@@ -141,7 +141,14 @@ func (m *Machine) applyRows(rows []member.Server) {
 		}
 		before := s.row
 		s.row = row
-		if before.Incarnation != row.Incarnation {
+		switch {
+		case before.Incarnation != row.Incarnation:
+			s.mark, s.untold = nil, false
+			m.renew(s)
+		case before.Spec.Probe != row.Spec.Probe || !slices.Equal(before.Spec.ProbeAddresses, row.Spec.ProbeAddresses):
+			if s.mark != nil {
+				m.unmark(s)
+			}
 			m.renew(s)
 		}
 		switch {
@@ -154,14 +161,13 @@ func (m *Machine) applyRows(rows []member.Server) {
 	}
 }
 
-// renew forgets the evidence about an earlier incarnation.
+// renew forgets the evidence about an earlier incarnation, or another address.
 func (m *Machine) renew(s *server) {
 	if s.inquiry.round != nil {
 		m.endRound(s)
 	}
 	s.inquiry = inquiry{}
 	s.sights, s.rtt, s.reached = map[member.ID]sight{}, 0, false
-	s.mark, s.untold = nil, false
 	delete(m.marked, s.row.ID)
 	delete(m.confirmed, s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)

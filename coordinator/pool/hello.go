@@ -180,6 +180,9 @@ func (m *Machine) resume(s *server, sess *session) {
 
 // learn queues what an agent newly says of its server.
 func (m *Machine) learn(s *server) {
+	if s.untold {
+		return
+	}
 	s.untold = true
 	m.queue = append(m.queue, item{update: s.row.ID})
 }

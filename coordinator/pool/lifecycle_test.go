@@ -377,6 +377,47 @@ func TestNewsOfAResumedAgent(t *testing.T) {
 	})
 }
 
+// Evidence is about an address: what was seen of the former one says nothing of
+// the new one.
+func TestEvidenceOfAFormerAddress(t *testing.T) {
+	t.Parallel()
+	move := func(d *desk) {
+		d.call(func(c pool.Call) pool.Input {
+			return pool.UpdateServer{Call: c, ID: "c", Edit: func(s member.Spec) (member.Spec, error) {
+				s.ProbeAddresses = []netip.Addr{netip.MustParseAddr("10.9.9.9")}
+				return s, nil
+			}}
+		}, pool.Call{})
+	}
+	t.Run("in a round", func(t *testing.T) {
+		t.Parallel()
+		d := five(t)
+		d.close(d.byID["c"], false)
+		d.miss("c")
+		move(d)
+		d.commit()
+		if _, suspect := d.marks["c"]; suspect {
+			t.Fatal("suspect")
+		}
+		d.answerAll("c", down)
+		if d.removes("c") {
+			t.Fatal("removed")
+		}
+	})
+	t.Run("in a verdict", func(t *testing.T) {
+		t.Parallel()
+		d := five(t)
+		d.close(d.byID["c"], false)
+		move(d)
+		d.miss("c")
+		d.answerAll("c", down)
+		d.commit()
+		if d.removes("c") {
+			t.Fatal("removed")
+		}
+	})
+}
+
 // Leaving.
 
 func TestLeaveIsAcknowledgedWhenDurable(t *testing.T) {

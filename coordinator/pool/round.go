@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// observersWanted is how many a round asks: the watchers and two witnesses.
-	observersWanted = 4
+	// observersWanted is how many a round asks: the watchers and two witnesses;
+	// observersMost how many at most with those in the place of others.
+	observersWanted, observersMost = 4, 12
 	// probesPerRound is how many probes each of them sends.
 	probesPerRound = 3
 	// ageCredit is how much of the stall tolerance the first doubt of an incident
@@ -282,8 +283,12 @@ func (m *Machine) answer(in Answer) {
 // progress looks at a round after something has happened or time has passed.
 func (m *Machine) progress(s *server) {
 	r := s.inquiry.round
-	for _, id := range r.Silent(m.now) {
-		if other, ok := m.drawObserver(s, r.Observers()); ok {
+	for _, id := range r.Failing(m.now) {
+		asked := r.Observers()
+		if len(asked) == observersMost {
+			break
+		}
+		if other, ok := m.drawObserver(s, asked); ok {
 			m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id), Text: "another is asked"})
 			r.Replace(id, other, m.now)
 			m.ask(s, r, watcher{other, RoleWitness})

@@ -35,8 +35,8 @@ type observer struct {
 	evidence Evidence
 	heard    bool
 	final    bool
-	// overdue says that Silent has listed it, replaced that it is not waited for.
-	overdue, replaced bool
+	// failed says that Failing has listed it, replaced that it is not waited for.
+	failed, replaced bool
 }
 
 // Ask notes that an observer was asked. Asking one twice is ignored.
@@ -122,23 +122,27 @@ func (r *Round) Proof() Proof {
 	return ProofAbsent
 }
 
-// Silent lists the observers to be replaced now, each once.
-func (r *Round) Silent(now time.Time) []member.ID {
+// Failing lists the observers to be replaced now, each once: those that have
+// been silent for too long, and those that cannot judge while there is time to
+// ask somebody else.
+func (r *Round) Failing(now time.Time) []member.ID {
 	var ids []member.ID
 	for i := range r.observers {
 		o := &r.observers[i]
-		if !o.heard && !o.overdue && now.Sub(o.askedAt) >= ReplaceAfter {
-			o.overdue = true
+		silent := !o.heard && now.Sub(o.askedAt) >= ReplaceAfter
+		useless := o.final && o.evidence.Sight == SightCannotJudge && now.Before(r.LastProbe)
+		if (silent || useless) && !o.failed {
+			o.failed = true
 			ids = append(ids, o.id)
 		}
 	}
 	return ids
 }
 
-// Replace asks another observer in the place of a silent one, which is not
+// Replace asks another observer in the place of a failing one, which is not
 // waited for any more. Should it answer after all, that counts.
-func (r *Round) Replace(silent, other member.ID, at time.Time) {
-	if o := r.find(silent); o != nil {
+func (r *Round) Replace(failing, other member.ID, at time.Time) {
+	if o := r.find(failing); o != nil {
 		o.replaced = true
 	}
 	r.Ask(other, at)

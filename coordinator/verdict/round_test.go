@@ -145,15 +145,15 @@ func TestRoundReplacesTheSilentOnce(t *testing.T) {
 	t.Parallel()
 	r := open("a", "b", "c")
 	r.Answer("a", say(0, verdict.SightDown, false))
-	if got := r.Silent(start.Add(verdict.ReplaceAfter - 1)); got != nil {
+	if got := r.Failing(start.Add(verdict.ReplaceAfter - 1)); got != nil {
 		t.Errorf("too early: %v", got)
 	}
 	at := start.Add(verdict.ReplaceAfter)
-	if diff := cmp.Diff([]member.ID{"b", "c"}, r.Silent(at)); diff != "" {
+	if diff := cmp.Diff([]member.ID{"b", "c"}, r.Failing(at)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	r.Replace("b", "d", at)
-	if got := r.Silent(at.Add(verdict.ReplaceAfter)); !cmp.Equal(got, []member.ID{"d"}) {
+	if got := r.Failing(at.Add(verdict.ReplaceAfter)); !cmp.Equal(got, []member.ID{"d"}) {
 		t.Errorf("replaced once more: %v", got)
 	}
 	if !r.Answer("b", say(lastProbe, verdict.SightUp, true)) {
@@ -162,13 +162,32 @@ func TestRoundReplacesTheSilentOnce(t *testing.T) {
 	counts(t, "b answers late", r.Case(3), 1, 0, 3)
 }
 
+// Who cannot judge is replaced at once, while there is time for others' probes.
+func TestRoundReplacesWhoCannotJudge(t *testing.T) {
+	t.Parallel()
+	r := open("a", "b", "c")
+	r.Answer("a", say(time.Millisecond, verdict.SightCannotJudge, true))
+	r.Answer("b", say(time.Millisecond, verdict.SightUp, true))
+	for _, want := range [][]member.ID{{"a"}, nil} {
+		if diff := cmp.Diff(want, r.Failing(start.Add(time.Millisecond))); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	sick := say(lastProbe-1, verdict.SightDown, true)
+	sick.SelfScore = 1
+	r.Answer("c", sick)
+	if got := r.Failing(start.Add(lastProbe)); got != nil {
+		t.Errorf("too late for somebody else: %v", got)
+	}
+}
+
 // Who is silent is waited for, unless another was asked instead: a pool may have
 // nobody else, and answers may have a long way.
 func TestRoundWaitsForTheSilentWithoutReplacement(t *testing.T) {
 	t.Parallel()
 	at := start.Add(lastProbe)
 	r := open("a", "b", "c")
-	r.Silent(start.Add(verdict.ReplaceAfter))
+	r.Failing(start.Add(verdict.ReplaceAfter))
 	r.Answer("a", say(lastProbe, verdict.SightDown, true))
 	if r.Complete(at, false) {
 		t.Error("b and c are not waited for")
