@@ -2,7 +2,8 @@
 
 TOOL := go tool -modfile=tools/go.mod
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
-TEST := $(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --
+TESTFLAGS := --format pkgname-and-test-fails --format-hide-empty-pkg --
+TEST := $(TOOL) gotestsum $(TESTFLAGS)
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/buddyring/buddyring/internal/version.release=$(VERSION)
@@ -30,6 +31,18 @@ test: ## run all tests but the long ones; needs root, installs MariaDB if it is 
 	@.ci/prerequisites mariadbd
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
+
+.PHONY: race
+race: ## run the tests under the race detector; installs a C compiler if it is missing
+	@.ci/prerequisites gcc
+	@CGO_ENABLED=1 $$(go tool -n -modfile=tools/go.mod gotestsum) $(TESTFLAGS) -race -count=1 -vet=off -timeout 9m ./...
+
+.PHONY: cross
+cross: ## build for other systems and processors
+	@for target in darwin/arm64 linux/arm64; do \
+	  echo "building for $$target"; \
+	  GOOS=$${target%/*} GOARCH=$${target#*/} go build ./... || exit 1; \
+	done
 
 .PHONY: lint
 lint: ## check style: buf, go vet, golangci-lint
