@@ -107,6 +107,7 @@ func (m *Machine) identify(s *server, sess *session) {
 	// A certificate proves more than the address by which the row may have come.
 	case h.Identity != "" && (s.row.Identity == h.Identity || s.row.Identity == ""),
 		h.Identity == "" && s.row.Identity == "" && shareAddress(h.Spec, s.row.Spec):
+		m.contradict(s)
 		m.awaitRow(sess)
 	default:
 		m.verifyClaim(s, sess)

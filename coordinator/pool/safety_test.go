@@ -12,8 +12,7 @@ import (
 
 // Each test here is about one safety rule and fails without it.
 
-// five is a pool of five in which c is about to be missed; d and a are never
-// witnesses of c if they watch it.
+// five is a pool of five in which all is well.
 func five(t *testing.T) *desk {
 	t.Helper()
 	d := newDesk(t)
@@ -452,6 +451,10 @@ func TestVerdictFallsWithASignOfLife(t *testing.T) {
 		"the echo, late":    func(d *desk) { d.echo("c") },
 		"a FIN":             func(d *desk) { d.close(d.byID["c"], true) },
 		"a hello":           func(d *desk) { d.hello(agent("c")) },
+		"a hello after a reboot": func(d *desk) {
+			d.close(d.byID["c"], false)
+			d.hello(reboot("c"))
+		},
 	}
 	for name, sign := range signs {
 		t.Run(name+", before the proposal", func(t *testing.T) {
