@@ -42,7 +42,6 @@ type server struct {
 // sight is what one watcher sees of a server.
 type sight struct {
 	Evidence
-	at time.Time
 	// firstLost is when the first of the present run of lost probes was sent.
 	firstLost time.Time
 }

@@ -39,7 +39,7 @@ func (m *Machine) see(sess *session, subject member.ID, inc member.Incarnation, 
 		return false
 	}
 	before := s.sights[observer]
-	now := sight{Evidence: e, at: m.now, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour))}
+	now := sight{Evidence: e, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour))}
 	s.sights[observer] = now
 	if e.RTT > 0 {
 		s.rtt = max(e.RTT, s.rtt*7/8)

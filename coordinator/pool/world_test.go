@@ -30,14 +30,12 @@ type world struct {
 	// commitTime is how long a commit takes; failNext makes that many fail.
 	commitTime time.Duration
 	failNext   int
-	hang       bool
 	trace      []string
 	replies    map[pool.Token]pool.Reply
 	alarms     map[string]bool
 	suspects   map[member.ID]bool
 	sessions   map[pool.SessionID]*host
 	nextID     uint64
-	counts     map[pool.Counter]int
 	dialOpen   bool
 }
 
@@ -92,8 +90,8 @@ func newWorld(t testing.TB) *world {
 	w := &world{
 		t: t, now: start, start: start, hosts: map[member.ID]*host{}, commitTime: 3 * time.Millisecond,
 		replies: map[pool.Token]pool.Reply{}, alarms: map[string]bool{}, suspects: map[member.ID]bool{},
-		sessions: map[pool.SessionID]*host{}, counts: map[pool.Counter]int{},
-		table: newTable(),
+		sessions: map[pool.SessionID]*host{},
+		table:    newTable(),
 	}
 	w.boot()
 	return w
@@ -176,9 +174,7 @@ func (w *world) do(e pool.Effect) {
 	case pool.Clear:
 		delete(w.alarms, e.Key.Name+" "+e.Key.Subject)
 		w.log("alarm over %s %s", e.Key.Name, e.Key.Subject)
-	case pool.Count:
-		w.counts[e.What]++
-	case pool.Removed:
+	case pool.Count, pool.Removed:
 	case pool.SetTimer:
 		w.timer = e.At
 		if !e.At.IsZero() {
@@ -211,9 +207,6 @@ func (w *world) propose(c member.Change) {
 	m := w.m
 	w.at(w.commitTime, func() {
 		if w.m != m {
-			return
-		}
-		if w.hang {
 			return
 		}
 		if w.failNext > 0 {

@@ -1,0 +1,234 @@
+package pool_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// The clock of the coordinator before was wrong: nobody is held for longer than
+// the limit.
+func TestHoldDownOfAnotherClock(t *testing.T) {
+	t.Parallel()
+	d := held(t)
+	row := d.table.rows["c"]
+	row.HeldUntil = d.now.Add(24 * time.Hour)
+	d.table.rows["c"] = row
+	d.table.at.Epoch++
+	state := d.table.load()
+	m, err := pool.New(state, pool.Config{Now: d.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := m.Server("c"); s.Server.HeldUntil.After(d.now.Add(d.table.settings.HoldDownMax)) {
+		t.Fatalf("held until %v", s.Server.HeldUntil)
+	}
+}
+
+// die takes a member out by verdict.
+func (d *desk) die(id member.ID) {
+	d.t.Helper()
+	d.commitAll()
+	d.miss(id)
+	d.answerAll(id, down)
+	d.commitAll()
+	if !d.removed(id) {
+		d.t.Fatalf("%s is kept by %s", id, d.rule(id))
+	}
+	for key := range d.said {
+		if key[1] == id {
+			delete(d.said, key)
+		}
+	}
+	d.digests()
+}
+
+func reboot(id member.ID) pool.Hello {
+	h := agent(id)
+	h.BootID, h.InstanceID = "another", "another"
+	return h
+}
+
+// held is a pool of five of which c is held after a crash.
+func held(t *testing.T) *desk {
+	t.Helper()
+	d := five(t)
+	d.die("c")
+	d.hello(reboot("c"))
+	d.commitAll()
+	return d
+}
+
+func TestHoldDown(t *testing.T) {
+	t.Parallel()
+	t.Run("is served", func(t *testing.T) {
+		t.Parallel()
+		d := held(t)
+		if row := d.table.rows["c"]; row.Phase != member.PhaseHeld || !row.HeldUntil.Equal(d.now.Add(5*time.Second)) {
+			t.Fatalf("row %+v", row)
+		}
+		d.report(d.table.rows["c"].First, "c", up)
+		d.live(4 * time.Second)
+		d.commitAll()
+		if d.table.rows["c"].Phase != member.PhaseHeld {
+			t.Fatal("too early")
+		}
+		d.live(time.Second)
+		d.reject()
+		d.live(time.Second)
+		d.commitAll()
+		if p := d.table.rows["c"].Phase; p != member.PhaseActive {
+			t.Fatalf("c is %s", p)
+		}
+	})
+	t.Run("without being reached", func(t *testing.T) {
+		t.Parallel()
+		d := held(t)
+		d.wait(4 * time.Second)
+		d.close(d.byID["c"], true)
+		d.wait(2 * time.Second)
+		d.commitAll()
+		if p := d.table.rows["c"].Phase; p != member.PhaseJoining {
+			t.Fatalf("c is %s", p)
+		}
+		for range 40 {
+			d.wait(time.Second)
+			d.commitAll()
+		}
+		if !d.removed("c") {
+			t.Fatal("it joins for ever")
+		}
+	})
+	t.Run("is judged", func(t *testing.T) {
+		t.Parallel()
+		d := held(t)
+		d.die("c")
+		if hold := d.table.departed["c"].HoldDown; hold < 9*time.Second || hold > 10*time.Second {
+			t.Fatalf("the second hold-down is %v", hold)
+		}
+	})
+	t.Run("outlives the coordinator", func(t *testing.T) {
+		t.Parallel()
+		d := held(t)
+		d.live(time.Second)
+		d.table.at.Epoch++
+		d.boot()
+		d.hello(reboot("c"))
+		d.report("c", d.table.rows["c"].First, up)
+		for _, id := range d.table.order {
+			if id != "c" {
+				d.hello(agent(id))
+			}
+		}
+		d.digests()
+		d.live(3 * time.Second)
+		d.commitAll()
+		if d.table.rows["c"].Phase != member.PhaseHeld {
+			t.Fatal("too early")
+		}
+		d.live(2 * time.Second)
+		d.commitAll()
+		if p := d.table.rows["c"].Phase; p != member.PhaseActive {
+			t.Fatalf("c is %s", p)
+		}
+	})
+	t.Run("is waived for a removal that was wrong", func(t *testing.T) {
+		t.Parallel()
+		d := five(t)
+		d.die("c")
+		d.hello(agent("c"))
+		d.commit()
+		if p := d.table.rows["c"].Phase; p != member.PhaseJoining || d.counts[pool.CountContradicted] != 1 || !d.alarm("REMOVAL_CONTRADICTED", "c") {
+			t.Fatalf("c is %s, %d contradicted, alarms %v", p, d.counts[pool.CountContradicted], d.alarms)
+		}
+		d.commitAll()
+		d.remove("c")
+		d.commitAll()
+		d.hello(agent("c"))
+		d.commitAll()
+		if d.counts[pool.CountContradicted] != 1 {
+			t.Fatal("counted again")
+		}
+		d.live(11 * time.Minute)
+		if d.alarm("REMOVAL_CONTRADICTED", "c") {
+			t.Fatal("the alarm is never over")
+		}
+	})
+	t.Run("may be switched off", func(t *testing.T) {
+		t.Parallel()
+		d := five(t)
+		d.set(func(s *member.Settings) { s.HoldDown = 0 })
+		d.commit()
+		d.die("c")
+		d.die("e")
+		d.hello(reboot("c"))
+		d.hello(agent("e"))
+		d.commitAll()
+		if p := d.table.rows["c"].Phase; p != member.PhaseJoining {
+			t.Fatalf("c is %s", p)
+		}
+		if d.counts[pool.CountContradicted] != 1 {
+			t.Fatalf("%d removals contradicted", d.counts[pool.CountContradicted])
+		}
+	})
+}
+
+// At most one in ten is held at once, and one in a small pool.
+func TestFewAreHeld(t *testing.T) {
+	t.Parallel()
+	for name, n := range map[string]int{"small": 8, "larger": 30} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDesk(t)
+			var ids []member.ID
+			for i := range n {
+				ids = append(ids, member.ID(fmt.Sprintf("s%02d", i)))
+			}
+			d.pool(ids...)
+			dead := ids[:5]
+			for _, id := range dead {
+				d.die(id)
+			}
+			d.intend("zebra", member.WishDrain)
+			for _, id := range dead {
+				d.hello(reboot(id)) // all in one change
+			}
+			d.commitAll()
+			held := 0
+			for _, row := range d.table.rows {
+				if row.Phase == member.PhaseHeld {
+					held++
+				}
+			}
+			if want := max(1, n/10); held != want {
+				t.Errorf("%d of %d are held, want %d", held, n, want)
+			}
+		})
+	}
+}
+
+// What is remembered of a server that left is forgotten after a week.
+func TestDepartedAreForgotten(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	d.die("c")
+	if _, known := d.m.Departed("c"); !known {
+		t.Fatal("not remembered")
+	}
+	for _, p := range d.byID {
+		if p.open() {
+			d.close(p, true)
+		}
+	}
+	d.wait(7*24*time.Hour - time.Minute)
+	if _, known := d.m.Departed("c"); !known {
+		t.Fatal("forgotten too early")
+	}
+	d.wait(2 * time.Minute)
+	if _, known := d.m.Departed("c"); known {
+		t.Fatal("never forgotten")
+	}
+}
