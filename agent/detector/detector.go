@@ -110,12 +110,29 @@ type Evidence struct {
 	LastReply time.Time
 	// Trouble says why it cannot judge, or why it doubts itself.
 	Trouble string
+	// Connect is what became of an Examination's TCP connects.
+	Connect Connect
 }
+
+// Connect is the outcome of TCP connects to a subject.
+type Connect uint8
+
+// The outcomes. ConnectNone is before any, ConnectNotSent trouble of the
+// observer and never evidence.
+const (
+	ConnectNone Connect = iota
+	// ConnectAnswered: a SYN-ACK or RST came back.
+	ConnectAnswered
+	ConnectUnanswered
+	ConnectNotSent
+)
 
 // Report says that the sight of a subject has changed.
 type Report struct {
 	Key
 	Evidence Evidence
+	// LostOfTen counts the lost probes in the window.
+	LostOfTen int
 }
 
 // View is everything that is seen of one subject.

@@ -1,6 +1,9 @@
 package detector
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 const (
 	maxExamProbes = 10
@@ -20,6 +23,11 @@ type Question struct {
 	// Timeout is how long a reply may take on this link, brought between
 	// MinTimeout and MaxTimeout, which is also taken for 0.
 	Timeout time.Duration
+	// Connect lists what to connect to by TCP once the first probe is lost.
+	Connect []netip.AddrPort
+	// Exhaustive asks to send all probes and to count the lost ones instead of
+	// being done at the first reply.
+	Exhaustive bool
 }
 
 // Answer is what an Examination has found out.

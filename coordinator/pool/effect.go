@@ -45,6 +45,10 @@ type Ask struct {
 	// Over is the time from the first probe to the last.
 	Over    time.Duration
 	Timeout time.Duration
+	// Connect lists HOST:PORT to connect to by TCP once the first probe is lost.
+	Connect []string
+	// Exhaustive asks to send all probes and to count the lost ones.
+	Exhaustive bool
 }
 
 // Challenge asks an agent for an Echo.

@@ -54,6 +54,16 @@ type Report struct {
 	Subject     member.ID
 	Incarnation member.Incarnation
 	Evidence    Evidence
+	LostOfTen   int
+}
+
+// ServiceHealth says what an agent's checks find about its own server's service.
+type ServiceHealth struct {
+	Session     SessionID
+	Incarnation member.Incarnation
+	Down        bool
+	// Text says which check fails and how.
+	Text string
 }
 
 // Digest is everything that an agent sees.
@@ -180,6 +190,7 @@ func (Hello) input()          {}
 func (Closed) input()         {}
 func (Report) input()         {}
 func (Digest) input()         {}
+func (ServiceHealth) input()  {}
 func (Answer) input()         {}
 func (Echo) input()           {}
 func (AssignmentAck) input()  {}

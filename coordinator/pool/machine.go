@@ -277,6 +277,8 @@ func (m *Machine) take(in Input) {
 		m.report(in)
 	case Digest:
 		m.takeDigest(in)
+	case ServiceHealth:
+		m.takeHealth(in)
 	case Answer:
 		m.answer(in)
 	case Echo:

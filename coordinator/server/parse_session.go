@@ -152,8 +152,13 @@ func parseReport(session pool.SessionID, in *pb.Report) (pool.Input, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.GetLostOfTen() > 10 {
+		return nil, member.Invalid("report.lost_of_ten", "%d is more than 10", in.GetLostOfTen())
+	}
 	evidence, err := parseEvidence("report.evidence", in.GetEvidence())
-	return pool.Report{Session: session, Subject: id, Incarnation: incarnation, Evidence: evidence}, err
+	return pool.Report{
+		Session: session, Subject: id, Incarnation: incarnation, Evidence: evidence, LostOfTen: int(in.GetLostOfTen()),
+	}, err
 }
 
 func parseDigest(session pool.SessionID, in *pb.Digest) (pool.Input, error) {
@@ -241,7 +246,9 @@ func parseEvidence(prefix string, in *pb.Evidence) (pool.Evidence, error) {
 	if err != nil {
 		return pool.Evidence{}, err
 	}
-	evidence := pool.Evidence{Sight: sight, Sent: int(in.GetSent()), Lost: int(in.GetLost()), Trouble: trouble}
+	evidence := pool.Evidence{
+		Sight: sight, Sent: int(in.GetSent()), Lost: int(in.GetLost()), Trouble: trouble, Connect: parseConnect(in.GetConnect()),
+	}
 	for _, f := range []struct {
 		name string
 		from *durationpb.Duration
@@ -256,6 +263,18 @@ func parseEvidence(prefix string, in *pb.Evidence) (pool.Evidence, error) {
 		}
 	}
 	return evidence, nil
+}
+
+// parseConnect takes outcomes of a later version for none: no evidence.
+func parseConnect(in pb.Connect) verdict.Connect {
+	switch in {
+	case pb.Connect_CONNECT_ANSWERED:
+		return verdict.ConnectAnswered
+	case pb.Connect_CONNECT_UNANSWERED:
+		return verdict.ConnectUnanswered
+	case pb.Connect_CONNECT_UNSPECIFIED, pb.Connect_CONNECT_CANNOT_JUDGE:
+	}
+	return verdict.ConnectNone
 }
 
 // parseAge keeps "unset" apart from "just now": the vocabulary says unset by

@@ -110,11 +110,13 @@ func (s *session) assign(a pool.Assignment) {
 
 func (s *session) ask(a pool.Ask) {
 	s.put(&pb.SessionResponse{Message: &pb.SessionResponse_Question{Question: &pb.Question{
-		Round:        a.Round,
-		Subject:      toSubject(a.Subject),
-		Probes:       toCount(a.Probes),
-		Over:         durationpb.New(a.Over),
-		ProbeTimeout: durationpb.New(a.Timeout),
+		Round:            a.Round,
+		Subject:          toSubject(a.Subject),
+		Probes:           toCount(a.Probes),
+		Over:             durationpb.New(a.Over),
+		ProbeTimeout:     durationpb.New(a.Timeout),
+		ConnectAddresses: a.Connect,
+		Exhaustive:       a.Exhaustive,
 	}}})
 }
 

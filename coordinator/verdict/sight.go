@@ -47,4 +47,17 @@ type Evidence struct {
 	LastReplyAge time.Duration
 	// Trouble says why it cannot judge.
 	Trouble string
+	// Connect is what became of the TCP connects that a round asked for.
+	Connect Connect
 }
+
+// Connect is the outcome of TCP connects to a subject.
+type Connect uint8
+
+// The outcomes. ConnectNone was not tried or proves nothing.
+const (
+	ConnectNone Connect = iota
+	// ConnectAnswered: a SYN-ACK or RST came back; its kernel is alive.
+	ConnectAnswered
+	ConnectUnanswered
+)

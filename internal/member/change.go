@@ -22,6 +22,9 @@ type Change struct {
 	// Settings and ReferenceSize are written when not nil.
 	Settings      *Settings
 	ReferenceSize *int
+	// MassChangeConfirmed says that an operator has confirmed that many servers
+	// go at once. It is published, not stored.
+	MassChangeConfirmed bool
 	Events        []Event
 	Requests      []Request
 }
@@ -55,6 +58,11 @@ const (
 	EventAlarmRaised  EventKind = "alarm_raised"
 	EventAlarmCleared EventKind = "alarm_cleared"
 	EventContradicted EventKind = "contradicted"
+	EventServiceDown  EventKind = "service_down"
+	EventServiceUp    EventKind = "service_up"
+	EventBraked       EventKind = "braked"
+	EventUnbraked     EventKind = "unbraked"
+	EventMoved        EventKind = "moved"
 )
 
 // Event is one line of a pool's history, ordered by (Revision, Seq).
@@ -105,6 +113,23 @@ type Explanation struct {
 	Timeline []Moment `json:"timeline"`
 	// Rows are the ring rows before and after, for the servers that changed.
 	Rows []RowChange `json:"rows,omitempty"`
+	// Before and After are the brake and the floor around the decision; After is
+	// nil where nothing was removed.
+	Before *Safety `json:"safety_before,omitempty"`
+	After  *Safety `json:"safety_after,omitempty"`
+}
+
+// Safety is where a pool stands between its brake and its floor.
+type Safety struct {
+	Members int `json:"members"`
+	// Suspects counts what counts for the brake: see verdict.Brake.
+	Suspects   int  `json:"suspects"`
+	BrakeLimit int  `json:"brake_limit"`
+	Engaged    bool `json:"brake_engaged"`
+	// Lost counts the members lost by verdict and not back.
+	Lost          int `json:"lost"`
+	FloorLimit    int `json:"floor_limit"`
+	ReferenceSize int `json:"reference_size"`
 }
 
 // Moment is one entry of an explanation's timeline.

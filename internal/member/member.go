@@ -204,6 +204,21 @@ type Settings struct {
 	// removal up to HoldDownMax.
 	HoldDown    time.Duration `json:"hold_down"`
 	HoldDownMax time.Duration `json:"hold_down_max"`
+	// HoldDownLoss is the first hold-down after a removal for loss, or of a server
+	// that comes back without having rebooted.
+	HoldDownLoss time.Duration `json:"hold_down_loss"`
+	// BrakeLeast is a number of servers; the percentages are of the pool, and
+	// BrakeZonePercent of a zone. 100 switches one off. See verdict.Brake.
+	BrakeLeast       int           `json:"brake_least"`
+	BrakePercent     int           `json:"brake_percent"`
+	BrakeRackPercent int           `json:"brake_rack_percent"`
+	BrakeZonePercent int           `json:"brake_zone_percent"`
+	BrakeWindow      time.Duration `json:"brake_window"`
+	// FloorPercent of the reference size may be lost by verdict and not be back;
+	// one server always may. 100 switches the floor off.
+	FloorPercent int `json:"floor_percent"`
+	// HeldPercent of the pool may be HELD at once; one server always may.
+	HeldPercent int `json:"held_percent"`
 }
 
 // DefaultSettings are the settings of a new pool.
@@ -214,6 +229,15 @@ func DefaultSettings() Settings {
 		StallTolerance: 500 * time.Millisecond,
 		HoldDown:       5 * time.Second,
 		HoldDownMax:    5 * time.Minute,
+		HoldDownLoss:   30 * time.Second,
+
+		BrakeLeast:       3,
+		BrakePercent:     10,
+		BrakeRackPercent: 25,
+		BrakeZonePercent: 33,
+		BrakeWindow:      time.Minute,
+		FloorPercent:     50,
+		HeldPercent:      10,
 	}
 }
 
@@ -231,13 +255,14 @@ type PoolState struct {
 	Requests []Request
 }
 
-// Mark is soft state about one incarnation: it is suspect. Marks are fenced by
-// epoch, ordered by Seq, and expire unless renewed.
+// Mark is soft state about one incarnation: it is suspect, or its service is
+// down. Marks are fenced by epoch, ordered by Seq, and expire unless renewed. The
+// newest mark of a server replaces those before it.
 type Mark struct {
 	ID          ID
 	Incarnation Incarnation
-	// Suspect is false in a mark that clears an earlier one.
-	Suspect bool
+	// Suspect and ServiceDown are both false in a mark that clears an earlier one.
+	Suspect, ServiceDown bool
 	Epoch   Epoch
 	Seq     uint64
 	Since   time.Time

@@ -237,9 +237,26 @@ func CheckSettings(prefix string, s Settings) error {
 		{"removal_grace", s.RemovalGrace, 0, 10 * time.Minute},
 		{"hold_down", s.HoldDown, 0, time.Hour},
 		{"hold_down_max", s.HoldDownMax, 0, 24 * time.Hour},
+		{"hold_down_loss", s.HoldDownLoss, 0, time.Hour},
+		{"brake_window", s.BrakeWindow, time.Second, time.Hour},
 	} {
 		if f.value < f.least || f.value > f.utmost {
 			return Invalid(prefix+"."+f.name, "%v is not within %v and %v", f.value, f.least, f.utmost)
+		}
+	}
+	for _, f := range []struct {
+		name          string
+		value, utmost int
+	}{
+		{"brake_least", s.BrakeLeast, 1_000_000},
+		{"brake_percent", s.BrakePercent, 100},
+		{"brake_rack_percent", s.BrakeRackPercent, 100},
+		{"brake_zone_percent", s.BrakeZonePercent, 100},
+		{"floor_percent", s.FloorPercent, 100},
+		{"held_percent", s.HeldPercent, 100},
+	} {
+		if f.value < 0 || f.value > f.utmost {
+			return Invalid(prefix+"."+f.name, "%d is not within 0 and %d", f.value, f.utmost)
 		}
 	}
 	if s.HoldDownMax < s.HoldDown {

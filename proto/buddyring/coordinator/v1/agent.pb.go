@@ -137,6 +137,116 @@ func (Sight) EnumDescriptor() ([]byte, []int) {
 	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
+// Connect is the outcome of an observer's TCP connects to a subject.
+type Connect int32
+
+const (
+	// Not tried.
+	Connect_CONNECT_UNSPECIFIED Connect = 0
+	// A SYN-ACK or RST came back from one of the addresses: its kernel is alive.
+	Connect_CONNECT_ANSWERED Connect = 1
+	// Nothing came back in time.
+	Connect_CONNECT_UNANSWERED Connect = 2
+	// The connects could not be sent: no evidence.
+	Connect_CONNECT_CANNOT_JUDGE Connect = 3
+)
+
+// Enum value maps for Connect.
+var (
+	Connect_name = map[int32]string{
+		0: "CONNECT_UNSPECIFIED",
+		1: "CONNECT_ANSWERED",
+		2: "CONNECT_UNANSWERED",
+		3: "CONNECT_CANNOT_JUDGE",
+	}
+	Connect_value = map[string]int32{
+		"CONNECT_UNSPECIFIED":  0,
+		"CONNECT_ANSWERED":     1,
+		"CONNECT_UNANSWERED":   2,
+		"CONNECT_CANNOT_JUDGE": 3,
+	}
+)
+
+func (x Connect) Enum() *Connect {
+	p := new(Connect)
+	*p = x
+	return p
+}
+
+func (x Connect) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Connect) Descriptor() protoreflect.EnumDescriptor {
+	return file_buddyring_coordinator_v1_agent_proto_enumTypes[2].Descriptor()
+}
+
+func (Connect) Type() protoreflect.EnumType {
+	return &file_buddyring_coordinator_v1_agent_proto_enumTypes[2]
+}
+
+func (x Connect) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Connect.Descriptor instead.
+func (Connect) EnumDescriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+// ServiceState is what an agent's checks of its own server's service come to.
+type ServiceState int32
+
+const (
+	// Not said.
+	ServiceState_SERVICE_STATE_UNSPECIFIED ServiceState = 0
+	// All checks pass.
+	ServiceState_SERVICE_STATE_UP ServiceState = 1
+	// A check has failed often enough.
+	ServiceState_SERVICE_STATE_DOWN ServiceState = 2
+)
+
+// Enum value maps for ServiceState.
+var (
+	ServiceState_name = map[int32]string{
+		0: "SERVICE_STATE_UNSPECIFIED",
+		1: "SERVICE_STATE_UP",
+		2: "SERVICE_STATE_DOWN",
+	}
+	ServiceState_value = map[string]int32{
+		"SERVICE_STATE_UNSPECIFIED": 0,
+		"SERVICE_STATE_UP":          1,
+		"SERVICE_STATE_DOWN":        2,
+	}
+)
+
+func (x ServiceState) Enum() *ServiceState {
+	p := new(ServiceState)
+	*p = x
+	return p
+}
+
+func (x ServiceState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ServiceState) Descriptor() protoreflect.EnumDescriptor {
+	return file_buddyring_coordinator_v1_agent_proto_enumTypes[3].Descriptor()
+}
+
+func (ServiceState) Type() protoreflect.EnumType {
+	return &file_buddyring_coordinator_v1_agent_proto_enumTypes[3]
+}
+
+func (x ServiceState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ServiceState.Descriptor instead.
+func (ServiceState) EnumDescriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
 // SessionRequest is a message of an agent.
 type SessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -151,6 +261,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Echo
 	//	*SessionRequest_AssignmentAck
 	//	*SessionRequest_Leave
+	//	*SessionRequest_ServiceHealth
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -256,6 +367,15 @@ func (x *SessionRequest) GetLeave() *Leave {
 	return nil
 }
 
+func (x *SessionRequest) GetServiceHealth() *ServiceHealth {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_ServiceHealth); ok {
+			return x.ServiceHealth
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -295,6 +415,11 @@ type SessionRequest_Leave struct {
 	Leave *Leave `protobuf:"bytes,7,opt,name=leave,proto3,oneof"`
 }
 
+type SessionRequest_ServiceHealth struct {
+	// A change of what the agent's own checks find: sent at once.
+	ServiceHealth *ServiceHealth `protobuf:"bytes,8,opt,name=service_health,json=serviceHealth,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Message() {}
 
 func (*SessionRequest_Report) isSessionRequest_Message() {}
@@ -308,6 +433,8 @@ func (*SessionRequest_Echo) isSessionRequest_Message() {}
 func (*SessionRequest_AssignmentAck) isSessionRequest_Message() {}
 
 func (*SessionRequest_Leave) isSessionRequest_Message() {}
+
+func (*SessionRequest_ServiceHealth) isSessionRequest_Message() {}
 
 // SessionResponse is a message of the coordinator.
 type SessionResponse struct {
@@ -940,7 +1067,9 @@ type Evidence struct {
 	// How long ago the last reply came; unset when there was none.
 	LastReplyAge *durationpb.Duration `protobuf:"bytes,6,opt,name=last_reply_age,json=lastReplyAge,proto3" json:"last_reply_age,omitempty"`
 	// Why it cannot judge, in plain words.
-	Trouble       string `protobuf:"bytes,7,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	Trouble string `protobuf:"bytes,7,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// What became of the TCP connects that a Question asked for.
+	Connect       Connect `protobuf:"varint,8,opt,name=connect,proto3,enum=buddyring.coordinator.v1.Connect" json:"connect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1024,6 +1153,13 @@ func (x *Evidence) GetTrouble() string {
 	return ""
 }
 
+func (x *Evidence) GetConnect() Connect {
+	if x != nil {
+		return x.Connect
+	}
+	return Connect_CONNECT_UNSPECIFIED
+}
+
 // Report says that the agent's sight of a subject has changed. It opens a
 // round at most; only answers to the round decide.
 type Report struct {
@@ -1033,7 +1169,10 @@ type Report struct {
 	// Its incarnation, from the assignment.
 	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// What is seen now.
-	Evidence      *Evidence `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	Evidence *Evidence `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// Probes lost among the last ten. An agent reports when this becomes 4 or
+	// more, and again when it is back to 2 or less.
+	LostOfTen     uint32 `protobuf:"varint,4,opt,name=lost_of_ten,json=lostOfTen,proto3" json:"lost_of_ten,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1087,6 +1226,13 @@ func (x *Report) GetEvidence() *Evidence {
 		return x.Evidence
 	}
 	return nil
+}
+
+func (x *Report) GetLostOfTen() uint32 {
+	if x != nil {
+		return x.LostOfTen
+	}
+	return 0
 }
 
 // SubjectDigest is what an agent has seen of one subject.
@@ -1180,7 +1326,9 @@ type Digest struct {
 	Subjects []*SubjectDigest `protobuf:"bytes,2,rep,name=subjects,proto3" json:"subjects,omitempty"`
 	// 0 for a healthy observer; higher when its own loopback, timers or sends are
 	// in trouble.
-	SelfScore     uint32 `protobuf:"varint,3,opt,name=self_score,json=selfScore,proto3" json:"self_score,omitempty"`
+	SelfScore uint32 `protobuf:"varint,3,opt,name=self_score,json=selfScore,proto3" json:"self_score,omitempty"`
+	// What its own checks find; unset without checks.
+	ServiceHealth *ServiceHealth `protobuf:"bytes,4,opt,name=service_health,json=serviceHealth,proto3" json:"service_health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1236,6 +1384,78 @@ func (x *Digest) GetSelfScore() uint32 {
 	return 0
 }
 
+func (x *Digest) GetServiceHealth() *ServiceHealth {
+	if x != nil {
+		return x.ServiceHealth
+	}
+	return nil
+}
+
+// ServiceHealth is what an agent's checks find about its own server's service.
+// It says nothing about the host.
+type ServiceHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The incarnation it is about.
+	Incarnation uint64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// What it comes to.
+	State ServiceState `protobuf:"varint,2,opt,name=state,proto3,enum=buddyring.coordinator.v1.ServiceState" json:"state,omitempty"`
+	// Which check fails and how, in plain words; empty when all pass.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceHealth) Reset() {
+	*x = ServiceHealth{}
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceHealth) ProtoMessage() {}
+
+func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceHealth.ProtoReflect.Descriptor instead.
+func (*ServiceHealth) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ServiceHealth) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ServiceHealth) GetState() ServiceState {
+	if x != nil {
+		return x.State
+	}
+	return ServiceState_SERVICE_STATE_UNSPECIFIED
+}
+
+func (x *ServiceHealth) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // DigestAck confirms a digest. An agent without one for 2 s after sending tries
 // the other coordinators.
 type DigestAck struct {
@@ -1248,7 +1468,7 @@ type DigestAck struct {
 
 func (x *DigestAck) Reset() {
 	*x = DigestAck{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1480,7 @@ func (x *DigestAck) String() string {
 func (*DigestAck) ProtoMessage() {}
 
 func (x *DigestAck) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1493,7 @@ func (x *DigestAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestAck.ProtoReflect.Descriptor instead.
 func (*DigestAck) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DigestAck) GetSeq() uint64 {
@@ -1297,14 +1517,20 @@ type Question struct {
 	Over *durationpb.Duration `protobuf:"bytes,4,opt,name=over,proto3" json:"over,omitempty"`
 	// How long to wait for a reply when the agent has not measured this link
 	// itself: from the round trips that the subject's buddies see.
-	ProbeTimeout  *durationpb.Duration `protobuf:"bytes,5,opt,name=probe_timeout,json=probeTimeout,proto3" json:"probe_timeout,omitempty"`
+	ProbeTimeout *durationpb.Duration `protobuf:"bytes,5,opt,name=probe_timeout,json=probeTimeout,proto3" json:"probe_timeout,omitempty"`
+	// HOST:PORT of the subject to connect to by TCP once the first probe is lost;
+	// any answer, also a refusal, proves its kernel alive. Empty for none.
+	ConnectAddresses []string `protobuf:"bytes,6,rep,name=connect_addresses,json=connectAddresses,proto3" json:"connect_addresses,omitempty"`
+	// Send all probes and count the lost ones, instead of being done at the first
+	// reply: for a server that loses some.
+	Exhaustive    bool `protobuf:"varint,7,opt,name=exhaustive,proto3" json:"exhaustive,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1542,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1555,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Question) GetRound() uint64 {
@@ -1367,6 +1593,20 @@ func (x *Question) GetProbeTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Question) GetConnectAddresses() []string {
+	if x != nil {
+		return x.ConnectAddresses
+	}
+	return nil
+}
+
+func (x *Question) GetExhaustive() bool {
+	if x != nil {
+		return x.Exhaustive
+	}
+	return false
+}
+
 // Answer is what an observer found out for a round. A reply to any probe is
 // answered at once; the first lost probe with final unset; the end of the
 // probes with final set. It is sent also when the probes could not be.
@@ -1390,7 +1630,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1642,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1655,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Answer) GetRound() uint64 {
@@ -1471,7 +1711,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1723,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1736,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Challenge) GetNonce() uint64 {
@@ -1517,7 +1757,7 @@ type Echo struct {
 
 func (x *Echo) Reset() {
 	*x = Echo{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1769,7 @@ func (x *Echo) String() string {
 func (*Echo) ProtoMessage() {}
 
 func (x *Echo) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1782,7 @@ func (x *Echo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Echo.ProtoReflect.Descriptor instead.
 func (*Echo) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Echo) GetNonce() uint64 {
@@ -1565,7 +1805,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1817,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1830,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Leave) GetIncarnation() uint64 {
@@ -1620,7 +1860,7 @@ type LeaveResult struct {
 
 func (x *LeaveResult) Reset() {
 	*x = LeaveResult{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1872,7 @@ func (x *LeaveResult) String() string {
 func (*LeaveResult) ProtoMessage() {}
 
 func (x *LeaveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1885,7 @@ func (x *LeaveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResult.ProtoReflect.Descriptor instead.
 func (*LeaveResult) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LeaveResult) GetLeft() bool {
@@ -1666,7 +1906,7 @@ var File_buddyring_coordinator_v1_agent_proto protoreflect.FileDescriptor
 
 const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"$buddyring/coordinator/v1/agent.proto\x12\x18buddyring.coordinator.v1\x1a$buddyring/coordinator/v1/model.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x03\n" +
+	"$buddyring/coordinator/v1/agent.proto\x12\x18buddyring.coordinator.v1\x1a$buddyring/coordinator/v1/model.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9b\x04\n" +
 	"\x0eSessionRequest\x127\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1f.buddyring.coordinator.v1.HelloH\x00R\x05hello\x12:\n" +
 	"\x06report\x18\x02 \x01(\v2 .buddyring.coordinator.v1.ReportH\x00R\x06report\x12:\n" +
@@ -1674,7 +1914,8 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\x06answer\x18\x04 \x01(\v2 .buddyring.coordinator.v1.AnswerH\x00R\x06answer\x124\n" +
 	"\x04echo\x18\x05 \x01(\v2\x1e.buddyring.coordinator.v1.EchoH\x00R\x04echo\x12P\n" +
 	"\x0eassignment_ack\x18\x06 \x01(\v2'.buddyring.coordinator.v1.AssignmentAckH\x00R\rassignmentAck\x127\n" +
-	"\x05leave\x18\a \x01(\v2\x1f.buddyring.coordinator.v1.LeaveH\x00R\x05leaveB\t\n" +
+	"\x05leave\x18\a \x01(\v2\x1f.buddyring.coordinator.v1.LeaveH\x00R\x05leave\x12P\n" +
+	"\x0eservice_health\x18\b \x01(\v2'.buddyring.coordinator.v1.ServiceHealthH\x00R\rserviceHealthB\t\n" +
 	"\amessage\"\xd2\x03\n" +
 	"\x0fSessionResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12=\n" +
@@ -1728,7 +1969,7 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\bsubjects\x18\x03 \x03(\v2!.buddyring.coordinator.v1.SubjectR\bsubjects\x12@\n" +
 	"\x0eprobe_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rprobeInterval\"!\n" +
 	"\rAssignmentAck\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xb2\x02\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xef\x02\n" +
 	"\bEvidence\x125\n" +
 	"\x05sight\x18\x01 \x01(\x0e2\x1f.buddyring.coordinator.v1.SightR\x05sight\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\rR\x04sent\x12\x12\n" +
@@ -1736,30 +1977,41 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\x03rtt\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x12?\n" +
 	"\x0efirst_lost_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\ffirstLostAge\x12?\n" +
 	"\x0elast_reply_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\flastReplyAge\x12\x18\n" +
-	"\atrouble\x18\a \x01(\tR\atrouble\"\x87\x01\n" +
+	"\atrouble\x18\a \x01(\tR\atrouble\x12;\n" +
+	"\aconnect\x18\b \x01(\x0e2!.buddyring.coordinator.v1.ConnectR\aconnect\"\xa7\x01\n" +
 	"\x06Report\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12>\n" +
-	"\bevidence\x18\x03 \x01(\v2\".buddyring.coordinator.v1.EvidenceR\bevidence\"\xe1\x01\n" +
+	"\bevidence\x18\x03 \x01(\v2\".buddyring.coordinator.v1.EvidenceR\bevidence\x12\x1e\n" +
+	"\vlost_of_ten\x18\x04 \x01(\rR\tlostOfTen\"\xe1\x01\n" +
 	"\rSubjectDigest\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12>\n" +
 	"\bevidence\x18\x03 \x01(\v2\".buddyring.coordinator.v1.EvidenceR\bevidence\x121\n" +
 	"\x06jitter\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1e\n" +
-	"\vlost_of_ten\x18\x05 \x01(\rR\tlostOfTen\"~\n" +
+	"\vlost_of_ten\x18\x05 \x01(\rR\tlostOfTen\"\xce\x01\n" +
 	"\x06Digest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12C\n" +
 	"\bsubjects\x18\x02 \x03(\v2'.buddyring.coordinator.v1.SubjectDigestR\bsubjects\x12\x1d\n" +
 	"\n" +
-	"self_score\x18\x03 \x01(\rR\tselfScore\"\x1d\n" +
+	"self_score\x18\x03 \x01(\rR\tselfScore\x12N\n" +
+	"\x0eservice_health\x18\x04 \x01(\v2'.buddyring.coordinator.v1.ServiceHealthR\rserviceHealth\"\x83\x01\n" +
+	"\rServiceHealth\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12<\n" +
+	"\x05state\x18\x02 \x01(\x0e2&.buddyring.coordinator.v1.ServiceStateR\x05state\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x1d\n" +
 	"\tDigestAck\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xe4\x01\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xb1\x02\n" +
 	"\bQuestion\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12;\n" +
 	"\asubject\x18\x02 \x01(\v2!.buddyring.coordinator.v1.SubjectR\asubject\x12\x16\n" +
 	"\x06probes\x18\x03 \x01(\rR\x06probes\x12-\n" +
 	"\x04over\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04over\x12>\n" +
-	"\rprobe_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fprobeTimeout\"\xe1\x01\n" +
+	"\rprobe_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fprobeTimeout\x12+\n" +
+	"\x11connect_addresses\x18\x06 \x03(\tR\x10connectAddresses\x12\x1e\n" +
+	"\n" +
+	"exhaustive\x18\a \x01(\bR\n" +
+	"exhaustive\"\xe1\x01\n" +
 	"\x06Answer\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12 \n" +
@@ -1790,7 +2042,16 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\bSIGHT_UP\x10\x01\x12\x0e\n" +
 	"\n" +
 	"SIGHT_DOWN\x10\x02\x12\x16\n" +
-	"\x12SIGHT_CANNOT_JUDGE\x10\x032r\n" +
+	"\x12SIGHT_CANNOT_JUDGE\x10\x03*j\n" +
+	"\aConnect\x12\x17\n" +
+	"\x13CONNECT_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10CONNECT_ANSWERED\x10\x01\x12\x16\n" +
+	"\x12CONNECT_UNANSWERED\x10\x02\x12\x18\n" +
+	"\x14CONNECT_CANNOT_JUDGE\x10\x03*[\n" +
+	"\fServiceState\x12\x1d\n" +
+	"\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10SERVICE_STATE_UP\x10\x01\x12\x16\n" +
+	"\x12SERVICE_STATE_DOWN\x10\x022r\n" +
 	"\fAgentService\x12b\n" +
 	"\aSession\x12(.buddyring.coordinator.v1.SessionRequest\x1a).buddyring.coordinator.v1.SessionResponse(\x010\x01BMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
 
@@ -1806,75 +2067,82 @@ func file_buddyring_coordinator_v1_agent_proto_rawDescGZIP() []byte {
 	return file_buddyring_coordinator_v1_agent_proto_rawDescData
 }
 
-var file_buddyring_coordinator_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_buddyring_coordinator_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_buddyring_coordinator_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_buddyring_coordinator_v1_agent_proto_goTypes = []any{
 	(Role)(0),                   // 0: buddyring.coordinator.v1.Role
 	(Sight)(0),                  // 1: buddyring.coordinator.v1.Sight
-	(*SessionRequest)(nil),      // 2: buddyring.coordinator.v1.SessionRequest
-	(*SessionResponse)(nil),     // 3: buddyring.coordinator.v1.SessionResponse
-	(*Hello)(nil),               // 4: buddyring.coordinator.v1.Hello
-	(*Welcome)(nil),             // 5: buddyring.coordinator.v1.Welcome
-	(*Subject)(nil),             // 6: buddyring.coordinator.v1.Subject
-	(*Assignment)(nil),          // 7: buddyring.coordinator.v1.Assignment
-	(*AssignmentAck)(nil),       // 8: buddyring.coordinator.v1.AssignmentAck
-	(*Evidence)(nil),            // 9: buddyring.coordinator.v1.Evidence
-	(*Report)(nil),              // 10: buddyring.coordinator.v1.Report
-	(*SubjectDigest)(nil),       // 11: buddyring.coordinator.v1.SubjectDigest
-	(*Digest)(nil),              // 12: buddyring.coordinator.v1.Digest
-	(*DigestAck)(nil),           // 13: buddyring.coordinator.v1.DigestAck
-	(*Question)(nil),            // 14: buddyring.coordinator.v1.Question
-	(*Answer)(nil),              // 15: buddyring.coordinator.v1.Answer
-	(*Challenge)(nil),           // 16: buddyring.coordinator.v1.Challenge
-	(*Echo)(nil),                // 17: buddyring.coordinator.v1.Echo
-	(*Leave)(nil),               // 18: buddyring.coordinator.v1.Leave
-	(*LeaveResult)(nil),         // 19: buddyring.coordinator.v1.LeaveResult
-	(*ServerSpec)(nil),          // 20: buddyring.coordinator.v1.ServerSpec
-	(Phase)(0),                  // 21: buddyring.coordinator.v1.Phase
-	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
+	(Connect)(0),                // 2: buddyring.coordinator.v1.Connect
+	(ServiceState)(0),           // 3: buddyring.coordinator.v1.ServiceState
+	(*SessionRequest)(nil),      // 4: buddyring.coordinator.v1.SessionRequest
+	(*SessionResponse)(nil),     // 5: buddyring.coordinator.v1.SessionResponse
+	(*Hello)(nil),               // 6: buddyring.coordinator.v1.Hello
+	(*Welcome)(nil),             // 7: buddyring.coordinator.v1.Welcome
+	(*Subject)(nil),             // 8: buddyring.coordinator.v1.Subject
+	(*Assignment)(nil),          // 9: buddyring.coordinator.v1.Assignment
+	(*AssignmentAck)(nil),       // 10: buddyring.coordinator.v1.AssignmentAck
+	(*Evidence)(nil),            // 11: buddyring.coordinator.v1.Evidence
+	(*Report)(nil),              // 12: buddyring.coordinator.v1.Report
+	(*SubjectDigest)(nil),       // 13: buddyring.coordinator.v1.SubjectDigest
+	(*Digest)(nil),              // 14: buddyring.coordinator.v1.Digest
+	(*ServiceHealth)(nil),       // 15: buddyring.coordinator.v1.ServiceHealth
+	(*DigestAck)(nil),           // 16: buddyring.coordinator.v1.DigestAck
+	(*Question)(nil),            // 17: buddyring.coordinator.v1.Question
+	(*Answer)(nil),              // 18: buddyring.coordinator.v1.Answer
+	(*Challenge)(nil),           // 19: buddyring.coordinator.v1.Challenge
+	(*Echo)(nil),                // 20: buddyring.coordinator.v1.Echo
+	(*Leave)(nil),               // 21: buddyring.coordinator.v1.Leave
+	(*LeaveResult)(nil),         // 22: buddyring.coordinator.v1.LeaveResult
+	(*ServerSpec)(nil),          // 23: buddyring.coordinator.v1.ServerSpec
+	(Phase)(0),                  // 24: buddyring.coordinator.v1.Phase
+	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
 }
 var file_buddyring_coordinator_v1_agent_proto_depIdxs = []int32{
-	4,  // 0: buddyring.coordinator.v1.SessionRequest.hello:type_name -> buddyring.coordinator.v1.Hello
-	10, // 1: buddyring.coordinator.v1.SessionRequest.report:type_name -> buddyring.coordinator.v1.Report
-	12, // 2: buddyring.coordinator.v1.SessionRequest.digest:type_name -> buddyring.coordinator.v1.Digest
-	15, // 3: buddyring.coordinator.v1.SessionRequest.answer:type_name -> buddyring.coordinator.v1.Answer
-	17, // 4: buddyring.coordinator.v1.SessionRequest.echo:type_name -> buddyring.coordinator.v1.Echo
-	8,  // 5: buddyring.coordinator.v1.SessionRequest.assignment_ack:type_name -> buddyring.coordinator.v1.AssignmentAck
-	18, // 6: buddyring.coordinator.v1.SessionRequest.leave:type_name -> buddyring.coordinator.v1.Leave
-	5,  // 7: buddyring.coordinator.v1.SessionResponse.welcome:type_name -> buddyring.coordinator.v1.Welcome
-	7,  // 8: buddyring.coordinator.v1.SessionResponse.assignment:type_name -> buddyring.coordinator.v1.Assignment
-	14, // 9: buddyring.coordinator.v1.SessionResponse.question:type_name -> buddyring.coordinator.v1.Question
-	16, // 10: buddyring.coordinator.v1.SessionResponse.challenge:type_name -> buddyring.coordinator.v1.Challenge
-	13, // 11: buddyring.coordinator.v1.SessionResponse.digest_ack:type_name -> buddyring.coordinator.v1.DigestAck
-	19, // 12: buddyring.coordinator.v1.SessionResponse.leave_result:type_name -> buddyring.coordinator.v1.LeaveResult
-	20, // 13: buddyring.coordinator.v1.Hello.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	21, // 14: buddyring.coordinator.v1.Welcome.phase:type_name -> buddyring.coordinator.v1.Phase
-	22, // 15: buddyring.coordinator.v1.Welcome.reconnect_spread:type_name -> google.protobuf.Duration
-	22, // 16: buddyring.coordinator.v1.Welcome.digest_interval:type_name -> google.protobuf.Duration
-	7,  // 17: buddyring.coordinator.v1.Welcome.assignment:type_name -> buddyring.coordinator.v1.Assignment
-	0,  // 18: buddyring.coordinator.v1.Subject.role:type_name -> buddyring.coordinator.v1.Role
-	22, // 19: buddyring.coordinator.v1.Subject.phase_offset:type_name -> google.protobuf.Duration
-	6,  // 20: buddyring.coordinator.v1.Assignment.subjects:type_name -> buddyring.coordinator.v1.Subject
-	22, // 21: buddyring.coordinator.v1.Assignment.probe_interval:type_name -> google.protobuf.Duration
-	1,  // 22: buddyring.coordinator.v1.Evidence.sight:type_name -> buddyring.coordinator.v1.Sight
-	22, // 23: buddyring.coordinator.v1.Evidence.rtt:type_name -> google.protobuf.Duration
-	22, // 24: buddyring.coordinator.v1.Evidence.first_lost_age:type_name -> google.protobuf.Duration
-	22, // 25: buddyring.coordinator.v1.Evidence.last_reply_age:type_name -> google.protobuf.Duration
-	9,  // 26: buddyring.coordinator.v1.Report.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	9,  // 27: buddyring.coordinator.v1.SubjectDigest.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	22, // 28: buddyring.coordinator.v1.SubjectDigest.jitter:type_name -> google.protobuf.Duration
-	11, // 29: buddyring.coordinator.v1.Digest.subjects:type_name -> buddyring.coordinator.v1.SubjectDigest
-	6,  // 30: buddyring.coordinator.v1.Question.subject:type_name -> buddyring.coordinator.v1.Subject
-	22, // 31: buddyring.coordinator.v1.Question.over:type_name -> google.protobuf.Duration
-	22, // 32: buddyring.coordinator.v1.Question.probe_timeout:type_name -> google.protobuf.Duration
-	9,  // 33: buddyring.coordinator.v1.Answer.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	2,  // 34: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
-	3,  // 35: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
-	35, // [35:36] is the sub-list for method output_type
-	34, // [34:35] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	6,  // 0: buddyring.coordinator.v1.SessionRequest.hello:type_name -> buddyring.coordinator.v1.Hello
+	12, // 1: buddyring.coordinator.v1.SessionRequest.report:type_name -> buddyring.coordinator.v1.Report
+	14, // 2: buddyring.coordinator.v1.SessionRequest.digest:type_name -> buddyring.coordinator.v1.Digest
+	18, // 3: buddyring.coordinator.v1.SessionRequest.answer:type_name -> buddyring.coordinator.v1.Answer
+	20, // 4: buddyring.coordinator.v1.SessionRequest.echo:type_name -> buddyring.coordinator.v1.Echo
+	10, // 5: buddyring.coordinator.v1.SessionRequest.assignment_ack:type_name -> buddyring.coordinator.v1.AssignmentAck
+	21, // 6: buddyring.coordinator.v1.SessionRequest.leave:type_name -> buddyring.coordinator.v1.Leave
+	15, // 7: buddyring.coordinator.v1.SessionRequest.service_health:type_name -> buddyring.coordinator.v1.ServiceHealth
+	7,  // 8: buddyring.coordinator.v1.SessionResponse.welcome:type_name -> buddyring.coordinator.v1.Welcome
+	9,  // 9: buddyring.coordinator.v1.SessionResponse.assignment:type_name -> buddyring.coordinator.v1.Assignment
+	17, // 10: buddyring.coordinator.v1.SessionResponse.question:type_name -> buddyring.coordinator.v1.Question
+	19, // 11: buddyring.coordinator.v1.SessionResponse.challenge:type_name -> buddyring.coordinator.v1.Challenge
+	16, // 12: buddyring.coordinator.v1.SessionResponse.digest_ack:type_name -> buddyring.coordinator.v1.DigestAck
+	22, // 13: buddyring.coordinator.v1.SessionResponse.leave_result:type_name -> buddyring.coordinator.v1.LeaveResult
+	23, // 14: buddyring.coordinator.v1.Hello.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	24, // 15: buddyring.coordinator.v1.Welcome.phase:type_name -> buddyring.coordinator.v1.Phase
+	25, // 16: buddyring.coordinator.v1.Welcome.reconnect_spread:type_name -> google.protobuf.Duration
+	25, // 17: buddyring.coordinator.v1.Welcome.digest_interval:type_name -> google.protobuf.Duration
+	9,  // 18: buddyring.coordinator.v1.Welcome.assignment:type_name -> buddyring.coordinator.v1.Assignment
+	0,  // 19: buddyring.coordinator.v1.Subject.role:type_name -> buddyring.coordinator.v1.Role
+	25, // 20: buddyring.coordinator.v1.Subject.phase_offset:type_name -> google.protobuf.Duration
+	8,  // 21: buddyring.coordinator.v1.Assignment.subjects:type_name -> buddyring.coordinator.v1.Subject
+	25, // 22: buddyring.coordinator.v1.Assignment.probe_interval:type_name -> google.protobuf.Duration
+	1,  // 23: buddyring.coordinator.v1.Evidence.sight:type_name -> buddyring.coordinator.v1.Sight
+	25, // 24: buddyring.coordinator.v1.Evidence.rtt:type_name -> google.protobuf.Duration
+	25, // 25: buddyring.coordinator.v1.Evidence.first_lost_age:type_name -> google.protobuf.Duration
+	25, // 26: buddyring.coordinator.v1.Evidence.last_reply_age:type_name -> google.protobuf.Duration
+	2,  // 27: buddyring.coordinator.v1.Evidence.connect:type_name -> buddyring.coordinator.v1.Connect
+	11, // 28: buddyring.coordinator.v1.Report.evidence:type_name -> buddyring.coordinator.v1.Evidence
+	11, // 29: buddyring.coordinator.v1.SubjectDigest.evidence:type_name -> buddyring.coordinator.v1.Evidence
+	25, // 30: buddyring.coordinator.v1.SubjectDigest.jitter:type_name -> google.protobuf.Duration
+	13, // 31: buddyring.coordinator.v1.Digest.subjects:type_name -> buddyring.coordinator.v1.SubjectDigest
+	15, // 32: buddyring.coordinator.v1.Digest.service_health:type_name -> buddyring.coordinator.v1.ServiceHealth
+	3,  // 33: buddyring.coordinator.v1.ServiceHealth.state:type_name -> buddyring.coordinator.v1.ServiceState
+	8,  // 34: buddyring.coordinator.v1.Question.subject:type_name -> buddyring.coordinator.v1.Subject
+	25, // 35: buddyring.coordinator.v1.Question.over:type_name -> google.protobuf.Duration
+	25, // 36: buddyring.coordinator.v1.Question.probe_timeout:type_name -> google.protobuf.Duration
+	11, // 37: buddyring.coordinator.v1.Answer.evidence:type_name -> buddyring.coordinator.v1.Evidence
+	4,  // 38: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
+	5,  // 39: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
+	39, // [39:40] is the sub-list for method output_type
+	38, // [38:39] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_agent_proto_init() }
@@ -1891,6 +2159,7 @@ func file_buddyring_coordinator_v1_agent_proto_init() {
 		(*SessionRequest_Echo)(nil),
 		(*SessionRequest_AssignmentAck)(nil),
 		(*SessionRequest_Leave)(nil),
+		(*SessionRequest_ServiceHealth)(nil),
 	}
 	file_buddyring_coordinator_v1_agent_proto_msgTypes[1].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
@@ -1901,15 +2170,15 @@ func file_buddyring_coordinator_v1_agent_proto_init() {
 		(*SessionResponse_LeaveResult)(nil),
 	}
 	file_buddyring_coordinator_v1_agent_proto_msgTypes[3].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_agent_proto_msgTypes[13].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_agent_proto_msgTypes[17].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_agent_proto_msgTypes[14].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_agent_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_agent_proto_rawDesc), len(file_buddyring_coordinator_v1_agent_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   18,
+			NumEnums:      4,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

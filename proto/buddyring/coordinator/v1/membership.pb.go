@@ -838,12 +838,16 @@ type SoftMark struct {
 	ServerId string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
 	// The incarnation; a mark on another one is void.
 	Incarnation uint64 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// Whether routers should prefer others. False clears the mark.
+	// Whether routers should prefer others. False, with service_down false, clears
+	// the mark.
 	Suspect *bool `protobuf:"varint,4,opt,name=suspect,proto3,oneof" json:"suspect,omitempty"`
 	// Orders the marks of one epoch.
 	SoftSeq uint64 `protobuf:"varint,5,opt,name=soft_seq,json=softSeq,proto3" json:"soft_seq,omitempty"`
 	// How long the mark holds from its receipt unless renewed.
-	Ttl           *durationpb.Duration `protobuf:"bytes,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Whether its service is down though its host is well. The row follows;
+	// routers need not wait for it.
+	ServiceDown   *bool `protobuf:"varint,7,opt,name=service_down,json=serviceDown,proto3,oneof" json:"service_down,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -918,6 +922,13 @@ func (x *SoftMark) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *SoftMark) GetServiceDown() bool {
+	if x != nil && x.ServiceDown != nil {
+		return *x.ServiceDown
+	}
+	return false
 }
 
 // SoftMarks are marks of one epoch.
@@ -1179,16 +1190,18 @@ const file_buddyring_coordinator_v1_membership_proto_rawDesc = "" +
 	"\rRemovedServer\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x125\n" +
-	"\x05cause\x18\x03 \x01(\x0e2\x1f.buddyring.coordinator.v1.CauseR\x05cause\"\xd0\x01\n" +
+	"\x05cause\x18\x03 \x01(\x0e2\x1f.buddyring.coordinator.v1.CauseR\x05cause\"\x89\x02\n" +
 	"\bSoftMark\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1d\n" +
 	"\asuspect\x18\x04 \x01(\bH\x00R\asuspect\x88\x01\x01\x12\x19\n" +
 	"\bsoft_seq\x18\x05 \x01(\x04R\asoftSeq\x12+\n" +
-	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttlB\n" +
+	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12&\n" +
+	"\fservice_down\x18\a \x01(\bH\x01R\vserviceDown\x88\x01\x01B\n" +
 	"\n" +
-	"\b_suspect\"[\n" +
+	"\b_suspectB\x0f\n" +
+	"\r_service_down\"[\n" +
 	"\tSoftMarks\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x128\n" +
 	"\x05marks\x18\x02 \x03(\v2\".buddyring.coordinator.v1.SoftMarkR\x05marks\"=\n" +

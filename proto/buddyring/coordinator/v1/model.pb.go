@@ -469,7 +469,9 @@ type Server struct {
 	// In plain words why it is not ACTIVE, or empty.
 	WaitingFor string `protobuf:"bytes,13,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	// The operator's wish for this id, WISH_ACTIVE when there is none.
-	Intent        Wish `protobuf:"varint,14,opt,name=intent,proto3,enum=buddyring.coordinator.v1.Wish" json:"intent,omitempty"`
+	Intent Wish `protobuf:"varint,14,opt,name=intent,proto3,enum=buddyring.coordinator.v1.Wish" json:"intent,omitempty"`
+	// What its agent's checks say of its service while it is down.
+	ServiceText   string `protobuf:"bytes,15,opt,name=service_text,json=serviceText,proto3" json:"service_text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -602,6 +604,13 @@ func (x *Server) GetIntent() Wish {
 	return Wish_WISH_UNSPECIFIED
 }
 
+func (x *Server) GetServiceText() string {
+	if x != nil {
+		return x.ServiceText
+	}
+	return ""
+}
+
 // PoolSettings are the operator's settings of a pool.
 type PoolSettings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -618,7 +627,29 @@ type PoolSettings struct {
 	// with each removal. Up to 1 h.
 	HoldDown *durationpb.Duration `protobuf:"bytes,5,opt,name=hold_down,json=holdDown,proto3" json:"hold_down,omitempty"`
 	// The longest hold-down; up to 24 h.
-	HoldDownMax   *durationpb.Duration `protobuf:"bytes,6,opt,name=hold_down_max,json=holdDownMax,proto3" json:"hold_down_max,omitempty"`
+	HoldDownMax *durationpb.Duration `protobuf:"bytes,6,opt,name=hold_down_max,json=holdDownMax,proto3" json:"hold_down_max,omitempty"`
+	// The first hold-down after a removal for loss, or of a server that comes
+	// back without having rebooted; doubles likewise.
+	HoldDownLoss *durationpb.Duration `protobuf:"bytes,7,opt,name=hold_down_loss,json=holdDownLoss,proto3" json:"hold_down_loss,omitempty"`
+	// The brake stops removals when the suspects of brake_window are more than
+	// each of brake_least, brake_percent of the pool, and the lesser of the
+	// largest rack and brake_rack_percent of the pool; or more than
+	// brake_zone_percent of a zone of six and more. 100 switches a percentage off.
+	BrakeLeast *uint32 `protobuf:"varint,8,opt,name=brake_least,json=brakeLeast,proto3,oneof" json:"brake_least,omitempty"`
+	// Of the pool, in percent.
+	BrakePercent *uint32 `protobuf:"varint,9,opt,name=brake_percent,json=brakePercent,proto3,oneof" json:"brake_percent,omitempty"`
+	// Of the pool, in percent.
+	BrakeRackPercent *uint32 `protobuf:"varint,10,opt,name=brake_rack_percent,json=brakeRackPercent,proto3,oneof" json:"brake_rack_percent,omitempty"`
+	// Of a zone, in percent.
+	BrakeZonePercent *uint32 `protobuf:"varint,11,opt,name=brake_zone_percent,json=brakeZonePercent,proto3,oneof" json:"brake_zone_percent,omitempty"`
+	// How far back suspects count.
+	BrakeWindow *durationpb.Duration `protobuf:"bytes,12,opt,name=brake_window,json=brakeWindow,proto3" json:"brake_window,omitempty"`
+	// How many members may be lost by verdict and not be back, in percent of the
+	// reference size; one always may. 100 switches it off.
+	FloorPercent *uint32 `protobuf:"varint,13,opt,name=floor_percent,json=floorPercent,proto3,oneof" json:"floor_percent,omitempty"`
+	// How many members may be held at once, in percent of the pool; one always
+	// may.
+	HeldPercent   *uint32 `protobuf:"varint,14,opt,name=held_percent,json=heldPercent,proto3,oneof" json:"held_percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -695,6 +726,62 @@ func (x *PoolSettings) GetHoldDownMax() *durationpb.Duration {
 	return nil
 }
 
+func (x *PoolSettings) GetHoldDownLoss() *durationpb.Duration {
+	if x != nil {
+		return x.HoldDownLoss
+	}
+	return nil
+}
+
+func (x *PoolSettings) GetBrakeLeast() uint32 {
+	if x != nil && x.BrakeLeast != nil {
+		return *x.BrakeLeast
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetBrakePercent() uint32 {
+	if x != nil && x.BrakePercent != nil {
+		return *x.BrakePercent
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetBrakeRackPercent() uint32 {
+	if x != nil && x.BrakeRackPercent != nil {
+		return *x.BrakeRackPercent
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetBrakeZonePercent() uint32 {
+	if x != nil && x.BrakeZonePercent != nil {
+		return *x.BrakeZonePercent
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetBrakeWindow() *durationpb.Duration {
+	if x != nil {
+		return x.BrakeWindow
+	}
+	return nil
+}
+
+func (x *PoolSettings) GetFloorPercent() uint32 {
+	if x != nil && x.FloorPercent != nil {
+		return *x.FloorPercent
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetHeldPercent() uint32 {
+	if x != nil && x.HeldPercent != nil {
+		return *x.HeldPercent
+	}
+	return 0
+}
+
 // Pool is a pool of servers.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -715,7 +802,11 @@ type Pool struct {
 	// Members that are suspect now.
 	Suspect uint32 `protobuf:"varint,8,opt,name=suspect,proto3" json:"suspect,omitempty"`
 	// Whether removals still wait for the members' streams after a start.
-	WarmingUp     *bool `protobuf:"varint,9,opt,name=warming_up,json=warmingUp,proto3,oneof" json:"warming_up,omitempty"`
+	WarmingUp *bool `protobuf:"varint,9,opt,name=warming_up,json=warmingUp,proto3,oneof" json:"warming_up,omitempty"`
+	// Whether the brake or the floor holds removals back.
+	BrakeEngaged *bool `protobuf:"varint,10,opt,name=brake_engaged,json=brakeEngaged,proto3,oneof" json:"brake_engaged,omitempty"`
+	// Members whose service is down.
+	ServiceDown   uint32 `protobuf:"varint,11,opt,name=service_down,json=serviceDown,proto3" json:"service_down,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -813,6 +904,121 @@ func (x *Pool) GetWarmingUp() bool {
 	return false
 }
 
+func (x *Pool) GetBrakeEngaged() bool {
+	if x != nil && x.BrakeEngaged != nil {
+		return *x.BrakeEngaged
+	}
+	return false
+}
+
+func (x *Pool) GetServiceDown() uint32 {
+	if x != nil {
+		return x.ServiceDown
+	}
+	return 0
+}
+
+// Safety is where a pool stands between its brake and its floor.
+type Safety struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All members.
+	Members uint32 `protobuf:"varint,1,opt,name=members,proto3" json:"members,omitempty"`
+	// Suspects and removals by verdict that count for the brake, and how many it
+	// lets pass.
+	Suspects uint32 `protobuf:"varint,2,opt,name=suspects,proto3" json:"suspects,omitempty"`
+	// The brake's limit.
+	BrakeLimit uint32 `protobuf:"varint,3,opt,name=brake_limit,json=brakeLimit,proto3" json:"brake_limit,omitempty"`
+	// Whether the brake is on.
+	BrakeEngaged *bool `protobuf:"varint,4,opt,name=brake_engaged,json=brakeEngaged,proto3,oneof" json:"brake_engaged,omitempty"`
+	// Members lost by verdict and not back, and how many the floor allows.
+	Lost uint32 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	// The floor's limit.
+	FloorLimit uint32 `protobuf:"varint,6,opt,name=floor_limit,json=floorLimit,proto3" json:"floor_limit,omitempty"`
+	// The size that the pool is meant to have.
+	ReferenceSize uint32 `protobuf:"varint,7,opt,name=reference_size,json=referenceSize,proto3" json:"reference_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Safety) Reset() {
+	*x = Safety{}
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Safety) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Safety) ProtoMessage() {}
+
+func (x *Safety) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Safety.ProtoReflect.Descriptor instead.
+func (*Safety) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Safety) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *Safety) GetSuspects() uint32 {
+	if x != nil {
+		return x.Suspects
+	}
+	return 0
+}
+
+func (x *Safety) GetBrakeLimit() uint32 {
+	if x != nil {
+		return x.BrakeLimit
+	}
+	return 0
+}
+
+func (x *Safety) GetBrakeEngaged() bool {
+	if x != nil && x.BrakeEngaged != nil {
+		return *x.BrakeEngaged
+	}
+	return false
+}
+
+func (x *Safety) GetLost() uint32 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Safety) GetFloorLimit() uint32 {
+	if x != nil {
+		return x.FloorLimit
+	}
+	return 0
+}
+
+func (x *Safety) GetReferenceSize() uint32 {
+	if x != nil {
+		return x.ReferenceSize
+	}
+	return 0
+}
+
 // Position is a point in the history of one pool.
 type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -828,7 +1034,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[5]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +1046,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[5]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +1059,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Position) GetPool() string {
@@ -901,7 +1107,7 @@ type Intent struct {
 
 func (x *Intent) Reset() {
 	*x = Intent{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[6]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1119,7 @@ func (x *Intent) String() string {
 func (*Intent) ProtoMessage() {}
 
 func (x *Intent) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[6]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1132,7 @@ func (x *Intent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Intent.ProtoReflect.Descriptor instead.
 func (*Intent) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Intent) GetPool() string {
@@ -1011,7 +1217,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[7]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1229,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[7]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1242,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Moment) GetAt() *durationpb.Duration {
@@ -1131,7 +1337,7 @@ type RowChange struct {
 
 func (x *RowChange) Reset() {
 	*x = RowChange{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[8]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1349,7 @@ func (x *RowChange) String() string {
 func (*RowChange) ProtoMessage() {}
 
 func (x *RowChange) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[8]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1362,7 @@ func (x *RowChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowChange.ProtoReflect.Descriptor instead.
 func (*RowChange) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RowChange) GetServerId() string {
@@ -1193,7 +1399,7 @@ type Buddies struct {
 
 func (x *Buddies) Reset() {
 	*x = Buddies{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[9]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1411,7 @@ func (x *Buddies) String() string {
 func (*Buddies) ProtoMessage() {}
 
 func (x *Buddies) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[9]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1424,7 @@ func (x *Buddies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Buddies.ProtoReflect.Descriptor instead.
 func (*Buddies) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Buddies) GetFirstBuddy() string {
@@ -1255,14 +1461,18 @@ type Explanation struct {
 	// The ring rows before and after, for the servers that changed.
 	Rows []*RowChange `protobuf:"bytes,8,rep,name=rows,proto3" json:"rows,omitempty"`
 	// The revision of the change that followed, or 0 when there was none.
-	Revision      uint64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Brake and floor before the decision and after it.
+	SafetyBefore *Safety `protobuf:"bytes,10,opt,name=safety_before,json=safetyBefore,proto3" json:"safety_before,omitempty"`
+	// After it; unset where nothing was removed.
+	SafetyAfter   *Safety `protobuf:"bytes,11,opt,name=safety_after,json=safetyAfter,proto3" json:"safety_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[10]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1484,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[10]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1497,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Explanation) GetServerId() string {
@@ -1353,6 +1563,20 @@ func (x *Explanation) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Explanation) GetSafetyBefore() *Safety {
+	if x != nil {
+		return x.SafetyBefore
+	}
+	return nil
+}
+
+func (x *Explanation) GetSafetyAfter() *Safety {
+	if x != nil {
+		return x.SafetyAfter
+	}
+	return nil
+}
+
 // Event is one line of a pool's history, ordered by (revision, seq).
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1388,7 +1612,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1624,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1637,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Event) GetPool() string {
@@ -1521,7 +1745,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1757,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1770,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Alarm) GetName() string {
@@ -1612,7 +1836,7 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
-	"\a_weight\"\x87\x05\n" +
+	"\a_weight\"\xaa\x05\n" +
 	"\x06Server\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x128\n" +
@@ -1632,17 +1856,34 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\x0fagent_connected\x18\f \x01(\bH\x01R\x0eagentConnected\x88\x01\x01\x12\x1f\n" +
 	"\vwaiting_for\x18\r \x01(\tR\n" +
 	"waitingFor\x126\n" +
-	"\x06intent\x18\x0e \x01(\x0e2\x1e.buddyring.coordinator.v1.WishR\x06intentB\n" +
+	"\x06intent\x18\x0e \x01(\x0e2\x1e.buddyring.coordinator.v1.WishR\x06intent\x12!\n" +
+	"\fservice_text\x18\x0f \x01(\tR\vserviceTextB\n" +
 	"\n" +
 	"\b_suspectB\x12\n" +
-	"\x10_agent_connected\"\xff\x02\n" +
+	"\x10_agent_connected\"\xf9\x06\n" +
 	"\fPoolSettings\x122\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1e.buddyring.coordinator.v1.ModeR\x04mode\x12@\n" +
 	"\x0eprobe_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rprobeInterval\x12B\n" +
 	"\x0fstall_tolerance\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0estallTolerance\x12>\n" +
 	"\rremoval_grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fremovalGrace\x126\n" +
 	"\thold_down\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bholdDown\x12=\n" +
-	"\rhold_down_max\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vholdDownMax\"\xb6\x02\n" +
+	"\rhold_down_max\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vholdDownMax\x12?\n" +
+	"\x0ehold_down_loss\x18\a \x01(\v2\x19.google.protobuf.DurationR\fholdDownLoss\x12$\n" +
+	"\vbrake_least\x18\b \x01(\rH\x00R\n" +
+	"brakeLeast\x88\x01\x01\x12(\n" +
+	"\rbrake_percent\x18\t \x01(\rH\x01R\fbrakePercent\x88\x01\x01\x121\n" +
+	"\x12brake_rack_percent\x18\n" +
+	" \x01(\rH\x02R\x10brakeRackPercent\x88\x01\x01\x121\n" +
+	"\x12brake_zone_percent\x18\v \x01(\rH\x03R\x10brakeZonePercent\x88\x01\x01\x12<\n" +
+	"\fbrake_window\x18\f \x01(\v2\x19.google.protobuf.DurationR\vbrakeWindow\x12(\n" +
+	"\rfloor_percent\x18\r \x01(\rH\x04R\ffloorPercent\x88\x01\x01\x12&\n" +
+	"\fheld_percent\x18\x0e \x01(\rH\x05R\vheldPercent\x88\x01\x01B\x0e\n" +
+	"\f_brake_leastB\x10\n" +
+	"\x0e_brake_percentB\x15\n" +
+	"\x13_brake_rack_percentB\x15\n" +
+	"\x13_brake_zone_percentB\x10\n" +
+	"\x0e_floor_percentB\x0f\n" +
+	"\r_held_percent\"\x95\x03\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -1653,8 +1894,23 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\x06active\x18\a \x01(\rR\x06active\x12\x18\n" +
 	"\asuspect\x18\b \x01(\rR\asuspect\x12\"\n" +
 	"\n" +
-	"warming_up\x18\t \x01(\bH\x00R\twarmingUp\x88\x01\x01B\r\n" +
-	"\v_warming_up\"P\n" +
+	"warming_up\x18\t \x01(\bH\x00R\twarmingUp\x88\x01\x01\x12(\n" +
+	"\rbrake_engaged\x18\n" +
+	" \x01(\bH\x01R\fbrakeEngaged\x88\x01\x01\x12!\n" +
+	"\fservice_down\x18\v \x01(\rR\vserviceDownB\r\n" +
+	"\v_warming_upB\x10\n" +
+	"\x0e_brake_engaged\"\xf7\x01\n" +
+	"\x06Safety\x12\x18\n" +
+	"\amembers\x18\x01 \x01(\rR\amembers\x12\x1a\n" +
+	"\bsuspects\x18\x02 \x01(\rR\bsuspects\x12\x1f\n" +
+	"\vbrake_limit\x18\x03 \x01(\rR\n" +
+	"brakeLimit\x12(\n" +
+	"\rbrake_engaged\x18\x04 \x01(\bH\x00R\fbrakeEngaged\x88\x01\x01\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\rR\x04lost\x12\x1f\n" +
+	"\vfloor_limit\x18\x06 \x01(\rR\n" +
+	"floorLimit\x12%\n" +
+	"\x0ereference_size\x18\a \x01(\rR\rreferenceSizeB\x10\n" +
+	"\x0e_brake_engaged\"P\n" +
 	"\bPosition\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -1688,7 +1944,7 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\aBuddies\x12\x1f\n" +
 	"\vfirst_buddy\x18\x01 \x01(\tR\n" +
 	"firstBuddy\x12!\n" +
-	"\fsecond_buddy\x18\x02 \x01(\tR\vsecondBuddy\"\xd7\x02\n" +
+	"\fsecond_buddy\x18\x02 \x01(\tR\vsecondBuddy\"\xe3\x03\n" +
 	"\vExplanation\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
@@ -1698,7 +1954,10 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\astarted\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12<\n" +
 	"\btimeline\x18\a \x03(\v2 .buddyring.coordinator.v1.MomentR\btimeline\x127\n" +
 	"\x04rows\x18\b \x03(\v2#.buddyring.coordinator.v1.RowChangeR\x04rows\x12\x1a\n" +
-	"\brevision\x18\t \x01(\x04R\brevision\"\x88\x03\n" +
+	"\brevision\x18\t \x01(\x04R\brevision\x12E\n" +
+	"\rsafety_before\x18\n" +
+	" \x01(\v2 .buddyring.coordinator.v1.SafetyR\fsafetyBefore\x12C\n" +
+	"\fsafety_after\x18\v \x01(\v2 .buddyring.coordinator.v1.SafetyR\vsafetyAfter\"\x88\x03\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x10\n" +
@@ -1761,7 +2020,7 @@ func file_buddyring_coordinator_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_buddyring_coordinator_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_buddyring_coordinator_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_buddyring_coordinator_v1_model_proto_goTypes = []any{
 	(Phase)(0),                    // 0: buddyring.coordinator.v1.Phase
 	(Cause)(0),                    // 1: buddyring.coordinator.v1.Cause
@@ -1772,54 +2031,59 @@ var file_buddyring_coordinator_v1_model_proto_goTypes = []any{
 	(*Server)(nil),                // 6: buddyring.coordinator.v1.Server
 	(*PoolSettings)(nil),          // 7: buddyring.coordinator.v1.PoolSettings
 	(*Pool)(nil),                  // 8: buddyring.coordinator.v1.Pool
-	(*Position)(nil),              // 9: buddyring.coordinator.v1.Position
-	(*Intent)(nil),                // 10: buddyring.coordinator.v1.Intent
-	(*Moment)(nil),                // 11: buddyring.coordinator.v1.Moment
-	(*RowChange)(nil),             // 12: buddyring.coordinator.v1.RowChange
-	(*Buddies)(nil),               // 13: buddyring.coordinator.v1.Buddies
-	(*Explanation)(nil),           // 14: buddyring.coordinator.v1.Explanation
-	(*Event)(nil),                 // 15: buddyring.coordinator.v1.Event
-	(*Alarm)(nil),                 // 16: buddyring.coordinator.v1.Alarm
-	nil,                           // 17: buddyring.coordinator.v1.ServerSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*Safety)(nil),                // 9: buddyring.coordinator.v1.Safety
+	(*Position)(nil),              // 10: buddyring.coordinator.v1.Position
+	(*Intent)(nil),                // 11: buddyring.coordinator.v1.Intent
+	(*Moment)(nil),                // 12: buddyring.coordinator.v1.Moment
+	(*RowChange)(nil),             // 13: buddyring.coordinator.v1.RowChange
+	(*Buddies)(nil),               // 14: buddyring.coordinator.v1.Buddies
+	(*Explanation)(nil),           // 15: buddyring.coordinator.v1.Explanation
+	(*Event)(nil),                 // 16: buddyring.coordinator.v1.Event
+	(*Alarm)(nil),                 // 17: buddyring.coordinator.v1.Alarm
+	nil,                           // 18: buddyring.coordinator.v1.ServerSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
 }
 var file_buddyring_coordinator_v1_model_proto_depIdxs = []int32{
 	4,  // 0: buddyring.coordinator.v1.ServerSpec.endpoints:type_name -> buddyring.coordinator.v1.Endpoint
-	17, // 1: buddyring.coordinator.v1.ServerSpec.labels:type_name -> buddyring.coordinator.v1.ServerSpec.LabelsEntry
+	18, // 1: buddyring.coordinator.v1.ServerSpec.labels:type_name -> buddyring.coordinator.v1.ServerSpec.LabelsEntry
 	5,  // 2: buddyring.coordinator.v1.Server.spec:type_name -> buddyring.coordinator.v1.ServerSpec
 	0,  // 3: buddyring.coordinator.v1.Server.phase:type_name -> buddyring.coordinator.v1.Phase
-	18, // 4: buddyring.coordinator.v1.Server.joined_at:type_name -> google.protobuf.Timestamp
-	18, // 5: buddyring.coordinator.v1.Server.phase_since:type_name -> google.protobuf.Timestamp
-	18, // 6: buddyring.coordinator.v1.Server.held_until:type_name -> google.protobuf.Timestamp
+	19, // 4: buddyring.coordinator.v1.Server.joined_at:type_name -> google.protobuf.Timestamp
+	19, // 5: buddyring.coordinator.v1.Server.phase_since:type_name -> google.protobuf.Timestamp
+	19, // 6: buddyring.coordinator.v1.Server.held_until:type_name -> google.protobuf.Timestamp
 	2,  // 7: buddyring.coordinator.v1.Server.intent:type_name -> buddyring.coordinator.v1.Wish
 	3,  // 8: buddyring.coordinator.v1.PoolSettings.mode:type_name -> buddyring.coordinator.v1.Mode
-	19, // 9: buddyring.coordinator.v1.PoolSettings.probe_interval:type_name -> google.protobuf.Duration
-	19, // 10: buddyring.coordinator.v1.PoolSettings.stall_tolerance:type_name -> google.protobuf.Duration
-	19, // 11: buddyring.coordinator.v1.PoolSettings.removal_grace:type_name -> google.protobuf.Duration
-	19, // 12: buddyring.coordinator.v1.PoolSettings.hold_down:type_name -> google.protobuf.Duration
-	19, // 13: buddyring.coordinator.v1.PoolSettings.hold_down_max:type_name -> google.protobuf.Duration
-	7,  // 14: buddyring.coordinator.v1.Pool.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	2,  // 15: buddyring.coordinator.v1.Intent.wish:type_name -> buddyring.coordinator.v1.Wish
-	18, // 16: buddyring.coordinator.v1.Intent.set_at:type_name -> google.protobuf.Timestamp
-	18, // 17: buddyring.coordinator.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 18: buddyring.coordinator.v1.Moment.at:type_name -> google.protobuf.Duration
-	19, // 19: buddyring.coordinator.v1.Moment.rtt:type_name -> google.protobuf.Duration
-	19, // 20: buddyring.coordinator.v1.Moment.age:type_name -> google.protobuf.Duration
-	13, // 21: buddyring.coordinator.v1.RowChange.before:type_name -> buddyring.coordinator.v1.Buddies
-	13, // 22: buddyring.coordinator.v1.RowChange.after:type_name -> buddyring.coordinator.v1.Buddies
-	18, // 23: buddyring.coordinator.v1.Explanation.started:type_name -> google.protobuf.Timestamp
-	11, // 24: buddyring.coordinator.v1.Explanation.timeline:type_name -> buddyring.coordinator.v1.Moment
-	12, // 25: buddyring.coordinator.v1.Explanation.rows:type_name -> buddyring.coordinator.v1.RowChange
-	18, // 26: buddyring.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	1,  // 27: buddyring.coordinator.v1.Event.cause:type_name -> buddyring.coordinator.v1.Cause
-	14, // 28: buddyring.coordinator.v1.Event.explanation:type_name -> buddyring.coordinator.v1.Explanation
-	18, // 29: buddyring.coordinator.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	20, // 9: buddyring.coordinator.v1.PoolSettings.probe_interval:type_name -> google.protobuf.Duration
+	20, // 10: buddyring.coordinator.v1.PoolSettings.stall_tolerance:type_name -> google.protobuf.Duration
+	20, // 11: buddyring.coordinator.v1.PoolSettings.removal_grace:type_name -> google.protobuf.Duration
+	20, // 12: buddyring.coordinator.v1.PoolSettings.hold_down:type_name -> google.protobuf.Duration
+	20, // 13: buddyring.coordinator.v1.PoolSettings.hold_down_max:type_name -> google.protobuf.Duration
+	20, // 14: buddyring.coordinator.v1.PoolSettings.hold_down_loss:type_name -> google.protobuf.Duration
+	20, // 15: buddyring.coordinator.v1.PoolSettings.brake_window:type_name -> google.protobuf.Duration
+	7,  // 16: buddyring.coordinator.v1.Pool.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	2,  // 17: buddyring.coordinator.v1.Intent.wish:type_name -> buddyring.coordinator.v1.Wish
+	19, // 18: buddyring.coordinator.v1.Intent.set_at:type_name -> google.protobuf.Timestamp
+	19, // 19: buddyring.coordinator.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
+	20, // 20: buddyring.coordinator.v1.Moment.at:type_name -> google.protobuf.Duration
+	20, // 21: buddyring.coordinator.v1.Moment.rtt:type_name -> google.protobuf.Duration
+	20, // 22: buddyring.coordinator.v1.Moment.age:type_name -> google.protobuf.Duration
+	14, // 23: buddyring.coordinator.v1.RowChange.before:type_name -> buddyring.coordinator.v1.Buddies
+	14, // 24: buddyring.coordinator.v1.RowChange.after:type_name -> buddyring.coordinator.v1.Buddies
+	19, // 25: buddyring.coordinator.v1.Explanation.started:type_name -> google.protobuf.Timestamp
+	12, // 26: buddyring.coordinator.v1.Explanation.timeline:type_name -> buddyring.coordinator.v1.Moment
+	13, // 27: buddyring.coordinator.v1.Explanation.rows:type_name -> buddyring.coordinator.v1.RowChange
+	9,  // 28: buddyring.coordinator.v1.Explanation.safety_before:type_name -> buddyring.coordinator.v1.Safety
+	9,  // 29: buddyring.coordinator.v1.Explanation.safety_after:type_name -> buddyring.coordinator.v1.Safety
+	19, // 30: buddyring.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	1,  // 31: buddyring.coordinator.v1.Event.cause:type_name -> buddyring.coordinator.v1.Cause
+	15, // 32: buddyring.coordinator.v1.Event.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	19, // 33: buddyring.coordinator.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_model_proto_init() }
@@ -1829,14 +2093,16 @@ func file_buddyring_coordinator_v1_model_proto_init() {
 	}
 	file_buddyring_coordinator_v1_model_proto_msgTypes[1].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_model_proto_msgTypes[2].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_model_proto_msgTypes[3].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_model_proto_msgTypes[4].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_model_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_model_proto_rawDesc), len(file_buddyring_coordinator_v1_model_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
