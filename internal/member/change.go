@@ -25,8 +25,8 @@ type Change struct {
 	// MassChangeConfirmed says that an operator has confirmed that many servers
 	// go at once. It is published, not stored.
 	MassChangeConfirmed bool
-	Events        []Event
-	Requests      []Request
+	Events              []Event
+	Requests            []Request
 }
 
 // Revision is the revision that the change will have.

@@ -263,9 +263,9 @@ type Mark struct {
 	Incarnation Incarnation
 	// Suspect and ServiceDown are both false in a mark that clears an earlier one.
 	Suspect, ServiceDown bool
-	Epoch   Epoch
-	Seq     uint64
-	Since   time.Time
+	Epoch                Epoch
+	Seq                  uint64
+	Since                time.Time
 	// TTL is how long the mark holds from its receipt; zero when clearing.
 	TTL time.Duration
 }
