@@ -97,7 +97,7 @@ func (r report) writeOutcome(b *strings.Builder) {
 	for _, res := range r.Runs {
 		for _, wrong := range res.WrongRemovals {
 			if shown++; shown <= shownFailures {
-				fmt.Fprintf(b, "    seed %d, after %s: %s\n", res.Seed, ms(wrong.AtMS), wrong.Text)
+				fmt.Fprintf(b, "    seed %d, at %.3f s: %s\n", res.Seed, wrong.AtMS/1000, wrong.Text)
 			}
 		}
 	}

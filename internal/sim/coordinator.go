@@ -182,6 +182,7 @@ func (c *coordinator) carryOut(effect pool.Effect) {
 			r.mark(s, e.Mark)
 		}
 	case pool.Welcome:
+		s.ledger.welcomedAt = s.now
 		c.say(e.Session, e)
 	case pool.Assign:
 		c.say(e.Session, e)

@@ -89,8 +89,11 @@ type Who struct {
 	Share float64
 	// Adjacent takes Count neighbours on the ring.
 	Adjacent bool
-	// Watchers takes both watchers of that many servers.
+	// Watchers takes both watchers of that many servers, or with Either one of them.
 	Watchers int
+	Either   bool
+	// Watched takes a server that those who were chosen last watch.
+	Watched bool
 	// Zone takes a zone, or with Rack one of its racks.
 	Zone, Rack string
 	// Servers are numbers from 1.
@@ -304,9 +307,16 @@ func (s *Sim) choose(w Who) []*host {
 			}
 		}
 		return hosts
+	case w.Watched:
+		return s.watched[:min(1, len(s.watched))]
 	case w.Watchers > 0:
-		for _, h := range s.draw(w.Watchers, free) {
-			for _, o := range s.coordinator.watchersOf(h.id) {
+		s.watched = s.draw(w.Watchers, free)
+		for _, h := range s.watched {
+			watchers := s.coordinator.watchersOf(h.id)
+			if w.Either {
+				watchers = watchers[:min(1, len(watchers))]
+			}
+			for _, o := range watchers {
 				if !slices.Contains(hosts, o) {
 					hosts = append(hosts, o)
 				}
@@ -391,6 +401,10 @@ func (w *Who) tell() string {
 		return w.Rack + " of " + w.Zone
 	case w.Zone != "":
 		return w.Zone
+	case w.Watched:
+		return "whom they watch"
+	case w.Either:
+		return fmt.Sprintf("a watcher of %d servers", w.Watchers)
 	case w.Watchers > 0:
 		return fmt.Sprintf("both watchers of %d servers", w.Watchers)
 	case w.Adjacent:

@@ -34,10 +34,12 @@ type ledger struct {
 	active       int
 	fewestActive int
 	allActiveAt  time.Duration
-	alarms       map[string]int
-	raisedNow    map[member.AlarmKey]bool
-	counts       map[pool.Counter]int
-	brokenRing   []string
+	// welcomedAt is when the last session was accepted.
+	welcomedAt time.Duration
+	alarms     map[string]int
+	raisedNow  map[member.AlarmKey]bool
+	counts     map[pool.Counter]int
+	brokenRing []string
 }
 
 // crash is a host that has gone for good, with when each router avoided it and

@@ -12,7 +12,8 @@ import (
 )
 
 // ParseFault reads a fault as Text writes it: its kind, and then KEY=VALUE for
-// whom it strikes (count, share, adjacent, watchers, zone, rack, servers), when
+// whom it strikes (count, share, adjacent, watchers,
+// either, watched, zone, rack, servers), when
 // (at, within, for, times, every, same) and how (loss, lie, clock).
 func ParseFault(field, text string) (Fault, error) {
 	words := strings.Fields(text)
@@ -42,6 +43,10 @@ func (f *Fault) set(key, value string) (err error) {
 		f.Who.Count, err = strconv.Atoi(value)
 	case "watchers":
 		f.Who.Watchers, err = strconv.Atoi(value)
+	case "either":
+		f.Who.Either = true
+	case "watched":
+		f.Who.Watched = true
 	case "share":
 		f.Who.Share, err = ParseShare("share", value)
 	case "zone":
@@ -89,6 +94,13 @@ func (f *Fault) Text() string {
 	}
 	add(count, strconv.Itoa(f.Who.Count), f.Who.Count == 0)
 	add("watchers", strconv.Itoa(f.Who.Watchers), f.Who.Watchers == 0)
+	flag := func(word string, is bool) {
+		if is {
+			words = append(words, word)
+		}
+	}
+	flag("either", f.Who.Either)
+	flag("watched", f.Who.Watched)
 	add("share", share(f.Who.Share), f.Who.Share == 0)
 	add("zone", f.Who.Zone, f.Who.Zone == "")
 	add("rack", f.Who.Rack, f.Who.Rack == "")
@@ -98,9 +110,7 @@ func (f *Fault) Text() string {
 	add("for", f.For.String(), f.For == 0)
 	add("times", strconv.Itoa(f.Times), f.Times == 0)
 	add("every", f.Every.String(), f.Every == 0)
-	if f.Same {
-		words = append(words, "same")
-	}
+	flag("same", f.Same)
 	add("loss", share(f.Loss), f.Loss == 0)
 	if f.Lie != Honest {
 		add("lie", Lies()[f.Lie-1], false)

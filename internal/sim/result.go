@@ -33,16 +33,19 @@ type Result struct {
 	Sizes     []int `json:"sizes"`
 	// Members and Active are the table and what a router gives out at the end,
 	// FewestActive the least that it ever gave out.
-	Members      int            `json:"members"`
-	Active       int            `json:"active"`
-	FewestActive int            `json:"fewest_active"`
-	AllActiveMS  float64        `json:"all_active_at_ms"`
-	Connected    int            `json:"connected"`
-	Alarms       map[string]int `json:"alarms_raised"`
-	AlarmsLeft   []string       `json:"alarms_left"`
-	BrokenRing   []string       `json:"broken_ring"`
-	Rounds       int            `json:"rounds"`
-	Contradicted int            `json:"removals_contradicted"`
+	Members      int     `json:"members"`
+	Active       int     `json:"active"`
+	FewestActive int     `json:"fewest_active"`
+	AllActiveMS  float64 `json:"all_active_at_ms"`
+	// Connected counts the agents with a session at the end; the last one was accepted
+	// at LastWelcomeMS.
+	Connected     int            `json:"connected"`
+	LastWelcomeMS float64        `json:"last_welcome_at_ms"`
+	Alarms        map[string]int `json:"alarms_raised"`
+	AlarmsLeft    []string       `json:"alarms_left"`
+	BrokenRing    []string       `json:"broken_ring"`
+	Rounds        int            `json:"rounds"`
+	Contradicted  int            `json:"removals_contradicted"`
 
 	// Probes counts echo requests that were sent, Replies those that were answered.
 	Probes   int `json:"probes"`
@@ -84,12 +87,13 @@ func (s *Sim) result() *Result {
 		Crashes: make([]Detection, len(l.crashes)), WrongRemovals: slices.Clone(l.wrong), WrongSuspects: l.wrongMarks,
 		WrongSuspectSeconds: l.wrongTime.Seconds(), Revisions: l.revisions, Sizes: l.sizes,
 		Members: len(s.coordinator.rows), Active: l.active, FewestActive: l.fewestActive, AllActiveMS: -1,
-		Alarms: l.alarms, BrokenRing: l.brokenRing, Rounds: l.counts[pool.CountRound], Contradicted: l.counts[pool.CountContradicted],
+		LastWelcomeMS: ms(l.welcomedAt - s.options.Settle),
+		Alarms:        l.alarms, BrokenRing: l.brokenRing, Rounds: l.counts[pool.CountRound], Contradicted: l.counts[pool.CountContradicted],
 		Probes: l.probes - l.probes0, Replies: l.replies - l.replies0, Messages: s.coordinator.messages - l.messages0,
 		StepSeconds: (s.coordinator.meter.total - l.step0).Seconds(),
 	}
 	if l.allActiveAt > 0 {
-		r.AllActiveMS = ms(l.allActiveAt)
+		r.AllActiveMS = ms(l.allActiveAt - s.options.Settle)
 	}
 	for i, c := range l.crashes {
 		r.Crashes[i] = Detection{

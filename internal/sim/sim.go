@@ -24,8 +24,10 @@ type Sim struct {
 	byAddr      map[netip.Addr]*host
 	coordinator *coordinator
 	routers     []*router
-	ledger      ledger
-	trace       trace
+	// watched are the servers whose watchers a fault has chosen last.
+	watched []*host
+	ledger  ledger
+	trace   trace
 }
 
 // kind says what an event is. The frequent ones are no closures.
