@@ -88,6 +88,14 @@ CRASHES ?= 50
 lab-detect: build ## measure how soon a crash is noticed: a pool of N (12) real agents, CRASHES (50) crashes
 	@go run ./internal/lab/lab-detect --n $(N) --crashes $(CRASHES) $(ARGS)
 
+.PHONY: sim
+sim: ## simulate pools of thousands under every kind of fault, and print the figures beside their targets; minutes
+	@go run ./internal/sim/sim-targets $(ARGS)
+
+.PHONY: sim-night
+sim-night: ## the same with 50 times as many seeds; hours
+	@go run ./internal/sim/sim-targets --effort 50 $(ARGS)
+
 .PHONY: bench
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...

@@ -93,8 +93,10 @@ func (f *flags) options() (sim.Options, error) {
 		field, text string
 		to          *float64
 	}{
-		{"loss", f.loss, &o.Network.Loss}, {"burst-loss", f.burstLoss, &o.Network.BurstLoss},
-		{"commit-fail", f.commitFail, &o.Store.Fail}, {"chaos", f.bad, &o.Chaos},
+		{"loss", f.loss, &o.Network.Loss},
+		{"burst-loss", f.burstLoss, &o.Network.BurstLoss},
+		{"commit-fail", f.commitFail, &o.Store.Fail},
+		{"chaos", f.bad, &o.Chaos},
 	} {
 		var err error
 		if *p.to, err = sim.ParseShare(p.field, p.text); err != nil {

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -81,25 +80,6 @@ type Fault struct {
 	Clock time.Duration
 }
 
-// Who chooses hosts, among those that no other fault has. Exactly one of Count,
-// Share, Watchers, Zone and Servers is set.
-type Who struct {
-	Count int
-	// Share is a part of the pool.
-	Share float64
-	// Adjacent takes Count neighbours on the ring.
-	Adjacent bool
-	// Watchers takes both watchers of that many servers, or with Either one of them.
-	Watchers int
-	Either   bool
-	// Watched takes a server that those who were chosen last watch.
-	Watched bool
-	// Zone takes a zone, or with Rack one of its racks.
-	Zone, Rack string
-	// Servers are numbers from 1.
-	Servers []int
-}
-
 func (f *Fault) check() error {
 	if f.Kind < Crash || f.Kind > BreakEdge {
 		return member.Invalid("fault", "has no kind")
@@ -143,15 +123,6 @@ func (s *Sim) begin(f *Fault, hosts []*host, n int) {
 	}
 }
 
-// neighbour is whom the broken edge of a host leads to: the next chosen one, or
-// its first buddy.
-func (s *Sim) neighbour(hosts []*host, i int) *host {
-	if len(hosts) > 1 {
-		return hosts[(i+1)%len(hosts)]
-	}
-	return s.byID[s.coordinator.rows[hosts[i].id].First]
-}
-
 // strike does a fault to one host, and arranges for its end.
 func (s *Sim) strike(f *Fault, h, other *host) {
 	s.trace.fault(s, f, h, "")
@@ -165,9 +136,14 @@ func (s *Sim) strike(f *Fault, h, other *host) {
 		s.trace.fault(s, f, h, "over")
 		end()
 		h.note(s.now)
-		h.chosen = f.Same && f.Times > 1
+		if !f.Same {
+			s.after(rest, func() { h.chosen = false })
+		}
 	})
 }
+
+// rest is how long a host is left in peace after a fault.
+const rest = 10 * time.Second
 
 // inflict does a fault and returns what ends it.
 func (s *Sim) inflict(f *Fault, h, other *host) (end func()) {
@@ -187,7 +163,7 @@ func (s *Sim) inflict(f *Fault, h, other *host) (end func()) {
 	case Unplug:
 		return count(&h.unplugged)
 	case Suspend:
-		return s.suspend(f, h)
+		return s.suspend(h)
 	case PauseAgent:
 		h.agent.paused++
 		return func() {
@@ -242,7 +218,7 @@ func (s *Sim) inflict(f *Fault, h, other *host) (end func()) {
 const driftMost = 200
 
 // suspend stops a virtual machine.
-func (s *Sim) suspend(f *Fault, h *host) (end func()) {
+func (s *Sim) suspend(h *host) (end func()) {
 	h.suspended++
 	began, how := s.now, s.random.IntN(3)
 	return func() {
@@ -288,78 +264,6 @@ func (s *Sim) starve(h *host, until time.Duration) {
 	})
 }
 
-// choose draws hosts for a fault.
-func (s *Sim) choose(w Who) []*host {
-	free := func(h *host) bool { return !h.chosen && h.off == 0 }
-	var hosts []*host
-	switch {
-	case len(w.Servers) > 0:
-		for _, n := range w.Servers {
-			if n >= 1 && n <= len(s.hosts) {
-				hosts = append(hosts, s.hosts[n-1])
-			}
-		}
-		return hosts
-	case w.Zone != "":
-		for _, h := range s.hosts {
-			if h.zone == w.Zone && (w.Rack == "" || h.rack == w.Rack) && free(h) {
-				hosts = append(hosts, h)
-			}
-		}
-		return hosts
-	case w.Watched:
-		return s.watched[:min(1, len(s.watched))]
-	case w.Watchers > 0:
-		s.watched = s.draw(w.Watchers, free)
-		for _, h := range s.watched {
-			watchers := s.coordinator.watchersOf(h.id)
-			if w.Either {
-				watchers = watchers[:min(1, len(watchers))]
-			}
-			for _, o := range watchers {
-				if !slices.Contains(hosts, o) {
-					hosts = append(hosts, o)
-				}
-			}
-		}
-		return hosts
-	case w.Adjacent:
-		return s.run(w.Count, free)
-	}
-	n := w.Count
-	if w.Share > 0 {
-		n = int(w.Share*float64(len(s.hosts)) + 0.5)
-	}
-	return s.draw(n, free)
-}
-
-// draw draws n hosts.
-func (s *Sim) draw(n int, free func(*host) bool) []*host {
-	var hosts []*host
-	for _, i := range s.random.Perm(len(s.hosts)) {
-		if len(hosts) == n {
-			break
-		}
-		if h := s.hosts[i]; free(h) {
-			hosts = append(hosts, h)
-		}
-	}
-	return hosts
-}
-
-// run takes n neighbours on the ring, from a random one on.
-func (s *Sim) run(n int, free func(*host) bool) []*host {
-	start := s.draw(1, free)
-	if len(start) == 0 {
-		return nil
-	}
-	var hosts []*host
-	for h := start[0]; h != nil && len(hosts) < n && !slices.Contains(hosts, h); h = s.byID[s.coordinator.rows[h.id].First] {
-		hosts = append(hosts, h)
-	}
-	return hosts
-}
-
 // String names the fault for the trace.
 func (f *Fault) String() string {
 	switch f.Kind {
@@ -391,32 +295,6 @@ func (f *Fault) Tell() string {
 		fmt.Fprintf(&b, ", %d times, every %v %s", f.Times, f.Every, who)
 	}
 	return b.String()
-}
-
-func (w *Who) tell() string {
-	switch {
-	case len(w.Servers) > 0:
-		return fmt.Sprintf("servers %v", w.Servers)
-	case w.Rack != "":
-		return w.Rack + " of " + w.Zone
-	case w.Zone != "":
-		return w.Zone
-	case w.Watched:
-		return "whom they watch"
-	case w.Either:
-		return fmt.Sprintf("a watcher of %d servers", w.Watchers)
-	case w.Watchers > 0:
-		return fmt.Sprintf("both watchers of %d servers", w.Watchers)
-	case w.Adjacent:
-		return fmt.Sprintf("%d neighbours on the ring", w.Count)
-	case w.Share == 1:
-		return "all servers"
-	case w.Share > 0:
-		return share(w.Share) + " of the servers"
-	case w.Count == 1:
-		return "1 server"
-	}
-	return fmt.Sprintf("%d servers", w.Count)
 }
 
 func (f *Fault) does() string {

@@ -112,7 +112,9 @@ func (o Options) Check() error {
 		value         int
 		least, utmost int
 	}{
-		{"servers", o.Servers, 1, MaxServers}, {"zones", o.Zones, 0, 1000}, {"racks", o.Racks, 0, 100_000},
+		{"servers", o.Servers, 1, MaxServers},
+		{"zones", o.Zones, 0, 1000},
+		{"racks", o.Racks, 0, 100_000},
 		{"routers", o.Routers, 1, 100},
 	} {
 		if f.value < f.least || f.value > f.utmost {

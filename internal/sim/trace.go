@@ -117,7 +117,7 @@ func (t *trace) inputs(s *Sim, inputs []pool.Input) {
 			t.line(s, "hello %s, incarnation %d", in.ID, in.Incarnation)
 		case pool.Closed:
 			t.mix(2, uint64(in.Session))
-			t.line(s, "closed session %d, by its kernel %v", in.Session, in.ByPeer)
+			t.line(s, "the stream of %s has ended, by its kernel %v", s.speaker(in.Session), in.ByPeer)
 		case pool.Report:
 			t.mix(3, uint64(in.Session), uint64(in.Evidence.Sight), uint64(in.Evidence.FirstLostAge))
 			t.text(string(in.Subject))
@@ -125,11 +125,11 @@ func (t *trace) inputs(s *Sim, inputs []pool.Input) {
 			t.mix(4, uint64(in.Session), uint64(len(in.Subjects)), uint64(in.SelfScore))
 		case pool.Answer:
 			t.mix(5, uint64(in.Session), in.Round, uint64(in.Evidence.Sight))
-			t.line(s, "answer about %s in round %d by session %d: %s, lost %d of %d, final %v, self %d; %s", in.Subject, in.Round, in.Session,
+			t.line(s, "%s answers about %s in round %d: %s, lost %d of %d, final %v, self %d; %s", s.speaker(in.Session), in.Subject, in.Round,
 				in.Evidence.Sight, in.Evidence.Lost, in.Evidence.Sent, in.Final, in.SelfScore, in.Evidence.Trouble)
 		case pool.Echo:
 			t.mix(6, uint64(in.Session), in.Nonce)
-			t.line(s, "echo of session %d", in.Session)
+			t.line(s, "%s echoes", s.speaker(in.Session))
 		case pool.Dialed:
 			t.mix(7, in.Round)
 			t.line(s, "the coordinator's connect in round %d: answered %v", in.Round, in.Answered)
@@ -139,6 +139,14 @@ func (t *trace) inputs(s *Sim, inputs []pool.Input) {
 		case pool.Tick, pool.Committed, pool.AssignmentAck, pool.Input:
 		}
 	}
+}
+
+// speaker is whose session it is.
+func (s *Sim) speaker(id pool.SessionID) member.ID {
+	if st := s.coordinator.streams[id]; st != nil {
+		return st.host.id
+	}
+	return "somebody"
 }
 
 // effect is what the coordinator does.
@@ -158,16 +166,16 @@ func (t *trace) effect(s *Sim, effect pool.Effect) {
 		t.line(s, "mark %s: suspect %v, service down %v", e.Mark.ID, e.Mark.Suspect, e.Mark.ServiceDown)
 	case pool.Ask:
 		t.mix(22, uint64(e.Session), e.Round)
-		t.line(s, "ask session %d about %s in round %d: %d probes over %v", e.Session, e.Subject.ID, e.Round, e.Probes, e.Over)
+		t.line(s, "%s is asked about %s in round %d: %d probes over %v", s.speaker(e.Session), e.Subject.ID, e.Round, e.Probes, e.Over)
 	case pool.Challenge:
 		t.mix(23, uint64(e.Session), e.Nonce)
-		t.line(s, "challenge session %d", e.Session)
+		t.line(s, "%s is challenged", s.speaker(e.Session))
 	case pool.Welcome:
 		t.mix(24, uint64(e.Session), uint64(e.Incarnation))
-		t.line(s, "welcome session %d, resumed %v", e.Session, e.Resumed)
+		t.line(s, "welcome %s, resumed %v", s.speaker(e.Session), e.Resumed)
 	case pool.Refuse:
 		t.mix(25, uint64(e.Session))
-		t.line(s, "refuse session %d: %v", e.Session, e.Err)
+		t.line(s, "refuse %s: %v", s.speaker(e.Session), e.Err)
 	case pool.Raise:
 		t.mix(26)
 		t.line(s, "alarm %s %s: %s", e.Alarm.Name, e.Alarm.Subject, e.Alarm.Text)

@@ -37,8 +37,16 @@ type Effort int
 // All are the experiments in their order.
 func All() []Experiment {
 	return []Experiment{
-		{"D1", OneCrash}, {"D2", TenCrashes}, {"D3", AdjacentCrashes}, {"D4", BadNetworks}, {"D5", SickObservers},
-		{"D6", BlockedAgents}, {"D7", CutCoordinator}, {"D8", BackgroundLoss}, {"D9", Bootstrap}, {"D11", ShortOutages},
+		{"D1", OneCrash},
+		{"D2", TenCrashes},
+		{"D3", AdjacentCrashes},
+		{"D4", BadNetworks},
+		{"D5", SickObservers},
+		{"D6", BlockedAgents},
+		{"D7", CutCoordinator},
+		{"D8", BackgroundLoss},
+		{"D9", Bootstrap},
+		{"D11", ShortOutages},
 	}
 }
 

@@ -165,8 +165,12 @@ func BackgroundLoss(e Effort) ([]Row, error) {
 		loss  float64
 		model sim.LossModel
 	}{
-		{0.01, sim.Independent}, {0.01, sim.LinkBursts}, {0.01, sim.HostBursts},
-		{0.05, sim.Independent}, {0.05, sim.LinkBursts}, {0.05, sim.HostBursts},
+		{0.01, sim.Independent},
+		{0.01, sim.LinkBursts},
+		{0.01, sim.HostBursts},
+		{0.05, sim.Independent},
+		{0.05, sim.LinkBursts},
+		{0.05, sim.HostBursts},
 	} {
 		o := sim.DefaultOptions(500)
 		o.Network.Loss, o.Network.Model, o.Duration = c.loss, c.model, minutes(5)
@@ -208,11 +212,13 @@ func ShortOutages(e Effort) ([]Row, error) {
 	}{
 		{
 			"1,000 links down for 400 ms",
-			sim.Fault{Kind: sim.Unplug, Who: sim.Who{Count: 20}, Within: time.Second, For: 400 * time.Millisecond, Every: time.Second, Times: 50}, 0,
+			sim.Fault{Kind: sim.Unplug, Who: sim.Who{Count: 20}, Within: time.Second, For: 400 * time.Millisecond, Every: time.Second, Times: 50},
+			0,
 		},
 		{
 			"1,000 agents stopped for 3 s",
-			sim.Fault{Kind: sim.PauseAgent, Who: sim.Who{Count: 20}, Within: time.Second, For: 3 * time.Second, Every: time.Second, Times: 50}, 0,
+			sim.Fault{Kind: sim.PauseAgent, Who: sim.Who{Count: 20}, Within: time.Second, For: 3 * time.Second, Every: time.Second, Times: 50},
+			0,
 		},
 		{
 			"1,000 servers suspended for 3 s, removal_grace 5 s",
