@@ -14,10 +14,10 @@ import (
 type item struct {
 	// join is an id in Machine.joining; update a member whose agent has something
 	// new to say; abandon a JOINING member whose agent has gone; over an id whose
-	// wish has expired.
-	join, update, abandon, over member.ID
-	leave                       *Leave
-	call                        *command
+	// wish has expired; move a member that wants another place.
+	join, update, abandon, over, move member.ID
+	leave                             *Leave
+	call                              *command
 }
 
 // batch is the change in the making, and what to do once its outcome is known.
@@ -108,6 +108,8 @@ func (b *batch) take(it item) bool {
 		b.abandon(it.abandon)
 	case it.over != "":
 		b.intentOver(it.over)
+	case it.move != "":
+		b.move(it.move)
 	case it.call != nil:
 		return b.call(*it.call)
 	}
@@ -125,7 +127,7 @@ func (b *batch) about(it item) member.ID {
 	case it.call != nil:
 		return it.call.id
 	}
-	return cmp.Or(it.join, it.update, it.abandon, it.over)
+	return cmp.Or(it.join, it.update, it.abandon, it.over, it.move)
 }
 
 // comesOrGoes reports whether a membership of id begins or ends in the change.

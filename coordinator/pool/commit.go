@@ -98,6 +98,8 @@ func (m *Machine) forget(s *server) {
 	if s.inquiry.round != nil {
 		m.endRound(s)
 	}
+	m.endLoss(s)
+	m.unfilter(id)
 	for absent := range s.temporary {
 		m.dismiss(s, absent)
 	}
@@ -114,7 +116,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.stale, id)
 	delete(m.noted, id)
 	delete(m.servers, id)
-	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining} {
+	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted} {
 		m.clearAlarm(name, id)
 	}
 	if m.open(s.claim) {
@@ -166,7 +168,10 @@ func (m *Machine) renew(s *server) {
 	if s.inquiry.round != nil {
 		m.endRound(s)
 	}
-	s.inquiry = inquiry{}
+	m.endLoss(s)
+	m.unfilter(s.row.ID)
+	m.unmute(s)
+	s.inquiry, s.bad = inquiry{}, nil
 	s.sights, s.rtt, s.reached = map[member.ID]sight{}, 0, false
 	delete(m.marked, s.row.ID)
 	delete(m.confirmed, s.row.ID)
@@ -194,8 +199,10 @@ func (m *Machine) afterRing(c member.Change) {
 		for observer := range s.sights {
 			if !m.watches(observer, s) {
 				delete(s.sights, observer)
+				delete(s.bad, observer)
 			}
 		}
+		m.judgeLoss(s)
 		m.tendWatchers(s)
 		m.judgeSuspicion(s)
 	}

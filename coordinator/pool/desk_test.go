@@ -61,7 +61,9 @@ type peer struct {
 	inc      member.Incarnation
 	left     *pool.LeaveDone
 	nonce    uint64
-	asks     []pool.Ask
+	// swept says that the nonce is that of a sweep.
+	swept bool
+	asks  []pool.Ask
 }
 
 func (p *peer) open() bool { return p.refused == nil && !p.closed }
@@ -196,6 +198,7 @@ func (d *desk) carryOut(e pool.Effect) {
 	case pool.Challenge:
 		if p := d.peers[e.Session]; p != nil {
 			p.nonce = e.Nonce
+			p.swept = d.m.SweptNow(p.hello.ID)
 		}
 	case pool.LeaveDone:
 		d.leaveDone(e)
@@ -444,6 +447,7 @@ func (d *desk) checkAssigned(id member.ID, p *peer) {
 // wait lets time pass, with the Ticks that the machine wants.
 func (d *desk) wait(span time.Duration) {
 	d.t.Helper()
+	d.echoSweep()
 	for end := d.now.Add(span); ; {
 		if d.timer.IsZero() || d.timer.After(end) {
 			d.now = end
@@ -453,6 +457,25 @@ func (d *desk) wait(span time.Duration) {
 			d.now = d.timer
 		}
 		d.step(pool.Tick{})
+	}
+}
+
+// echoSweep lets everybody of whom nobody says that it is down answer a sweep.
+func (d *desk) echoSweep() {
+	d.t.Helper()
+	for _, id := range d.table.order {
+		p := d.byID[id]
+		if p == nil || !p.swept || !p.speaks() {
+			continue
+		}
+		p.swept = false
+		missed := false
+		for edge, s := range d.said {
+			missed = missed || edge[1] == id && s == down
+		}
+		if !missed {
+			d.echo(id)
+		}
 	}
 }
 

@@ -20,6 +20,13 @@ func (m *Machine) Sizes() map[string]int {
 	return sizes
 }
 
+// SweptNow reports whether a member's stream is asked for an echo by a sweep that
+// begins now.
+func (m *Machine) SweptNow(id member.ID) bool {
+	s := m.servers[id]
+	return s != nil && !s.sweptAt.IsZero() && s.sweptAt.Equal(m.now)
+}
+
 // Wakes is the number of looks that are arranged.
 func (m *Machine) Wakes() int { return len(m.wakes) }
 

@@ -139,11 +139,11 @@ func (m *Machine) verifyClaim(s *server, sess *session) {
 func (m *Machine) settleClaim(s *server, r *verdict.Round) bool {
 	sess := s.claim
 	s.claim = nil
-	c := r.Case(m.others(s))
+	c := m.sum(s, r)
 	switch {
 	case !m.open(sess):
 		return false
-	case c.Up > 0 || c.Dial == verdict.DialAnswered || c.Proof == verdict.ProofAlive:
+	case c.Up+c.Connected > 0 || c.Dial == verdict.DialAnswered || c.Proof == verdict.ProofAlive:
 		m.refuseTwin(sess, addresses(s.row.Spec))
 		return false
 	case c.Down == 0 && (c.Dial != verdict.DialUnanswered || m.warming):

@@ -105,6 +105,12 @@ type Machine struct {
 	// when the machine looks again.
 	uncovered map[member.ID]bool
 	coverAt   time.Time
+	// losses are the measurements of loss under way, filtered the members that
+	// answer TCP but no probe. sweptAt is when the newest sweep began, movedAt when
+	// a member was moved last.
+	losses           map[uint64]*server
+	filtered         map[member.ID]bool
+	sweptAt, movedAt time.Time
 
 	random    *rand.Rand
 	now       time.Time
@@ -139,6 +145,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
 		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, noted: map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
+		losses: map[uint64]*server{}, filtered: map[member.ID]bool{},
 		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
 		now:    cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0,
 	}

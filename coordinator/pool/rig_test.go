@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -51,6 +52,8 @@ type rig struct {
 	calm   bool
 	// intents is the naive model of the wishes: what was acknowledged last.
 	intents map[member.ID]rigIntent
+	// lossy are the members whose links lose many packets.
+	lossy map[member.ID]bool
 	// requests are the request ids that were acknowledged.
 	requests map[string]bool
 }
@@ -79,12 +82,12 @@ type rigAgent struct {
 }
 
 const (
-	rigServers = 6
+	rigServers = 8
 	rigAgents  = rigServers + 2
 )
 
 func newRig(t testing.TB, s source, record bool) *rig {
-	g := &rig{desk: newDesk(t), source: s, intents: map[member.ID]rigIntent{}, requests: map[string]bool{}}
+	g := &rig{desk: newDesk(t), source: s, intents: map[member.ID]rigIntent{}, requests: map[string]bool{}, lossy: map[member.ID]bool{}}
 	g.honest = 4 + s.n(5)
 	g.record, g.replied = record, g.heardReply
 	for i := range rigAgents {
@@ -142,7 +145,7 @@ func (g *rig) steps(n int) {
 
 // turn does one thing.
 func (g *rig) turn() {
-	switch g.n(24) {
+	switch g.n(25) {
 	case 0, 1:
 		g.connect(g.agents[g.n(rigAgents)])
 	case 2:
@@ -171,6 +174,10 @@ func (g *rig) turn() {
 		}
 	case 15:
 		g.doubtAll(serverID(g.n(rigServers)))
+	case 23:
+		if id := serverID(g.n(rigServers)); g.n(3) == 0 {
+			g.lossy[id] = !g.lossy[id]
+		}
 	case 22:
 		// A death that takes its course.
 		a := g.agents[g.n(rigAgents)]
@@ -271,7 +278,7 @@ func (g *rig) notice(o *rigAgent, s pool.Subject) {
 		return
 	}
 	o.sees[s.ID] = seen
-	g.play(pool.Report{Session: o.peer.hello.Session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(seen)})
+	g.play(pool.Report{Session: o.peer.hello.Session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(seen), LostOfTen: g.lost(s.ID)})
 }
 
 // sight is what an observer sees: the truth, or something else.
@@ -360,7 +367,7 @@ func (g *rig) examine(e pool.Ask) {
 			}
 			g.remember(pool.Answer{
 				Session: e.Session, Round: e.Round, Subject: e.Subject.ID, Incarnation: e.Subject.Incarnation,
-				Evidence: evidence(s), Final: final, SelfScore: selfScore,
+				Evidence: g.examined(e, s, final), Final: final, SelfScore: selfScore,
 			})
 		}
 	}
@@ -371,6 +378,30 @@ func (g *rig) examine(e pool.Ask) {
 	}
 	g.later(e.Timeout, func() { answer(down, false) })
 	g.later(e.Over+e.Timeout, func() { answer(g.sight(e.Subject), true) })
+}
+
+// lost is how many of ten probes a watcher loses to a member: with some, many.
+func (g *rig) lost(id member.ID) int {
+	if g.lossy[id] && !g.calm {
+		return 4 + g.n(7)
+	}
+	return g.n(3)
+}
+
+// examined is what an observer's probes and connects come to.
+func (g *rig) examined(e pool.Ask, s pool.Sight, final bool) pool.Evidence {
+	ev := evidence(s)
+	if e.Exhaustive {
+		ev.Sent, ev.Lost = e.Probes, g.lost(e.Subject.ID)
+		return ev
+	}
+	if s != up && final {
+		ev.Connect = verdict.ConnectUnanswered
+		if g.isUp(e.Subject.Addresses) && g.n(4) == 0 || g.n(32) == 0 && !g.calm {
+			ev.Connect = verdict.ConnectAnswered
+		}
+	}
+	return ev
 }
 
 // remember says something, and keeps it to be said again.
@@ -436,7 +467,7 @@ func (g *rig) speak() {
 	}
 	var subjects []pool.SubjectDigest
 	for _, s := range a.peer.assigned.Subjects {
-		subjects = append(subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(g.sight(s))})
+		subjects = append(subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(g.sight(s)), LostOfTen: g.lost(s.ID)})
 	}
 	if g.n(2) == 0 {
 		g.play(pool.Digest{Session: a.peer.hello.Session, Subjects: subjects, SelfScore: max(0, g.n(8)-6)})
@@ -444,7 +475,7 @@ func (g *rig) speak() {
 	}
 	if len(subjects) > 0 {
 		s := subjects[g.n(len(subjects))]
-		g.play(pool.Report{Session: a.peer.hello.Session, Subject: s.Subject, Incarnation: s.Incarnation - member.Incarnation(g.n(9)/8), Evidence: s.Evidence})
+		g.play(pool.Report{Session: a.peer.hello.Session, Subject: s.Subject, Incarnation: s.Incarnation - member.Incarnation(g.n(9)/8), Evidence: s.Evidence, LostOfTen: s.LostOfTen})
 	}
 }
 

@@ -137,7 +137,8 @@ func (tb *table) putRows(t testing.TB, c member.Change) {
 }
 
 // follow checks the new ring against the list: those that left are cut out, the
-// newcomers are anywhere, and everybody else stands in the order of before.
+// newcomers and those that were moved are anywhere, and everybody else stands in
+// the order of before.
 func (tb *table) follow(t testing.TB, c member.Change) {
 	t.Helper()
 	rows := make([]ring.Row, 0, len(tb.rows))
@@ -148,7 +149,8 @@ func (tb *table) follow(t testing.TB, c member.Change) {
 		t.Fatalf("revision %d: %v", c.Revision(), problems)
 	}
 	stay := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool {
-		return slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
+		moved := slices.ContainsFunc(c.Events, func(e member.Event) bool { return e.Kind == member.EventMoved && e.ID == id })
+		return moved || slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
 	})
 	tb.order = tb.walk()
 	old := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool { return !slices.Contains(stay, id) })

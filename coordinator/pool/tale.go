@@ -41,9 +41,15 @@ func (m *Machine) beginIncident(s *server, firstLost time.Time) {
 }
 
 func (m *Machine) endIncident(s *server) {
-	s.inquiry.tale = nil
-	s.inquiry.tries, s.inquiry.next = 0, time.Time{}
-	s.inquiry.lastProof, s.inquiry.lastDial = verdict.ProofAbsent, verdict.DialNone
+	q := &s.inquiry
+	if s.loss.since.IsZero() {
+		q.tale = nil
+	}
+	q.tries, q.next = 0, time.Time{}
+	q.lastProof, q.lastDial = verdict.ProofAbsent, verdict.DialNone
+	q.overruled, q.asked = nil, nil
+	q.repeated, q.acquitted = false, false
+	m.unfilter(s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
 }
 
@@ -125,6 +131,8 @@ const (
 	alarmRemovalContradicted = "REMOVAL_CONTRADICTED"
 	alarmUnreached           = "UNREACHED"
 	alarmNotJoining          = "NOT_JOINING"
+	alarmObserverMuted       = "OBSERVER_MUTED"
+	alarmICMPFiltered        = "ICMP_FILTERED"
 )
 
 // contradictedFor is how long the alarm about a contradicted removal stays.

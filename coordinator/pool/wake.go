@@ -26,6 +26,12 @@ const (
 	wakeWarm                         // the warm-up is over
 	wakePropose                      // something waits to be proposed
 	wakeContradicted                 // an id: the alarm has been up long enough
+	wakeSuspect                      // a member that may have been suspect for long
+	wakeSweep                        // the suspect around which a sweep was begun
+	wakeLoss                         // a member that may have lost packets for long
+	wakeMuted                        // an observer that may be heard again
+	wakeMove                         // a member that may want another place
+	wakeFiltered                     // there may be servers behind a filter
 )
 
 type wakeAt struct {
@@ -109,15 +115,17 @@ func (m *Machine) look(w wakeAt) {
 			m.tendWatchers(m.servers[id])
 		}
 	case wakePropose:
-	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark:
+	case wakeFiltered:
+		m.lookFiltered()
+	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark, wakeSuspect, wakeSweep, wakeLoss, wakeMuted, wakeMove:
 		if s := m.servers[id]; s != nil {
-			m.lookServer(s, w.kind)
+			m.lookServer(s, w)
 		}
 	}
 }
 
-func (m *Machine) lookServer(s *server, kind wakeKind) {
-	switch kind {
+func (m *Machine) lookServer(s *server, w wakeAt) {
+	switch w.kind {
 	case wakeAgain:
 		m.reconsider(s)
 	case wakeAbsent:
@@ -128,7 +136,17 @@ func (m *Machine) lookServer(s *server, kind wakeKind) {
 		m.due[s.row.ID] = true
 	case wakeMark:
 		m.renewMark(s)
-	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered:
+	case wakeSuspect:
+		m.tendSubjects(s.row.ID)
+	case wakeSweep:
+		m.lookSweep(s, int(w.num))
+	case wakeLoss:
+		m.lookLoss(s, w.num)
+	case wakeMuted:
+		m.lookMuted(s)
+	case wakeMove:
+		m.lookMove(s)
+	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered, wakeFiltered:
 		// Not about a member.
 	}
 }

@@ -25,8 +25,8 @@ const (
 // entry in the runbook under its name.
 func AlarmNames() []string {
 	return []string{
-		"AGENT_DOWN", alarmDiskLow, alarmWentBack, "LAST_SERVER_SILENT", "NOT_JOINING",
-		"REMOVAL_CONTRADICTED", alarmRouterSilent, alarmStoreFailing, "UNREACHED",
+		"AGENT_DOWN", alarmDiskLow, alarmWentBack, "ICMP_FILTERED", "LAST_SERVER_SILENT", "NOT_JOINING",
+		"OBSERVER_MUTED", "REMOVAL_CONTRADICTED", alarmRouterSilent, alarmStoreFailing, "UNREACHED",
 	}
 }
 

@@ -243,7 +243,8 @@ func parseKind(field, text string) (member.EventKind, error) {
 	case member.EventJoined, member.EventActivated, member.EventAdopted, member.EventHeld, member.EventReleased,
 		member.EventRemoved, member.EventNotRemoved, member.EventUpdated, member.EventIntent,
 		member.EventPoolCreated, member.EventPoolUpdated, member.EventAlarmRaised, member.EventAlarmCleared,
-		member.EventContradicted:
+		member.EventContradicted, member.EventServiceDown, member.EventServiceUp, member.EventBraked, member.EventUnbraked,
+		member.EventMoved:
 		return kind, nil
 	}
 	return "", member.Invalid(field, "%q is not a kind of event", text)
