@@ -13,8 +13,12 @@ import (
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
-// maxTroubleBytes is how much a coordinator takes of a text.
-const maxTroubleBytes = 256
+const (
+	// maxTroubleBytes is how much a coordinator takes of a text.
+	maxTroubleBytes = 256
+	// maxConnects is how many addresses of a question are connected to.
+	maxConnects = 32
+)
 
 // The bounds of a probing period; what a coordinator says is brought between
 // them.
@@ -170,7 +174,25 @@ func parseQuestion(in *pb.Question) (question, error) {
 	if d := in.GetProbeTimeout(); d.IsValid() {
 		q.detail.Timeout = d.AsDuration()
 	}
+	q.detail.Connect = parseConnect(in.GetConnectAddresses())
+	q.detail.Exhaustive = in.GetExhaustive()
 	return q, nil
+}
+
+// parseConnect takes the addresses that are unicast, and leaves out names: an
+// observer does not wait for a resolver.
+func parseConnect(in []string) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, s := range in {
+		to, err := netip.ParseAddrPort(s)
+		if err != nil || to.Port() == 0 || len(out) == maxConnects {
+			continue
+		}
+		if a, err := member.ParseProbeAddress("question.connect_addresses", to.Addr().String(), true); err == nil {
+			out = append(out, netip.AddrPortFrom(a, to.Port()))
+		}
+	}
+	return out
 }
 
 func toHello(id identity, s State, spec member.Spec) *pb.SessionRequest {
@@ -203,6 +225,7 @@ func toSpec(s member.Spec) *pb.ServerSpec {
 func toReport(r detector.Report) *pb.SessionRequest {
 	return &pb.SessionRequest{Message: &pb.SessionRequest_Report{Report: &pb.Report{
 		ServerId: string(r.ID), Incarnation: uint64(r.Incarnation), Evidence: toEvidence(r.Evidence),
+		LostOfTen: count(r.LostOfTen),
 	}}}
 }
 
@@ -230,7 +253,10 @@ func toAnswer(q question, a detector.Answer, score int) *pb.SessionRequest {
 
 // toEvidence turns moments into ages: clocks of two hosts are never compared.
 func toEvidence(e detector.Evidence) *pb.Evidence {
-	out := &pb.Evidence{Sight: toSight(e.Sight), Sent: count(e.Sent), Lost: count(e.Lost), Trouble: printable(e.Trouble)}
+	out := &pb.Evidence{
+		Sight: toSight(e.Sight), Sent: count(e.Sent), Lost: count(e.Lost), Trouble: printable(e.Trouble),
+		Connect: toConnect(e.Connect),
+	}
 	if e.RTT > 0 {
 		out.Rtt = durationpb.New(e.RTT)
 	}
@@ -254,6 +280,19 @@ func toSight(s detector.Sight) pb.Sight {
 	case detector.Unknown:
 	}
 	return pb.Sight_SIGHT_UNSPECIFIED
+}
+
+func toConnect(c detector.Connect) pb.Connect {
+	switch c {
+	case detector.ConnectAnswered:
+		return pb.Connect_CONNECT_ANSWERED
+	case detector.ConnectUnanswered:
+		return pb.Connect_CONNECT_UNANSWERED
+	case detector.ConnectNotSent:
+		return pb.Connect_CONNECT_CANNOT_JUDGE
+	case detector.ConnectNone:
+	}
+	return pb.Connect_CONNECT_UNSPECIFIED
 }
 
 func count(n int) uint32 {

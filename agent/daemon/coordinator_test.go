@@ -152,9 +152,13 @@ func (p *peer) assign(a *pb.Assignment) {
 }
 
 func (p *peer) ask(round uint64, s *pb.Subject) {
-	p.send(&pb.SessionResponse{Message: &pb.SessionResponse_Question{Question: &pb.Question{
+	p.question(&pb.Question{
 		Round: round, Subject: s, Probes: 3, Over: durationpb.New(500 * time.Millisecond), ProbeTimeout: durationpb.New(50 * time.Millisecond),
-	}}})
+	})
+}
+
+func (p *peer) question(q *pb.Question) {
+	p.send(&pb.SessionResponse{Message: &pb.SessionResponse_Question{Question: q}})
 }
 
 func (p *peer) challenge(nonce uint64) {
@@ -213,6 +217,8 @@ type network struct {
 	mu     sync.Mutex
 	fate   map[netip.Addr]prober.Outcome
 	probes map[netip.Addr]int
+	// busy counts the probes under way, most is how many there were at a time.
+	busy, most int
 }
 
 func newNetwork() *network {
@@ -236,7 +242,10 @@ func (n *network) Probe(ctx context.Context, t prober.Target, timeout time.Durat
 	n.mu.Lock()
 	fate := n.fate[t.Addresses[0]]
 	n.probes[t.Addresses[0]]++
+	n.busy++
+	n.most = max(n.most, n.busy)
 	n.mu.Unlock()
+	defer n.ended()
 	wait := time.Millisecond
 	switch fate {
 	case prober.NotSent:
@@ -254,6 +263,30 @@ func (n *network) Probe(ctx context.Context, t prober.Target, timeout time.Durat
 		return prober.Result{Outcome: prober.Lost}
 	}
 	return prober.Result{Outcome: prober.Replied, RTT: time.Millisecond}
+}
+
+func (n *network) ended() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.busy--
+}
+
+func (n *network) high() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.most
+}
+
+// Connect has the fate that is set for connectAddr of the first address.
+func (n *network) Connect(ctx context.Context, to []netip.AddrPort, timeout time.Duration) prober.Result {
+	return n.Probe(ctx, prober.Target{Addresses: []netip.Addr{connectAddr(to[0])}}, timeout)
+}
+
+// connectAddr is what a network knows the connects to an address by: a host that
+// answers no probe may answer a connect.
+func connectAddr(to netip.AddrPort) netip.Addr {
+	four := to.Addr().As4()
+	return netip.AddrFrom4([4]byte{10, four[3], byte(to.Port() >> 8), byte(to.Port())})
 }
 
 // memory is a Store without a disk, which can be full or hang.

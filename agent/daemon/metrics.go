@@ -17,6 +17,7 @@ type metrics struct {
 	selfScore  prometheus.Gauge
 	reports    *prometheus.CounterVec
 	answers    *prometheus.CounterVec
+	connects   *prometheus.CounterVec
 	echoes     prometheus.Counter
 	connected  prometheus.Gauge
 	sessions   *prometheus.CounterVec
@@ -50,9 +51,11 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		}, []string{"sight"}),
 		selfScore: gauge("self_score",
 			"How many kinds of trouble this agent sees in itself; its doubts count only at 0."),
-		reports: counters("reports_total", "Changes of sight that were reported to a coordinator.", "sight"),
+		reports: counters("reports_total", "Changes of sight, and of many lost probes, that were reported to a coordinator.", "sight"),
 		answers: counters("answers_total", "Final answers to a coordinator's questions, by sight.", "sight"),
-		echoes:  counter("echoes_total", "Challenges of a coordinator that were answered."),
+		connects: counters("connects_total",
+			"TCP connects for a coordinator's questions, all addresses of one counted once, by result: answered, unanswered, or not_sent.", "result"),
+		echoes: counter("echoes_total", "Challenges of a coordinator that were answered."),
 		connected: gauge("session_up",
 			"1 while a coordinator has accepted this agent's session, otherwise 0."),
 		sessions: counters("sessions_total",
@@ -64,7 +67,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"1 while the state directory cannot be written, so that a restart would begin with an older state; otherwise 0."),
 		saveErrors: counter("state_save_errors_total", "Failed attempts to write the state directory."),
 	}
-	reg.MustRegister(m.probes, m.late, m.rtt, m.sights, m.selfScore, m.reports, m.answers, m.echoes, m.connected,
+	reg.MustRegister(m.probes, m.late, m.rtt, m.sights, m.selfScore, m.reports, m.answers, m.connects, m.echoes, m.connected,
 		m.sessions, m.digests, m.missedAcks, m.stale, m.unsaved, m.saveErrors)
 	return m
 }

@@ -26,8 +26,6 @@ const (
 	// outboxSize is how many messages may wait to be sent. A stream that lets so
 	// many wait is stuck, and a new one starts from the present state.
 	outboxSize = 256
-	// maxExaminations is how many questions are worked on at a time.
-	maxExaminations = 64
 )
 
 // The reasons for which a session ends from this side.
