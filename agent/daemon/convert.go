@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/buddyring/buddyring/agent/detector"
+	"github.com/buddyring/buddyring/agent/health"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -230,8 +231,8 @@ func toReport(r detector.Report) *pb.SessionRequest {
 }
 
 // toDigest leaves out subjects of which nothing is known yet.
-func toDigest(seq uint64, s sighting) *pb.SessionRequest {
-	d := &pb.Digest{Seq: seq, SelfScore: count(s.score)}
+func toDigest(seq uint64, s sighting, h *pb.ServiceHealth) *pb.SessionRequest {
+	d := &pb.Digest{Seq: seq, SelfScore: count(s.score), ServiceHealth: h}
 	for _, v := range s.views {
 		if v.Evidence.Sight == detector.Unknown {
 			continue
@@ -242,6 +243,25 @@ func toDigest(seq uint64, s sighting) *pb.SessionRequest {
 		})
 	}
 	return &pb.SessionRequest{Message: &pb.SessionRequest_Digest{Digest: d}}
+}
+
+// toHealth turns nil into nil.
+func toHealth(incarnation member.Incarnation, v *health.Verdict) *pb.ServiceHealth {
+	if v == nil {
+		return nil
+	}
+	return &pb.ServiceHealth{Incarnation: uint64(incarnation), State: toState(v.State), Text: printable(v.Text)}
+}
+
+func toState(s health.State) pb.ServiceState {
+	switch s {
+	case health.Up:
+		return pb.ServiceState_SERVICE_STATE_UP
+	case health.Down:
+		return pb.ServiceState_SERVICE_STATE_DOWN
+	case health.Unknown:
+	}
+	return pb.ServiceState_SERVICE_STATE_UNSPECIFIED
 }
 
 func toAnswer(q question, a detector.Answer, score int) *pb.SessionRequest {

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/buddyring/buddyring/agent/prober"
-	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -347,6 +346,12 @@ type fixture struct {
 // c0:1, c1:1 and so on.
 func start(t *testing.T, st Store, coordinators ...*coordinator) *fixture {
 	t.Helper()
+	return startWith(t, st, Config{}, coordinators...)
+}
+
+// startWith runs an agent with a part of its configuration given.
+func startWith(t *testing.T, st Store, cfg Config, coordinators ...*coordinator) *fixture {
+	t.Helper()
 	f := &fixture{t: t, network: newNetwork(), registry: prometheus.NewRegistry()}
 	f.store, _ = st.(*memory)
 	byName := map[string]*coordinator{}
@@ -376,9 +381,9 @@ func start(t *testing.T, st Store, coordinators ...*coordinator) *fixture {
 	if len(names) == 0 {
 		names = []string{"nobody:1"}
 	}
-	f.Daemon, err = New(Config{
-		Pool: "default", ID: "me", Spec: member.Spec{Weight: 100}, Coordinators: names, BootID: "boot", Version: "test",
-	}, Deps{
+	cfg.Pool, cfg.ID, cfg.Spec.Weight = "default", "me", 100
+	cfg.Coordinators, cfg.BootID, cfg.Version = names, "boot", "test"
+	f.Daemon, err = New(cfg, Deps{
 		Dial:   dial,
 		Route:  func(context.Context, string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.1")} },
 		Prober: f.network, Loopback: prober.Target{Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},

@@ -141,7 +141,7 @@ func TestExhaustiveQuestion(t *testing.T) {
 			Round: 1, Subject: subjectOf("b", addrB), Probes: 10, Over: durationpb.New(2250 * time.Millisecond),
 			ProbeTimeout: durationpb.New(50 * time.Millisecond), Exhaustive: true,
 		})
-		time.Sleep(time.Second) // five probes are answered
+		time.Sleep(1100 * time.Millisecond) // five probes are answered
 		f.network.set(addrB, prober.Lost)
 		if a := expect(p, (*pb.SessionRequest).GetAnswer); a.GetFinal() || a.GetEvidence().GetSight() != pb.Sight_SIGHT_UP {
 			t.Errorf("interim answer %v", a)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/agent/detector"
+	"github.com/buddyring/buddyring/agent/health"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -103,6 +104,7 @@ func (d *Daemon) hold(
 	work.Go(func() error { return s.loop(ctx) })
 	err = work.Wait()
 	d.watcher.attach(daemonCtx, nil)
+	d.checkup.attach(daemonCtx, nil)
 	return s.welcomed, err
 }
 
@@ -246,7 +248,7 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 
 func (s *session) digest(now time.Time) {
 	s.digests++
-	s.put(s.outbox, toDigest(s.digests, s.watcher.sees()))
+	s.put(s.outbox, toDigest(s.digests, s.watcher.sees(), toHealth(s.welcomed.incarnation, s.checkup.sees())))
 	s.metrics.digests.Inc()
 	s.nextDig = now.Add(s.welcomed.digestEvery)
 	if s.unacked == 0 {
@@ -315,6 +317,9 @@ func (s *session) accept(ctx context.Context, epoch uint64, in *pb.Welcome) erro
 	}, nil)
 	s.obey(ctx, w.assignment)
 	s.watcher.attach(ctx, func(r detector.Report) { s.put(s.outbox, toReport(r)) })
+	s.checkup.attach(ctx, func(v health.Verdict) {
+		s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_ServiceHealth{ServiceHealth: toHealth(w.incarnation, &v)}})
+	})
 	s.nextDig = time.Now()
 	s.link.up()
 	return nil
