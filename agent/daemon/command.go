@@ -102,7 +102,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	registry := observe.NewRegistry("agent")
 	agent, err := New(p.agent, Deps{
 		Dial: p.dial, Route: routes(p.allowLocal), Prober: probes, Loopback: health.Loopback,
-		Store: disk, Registry: registry, Logger: p.log,
+		Store: disk, OnRemoved: onRemoved(p.onRemoved), Registry: registry, Logger: p.log,
 	})
 	if err != nil {
 		return err

@@ -17,6 +17,8 @@ import (
 const (
 	// maxTroubleBytes is how much a coordinator takes of a text.
 	maxTroubleBytes = 256
+	// featureRemoved asks to be told of a removal before joining again.
+	featureRemoved = "removed"
 	// maxConnects is how many addresses of a question are connected to.
 	maxConnects = 32
 )
@@ -205,6 +207,7 @@ func toHello(id identity, s State, spec member.Spec) *pb.SessionRequest {
 		Incarnation: uint64(s.Incarnation),
 		Spec:        toSpec(spec),
 		Version:     id.version,
+		Features:    []string{featureRemoved},
 		Epoch:       uint64(s.Epoch),
 		StoreId:     s.StoreID,
 	}}}

@@ -330,6 +330,45 @@ func (m *memory) Save(s State) error {
 	return nil
 }
 
+// fence is an --on-removed command that takes its time.
+type fence struct {
+	mu   sync.Mutex
+	took time.Duration
+	runs []Removal
+	// ended is when the last run did, how with which error.
+	ended time.Time
+	how   error
+}
+
+func (f *fence) run(ctx context.Context, r Removal) (string, error) {
+	f.mu.Lock()
+	f.runs = append(f.runs, r)
+	took := f.took
+	f.mu.Unlock()
+	var err error
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended, f.how = time.Now(), err
+	return "fenced", err
+}
+
+func (f *fence) takes(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.took = d
+}
+
+func (f *fence) did() (runs []Removal, ended time.Time, how error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.runs, f.ended, f.how
+}
+
 // fixture is an agent with everything around it.
 type fixture struct {
 	*Daemon
@@ -337,6 +376,7 @@ type fixture struct {
 	t        *testing.T
 	network  *network
 	store    *memory
+	fence    *fence
 	registry *prometheus.Registry
 	// end stops the agent and waits for it.
 	end func()
@@ -352,7 +392,7 @@ func start(t *testing.T, st Store, coordinators ...*coordinator) *fixture {
 // startWith runs an agent with a part of its configuration given.
 func startWith(t *testing.T, st Store, cfg Config, coordinators ...*coordinator) *fixture {
 	t.Helper()
-	f := &fixture{t: t, network: newNetwork(), registry: prometheus.NewRegistry()}
+	f := &fixture{t: t, network: newNetwork(), fence: &fence{}, registry: prometheus.NewRegistry()}
 	f.store, _ = st.(*memory)
 	byName := map[string]*coordinator{}
 	var names []string
@@ -387,7 +427,7 @@ func startWith(t *testing.T, st Store, cfg Config, coordinators ...*coordinator)
 		Dial:   dial,
 		Route:  func(context.Context, string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.1")} },
 		Prober: f.network, Loopback: prober.Target{Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
-		Store: st, Registry: f.registry, Logger: log,
+		Store: st, OnRemoved: f.fence.run, Registry: f.registry, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)

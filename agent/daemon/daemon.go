@@ -60,8 +60,12 @@ type Deps struct {
 	Prober   Prober
 	Loopback prober.Target
 	Store    Store
-	Registry *prometheus.Registry
-	Logger   *slog.Logger
+	// OnRemoved is called when others have taken the server out of its pool,
+	// before it joins again: at most once for an incarnation, unless the store
+	// failed. It returns what to log. It may be nil.
+	OnRemoved func(ctx context.Context, r Removal) (output string, err error)
+	Registry  *prometheus.Registry
+	Logger    *slog.Logger
 }
 
 // identity is who the agent is.

@@ -94,6 +94,7 @@ type settings struct {
 	httpListen   string
 	onTerm       onTerm
 	leaveTimeout time.Duration
+	onRemoved    string
 	allowLocal   bool
 	credentials  *rpc.Credentials
 }
@@ -106,7 +107,7 @@ func (o *options) parse(log *slog.Logger) (settings, error) {
 		return settings{}, err
 	}
 	s := settings{
-		stateDir: o.stateDir, httpListen: o.httpListen, leaveTimeout: o.leaveTimeout,
+		stateDir: o.stateDir, httpListen: o.httpListen, leaveTimeout: o.leaveTimeout, onRemoved: o.onRemoved,
 		allowLocal: o.allowLocal, credentials: credentials,
 	}
 	if s.httpListen == "" {

@@ -236,6 +236,7 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 	if !s.leaveAt.IsZero() {
 		if !now.Before(s.leaveAt) {
 			s.leaveAt = time.Time{}
+			s.keeper.update(func(st *State) { st.Leaving = true }, nil)
 			s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
 				Incarnation: uint64(s.welcomed.incarnation), Reason: s.leaving.reason(),
 			}}})
@@ -313,6 +314,7 @@ func (s *session) accept(ctx context.Context, epoch uint64, in *pb.Welcome) erro
 	s.keeper.update(func(st *State) {
 		st.Pool, st.ID = s.id.pool, s.id.server
 		st.Incarnation, st.StoreID, st.Epoch = w.incarnation, w.storeID, member.Epoch(epoch)
+		st.BootID, st.Leaving = s.id.bootID, false
 		st.Coordinators = w.coordinators
 	}, nil)
 	s.obey(ctx, w.assignment)
@@ -361,16 +363,6 @@ func (s *session) left(ctx context.Context, r *pb.LeaveResult) error {
 		return nil
 	}
 	s.log.Info("left the pool", "incarnation", s.welcomed.incarnation)
-	tried := make(chan struct{})
-	s.keeper.update(func(st *State) {
-		st.Incarnation, st.Assignment = 0, Assignment{}
-	}, func(error) (again bool) {
-		close(tried)
-		return false
-	})
-	select {
-	case <-tried:
-	case <-ctx.Done():
-	}
+	s.persist(ctx, func(st *State) { st.Incarnation, st.Leaving, st.Assignment = 0, false, Assignment{} })
 	return errLeft
 }
