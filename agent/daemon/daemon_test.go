@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/buddyring/buddyring/agent/prober"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -216,71 +214,6 @@ func TestEchoDoesNotWait(t *testing.T) {
 			if expect(p, (*pb.SessionRequest).GetAssignmentAck).GetSeq() == 101 {
 				return
 			}
-		}
-	})
-}
-
-func TestQuestions(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		c := newCoordinator(t)
-		f := start(t, &memory{}, c)
-		p := c.next()
-		p.welcome(5, assignmentOf(1))
-		type answer struct {
-			Sight pb.Sight
-			Final bool
-			After time.Duration
-		}
-		for _, q := range []struct {
-			fate prober.Outcome
-			want []answer
-		}{
-			{prober.Replied, []answer{{pb.Sight_SIGHT_UP, true, time.Millisecond}}},
-			{prober.Lost, []answer{
-				{pb.Sight_SIGHT_DOWN, false, 50 * time.Millisecond}, {pb.Sight_SIGHT_DOWN, true, 550 * time.Millisecond},
-			}},
-			{prober.NotSent, []answer{{pb.Sight_SIGHT_CANNOT_JUDGE, true, 0}}},
-		} {
-			f.network.set(addrB, q.fate)
-			asked := time.Now()
-			p.ask(9, subjectOf("b", addrB))
-			var got []answer
-			for len(got) < len(q.want) {
-				a := expect(p, (*pb.SessionRequest).GetAnswer)
-				if a.GetRound() != 9 || a.GetServerId() != "b" || a.GetIncarnation() != 7 {
-					t.Errorf("answer %v", a)
-				}
-				got = append(got, answer{a.GetEvidence().GetSight(), a.GetFinal(), time.Since(asked)})
-			}
-			if diff := cmp.Diff(q.want, got); diff != "" {
-				t.Errorf("%v (-want +got):\n%s", q.fate, diff)
-			}
-		}
-	})
-}
-
-func TestTooManyQuestions(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		c := newCoordinator(t)
-		f := start(t, &memory{}, c)
-		f.network.set(addrB, prober.Lost)
-		p := c.next()
-		p.welcome(5, assignmentOf(1))
-		for round := range uint64(maxExaminations + 3) {
-			p.ask(round, subjectOf("b", addrB))
-		}
-		busy, down := 0, 0
-		for busy+down < maxExaminations+3 {
-			a := expect(p, (*pb.SessionRequest).GetAnswer)
-			switch {
-			case a.GetEvidence().GetSight() == pb.Sight_SIGHT_CANNOT_JUDGE && a.GetFinal():
-				busy++
-			case a.GetFinal():
-				down++
-			}
-		}
-		if busy != 3 || down != maxExaminations {
-			t.Errorf("%d not judged, %d down", busy, down)
 		}
 	})
 }

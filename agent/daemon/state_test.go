@@ -19,7 +19,7 @@ import (
 
 func exampleState() State {
 	return State{
-		Pool: "default", ID: "web-1.example", Incarnation: 12, StoreID: "b6f1", Epoch: 4,
+		Pool: "default", ID: "web-1.example", Incarnation: 12, BootID: "8e1f", Leaving: true, StoreID: "b6f1", Epoch: 4,
 		Assignment: Assignment{
 			Revision: 20, Seq: 3, Period: 500 * time.Millisecond,
 			Subjects: []Subject{

@@ -29,9 +29,10 @@ func (m *Machine) committed(in Committed) {
 			o.committed()
 		}
 	}
-	for _, sess := range left {
-		if m.open(sess) && !sess.left {
-			m.refuse(sess, fmt.Errorf("%s was removed at revision %d; say hello again: %w", sess.hello.ID, c.Revision(), member.ErrStale))
+	for _, r := range c.Remove {
+		if sess := left[r.ID]; m.open(sess) && !sess.left {
+			removed := &member.RemovedError{ID: r.ID, Incarnation: r.Incarnation, Cause: r.Cause}
+			m.refuse(sess, fmt.Errorf("%w at revision %d; say hello anew", removed, c.Revision()))
 		}
 	}
 	m.afterRing(c)
@@ -72,8 +73,8 @@ func (m *Machine) applyPool(b *batch) {
 }
 
 // applyRemovals forgets the members that are gone and returns their streams.
-func (m *Machine) applyRemovals(b *batch) []*session {
-	var left []*session
+func (m *Machine) applyRemovals(b *batch) map[member.ID]*session {
+	left := map[member.ID]*session{}
 	for _, r := range b.change.Remove {
 		s := m.servers[r.ID]
 		if s == nil {
@@ -86,7 +87,7 @@ func (m *Machine) applyRemovals(b *batch) []*session {
 		}
 		m.log(done, b.change.Revision())
 		if sess := m.sessions[s.session]; sess != nil {
-			left = append(left, sess)
+			left[r.ID] = sess
 		}
 		m.forget(s)
 	}

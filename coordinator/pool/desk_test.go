@@ -265,6 +265,10 @@ func (d *desk) refuse(e pool.Refuse) {
 	if p == nil || !p.open() || e.Err == nil {
 		d.fail("session %d is refused, but has ended: %v", e.Session, e.Err)
 	}
+	var removed *member.RemovedError
+	if row, ok := d.table.rows[p.hello.ID]; ok && errors.As(e.Err, &removed) && row.Incarnation == removed.Incarnation {
+		d.fail("incarnation %d of %s is said to be removed, the table has it", row.Incarnation, row.ID)
+	}
 	p.refused = e.Err
 }
 

@@ -28,6 +28,9 @@ type Hello struct {
 	// Incarnation is the one in the agent's state directory, or 0; the host
 	// passes 0 when that state is of another store.
 	Incarnation member.Incarnation
+	// TellRemoval asks for a RemovedError, instead of joining anew, where others
+	// have taken that incarnation out.
+	TellRemoval bool
 	// Identity is the peer certificate's URI SAN, or "" without TLS.
 	Identity string
 	Version  string

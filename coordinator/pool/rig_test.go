@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -95,6 +96,7 @@ func newRig(t testing.TB, s source, record bool) *rig {
 		// The last two are clones of the first two, elsewhere.
 		h.Spec.ProbeAddresses = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 1, byte(i)})}
 		h.Spec.Rack, h.Spec.Zone = fmt.Sprint("r", s.n(4)), fmt.Sprint("z", s.n(2))
+		h.TellRemoval = i%2 == 0
 		a := &rigAgent{hello: h, sees: map[member.ID]pool.Sight{}}
 		g.agents = append(g.agents, a)
 		a.reboot(g)
@@ -325,6 +327,13 @@ func (g *rig) expect(e pool.Effect) {
 		if a := g.agentOf(e.Session); a != nil {
 			a.known = e.Incarnation
 			g.watch(a, e.Assignment)
+		}
+	case pool.Refuse:
+		var removed *member.RemovedError
+		for _, a := range g.agents {
+			if errors.As(e.Err, &removed) && a.hello.ID == removed.ID && a.known == removed.Incarnation {
+				a.known = 0
+			}
 		}
 	case pool.Assign:
 		if a := g.agentOf(e.Session); a != nil {

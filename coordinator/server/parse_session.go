@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -16,8 +17,10 @@ import (
 
 const (
 	maxFeatures = 32
-	maxSubjects = 256
-	maxTrouble  = 256
+	// featureRemoved is that of agents that want to be told of a removal.
+	featureRemoved = "removed"
+	maxSubjects    = 256
+	maxTrouble     = 256
 )
 
 // greeting is a Hello that was parsed: the pool it is for, the input, and what
@@ -61,6 +64,7 @@ func parseHello(in *pb.Hello, from peerInfo, allowLocal bool) (greeting, error) 
 			BootID:      in.GetBootId(),
 			InstanceID:  in.GetInstanceId(),
 			Incarnation: member.Incarnation(in.GetIncarnation()),
+			TellRemoval: slices.Contains(in.GetFeatures(), featureRemoved),
 			Identity:    from.identity.String(),
 			Version:     in.GetVersion(),
 			Peer:        from.address,

@@ -88,6 +88,8 @@ type server struct {
 	state   *memory
 	agent   *daemon.Daemon
 	stop    func()
+	// told hears of removals by others.
+	told chan daemon.Removal
 }
 
 // memory is an agent's state directory.
@@ -235,7 +237,7 @@ func (f *fleet) add(ids ...string) {
 	f.t.Helper()
 	for _, id := range ids {
 		n := len(f.servers) + 1
-		s := &server{id: id, address: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), boot: 1, state: &memory{}}
+		s := &server{id: id, address: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), boot: 1, state: &memory{}, told: make(chan daemon.Removal, 8)}
 		f.servers[id] = s
 		f.startAgent(id)
 	}
@@ -259,7 +261,11 @@ func (f *fleet) startAgent(id string) {
 		Route:    func(context.Context, string) []netip.Addr { return []netip.Addr{s.address} },
 		Prober:   probes{f.network, s.address},
 		Loopback: prober.Target{Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
-		Store:    s.state, Registry: prometheus.NewRegistry(), Logger: discard(),
+		OnRemoved: func(_ context.Context, r daemon.Removal) (string, error) {
+			s.told <- r
+			return "", nil
+		},
+		Store: s.state, Registry: prometheus.NewRegistry(), Logger: discard(),
 	})
 	if err != nil {
 		f.t.Fatal(err)

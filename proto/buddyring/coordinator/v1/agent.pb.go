@@ -619,7 +619,10 @@ type Hello struct {
 	Spec *ServerSpec `protobuf:"bytes,6,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The agent's version.
 	Version string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
-	// What the agent can do beyond the first version, such as "check".
+	// What the agent can do beyond the first version. "removed": a Hello with an
+	// incarnation that was taken out is answered with ABORTED and the metadata of
+	// Session, so that the agent can act on it before it says Hello anew without
+	// one; otherwise it joins at once.
 	Features []string `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`
 	// The highest epoch the agent has seen.
 	Epoch uint64 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1327,7 +1330,8 @@ type Digest struct {
 	// 0 for a healthy observer; higher when its own loopback, timers or sends are
 	// in trouble.
 	SelfScore uint32 `protobuf:"varint,3,opt,name=self_score,json=selfScore,proto3" json:"self_score,omitempty"`
-	// What its own checks find; unset without checks.
+	// What its own checks find; unset without checks and before their first
+	// results.
 	ServiceHealth *ServiceHealth `protobuf:"bytes,4,opt,name=service_health,json=serviceHealth,proto3" json:"service_health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1392,7 +1396,9 @@ func (x *Digest) GetServiceHealth() *ServiceHealth {
 }
 
 // ServiceHealth is what an agent's checks find about its own server's service.
-// It says nothing about the host.
+// It says nothing about the host. It is sent after every Welcome as soon as
+// something is known, and by an agent without checks once, as UP, in case its
+// server had some before.
 type ServiceHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The incarnation it is about.
@@ -1608,8 +1614,9 @@ func (x *Question) GetExhaustive() bool {
 }
 
 // Answer is what an observer found out for a round. A reply to any probe is
-// answered at once; the first lost probe with final unset; the end of the
-// probes with final set. It is sent also when the probes could not be.
+// answered at once, with final set unless the question is exhaustive; the first
+// lost probe, and an answered connect, with final unset; the end of the probes
+// with final set. It is sent also when the probes could not be.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Question.round.
