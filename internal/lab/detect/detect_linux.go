@@ -74,11 +74,7 @@ func (e *experiment) crashes(ctx context.Context) error {
 		if err := pause(ctx, time.Duration(e.random.Int64N(int64(phases)))); err != nil {
 			return err
 		}
-		kind := KindLink
-		if i%2 == 1 {
-			kind = KindHost
-		}
-		s, err := e.crash(ctx, e.servers[e.random.IntN(len(e.servers))], kind)
+		s, err := e.crash(ctx, e.servers[e.random.IntN(len(e.servers))], kind(i))
 		if err != nil {
 			return err
 		}
@@ -90,6 +86,14 @@ func (e *experiment) crashes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// kind is that of the i'th crash.
+func kind(i int) string {
+	if i%2 == 0 {
+		return KindLink
+	}
+	return KindHost
 }
 
 // late tells of lateness that is worth it.

@@ -50,12 +50,9 @@ func newPool(ctx context.Context, cfg PoolConfig) (_ *pool, err error) {
 	if cfg.Servers < 4 || cfg.Routers < 1 {
 		return nil, fmt.Errorf("start pool: %d servers and %d routers: at least 4 and 1 are needed", cfg.Servers, cfg.Routers)
 	}
-	p := &pool{agents: make(map[string]*lab.Agent), routers: cfg.Routers}
+	p := &pool{servers: names(cfg.Servers), agents: make(map[string]*lab.Agent), routers: cfg.Routers}
 	seed := uint64(time.Now().UnixNano())
 	p.random = rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // who is hit next is no secret
-	for i := range cfg.Servers {
-		p.servers = append(p.servers, "web-"+strconv.Itoa(i+1))
-	}
 	p.site, err = lab.New(lab.Config{Bin: cfg.Bin, Dir: cfg.Dir, Hosts: p.servers, Routers: cfg.Routers})
 	if err != nil {
 		return nil, err
@@ -64,6 +61,13 @@ func newPool(ctx context.Context, cfg PoolConfig) (_ *pool, err error) {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+func names(n int) (all []string) {
+	for i := range n {
+		all = append(all, "web-"+strconv.Itoa(i+1))
+	}
+	return all
 }
 
 // close ends everything, and tells of programs that have ended before.

@@ -99,6 +99,7 @@ type Report struct {
 	ByKind []KindReport `json:"by_kind"`
 	// WrongRemovals lists servers that were removed without a crash.
 	WrongRemovals []string `json:"wrong_removals"`
+	samples       []Sample
 }
 
 // KindReport is the part of a report about one kind of crash.
@@ -155,7 +156,7 @@ func removed(s Sample) time.Duration { return s.Removed }
 func summary(samples []Sample) Report {
 	r := Report{
 		Crashes: len(samples), Avoided: summarize(samples, avoided), Removed: summarize(samples, removed),
-		WrongRemovals: []string{},
+		WrongRemovals: []string{}, samples: samples,
 	}
 	kinds := map[string][]Sample{}
 	for _, s := range samples {

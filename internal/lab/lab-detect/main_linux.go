@@ -27,6 +27,7 @@ type options struct {
 	pool           detect.PoolConfig
 	experiment     string
 	crashes        int
+	rounds         int
 	faults         string
 	victims, times int
 	lasts          time.Duration
@@ -38,8 +39,9 @@ func run() int {
 	flag.StringVar(&o.pool.Bin, "bin", "bin", "folder of the programs")
 	flag.IntVar(&o.pool.Servers, "n", 12, "size of the pool")
 	flag.IntVar(&o.pool.Routers, "routers", 2, "number of routers")
-	flag.StringVar(&o.experiment, "experiment", "crash", "crash, calm or cost")
-	flag.IntVar(&o.crashes, "crashes", 50, "crash: number of crashes")
+	flag.StringVar(&o.experiment, "experiment", "crash", "crash, calm, cost or versus")
+	flag.IntVar(&o.crashes, "crashes", 50, "crash and versus: number of crashes")
+	flag.IntVar(&o.rounds, "rounds", 2, "versus: how often the two systems take turns")
 	flag.StringVar(&o.faults, "faults", strings.Join(detect.FaultNames(), ","), "calm: the faults, one after the other")
 	flag.IntVar(&o.victims, "victims", 0, "calm: how many servers each fault hits; 0 for its own number")
 	flag.IntVar(&o.times, "times", 0, "calm: how often each fault is repeated; 0 for its own number")
@@ -97,6 +99,8 @@ func (o options) run(ctx context.Context) (report, error) {
 			o.lasts = time.Minute
 		}
 		return detect.Cost(ctx, detect.CostConfig{PoolConfig: o.pool, Lasts: o.lasts})
+	case "versus":
+		return detect.Versus(ctx, detect.VersusConfig{PoolConfig: o.pool, Crashes: o.crashes, Rounds: o.rounds, Progress: progress})
 	}
 	return nil, fmt.Errorf("there is no experiment %q", o.experiment)
 }
