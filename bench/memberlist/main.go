@@ -33,11 +33,15 @@ type printer struct {
 }
 
 func (p *printer) print(kind, node string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.Encode(event{time.Now(), kind, node}); err != nil {
+	if err := p.encode(event{time.Now(), kind, node}); err != nil {
 		os.Exit(1) // whoever wanted to know is gone
 	}
+}
+
+func (p *printer) encode(e event) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Encode(e)
 }
 
 func (p *printer) NotifyJoin(n *memberlist.Node)  { p.print("join", n.Name) }

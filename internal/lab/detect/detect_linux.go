@@ -18,6 +18,9 @@ type Config struct {
 	PoolConfig
 	// Crashes is how often one of the servers crashes.
 	Crashes int
+	// Busy is how many processes compete for the processors meanwhile, to see what
+	// starved observers cost.
+	Busy int
 	// Progress is told of every crash.
 	Progress io.Writer
 }
@@ -42,6 +45,11 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, pool.close()) }()
+	quit, err := compete(cfg.Busy)
+	if err != nil {
+		return Report{}, err
+	}
+	defer quit()
 	e := &experiment{cfg: cfg, pool: pool, picks: newPicks(cfg.Servers)}
 	pickCtx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -128,11 +136,22 @@ func (e *experiment) crash(ctx context.Context, server, kind string) (Sample, er
 	if acked.Sub(start) > slow {
 		e.explain(why, start)
 	}
-	s := Sample{Server: server, Kind: kind, Removed: acked.Sub(start), Late: e.strain.mark()}
+	s := Sample{Server: server, Kind: kind, Removed: acked.Sub(start), Late: e.strain.mark(), Rounds: rounds(why)}
 	if last := e.picks.last(server, incarnation); last.After(start) {
 		s.Avoided = last.Sub(start)
 	}
 	return s, e.back(server, kind)
+}
+
+// rounds is how many rounds a removal has taken.
+func rounds(why *coordinatorv1.Explanation) int {
+	ids := make(map[uint64]bool)
+	for _, m := range why.GetTimeline() {
+		if m.GetRound() != 0 {
+			ids[m.GetRound()] = true
+		}
+	}
+	return len(ids)
 }
 
 // explain tells of a slow removal, with times since the crash.

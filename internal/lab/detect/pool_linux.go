@@ -29,8 +29,11 @@ type PoolConfig struct {
 const (
 	// settleTime bounds the wait for a pool that is well.
 	settleTime = 2 * time.Minute
-	// startEvery spreads the starts of the agents, which would starve each other.
+	// startEvery is the time between the starts of two hosts. No more than
+	// startAhead agents are on their way into the pool at once: many more would
+	// starve each other and those that are already watching.
 	startEvery = 20 * time.Millisecond
+	startAhead = 8
 	// holdDown lets servers come back soon enough for many crashes.
 	holdDown = 100 * time.Millisecond
 )
@@ -82,7 +85,7 @@ func (p *pool) begin(ctx context.Context) error {
 			return err
 		}
 		p.agents[server] = agent
-		if err := pause(ctx, startEvery); err != nil {
+		if err := errors.Join(pause(ctx, startEvery), p.awaitActive(ctx, i+1-startAhead)); err != nil {
 			return err
 		}
 	}
@@ -92,6 +95,25 @@ func (p *pool) begin(ctx context.Context) error {
 	}
 	p.start = Start{Starting: seconds(started.Sub(begun)), Settled: seconds(time.Since(started))}
 	return p.manyCrashes(ctx)
+}
+
+// awaitActive waits until so many servers are active.
+func (p *pool) awaitActive(ctx context.Context, n int) error {
+	if n <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, settleTime, errors.New("the servers do not become active"))
+	defer cancel()
+	return lab.Await(ctx, func(ctx context.Context) error {
+		answer, err := p.site.Admin().GetPool(ctx, &coordinatorv1.GetPoolRequest{Pool: lab.Pool})
+		switch active := answer.GetPool().GetActive(); {
+		case err != nil:
+			return fmt.Errorf("look at the pool: %w", err)
+		case int(active) < n:
+			return fmt.Errorf("%d servers are active, not %d", active, n)
+		}
+		return nil
+	})
 }
 
 // setting is where the experiment was made.

@@ -35,6 +35,8 @@ type Sample struct {
 	Removed time.Duration
 	// Late is the largest lateness of a timer meanwhile; see Strain.
 	Late time.Duration
+	// Rounds is how many rounds of questions the removal has taken.
+	Rounds int
 }
 
 // Start is how long a pool took to come up.
@@ -97,6 +99,8 @@ type Report struct {
 	Removed Summary `json:"removed"`
 	// ByKind are the same per kind of crash.
 	ByKind []KindReport `json:"by_kind"`
+	// Rounds is how many removals took one round of questions, two, and so on.
+	Rounds []int `json:"rounds"`
 	// WrongRemovals lists servers that were removed without a crash.
 	WrongRemovals []string `json:"wrong_removals"`
 	samples       []Sample
@@ -160,6 +164,12 @@ func summary(samples []Sample) Report {
 	}
 	kinds := map[string][]Sample{}
 	for _, s := range samples {
+		for len(r.Rounds) < s.Rounds {
+			r.Rounds = append(r.Rounds, 0)
+		}
+		if s.Rounds > 0 {
+			r.Rounds[s.Rounds-1]++
+		}
 		kinds[s.Kind] = append(kinds[s.Kind], s)
 	}
 	for kind, of := range kinds {
@@ -185,6 +195,9 @@ func (r Report) Write(w io.Writer) error {
 		row(fmt.Sprintf("%s (%d) → removed", name, k.Crashes), k.Removed)
 	}
 	b.WriteString(table(rows))
+	for i, n := range r.Rounds {
+		fmt.Fprintf(&b, "\nRemovals that took %d rounds: %d", i+1, n)
+	}
 	fmt.Fprintf(&b, "\nRemoved without a crash: %d%s\n", len(r.WrongRemovals), named(r.WrongRemovals))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write report: %w", err)

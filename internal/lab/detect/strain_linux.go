@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -62,6 +63,26 @@ func (m *monitor) mark() time.Duration {
 // strain sums up, after watch has ended.
 func (m *monitor) strain() Strain {
 	return Strain{Late: quantiles(m.all), Busy: m.before.busy(m.after)}
+}
+
+// compete starts processes that do nothing but compete for the processors.
+func compete(n int) (quit func(), err error) {
+	var all []*exec.Cmd
+	quit = func() {
+		for _, cmd := range all {
+			_ = cmd.Process.Kill() // it has not ended by itself
+			_ = cmd.Wait()
+		}
+	}
+	for range n {
+		cmd := exec.Command("sh", "-c", "while :; do :; done") //nolint:noctx // it lives until quit
+		if err := cmd.Start(); err != nil {
+			quit()
+			return nil, fmt.Errorf("compete for the processors: %w", err)
+		}
+		all = append(all, cmd)
+	}
+	return quit, nil
 }
 
 // processors are the times of all processors together since the machine's

@@ -27,7 +27,7 @@ type options struct {
 	pool           detect.PoolConfig
 	experiment     string
 	crashes        int
-	rounds         int
+	rounds, busy   int
 	faults         string
 	victims, times int
 	lasts          time.Duration
@@ -41,6 +41,7 @@ func run() int {
 	flag.IntVar(&o.pool.Routers, "routers", 2, "number of routers")
 	flag.StringVar(&o.experiment, "experiment", "crash", "crash, calm, cost or versus")
 	flag.IntVar(&o.crashes, "crashes", 50, "crash and versus: number of crashes")
+	flag.IntVar(&o.busy, "busy", 0, "crash: how many busy processes compete for the processors, to starve all others")
 	flag.IntVar(&o.rounds, "rounds", 2, "versus: how often the two systems take turns")
 	flag.StringVar(&o.faults, "faults", strings.Join(detect.FaultNames(), ","), "calm: the faults, one after the other")
 	flag.IntVar(&o.victims, "victims", 0, "calm: how many servers each fault hits; 0 for its own number")
@@ -89,7 +90,7 @@ func (o options) run(ctx context.Context) (report, error) {
 	}
 	switch o.experiment {
 	case "crash":
-		return detect.Run(ctx, detect.Config{PoolConfig: o.pool, Crashes: o.crashes, Progress: progress})
+		return detect.Run(ctx, detect.Config{PoolConfig: o.pool, Crashes: o.crashes, Busy: o.busy, Progress: progress})
 	case "calm":
 		return detect.Calm(ctx, detect.CalmConfig{
 			PoolConfig: o.pool, Faults: strings.Split(o.faults, ","), Victims: o.victims, Times: o.times, Lasts: o.lasts, Progress: progress,
