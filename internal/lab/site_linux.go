@@ -216,6 +216,9 @@ func (s *Site) Router(i int) routerv1.RouterServiceClient {
 // Host is a host of the network.
 func (s *Site) Host(name string) *netlab.Host { return s.lab.Host(name) }
 
+// CoordinatorHost is where the coordinator runs.
+func (s *Site) CoordinatorHost() *netlab.Host { return s.lab.Host(coordinatorHost) }
+
 // AgentsAddress is where agents and routers reach the coordinator from inside.
 func (s *Site) AgentsAddress() string { return s.agents.String() }
 
