@@ -314,6 +314,9 @@ func (m *Machine) count(c Counter) { m.emit(Count{c}) }
 // sortedKeys returns the keys of a map in order: effects must not depend on the
 // order of a map.
 func sortedKeys[V any](byID map[member.ID]V) []member.ID {
+	if len(byID) == 0 {
+		return nil // most are, at most steps
+	}
 	return slices.Sorted(maps.Keys(byID))
 }
 
