@@ -299,19 +299,36 @@ func TestDiskLow(t *testing.T) {
 	})
 }
 
-// A pool that an earlier attempt has made, without an answer, is taken over.
+// A pool that an earlier attempt has made, without an answer, is taken over: for
+// whoever repeats the request, and for those who join. Others hear of it.
 func TestPoolOfALostAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable()
 		w := start(t, table)
 		time.Sleep(time.Second)
-		if _, err := table.CreatePool(t.Context(), 1, "games", member.DefaultSettings()); err != nil {
-			t.Fatalf("create: %v", err)
+		for _, name := range []string{"games", "films"} {
+			table.lose()
+			_, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: name, RequestId: name})
+			if !errors.Is(err, member.ErrUnavailable) {
+				t.Errorf("create %s without an answer: %v", name, err)
+			}
 		}
-		res, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games"})
+		for range 2 {
+			res, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games", RequestId: "games"})
+			if err != nil || res.GetPool().GetRevision() != 1 {
+				t.Errorf("create again: %v, %v", res, err)
+			}
+		}
+		for _, id := range []string{"another", ""} {
+			_, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "films", RequestId: id})
+			if !errors.Is(err, member.ErrAlreadyExists) {
+				t.Errorf("create by another request: %v", err)
+			}
+		}
+		res, err := w.admin.GetPool(t.Context(), &pb.GetPoolRequest{Pool: "films"})
 		if err != nil || res.GetPool().GetRevision() != 1 {
-			t.Errorf("create: %v, %v", res, err)
+			t.Errorf("get the pool of the lost answer: %v, %v", res, err)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package server_test
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,8 +24,8 @@ type table struct {
 	pools   map[member.Pool]*tablePool
 	routers map[string]store.RouterRow
 
-	// failing is what writes return; losing makes the next commit happen without
-	// an answer; held makes commits wait until it closes.
+	// failing is what writes return; losing makes the next commit, or new pool,
+	// happen without an answer; held makes commits wait until it closes.
 	failing error
 	losing  bool
 	held    chan struct{}
@@ -34,7 +35,6 @@ type table struct {
 
 type tablePool struct {
 	state     member.PoolState
-	last      string
 	compacted member.Revision
 	rows      map[member.ID]member.Server
 	intents   map[member.ID]member.Intent
@@ -67,7 +67,7 @@ func (t *table) hold() (release func()) {
 	}
 }
 
-// lose makes the next commit happen, but its answer get lost.
+// lose makes the next commit, or new pool, happen, but its answer get lost.
 func (t *table) lose() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -135,23 +135,31 @@ func (p *tablePool) servers() []member.Server {
 	return rows
 }
 
-func (t *table) CreatePool(
-	_ context.Context, epoch member.Epoch, name member.Pool, settings member.Settings, events ...member.Event,
-) (member.PoolState, error) {
+func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := cmp.Or(t.failing, t.fenced(epoch)); err != nil {
 		return member.PoolState{}, err
 	}
-	if t.pools[name] != nil {
+	if t.pools[n.Name] != nil {
 		return member.PoolState{}, member.ErrAlreadyExists
 	}
 	p := &tablePool{
-		state: member.PoolState{Name: name, Position: member.Position{Epoch: epoch, Revision: 1}, Settings: settings},
-		rows:  map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
+		state: member.PoolState{
+			Name: n.Name, Position: member.Position{Epoch: epoch, Revision: 1}, LastChange: rand.Text(),
+			Settings: n.Settings, Requests: slices.Clone(n.Requests),
+		},
+		rows: map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
 	}
-	p.record(events)
-	t.pools[name] = p
+	for i := range p.state.Requests {
+		p.state.Requests[i].Revision = 1
+	}
+	p.record(n.Events)
+	t.pools[n.Name] = p
+	if t.losing {
+		t.losing = false
+		return member.PoolState{}, fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown)
+	}
 	return p.state, nil
 }
 
@@ -193,7 +201,7 @@ func (t *table) write(c member.Change) error {
 	switch {
 	case p == nil:
 		return member.ErrNotFound
-	case p.last == c.ID:
+	case p.state.LastChange == c.ID:
 		return nil
 	case p.state.Position.Epoch != c.Base.Epoch:
 		return member.ErrFenced
@@ -206,7 +214,7 @@ func (t *table) write(c member.Change) error {
 		}
 		delete(p.rows, r.ID)
 	}
-	p.last, p.state.Position.Revision = c.ID, c.Revision()
+	p.state.LastChange, p.state.Position.Revision = c.ID, c.Revision()
 	for _, s := range c.Put {
 		p.rows[s.ID] = s.Clone()
 	}
