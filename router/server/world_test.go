@@ -62,8 +62,8 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world), addresses ...strin
 	})
 }
 
-// start runs a router until stopRouter or the end of the test.
-func (w *world) start() {
+// router returns a router that does not run yet.
+func (w *world) router() *server.Server {
 	w.t.Helper()
 	w.grpc, w.http = bufconn.Listen(64<<10), bufconn.Listen(64<<10)
 	w.registry = prometheus.NewRegistry()
@@ -79,6 +79,13 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return s
+}
+
+// start runs a router until stopRouter or the end of the test.
+func (w *world) start() {
+	w.t.Helper()
+	s := w.router()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
