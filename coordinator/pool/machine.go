@@ -303,6 +303,8 @@ func (m *Machine) take(in Input) {
 		m.rejected(in)
 	case Fenced:
 		m.fenced()
+	case Note:
+		m.note(in.Event)
 	case Tick:
 	}
 }

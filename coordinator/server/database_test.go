@@ -133,6 +133,7 @@ func TestFailingDatabase(t *testing.T) {
 		if ready := w.page("/readyz"); ready != 200 {
 			t.Errorf("readyz %d", ready)
 		}
+		w.edges("default", "STORE_FAILING: the database fails", "STORE_FAILING is over")
 		newcomer.connect()
 		w.allActive("web-5")
 		w.consistent()
@@ -292,10 +293,11 @@ func TestDiskLow(t *testing.T) {
 			t.Errorf("alarms: %v", got)
 		}
 		w.free.Store(1 << 30)
-		time.Sleep(11 * time.Second)
+		time.Sleep(16 * time.Second)
 		if got := w.alarms(); len(got) != 0 {
 			t.Errorf("alarms: %v", got)
 		}
+		w.edges("default", "DISK_LOW: the disk", "DISK_LOW is over")
 	})
 }
 

@@ -220,7 +220,7 @@ func TestMarks(t *testing.T) {
 func TestRouterProgress(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	r := newRouters(nil)
+	r := newRouters(ownAlarms{})
 	r.by["r1"] = newRouter("r1")
 	apply := func(revision, second int) {
 		r.ack("r1", ack{applied: []placed{{"p", member.Position{Revision: member.Revision(revision)}}}}, begin.Add(time.Duration(second)*time.Second))

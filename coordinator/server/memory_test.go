@@ -317,6 +317,15 @@ func (t *table) Routers(context.Context) ([]store.RouterRow, error) {
 	return slices.SortedFunc(maps.Values(t.routers), func(a, b store.RouterRow) int { return cmp.Compare(a.ID, b.ID) }), nil
 }
 
+func (t *table) DropRouter(_ context.Context, id string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failing == nil {
+		delete(t.routers, id)
+	}
+	return t.failing
+}
+
 func (t *table) ForgetRouters(_ context.Context, since time.Time) (int64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -45,6 +45,7 @@ type EventTable interface {
 type RouterTable interface {
 	PutRouter(ctx context.Context, r store.RouterRow) error
 	Routers(ctx context.Context) ([]store.RouterRow, error)
+	DropRouter(ctx context.Context, id string) error
 	ForgetRouters(ctx context.Context, since time.Time) (int64, error)
 }
 

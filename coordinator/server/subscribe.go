@@ -37,7 +37,7 @@ type membershipService struct {
 	marks   *marks
 	bell    *bell
 	routers *routers
-	alarms  *alarms
+	alarms  ownAlarms
 	closing *ending
 	metrics *metrics
 
@@ -377,7 +377,7 @@ func (s *subscription) bookmark() error {
 
 func wentBack(id member.ID, name member.Pool, has, head member.Revision) member.Alarm {
 	return member.Alarm{
-		Name: alarmWentBack, Subject: string(id), Since: time.Now(),
+		Name: alarmWentBack, Pool: name, Subject: string(id), Since: time.Now(),
 		Text: fmt.Sprintf("router %s has revision %d of pool %s, the database only %d: was a backup restored?", id, has, name, head),
 	}
 }

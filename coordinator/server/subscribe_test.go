@@ -140,6 +140,7 @@ func TestSubscribeResumes(t *testing.T) {
 		if slices.Contains(w.alarms(), "HISTORY_WENT_BACK") {
 			t.Error("the alarm stays for ever")
 		}
+		w.edges("default", "HISTORY_WENT_BACK: router r1 has", "HISTORY_WENT_BACK of r1 is over")
 	})
 }
 
@@ -280,7 +281,7 @@ func TestRoutersAreListed(t *testing.T) {
 		if got := listed(); !got.GetConnected() || got.GetApplied()[0].GetRevision() != revision {
 			t.Errorf("listed: %v", got)
 		}
-		// It says goodbye: no alarm.
+		// It says goodbye: no alarm, and it leaves the table and then the list.
 		if err := r.stream.CloseSend(); err != nil {
 			t.Fatalf("close: %v", err)
 		}
@@ -294,12 +295,45 @@ func TestRoutersAreListed(t *testing.T) {
 		if slices.Contains(w.alarms(), "ROUTER_SILENT") {
 			t.Error("an alarm after a goodbye")
 		}
+		if row, ok := table.router("r1"); ok {
+			t.Errorf("its row is still there: %+v", row)
+		}
+		time.Sleep(9 * time.Minute)
+		if res, err := w.admin.ListRouters(t.Context(), &pb.ListRoutersRequest{}); err != nil || len(res.GetRouters()) != 0 {
+			t.Errorf("listed long after its goodbye: %v, %v", res, err)
+		}
+	})
+}
 
+// A router that was there when the coordinator went must come back, or say
+// goodbye.
+func TestRouterIsMissedAfterARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.newRouter("faithful").subscribe()
+		w.newRouter("lost").subscribe()
+		time.Sleep(15 * time.Second)
 		w.shutDown()
 		w.run()
-		time.Sleep(time.Second)
-		if got := listed(); got.GetConnected() || got.GetVersion() != "test" {
-			t.Errorf("listed after a restart: %v", got)
+		w.newRouter("faithful").subscribe()
+		time.Sleep(50 * time.Second)
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms come early: %v", got)
+		}
+		time.Sleep(20 * time.Second)
+		res, err := w.admin.ListAlarms(t.Context(), &pb.ListAlarmsRequest{})
+		if err != nil || len(res.GetAlarms()) != 1 || res.GetAlarms()[0].GetSubject() != "lost" {
+			t.Errorf("alarms: %v, %v", res, err)
+		}
+		// A day later nobody waits for it any more.
+		time.Sleep(24 * time.Hour)
+		routers, err := w.admin.ListRouters(t.Context(), &pb.ListRoutersRequest{})
+		if err != nil || len(routers.GetRouters()) != 1 || routers.GetRouters()[0].GetRouterId() != "faithful" {
+			t.Errorf("routers: %v, %v", routers, err)
+		}
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms: %v", got)
 		}
 	})
 }
@@ -334,5 +368,7 @@ func TestSilentRouterRaisesAnAlarm(t *testing.T) {
 		if slices.Contains(w.alarms(), "ROUTER_SILENT") {
 			t.Error("the alarm stays")
 		}
+		time.Sleep(6 * time.Second)
+		w.edges("default", "ROUTER_SILENT: router r1 was", "ROUTER_SILENT of r1 is over")
 	})
 }

@@ -217,6 +217,31 @@ func TestSubscribe_SilentCoordinator(t *testing.T) {
 	}, first, second)
 }
 
+// A router that is told to end says so, and does not wait long for an answer.
+func TestSubscribe_SaysGoodbye(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		began := time.Now()
+		w.stopRouter()
+		if took := time.Since(began); !s.saidGoodbye() || took > 100*time.Millisecond {
+			t.Errorf("goodbye is %t after %v", s.saidGoodbye(), took)
+		}
+
+		w.start()
+		s = w.coordinators[first].next()
+		s.deaf.Store(true)
+		s.send(catchUp(3)...)
+		began = time.Now()
+		w.stopRouter()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it took %v to end beside a coordinator that does not answer", took)
+		}
+	}, first)
+}
+
 func TestSubscribe_ServesForEverWithoutCoordinators(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,14 +269,26 @@ type session struct {
 	hello  *pb.SubscribeHello
 	stream pb.MembershipService_SubscribeServer
 	end    chan error
+	// deaf coordinators do not answer a goodbye.
+	deaf atomic.Bool
 
 	mu   sync.Mutex
 	acks []*pb.Ack
+	// goodbye says that the router has ended the stream.
+	goodbye bool
 }
 
 func (s *session) listen() {
 	for {
 		req, err := s.stream.Recv()
+		if errors.Is(err, io.EOF) {
+			s.mu.Lock()
+			s.goodbye = true
+			s.mu.Unlock()
+			if !s.deaf.Load() {
+				s.end <- nil
+			}
+		}
 		if err != nil {
 			return
 		}
@@ -283,6 +296,13 @@ func (s *session) listen() {
 		s.acks = append(s.acks, req.GetAck())
 		s.mu.Unlock()
 	}
+}
+
+func (s *session) saidGoodbye() bool {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.goodbye
 }
 
 // ack returns the last acknowledgement, once nothing moves any more.
