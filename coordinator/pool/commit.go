@@ -114,7 +114,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.stale, id)
 	delete(m.noted, id)
 	delete(m.servers, id)
-	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining} {
+	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmAgentStateUnsaved} {
 		m.clearAlarm(name, id)
 	}
 	if m.open(s.claim) {

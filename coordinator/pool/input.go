@@ -71,6 +71,8 @@ type Digest struct {
 	Session   SessionID
 	Subjects  []SubjectDigest
 	SelfScore int
+	// StateTrouble is why the agent's newest state is not on its disk, or empty.
+	StateTrouble string
 }
 
 // SubjectDigest is what an agent has seen of one subject.

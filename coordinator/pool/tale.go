@@ -125,6 +125,7 @@ const (
 	alarmRemovalContradicted = "REMOVAL_CONTRADICTED"
 	alarmUnreached           = "UNREACHED"
 	alarmNotJoining          = "NOT_JOINING"
+	alarmAgentStateUnsaved   = "AGENT_STATE_UNSAVED"
 )
 
 // contradictedFor is how long the alarm about a contradicted removal stays.

@@ -25,7 +25,7 @@ const (
 // entry in the runbook under its name.
 func AlarmNames() []string {
 	return []string{
-		"AGENT_DOWN", alarmDiskLow, alarmWentBack, "LAST_SERVER_SILENT", "NOT_JOINING",
+		"AGENT_DOWN", "AGENT_STATE_UNSAVED", alarmDiskLow, alarmWentBack, "LAST_SERVER_SILENT", "NOT_JOINING",
 		"REMOVAL_CONTRADICTED", alarmRouterSilent, alarmStoreFailing, "UNREACHED",
 	}
 }
