@@ -46,6 +46,20 @@ func newTable() *table {
 	return &table{storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{}}
 }
 
+// backup returns a copy of the table as it stands.
+func (t *table) backup() *table {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := &table{storeID: t.storeID, epoch: t.epoch, pools: map[member.Pool]*tablePool{}, routers: maps.Clone(t.routers)}
+	for name, p := range t.pools {
+		own := *p
+		own.rows, own.intents, own.departed = maps.Clone(p.rows), maps.Clone(p.intents), maps.Clone(p.departed)
+		own.events, own.state.Requests = slices.Clone(p.events), slices.Clone(p.state.Requests)
+		c.pools[name] = &own
+	}
+	return c
+}
+
 // fail makes writes fail with err, nil to end that.
 func (t *table) fail(err error) {
 	t.mu.Lock()

@@ -75,10 +75,10 @@ type ack struct {
 	held    []heldServer
 }
 
-// placed is a position with its pool.
+// placed is a point with its pool.
 type placed struct {
 	pool member.Pool
-	member.Position
+	point
 }
 
 func newRouters(a ownAlarms) *routers {
@@ -223,7 +223,7 @@ func (k *router) info() routerInfo {
 		id: k.id, version: k.version, lastSeen: k.lastSeen, connected: k.streams > 0, held: slices.Clone(k.held),
 	}
 	for name, p := range k.applied {
-		i.applied = append(i.applied, placed{name, p})
+		i.applied = append(i.applied, placed{name, point{Position: p}})
 	}
 	slices.SortFunc(i.applied, func(a, b placed) int { return cmp.Compare(a.pool, b.pool) })
 	return i

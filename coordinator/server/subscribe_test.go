@@ -120,7 +120,7 @@ func TestSubscribeResumes(t *testing.T) {
 		r.storeID = "another store"
 		r.subscribe()
 		r.caughtUp("default", last)
-		if got := r.messages(); !cmp.Equal(got[1:3], []string{"compacted default", fmt.Sprintf("snapshot default %d", last)}) {
+		if got := r.messages(); !cmp.Equal(got[1:3], []string{"compacted default other", fmt.Sprintf("snapshot default %d", last)}) {
 			t.Errorf("from another store: %v", got)
 		}
 		r.cancel()
@@ -130,7 +130,7 @@ func TestSubscribeResumes(t *testing.T) {
 		r.at["default"].Revision += 1000
 		r.subscribe()
 		r.caughtUp("default", last)
-		if got := r.messages(); got[1] != "compacted default" {
+		if got := r.messages(); got[1] != "compacted default other" {
 			t.Errorf("from the future: %v", got)
 		}
 		if !slices.Contains(w.alarms(), "HISTORY_WENT_BACK") {
@@ -142,6 +142,78 @@ func TestSubscribeResumes(t *testing.T) {
 		}
 		w.edges("default", "HISTORY_WENT_BACK: router r1 has", "HISTORY_WENT_BACK of r1 is over")
 	})
+}
+
+// A backup is restored, and nobody gives it a new identity: epochs and revisions
+// come again, with other changes behind them. A router that has seen more is told
+// so, whether those changes were made since or before the coordinator's start.
+func TestRestoredBackupIsNoticed(t *testing.T) {
+	t.Parallel()
+	for name, restarted := range map[string]bool{"in the same run": false, "after another start": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				table := newTable()
+				w := start(t, table)
+				w.join("web-1", "web-2", "web-3")
+				time.Sleep(20 * time.Second)
+				backup := table.backup()
+				restart := func() {
+					w.shutDown()
+					w.run()
+				}
+				restart()
+				r, faithful := w.newRouter("r1").subscribe(), w.newRouter("r2").subscribe()
+				faithful.caughtUp("default", ringOf(t, w).GetRevision())
+				faithful.cancel()
+				<-faithful.over
+				var last uint64
+				for n := range 3 {
+					last = relabel(t, w, "web-1", n, 0)
+				}
+				r.caughtUp("default", last)
+				r.cancel()
+				<-r.over
+
+				w.table = backup
+				restart()
+				for n := range 3 {
+					if again := relabel(t, w, "web-2", 100+n, 0); n == 2 && again != last {
+						t.Fatalf("the restored history is at %d, the router's at %d", again, last)
+					}
+				}
+				if restarted {
+					restart()
+				}
+				r.subscribe()
+				r.caughtUp("default", last)
+				if got, want := r.messages()[1:3], []string{"compacted default other", fmt.Sprintf("snapshot default %d", last)}; !cmp.Equal(got, want) {
+					t.Errorf("resumed with %v instead of %v", got, want)
+				}
+				if got := r.label("web-1", "n"); got != "" {
+					t.Errorf("the router has a label of the other history: %s", got)
+				}
+				if got := w.alarms(); !cmp.Equal(got, []string{"HISTORY_WENT_BACK"}) {
+					t.Errorf("alarms: %v", got)
+				}
+				r.cancel()
+				<-r.over
+
+				// Now it has this history, and can resume; so can one that has seen
+				// nothing but what is in both.
+				r.subscribe()
+				faithful.subscribe()
+				faithful.caughtUp("default", last)
+				r.caughtUp("default", last)
+				if got := r.messages(); !cmp.Equal(got, []string{"start", "synced"}) {
+					t.Errorf("resumed the second time with %v", got)
+				}
+				if got := faithful.messages(); strings.HasSuffix(got[1], "other") {
+					t.Errorf("the other router got %v", got)
+				}
+			})
+		})
+	}
 }
 
 // A new subscriber gets the marks that hold, with the time they have left.

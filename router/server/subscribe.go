@@ -205,7 +205,9 @@ func (s standing) positions() []*pb.Position {
 	var out []*pb.Position
 	for _, e := range s.pools {
 		if p := e.view.Position(); e.view.StoreID() == s.storeID {
-			out = append(out, &pb.Position{Pool: string(e.pool), Epoch: uint64(p.Epoch), Revision: uint64(p.Revision)})
+			out = append(out, &pb.Position{
+				Pool: string(e.pool), Epoch: uint64(p.Epoch), Revision: uint64(p.Revision), ChangeId: e.view.ChangeID(),
+			})
 		}
 	}
 	return out
