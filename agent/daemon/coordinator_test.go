@@ -122,6 +122,16 @@ func (p *peer) seen() []*pb.Digest {
 	return p.digests
 }
 
+// trouble is what the newest digest says of the agent's disk.
+func (p *peer) trouble() string {
+	p.t.Helper()
+	all := p.seen()
+	if len(all) == 0 {
+		p.t.Fatal("no digest")
+	}
+	return all[len(all)-1].GetStateTrouble()
+}
+
 func (p *peer) send(m *pb.SessionResponse) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

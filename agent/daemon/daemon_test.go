@@ -306,6 +306,9 @@ func TestFullDisk(t *testing.T) {
 		if s := store.get(); s.Assignment.Seq != 1 {
 			t.Errorf("the old state was touched: %+v", s)
 		}
+		if got := p.trouble(); got != "no space left on device" {
+			t.Errorf("the newest digest says %q", got)
+		}
 		for _, m := range p.pending() {
 			if m.GetAssignmentAck() != nil {
 				t.Errorf("acknowledged what is not on disk: %v", m)
@@ -318,6 +321,34 @@ func TestFullDisk(t *testing.T) {
 		}
 		if s := store.get(); s.Assignment.Seq != 3 || f.metric("buddyring_agent_state_unsaved") != 0 {
 			t.Errorf("saved %+v", s)
+		}
+		if got := p.trouble(); got != "" {
+			t.Errorf("the trouble is over, and told: %q", got)
+		}
+	})
+}
+
+// TestTroubleWithTheDiskIsToldAtOnce: not with the next digest.
+func TestTroubleWithTheDiskIsToldAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, store := newCoordinator(t), &memory{state: savedState(t)}
+		start(t, store, c)
+		p := c.next()
+		p.epoch = 3
+		p.welcome(5, assignmentOf(2, subjectOf("b", addrB)))
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		time.Sleep(time.Second)
+		store.set(errors.New("no space left on device"), nil)
+		p.assign(assignmentOf(3, subjectOf("b", addrB)))
+		time.Sleep(100 * time.Millisecond)
+		if got := p.trouble(); got != "no space left on device" {
+			t.Errorf("after 100 ms the newest digest says %q", got)
+		}
+		store.set(nil, nil)
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		time.Sleep(100 * time.Millisecond)
+		if got := p.trouble(); got != "" {
+			t.Errorf("the trouble is over, and told: %q", got)
 		}
 	})
 }

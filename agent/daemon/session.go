@@ -199,6 +199,8 @@ func (s *session) loop(ctx context.Context) error {
 		case <-leaving:
 			leaving = nil
 			s.leaveAt = time.Now()
+		case <-s.keeper.turned:
+			s.nextDig = time.Now()
 		case m := <-s.inbox:
 			if err := s.handle(ctx, m); err != nil {
 				return err
@@ -249,7 +251,9 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 
 func (s *session) digest(now time.Time) {
 	s.digests++
-	s.put(s.outbox, toDigest(s.digests, s.watcher.sees(), toHealth(s.welcomed.incarnation, s.checkup.sees())))
+	digest := toDigest(s.digests, s.watcher.sees(), toHealth(s.welcomed.incarnation, s.checkup.sees()))
+	digest.GetDigest().StateTrouble = printable(s.keeper.trouble())
+	s.put(s.outbox, digest)
 	s.metrics.digests.Inc()
 	s.nextDig = now.Add(s.welcomed.digestEvery)
 	if s.unacked == 0 {

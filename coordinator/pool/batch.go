@@ -360,7 +360,7 @@ func (b *batch) finish() {
 	}
 	m.changeSeq++
 	c := &b.change
-	c.ID = fmt.Sprintf("%d-%d", c.Base.Epoch, m.changeSeq)
+	c.ID = fmt.Sprintf("%d-%d-%016x", c.Base.Epoch, m.changeSeq, m.salt)
 	c.Events = append(c.Events, m.notes...)
 	b.notes, m.notes = m.notes, nil
 	for i := range c.Events {

@@ -117,7 +117,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.stale, id)
 	delete(m.noted, id)
 	delete(m.servers, id)
-	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted} {
+	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved} {
 		m.clearAlarm(name, id)
 	}
 	if m.open(s.claim) {

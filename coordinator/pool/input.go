@@ -74,6 +74,8 @@ type Digest struct {
 	Session   SessionID
 	Subjects  []SubjectDigest
 	SelfScore int
+	// StateTrouble is why the agent's newest state is not on its disk, or empty.
+	StateTrouble string
 }
 
 // SubjectDigest is what an agent has seen of one subject.
@@ -186,6 +188,10 @@ type Rejected struct {
 // Fenced says that another leader exists. The machine is dead afterwards.
 type Fenced struct{}
 
+// Note is an event that did not arise in the machine, for the pool's history. It
+// is written with the next change, or with one of its own before long.
+type Note struct{ Event member.Event }
+
 // Tick says only what time it is.
 type Tick struct{}
 
@@ -206,6 +212,7 @@ func (UpdateSettings) input() {}
 func (Committed) input()      {}
 func (Rejected) input()       {}
 func (Fenced) input()         {}
+func (Note) input()           {}
 func (Tick) input()           {}
 
 // Subject is a server to watch, as its watcher is told.

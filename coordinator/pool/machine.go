@@ -54,7 +54,8 @@ const batchLimit = 1000
 
 // Config is what a machine needs besides the durable state.
 type Config struct {
-	// Seed seeds the machine's own generator: placement, witnesses, nonces.
+	// Seed seeds the machine's own generator: placement, witnesses, nonces, and
+	// what makes the ids of its changes unique.
 	Seed uint64
 	// Now is when the machine starts; its warm-up begins.
 	Now time.Time
@@ -112,7 +113,10 @@ type Machine struct {
 	filtered         map[member.ID]bool
 	sweptAt, movedAt time.Time
 
-	random    *rand.Rand
+	random *rand.Rand
+	// salt tells the ids of this machine's changes from those of any other, also
+	// of one that leads a copy of the database in the same epoch.
+	salt      uint64
 	now       time.Time
 	startedAt time.Time
 	// warming says that removals wait; back counts the members seen so far.
@@ -147,6 +151,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
 		losses: map[uint64]*server{}, filtered: map[member.ID]bool{},
 		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
+		salt:   rand.NewPCG(^cfg.Seed, uint64(state.Position.Epoch)).Uint64(),
 		now:    cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0,
 	}
 	for _, row := range state.Servers {
@@ -310,6 +315,8 @@ func (m *Machine) take(in Input) {
 		m.rejected(in)
 	case Fenced:
 		m.fenced()
+	case Note:
+		m.note(in.Event)
 	case Tick:
 	}
 }
@@ -321,6 +328,9 @@ func (m *Machine) count(c Counter) { m.emit(Count{c}) }
 // sortedKeys returns the keys of a map in order: effects must not depend on the
 // order of a map.
 func sortedKeys[V any](byID map[member.ID]V) []member.ID {
+	if len(byID) == 0 {
+		return nil // most are, at most steps
+	}
 	return slices.Sorted(maps.Keys(byID))
 }
 

@@ -68,11 +68,12 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 
 // takeDigest hears everything an agent sees.
 func (m *Machine) takeDigest(in Digest) {
-	sess, _ := m.from(in.Session)
+	sess, s := m.from(in.Session)
 	if sess == nil {
 		return
 	}
 	m.heard(sess)
+	m.lookState(s, in.StateTrouble)
 	if sess.selfScore > 0 && in.SelfScore == 0 {
 		m.available()
 	}

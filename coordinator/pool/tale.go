@@ -133,6 +133,7 @@ const (
 	alarmNotJoining          = "NOT_JOINING"
 	alarmObserverMuted       = "OBSERVER_MUTED"
 	alarmICMPFiltered        = "ICMP_FILTERED"
+	alarmAgentStateUnsaved   = "AGENT_STATE_UNSAVED"
 )
 
 // contradictedFor is how long the alarm about a contradicted removal stays.

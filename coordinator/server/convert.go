@@ -121,6 +121,12 @@ func toPosition(name member.Pool, p member.Position) *pb.Position {
 	return &pb.Position{Pool: string(name), Epoch: uint64(p.Epoch), Revision: uint64(p.Revision)}
 }
 
+func (p point) toProto(name member.Pool) *pb.Position {
+	out := toPosition(name, p.Position)
+	out.ChangeId = p.changeID
+	return out
+}
+
 func toIntent(name member.Pool, i member.Intent) *pb.Intent {
 	return &pb.Intent{
 		Pool:      string(name),

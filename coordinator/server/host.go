@@ -67,6 +67,9 @@ type waiter func(*pool.Machine, pool.Reply)
 // drops the input once the host has stopped.
 func (h *host) tell(in pool.Input) { h.hand(work{input: in}) }
 
+// note hands an event of the coordinator's own to the machine.
+func (h *host) note(e member.Event) { h.tell(pool.Note{Event: e}) }
+
 // join hands a Hello to the machine, together with the session for whatever the
 // machine says to it.
 func (h *host) join(hello pool.Hello, s *session) { h.hand(work{input: hello, session: s}) }

@@ -144,6 +144,7 @@ func TestBadSessionMessages(t *testing.T) {
 		"digest: jitter": {"digest.subjects.jitter", digest(&pb.Digest{Subjects: []*pb.SubjectDigest{
 			{ServerId: "a", Incarnation: 1, Evidence: &pb.Evidence{Sight: up}, Jitter: durationpb.New(-1)},
 		}})},
+		"digest: trouble":  {"digest.state_trouble", digest(&pb.Digest{StateTrouble: strings.Repeat("x", 257)})},
 		"digest: subjects": {"digest.subjects", digest(&pb.Digest{Subjects: make([]*pb.SubjectDigest, 257)})},
 		"answer: id": {"answer.server_id", &pb.SessionRequest{Message: &pb.SessionRequest_Answer{
 			Answer: &pb.Answer{ServerId: "A", Incarnation: 1},

@@ -169,7 +169,11 @@ func parseDigest(session pool.SessionID, in *pb.Digest) (pool.Input, error) {
 	if n := len(in.GetSubjects()); n > maxSubjects {
 		return nil, member.Invalid("digest.subjects", "has %d entries; at most %d are allowed", n, maxSubjects)
 	}
-	digest := pool.Digest{Session: session, SelfScore: int(in.GetSelfScore())}
+	trouble, err := parseText("digest.state_trouble", in.GetStateTrouble(), maxTrouble)
+	if err != nil {
+		return nil, err
+	}
+	digest := pool.Digest{Session: session, SelfScore: int(in.GetSelfScore()), StateTrouble: trouble}
 	for _, s := range in.GetSubjects() {
 		subject, err := parseSubjectDigest(s)
 		if err != nil {

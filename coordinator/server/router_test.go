@@ -96,7 +96,11 @@ func (r *router) apply(res *pb.SubscribeResponse) (changed bool, err error) {
 		r.log = append(r.log, "start")
 		r.storeID, r.epoch = m.Start.GetStoreId(), m.Start.GetEpoch()
 	case *pb.SubscribeResponse_Compacted:
-		r.log = append(r.log, "compacted "+m.Compacted.GetPool())
+		what := "compacted " + m.Compacted.GetPool()
+		if m.Compacted.GetOtherHistory() {
+			what += " other"
+		}
+		r.log = append(r.log, what)
 	case *pb.SubscribeResponse_Snapshot:
 		p := m.Snapshot.GetPosition()
 		r.log = append(r.log, fmt.Sprintf("snapshot %s %d", p.GetPool(), p.GetRevision()))
@@ -180,6 +184,13 @@ func (r *router) messages() []string {
 		r.w.t.Fatalf("router %s: %v", r.id, r.fault)
 	}
 	return slices.Clone(r.log)
+}
+
+// label returns a label of a server of the default pool.
+func (r *router) label(id, name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.servers["default"][id].GetSpec().GetLabels()[name]
 }
 
 // names returns the members that the router knows of.

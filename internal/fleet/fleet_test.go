@@ -40,6 +40,7 @@ type fleet struct {
 
 	table           *table
 	stopCoordinator func()
+	stopRouter      func()
 	admin           coordinatorv1.AdminServiceClient
 	picks           routerv1.RouterServiceClient
 }
@@ -210,6 +211,9 @@ func (f *fleet) dial(open func(context.Context) (net.Conn, error)) *grpc.ClientC
 	return conn
 }
 
+// routerAddress is the router's host.
+var routerAddress = netip.MustParseAddr("10.255.255.2")
+
 func (f *fleet) startRouter() {
 	f.t.Helper()
 	listeners := map[string]*bufconn.Listener{"grpc": bufconn.Listen(1 << 16), "http": bufconn.Listen(1 << 16)}
@@ -220,13 +224,13 @@ func (f *fleet) startRouter() {
 		Credentials: f.credentials(), Registry: prometheus.NewRegistry(), Logger: discard(),
 		Listen: func(_ context.Context, name, _ string) (net.Listener, error) { return listeners[name], nil },
 		Dialer: func(ctx context.Context, _ string) (net.Conn, error) {
-			return f.network.connect(ctx, netip.MustParseAddr("10.255.255.2"))
+			return f.network.connect(ctx, routerAddress)
 		},
 	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.background("router", s.Run)
+	f.stopRouter = f.background("router", s.Run)
 	f.picks = routerv1.NewRouterServiceClient(f.dial(func(ctx context.Context) (net.Conn, error) {
 		return listeners["grpc"].DialContext(ctx)
 	}))

@@ -63,7 +63,7 @@ func (m *model) snapshot(s view.Snapshot) error {
 	if m.known && m.store == s.StoreID && s.Position.Epoch < m.pos.Epoch {
 		return member.ErrFenced
 	}
-	otherHistory := m.known && (m.store != s.StoreID || s.Position.Revision < m.pos.Revision)
+	otherHistory := m.known && (s.OtherHistory || m.store != s.StoreID || s.Position.Revision < m.pos.Revision)
 	before, old := m.working(), m.rows
 	m.known, m.store, m.pos = true, s.StoreID, s.Position
 	m.rows = map[member.ID]*view.Server{}
@@ -232,6 +232,7 @@ func (w *world) snapshot(*rapid.T) {
 			Epoch:    w.epoch(w.model.pos.Epoch),
 			Revision: member.Revision(max(0, int(w.model.pos.Revision)+rapid.IntRange(-3, 5).Draw(w.t, "step"))),
 		},
+		OtherHistory: rapid.IntRange(0, 7).Draw(w.t, "other history") == 0,
 	}
 	for _, id := range w.ids("members") {
 		s.Servers = append(s.Servers, w.row(id, s.Position.Revision))

@@ -50,6 +50,8 @@ type View struct {
 	known    bool
 	storeID  string
 	position member.Position
+	// changeID is the change that led to position, "" where it is not known.
+	changeID string
 	// rows are all members, by id.
 	rows []*Server
 	// held are removed servers that are kept as a last resort, by id.
@@ -83,6 +85,10 @@ func (v *View) StoreID() string { return v.storeID }
 // Position is the point in the pool's history that the rows stand for.
 func (v *View) Position() member.Position { return v.position }
 
+// ChangeID is the change that led to the position, "" where it is not known. It
+// tells the same revision of two histories apart.
+func (v *View) ChangeID() string { return v.changeID }
+
 // Epoch is the highest epoch known from rows or marks.
 func (v *View) Epoch() member.Epoch { return max(v.position.Epoch, v.softEpoch) }
 
@@ -101,7 +107,7 @@ func (v *View) Held() []*Server { return v.held }
 // what a router that starts again knows before it hears from a coordinator.
 func Restore(pool member.Pool, s Snapshot, held []*Server) *View {
 	next := New(pool).derive()
-	next.known, next.storeID, next.position = true, s.StoreID, s.Position
+	next.known, next.storeID, next.position, next.changeID = true, s.StoreID, s.Position, s.ChangeID
 	next.rows = sortRows(s.Servers)
 	next.held = stillHeld(sortRows(held), next.rows)
 	return next.rebuild()

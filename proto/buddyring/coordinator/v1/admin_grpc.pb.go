@@ -94,7 +94,9 @@ type AdminServiceClient interface {
 	ListAlarms(ctx context.Context, in *ListAlarmsRequest, opts ...grpc.CallOption) (*ListAlarmsResponse, error)
 	// GetStatus tells how this coordinator is.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// ListRouters lists the routers seen lately and what they have applied.
+	// ListRouters lists the routers and what they have applied: those that are
+	// connected, those that said goodbye within the last 10 minutes, and those
+	// that went without a word within the last day.
 	ListRouters(ctx context.Context, in *ListRoutersRequest, opts ...grpc.CallOption) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
@@ -352,7 +354,9 @@ type AdminServiceServer interface {
 	ListAlarms(context.Context, *ListAlarmsRequest) (*ListAlarmsResponse, error)
 	// GetStatus tells how this coordinator is.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// ListRouters lists the routers seen lately and what they have applied.
+	// ListRouters lists the routers and what they have applied: those that are
+	// connected, those that said goodbye within the last 10 minutes, and those
+	// that went without a word within the last day.
 	ListRouters(context.Context, *ListRoutersRequest) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)

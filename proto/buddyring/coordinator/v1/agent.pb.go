@@ -1333,6 +1333,10 @@ type Digest struct {
 	// What its own checks find; unset without checks and before their first
 	// results.
 	ServiceHealth *ServiceHealth `protobuf:"bytes,4,opt,name=service_health,json=serviceHealth,proto3" json:"service_health,omitempty"`
+	// Why its newest state is not on its disk, in plain words; empty when it is.
+	// Until then assignments are not acknowledged. A change of this is sent at
+	// once.
+	StateTrouble  string `protobuf:"bytes,5,opt,name=state_trouble,json=stateTrouble,proto3" json:"state_trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1393,6 +1397,13 @@ func (x *Digest) GetServiceHealth() *ServiceHealth {
 		return x.ServiceHealth
 	}
 	return nil
+}
+
+func (x *Digest) GetStateTrouble() string {
+	if x != nil {
+		return x.StateTrouble
+	}
+	return ""
 }
 
 // ServiceHealth is what an agent's checks find about its own server's service.
@@ -1996,13 +2007,14 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12>\n" +
 	"\bevidence\x18\x03 \x01(\v2\".buddyring.coordinator.v1.EvidenceR\bevidence\x121\n" +
 	"\x06jitter\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1e\n" +
-	"\vlost_of_ten\x18\x05 \x01(\rR\tlostOfTen\"\xce\x01\n" +
+	"\vlost_of_ten\x18\x05 \x01(\rR\tlostOfTen\"\xf3\x01\n" +
 	"\x06Digest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12C\n" +
 	"\bsubjects\x18\x02 \x03(\v2'.buddyring.coordinator.v1.SubjectDigestR\bsubjects\x12\x1d\n" +
 	"\n" +
 	"self_score\x18\x03 \x01(\rR\tselfScore\x12N\n" +
-	"\x0eservice_health\x18\x04 \x01(\v2'.buddyring.coordinator.v1.ServiceHealthR\rserviceHealth\"\x83\x01\n" +
+	"\x0eservice_health\x18\x04 \x01(\v2'.buddyring.coordinator.v1.ServiceHealthR\rserviceHealth\x12#\n" +
+	"\rstate_trouble\x18\x05 \x01(\tR\fstateTrouble\"\x83\x01\n" +
 	"\rServiceHealth\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.buddyring.coordinator.v1.ServiceStateR\x05state\x12\x12\n" +
