@@ -102,6 +102,14 @@ bench-detect: CRASHES := $(if $(filter command line environment,$(origin CRASHES
 bench-detect: build build-bench ## compare with memberlist: the same CRASHES (20) in pools of N (50), in turns; takes minutes
 	@go run ./internal/lab/lab-detect --experiment versus --n $(N) --crashes $(CRASHES) $(ARGS)
 
+.PHONY: sim
+sim: ## simulate pools of thousands under every kind of fault, and print the figures beside their targets; minutes
+	@go run ./internal/sim/sim-targets $(ARGS)
+
+.PHONY: sim-night
+sim-night: ## the same with 50 times as many seeds; hours
+	@go run ./internal/sim/sim-targets --effort 50 $(ARGS)
+
 .PHONY: bench
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...

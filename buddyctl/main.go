@@ -11,6 +11,7 @@ import (
 	"github.com/buddyring/buddyring/buddyctl/command"
 	"github.com/buddyring/buddyring/buddyctl/demo"
 	"github.com/buddyring/buddyring/buddyctl/output"
+	"github.com/buddyring/buddyring/buddyctl/simulate"
 )
 
 func main() { os.Exit(run()) }
@@ -25,5 +26,5 @@ func run() int {
 		Stderr:   os.Stderr,
 		Terminal: output.Detect(os.Stdout, os.Getenv),
 		Now:      time.Now,
-	}, demo.Command())
+	}, demo.Command(), simulate.Command())
 }
