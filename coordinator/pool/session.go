@@ -60,11 +60,12 @@ func (m *Machine) see(sess *session, subject member.ID, inc member.Incarnation, 
 
 // takeDigest hears everything an agent sees.
 func (m *Machine) takeDigest(in Digest) {
-	sess, _ := m.from(in.Session)
+	sess, s := m.from(in.Session)
 	if sess == nil {
 		return
 	}
 	m.heard(sess)
+	m.digestHealth(s, in.Health)
 	if sess.selfScore > 0 && in.SelfScore == 0 {
 		m.available()
 	}

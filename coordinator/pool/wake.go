@@ -26,6 +26,9 @@ const (
 	wakeWarm                         // the warm-up is over
 	wakePropose                      // something waits to be proposed
 	wakeContradicted                 // an id: the alarm has been up long enough
+	wakeGuard                        // brake and floor
+	wakeReference                    // the reference size
+	wakeHealth                       // a member: its service
 )
 
 type wakeAt struct {
@@ -96,6 +99,8 @@ func (m *Machine) look(w wakeAt) {
 	case wakeDeparted:
 		if d, ok := m.departed[id]; ok && m.now.Sub(d.LeftAt) >= departedLife {
 			delete(m.departed, id)
+			m.guard.standing = nil
+			m.trimLosses()
 		}
 	case wakeWarm:
 		m.lookWarm()
@@ -108,8 +113,12 @@ func (m *Machine) look(w wakeAt) {
 		for _, id := range sortedKeys(m.uncovered) {
 			m.tendWatchers(m.servers[id])
 		}
+	case wakeGuard:
+		m.lookGuard()
+	case wakeReference:
+		m.lookReference()
 	case wakePropose:
-	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark:
+	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark, wakeHealth:
 		if s := m.servers[id]; s != nil {
 			m.lookServer(s, w.kind)
 		}
@@ -128,7 +137,11 @@ func (m *Machine) lookServer(s *server, kind wakeKind) {
 		m.due[s.row.ID] = true
 	case wakeMark:
 		m.renewMark(s)
-	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered:
+		m.renewHealth(s)
+	case wakeHealth:
+		m.lookHealth(s)
+	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered,
+		wakeGuard, wakeReference:
 		// Not about a member.
 	}
 }
