@@ -173,7 +173,7 @@ func (m *Machine) tendStop(st *stop, c verdict.Census, rule func(verdict.Census,
 	case st.calmSince.IsZero():
 		st.calmSince = m.now
 	case m.now.Sub(st.calmSince) >= calmFor:
-		m.letGo(st, fmt.Sprintf("removals by verdict go on: the evidence has been gone for %v", calmFor))
+		m.letGo(st, fmt.Sprintf("removals by verdict go on: nothing has spoken against them for %v", calmFor))
 	}
 }
 

@@ -49,7 +49,7 @@ func (b *batch) holdBack(h Hello, row *member.Server, first bool) string {
 	case hold == 0:
 		return why
 	case first || b.countHeld() >= max(1, b.draft.Len()*m.settings.HeldPercent/100):
-		return why + "; it is not held, as " + held(first)
+		return why + "; it is not held: " + notHeld(first)
 	}
 	b.held++
 	b.enter(row, member.PhaseHeld)
@@ -57,7 +57,7 @@ func (b *batch) holdBack(h Hello, row *member.Server, first bool) string {
 	return why
 }
 
-func held(first bool) string {
+func notHeld(first bool) string {
 	if first {
 		return "there is no other server"
 	}
