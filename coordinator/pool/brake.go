@@ -83,6 +83,7 @@ func (m *Machine) gate(s *server) (member.RefusedError, bool) {
 		return m.gateHeld(s)
 	}
 	if held {
+		m.count(CountBraked)
 		return stopped, true
 	}
 	if left := m.graceLeft(s); left > 0 {

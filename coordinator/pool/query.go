@@ -190,6 +190,12 @@ func (m *Machine) Departed(id member.ID) (member.Departed, bool) {
 	return d, ok
 }
 
+// Safety is the short form of Brake.
+func (m *Machine) Safety() member.Safety { return *m.safety() }
+
+// ServicesDown counts the members whose service is down.
+func (m *Machine) ServicesDown() int { return len(m.ailing) }
+
 // Brake returns where the pool stands between its brake and its floor.
 func (m *Machine) Brake() BrakeStatus {
 	c := m.weigh(nil)

@@ -25,8 +25,8 @@ const (
 // entry in the runbook under its name.
 func AlarmNames() []string {
 	return []string{
-		"AGENT_DOWN", alarmDiskLow, alarmWentBack, "LAST_SERVER_SILENT", "NOT_JOINING",
-		"REMOVAL_CONTRADICTED", alarmRouterSilent, alarmStoreFailing, "UNREACHED",
+		"AGENT_DOWN", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "LAST_SERVER_SILENT", "NOT_JOINING",
+		"REMOVAL_CONTRADICTED", alarmRouterSilent, "SERVICES_DOWN", "SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
 	}
 }
 

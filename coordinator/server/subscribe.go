@@ -272,7 +272,11 @@ func (s *subscription) advance(h *history) error {
 	if !ok {
 		return s.compacted(h)
 	}
-	if len(entries) > 0 {
+	confirmed, since := upToConfirmed(entries)
+	for _, entries := range [][]*entry{confirmed, since} {
+		if len(entries) == 0 {
+			continue
+		}
 		delta := coalesce(h.name, entries)
 		if err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Delta{Delta: delta}}); err != nil {
 			return err
