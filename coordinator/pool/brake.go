@@ -35,10 +35,13 @@ type guard struct {
 	// standing is nil when the rows have changed since it was taken.
 	standing *standing
 	census   verdict.Census
-	// weighedAt is when the census was taken, of so many marks; lookAt is when the
-	// machine looks next by itself.
+	// weighedAt is when the census was taken, of so many marks; tendedAt when the
+	// machine looked at brake and floor last, with so many; lookAt when it looks
+	// next by itself.
 	weighedAt   time.Time
-	marks       int
+	weighed     int
+	tendedAt    time.Time
+	tended      int
 	lookAt      time.Time
 	lastVerdict time.Time
 }
@@ -125,10 +128,10 @@ func (m *Machine) stops(s *server) (member.RefusedError, bool) {
 // guarded looks at brake and floor where something may have changed.
 func (m *Machine) guarded() {
 	g := &m.guard
-	if len(m.marked)+g.marks+len(g.losses) == 0 && !g.brake.on && !g.floor.on {
+	if len(m.marked)+g.tended+len(g.losses) == 0 && !g.brake.on && !g.floor.on {
 		return
 	}
-	if len(m.marked) == g.marks && g.standing != nil && m.now.Sub(g.weighedAt) < guardGrain {
+	if len(m.marked) == g.tended && g.standing != nil && m.now.Sub(g.tendedAt) < guardGrain {
 		return
 	}
 	m.watchSafety(nil)
@@ -137,8 +140,8 @@ func (m *Machine) guarded() {
 // present returns the census of this moment.
 func (m *Machine) present() verdict.Census {
 	g := &m.guard
-	if g.standing == nil || g.marks != len(m.marked) || !g.weighedAt.Equal(m.now) {
-		g.census, g.weighedAt, g.marks = m.weigh(nil), m.now, len(m.marked)
+	if g.standing == nil || g.weighed != len(m.marked) || !g.weighedAt.Equal(m.now) {
+		g.census, g.weighedAt, g.weighed = m.weigh(nil), m.now, len(m.marked)
 	}
 	return g.census
 }
@@ -152,6 +155,7 @@ func (m *Machine) watchSafety(also *server) {
 	} else {
 		census = m.present()
 	}
+	g.tendedAt, g.tended = m.now, len(m.marked)
 	m.tendStop(&g.brake, census, verdict.Brake)
 	m.tendStop(&g.floor, census, verdict.Floor)
 	if (g.brake.on || g.floor.on) && !g.lookAt.After(m.now) {
