@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/ring"
 	"github.com/buddyring/buddyring/coordinator/verdict"
@@ -18,6 +19,8 @@ type item struct {
 	join, update, abandon, over, move member.ID
 	leave                             *Leave
 	call                              *command
+	// settle says that the reference size may have to become the pool's size.
+	settle bool
 }
 
 // batch is the change in the making, and what to do once its outcome is known.
@@ -110,6 +113,8 @@ func (b *batch) take(it item) bool {
 		b.intentOver(it.over)
 	case it.move != "":
 		b.move(it.move)
+	case it.settle:
+		b.settle()
 	case it.call != nil:
 		return b.call(*it.call)
 	}
@@ -260,7 +265,11 @@ func (b *batch) takeVerdicts() {
 			m.withdraw(s)
 			continue
 		}
-		b.removeByVerdict(s, v)
+		if s.row.Phase == member.PhaseHeld && !m.lostForGood(s) {
+			b.holdAnew(s, v)
+		} else {
+			b.removeByVerdict(s, v)
+		}
 	}
 }
 
@@ -284,10 +293,22 @@ func (b *batch) removeByVerdict(s *server, v *confirmed) {
 	score := verdict.Flap(before, m.now)
 	b.change.Departed = append(b.change.Departed, member.Departed{
 		ID: id, Incarnation: s.row.Incarnation, Cause: v.cause, BootID: s.row.BootID, LeftAt: m.now,
-		FlapScore: score, HoldDown: verdict.HoldDown(score, m.settings.HoldDown, m.settings.HoldDownMax),
+		FlapScore: score, HoldDown: verdict.HoldDown(score, m.holdFirst(v.cause), m.settings.HoldDownMax),
 	})
-	firstLost := s.inquiry.firstLost
-	b.after(func() { m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)}) }, nil)
+	lost, firstLost := loss{id: id, at: m.now, site: siteOf(&s.row)}, s.inquiry.firstLost
+	confirmed := m.isReleased(id)
+	if confirmed {
+		// An operator has confirmed that it is gone.
+		b.change.MassChangeConfirmed = true
+		b.reference = max(0, b.reference-1)
+	}
+	b.after(func() {
+		m.guard.lastVerdict = m.now
+		if !confirmed {
+			m.recordLoss(lost)
+		}
+		m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)})
+	}, nil)
 }
 
 // remove takes a member out of the ring and the table, with an explanation.
@@ -329,17 +350,27 @@ func (b *batch) moveOn(s *server) {
 	switch {
 	case row.Phase == member.PhaseJoining && welcome:
 		next = b.welcome(id)
+	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil) && s.mark != nil:
+		// It is not let out while it is suspect.
+		m.wake(m.now.Add(time.Second), wakeHeld, string(id), 0)
 	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil):
 		kind, next = member.EventReleased, member.PhaseJoining
 		if welcome {
 			next = b.welcome(id)
 		}
+	case row.Phase == member.PhaseActive, row.Phase == member.PhaseServiceDown:
+		next = b.welcome(id)
 	}
+	kind = serviceEvent(row.Phase, next, kind)
 	if next == row.Phase {
 		return
 	}
 	b.enter(b.row(id), next)
-	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: fmt.Sprintf("%s is %s", id, next)})
+	text := fmt.Sprintf("%s is %s", id, next)
+	if next == member.PhaseServiceDown {
+		text = fmt.Sprintf("the service of %s is down: %s", id, s.health.words())
+	}
+	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: text})
 	b.after(nil, func(error) { m.due[id] = true })
 }
 
@@ -353,9 +384,10 @@ func (b *batch) finish() {
 		buddies, _ := b.draft.Buddies(id)
 		row.First, row.Second = buddies.First, buddies.Second
 	}
-	if rows := b.rowChanges(); len(rows) > 0 {
+	if rows := b.rowChanges(); len(b.why) > 0 {
+		after := b.safetyAfter()
 		for _, e := range b.why {
-			e.Rows = rows
+			e.Rows, e.After = rows, after
 		}
 	}
 	m.changeSeq++

@@ -19,6 +19,7 @@ func (m *Machine) committed(in Committed) {
 	m.flight = nil
 	c := b.change
 	m.position.Revision = c.Revision()
+	m.guard.standing = nil
 	m.applyPool(b)
 	b.draft.Apply()
 	left := m.applyRemovals(b)
@@ -36,6 +37,7 @@ func (m *Machine) committed(in Committed) {
 		}
 	}
 	m.afterRing(c)
+	m.resettle()
 	again := m.greetAgain
 	m.greetAgain = nil
 	for _, sess := range again {
@@ -116,8 +118,9 @@ func (m *Machine) forget(s *server) {
 	delete(m.uncovered, id)
 	delete(m.stale, id)
 	delete(m.noted, id)
+	delete(m.ailing, id)
 	delete(m.servers, id)
-	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved} {
+	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved, alarmServiceDown} {
 		m.clearAlarm(name, id)
 	}
 	if m.open(s.claim) {
@@ -148,6 +151,7 @@ func (m *Machine) applyRows(rows []member.Server) {
 		case before.Incarnation != row.Incarnation:
 			s.mark, s.untold = nil, false
 			m.renew(s)
+			m.assumeHealth(s)
 		case before.Spec.Probe != row.Spec.Probe || !slices.Equal(before.Spec.ProbeAddresses, row.Spec.ProbeAddresses):
 			if s.mark != nil {
 				m.unmark(s)

@@ -207,7 +207,7 @@ func (d *desk) carryOut(e pool.Effect) {
 	case pool.PublishMark:
 		d.mark(e.Mark)
 	case pool.Raise:
-		if _, active := d.alarms[e.Alarm.Key()]; active {
+		if old, active := d.alarms[e.Alarm.Key()]; active && old.Text == e.Alarm.Text {
 			d.fail("alarm %v is raised twice", e.Alarm.Key())
 		}
 		d.alarms[e.Alarm.Key()] = e.Alarm
@@ -305,7 +305,7 @@ func (d *desk) reply(e pool.Reply) {
 }
 
 func (d *desk) mark(k member.Mark) {
-	if k.Epoch != d.table.at.Epoch || k.Seq == 0 || k.Suspect == (k.TTL == 0) {
+	if k.Epoch != d.table.at.Epoch || k.Seq == 0 || (k.Suspect || k.ServiceDown) == (k.TTL == 0) {
 		d.fail("mark %+v", k)
 	}
 	if k.Suspect {

@@ -67,6 +67,8 @@ type ServiceHealth struct {
 	Down        bool
 	// Text says which check fails and how.
 	Text string
+	// Undecided says that its checks have come to nothing yet.
+	Undecided bool
 }
 
 // Digest is everything that an agent sees.
@@ -76,6 +78,8 @@ type Digest struct {
 	SelfScore int
 	// StateTrouble is why the agent's newest state is not on its disk, or empty.
 	StateTrouble string
+	// Health is nil for an agent without checks.
+	Health *ServiceHealth
 }
 
 // SubjectDigest is what an agent has seen of one subject.
@@ -176,6 +180,16 @@ type UpdateSettings struct {
 	Edit func(member.Settings) (member.Settings, error)
 }
 
+// ReleaseBrake confirms that the servers whose removal brake or floor hold are
+// gone.
+type ReleaseBrake struct {
+	Call Call
+	// IDs are those confirmed, all that are held now if there are none.
+	IDs []member.ID
+	// Kept are removed servers that routers still keep as a last resort.
+	Kept []member.ID
+}
+
 // Committed says that the proposed change is durable.
 type Committed struct{ ChangeID string }
 
@@ -209,6 +223,7 @@ func (UpdateServer) input()   {}
 func (RemoveServer) input()   {}
 func (SetIntent) input()      {}
 func (UpdateSettings) input() {}
+func (ReleaseBrake) input()   {}
 func (Committed) input()      {}
 func (Rejected) input()       {}
 func (Fenced) input()         {}

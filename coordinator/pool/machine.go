@@ -99,6 +99,9 @@ type Machine struct {
 	// confirmed are the members with a verdict that waits for its commit; marked
 	// those that are suspect.
 	confirmed, marked map[member.ID]bool
+	// ailing are the members whose service is down.
+	ailing map[member.ID]bool
+	guard  guard
 	// helping maps a temporary watcher to its subjects as such; it has no empty
 	// sets.
 	helping map[member.ID]map[member.ID]bool
@@ -147,7 +150,8 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		requests: map[string]member.Request{}, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
-		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, noted: map[member.ID]time.Time{},
+		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(),
+		noted:   map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
 		losses: map[uint64]*server{}, filtered: map[member.ID]bool{},
 		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
@@ -169,6 +173,8 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		q.At = m.onClock(q.At)
 		m.keepRequest(q)
 	}
+	m.recallLosses()
+	m.resettle()
 	m.wake(cfg.Now.Add(warmUp), wakeWarm, "", 0)
 	return m, nil
 }
@@ -201,6 +207,7 @@ func (m *Machine) adopt(row member.Server) {
 	s := &server{row: row, lostAt: m.now, sights: map[member.ID]sight{}, temporary: map[member.ID]member.ID{}}
 	m.servers[row.ID] = s
 	m.wake(row.HeldUntil, wakeHeld, string(row.ID), 0)
+	m.assumeHealth(s)
 	m.missFrom(s, m.now)
 }
 
@@ -249,6 +256,8 @@ func (m *Machine) Step(now time.Time, inputs ...Input) []Effect {
 		}
 	}
 	m.awake()
+	m.guarded()
+	m.tendServices()
 	m.propose()
 	m.reassign()
 	m.setTimer()
@@ -308,6 +317,8 @@ func (m *Machine) take(in Input) {
 	case SetIntent:
 		m.enqueue(in.Call, in.ID, in)
 	case UpdateSettings:
+		m.enqueue(in.Call, "", in)
+	case ReleaseBrake:
 		m.enqueue(in.Call, "", in)
 	case Committed:
 		m.committed(in)

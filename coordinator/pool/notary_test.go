@@ -16,6 +16,8 @@ const (
 	warmUp      = 15 * time.Second
 	ageCredit   = 100 * time.Millisecond
 	verdictLife = 2 * time.Second
+	// heldPatience is how long a HELD member may be silent and unreached.
+	heldPatience = 30 * time.Second
 )
 
 // notary hears everything that is said at a desk and, when a removal by verdict
@@ -36,6 +38,10 @@ type notary struct {
 	measured map[uint64]*measurement
 	// lostSilent says that the last stream of a server timed out.
 	lostSilent map[member.ID]bool
+	// lost is when a server was removed by verdict, also one that is back.
+	lost map[member.ID]time.Time
+	// released is until when an operator may have let removals pass.
+	released time.Time
 }
 
 // minutes are what was said in a round.
@@ -84,7 +90,7 @@ func newNotary(d *desk) *notary {
 		d: d, started: d.now, seen: map[member.ID]bool{}, warm: len(d.table.rows) == 0,
 		newest: map[member.ID]*minutes{}, byID: map[uint64]*minutes{}, reached: map[member.ID]map[member.ID]time.Time{},
 		lossy: map[member.ID]map[member.ID]time.Time{}, measured: map[uint64]*measurement{},
-		lostSilent: map[member.ID]bool{},
+		lostSilent: map[member.ID]bool{}, lost: d.table.losses(),
 	}
 }
 
@@ -121,6 +127,9 @@ func (n *notary) hear(in pool.Input) {
 				r.alive = true
 			}
 		}
+	case pool.ReleaseBrake:
+		// It may wait for its commit.
+		n.released = n.d.now.Add(10 * time.Minute)
 	case pool.Dialed:
 		if r := n.byID[in.Round]; r != nil && r.asked && !n.d.now.After(r.deadline) {
 			r.dialed, r.answered = !in.CannotJudge, in.Answered && !in.CannotJudge
@@ -234,6 +243,11 @@ func (n *notary) see(e pool.Effect) {
 			n.newest[id].nonces = append(n.newest[id].nonces, e.Nonce)
 		}
 	case pool.Publish:
+		for _, r := range e.Change.Remove {
+			if r.Cause == member.CauseCrashed {
+				n.lost[r.ID] = n.d.now
+			}
+		}
 		n.lookWarm()
 		for _, r := range n.newest {
 			r.members = min(r.members, len(n.d.table.rows))
@@ -319,6 +333,51 @@ func (n *notary) judge(c member.Change) {
 	if verdicts > 0 && verdicts == len(n.d.table.rows) {
 		n.d.fail("the last servers are removed by verdict")
 	}
+	if verdicts > 0 && n.d.now.After(n.released) {
+		n.judgeBrake(c)
+		n.judgeFloor(verdicts)
+	}
+}
+
+// judgeBrake counts whoever is certain to count for the brake, against the
+// largest number that it may let pass.
+func (n *notary) judgeBrake(c member.Change) {
+	tb, counted, members := n.d.table, map[member.ID]bool{}, len(n.d.table.rows)
+	for id, at := range n.lost {
+		if n.d.now.Sub(at) < tb.settings.BrakeWindow {
+			counted[id] = true
+			if _, back := tb.rows[id]; !back {
+				members++
+			}
+		}
+	}
+	for id := range n.d.marks {
+		if r := n.newest[id]; r != nil && !r.alive && n.d.now.Sub(r.opened) > time.Second/4 && tb.rows[id].Phase != member.PhaseHeld {
+			counted[id] = true
+		}
+	}
+	for _, r := range c.Remove {
+		if r.Cause == member.CauseCrashed {
+			counted[r.ID] = true
+		}
+	}
+	s := tb.settings
+	if most := max(s.BrakeLeast, members*s.BrakePercent/100, members*s.BrakeRackPercent/100); len(counted) > most {
+		n.d.fail("%d of %d count for the brake, %d may be removed", len(counted), members, most)
+	}
+}
+
+func (n *notary) judgeFloor(verdicts int) {
+	tb, missing := n.d.table, 0
+	for id := range tb.departed {
+		if _, present := tb.rows[id]; !present {
+			missing++
+		}
+	}
+	lost := min(max(0, tb.reference-len(tb.rows)), missing) + verdicts
+	if most := max(1, tb.reference*tb.settings.FloorPercent/100); lost > most && tb.settings.FloorPercent < 100 {
+		n.d.fail("%d are lost of %d, %d may be", lost, tb.reference, most)
+	}
 }
 
 // judgeGates is about what forbids a removal by any verdict.
@@ -333,6 +392,8 @@ func (n *notary) judgeGates(removal member.Removal) {
 		n.d.fail("%s is to be removed in maintenance", id)
 	case row.Phase == member.PhaseJoining:
 		n.d.fail("%s is to be removed while it joins", id)
+	case row.Phase == member.PhaseHeld && (k.ID == "" || now.Sub(k.Since) < heldPatience):
+		n.d.fail("%s is to be removed while it is held: %+v", id, k)
 	case !n.warm && now.Sub(n.started) < warmUp:
 		n.d.fail("%s is to be removed %v after the start", id, now.Sub(n.started))
 	case tb.settings.RemovalGrace > 0 && (k.ID == "" || now.Sub(k.Since) < tb.settings.RemovalGrace):

@@ -531,7 +531,14 @@ func (g *rig) nonsense() {
 		FirstLostAge: time.Duration(g.n(9)-4) * time.Hour, LastReplyAge: time.Duration(g.n(9)-4) * time.Hour,
 	}
 	inc := member.Incarnation(g.n(int(g.table.at.Revision) + 2))
-	switch g.n(9) {
+	switch g.n(11) {
+	case 9:
+		g.play(pool.ServiceHealth{Session: s, Incarnation: inc, Down: g.n(2) == 0, Undecided: g.n(4) == 0, Text: "nonsense"})
+	case 10:
+		// A check that fails, now and then.
+		if p := g.byID[serverID(g.n(rigServers))]; p != nil && p.speaks() {
+			g.play(pool.ServiceHealth{Session: p.hello.Session, Incarnation: p.inc, Down: g.n(2) == 0, Text: "http://: 503"})
+		}
 	case 0:
 		g.play(pool.Report{Session: s, Subject: id, Incarnation: inc, Evidence: e})
 	case 1:
@@ -628,7 +635,9 @@ func (g *rig) operate() {
 }
 
 func (g *rig) command(c pool.Call, id member.ID) pool.Input {
-	switch k := g.n(12); {
+	switch k := g.n(13); {
+	case k == 12:
+		return pool.ReleaseBrake{Call: c}
 	case k < 5:
 		expires := time.Duration(0)
 		if g.n(3) == 0 {
@@ -648,6 +657,9 @@ func (g *rig) command(c pool.Call, id member.ID) pool.Input {
 		edited.Mode = []member.Mode{member.ModeEnforce, member.ModeEnforce, member.ModeEnforce, member.ModeShadow, member.ModePaused, 9}[g.n(6)]
 		edited.RemovalGrace = []time.Duration{0, 0, time.Second}[g.n(3)]
 		edited.HoldDown = []time.Duration{0, time.Second, 5 * time.Second}[g.n(3)]
+		edited.BrakeLeast = []int{0, 1, 3, 3}[g.n(4)]
+		edited.BrakePercent = []int{10, 10, 100}[g.n(3)]
+		edited.FloorPercent = []int{50, 50, 100}[g.n(3)]
 		return pool.UpdateSettings{Call: c, Edit: func(member.Settings) (member.Settings, error) { return edited, nil }}
 	}
 }
@@ -759,6 +771,8 @@ func (g *rig) checkSettled(row member.Server, live int) {
 	judged := g.table.settings.Mode == member.ModeEnforce && g.table.intents[row.ID].Wish != member.WishMaintenance
 	watched := row.First != "" && (g.isLive(g.table.rows[row.First]) || g.isLive(g.table.rows[row.Second]))
 	switch isUp := g.isUp(row.Spec.ProbeAddresses); {
+	case g.isLive(row) && (row.Phase == member.PhaseServiceDown || st.ServiceText != "" || g.alarm("SERVICE_DOWN", row.ID)):
+		g.fail("the service of %s is well and said to be down", row.ID)
 	case isUp && st.Suspect && n > 1:
 		g.fail("%s is well and suspect", row.ID)
 	case isUp && row.Phase == member.PhaseJoining && (watched || n == 1):
@@ -767,7 +781,7 @@ func (g *rig) checkSettled(row member.Server, live int) {
 		g.fail("%s is well and said to be unreached", row.ID)
 	case !isUp && row.Phase == member.PhaseJoining && !g.isLive(row):
 		g.fail("%s is dead and goes on joining", row.ID)
-	case !isUp && judged && row.Phase != member.PhaseJoining && live >= min(3, n-1) && n > 2:
+	case !isUp && judged && row.Phase != member.PhaseJoining && live >= min(3, n-1) && n > 2 && len(g.m.Brake().Stops) == 0:
 		g.fail("%s is dead and stays, of %d with %d live ones", row.ID, n, live)
 	case g.isLive(row) && g.alarm("AGENT_DOWN", row.ID):
 		g.fail("the agent of %s is there and said to be down", row.ID)

@@ -494,20 +494,6 @@ func (m *Machine) withdraw(s *server) {
 	m.wake(m.now, wakeAgain, string(s.row.ID), 0)
 }
 
-// gate says which rule, if any, forbids to act on a confirmed verdict now.
-func (m *Machine) gate(s *server) (member.RefusedError, bool) {
-	switch {
-	case m.warming:
-		return member.RefusedError{Rule: "warm_up", Reason: "the coordinator has just started and waits for the agents' streams"}, true
-	case m.settings.Mode == member.ModeShadow:
-		return member.RefusedError{Rule: "shadow_mode", Reason: "the pool is in shadow mode"}, true
-	case m.graceLeft(s) > 0:
-		since := m.settings.RemovalGrace - m.graceLeft(s)
-		return member.RefusedError{Rule: "removal_grace", Reason: fmt.Sprintf("it has been suspect for %v, and removal waits for %v", since.Round(time.Millisecond), m.settings.RemovalGrace)}, true
-	}
-	return member.RefusedError{}, false
-}
-
 // graceLeft is how much longer a member has to be suspect before it may be
 // removed.
 func (m *Machine) graceLeft(s *server) time.Duration {

@@ -39,11 +39,16 @@ type server struct {
 	muted time.Time
 	// sweptAt is when its stream was last asked for an echo in a sweep.
 	sweptAt time.Time
+	// condemned is until when its newest round counts as one that came to its
+	// removal.
+	condemned time.Time
+	// health is what its agent's checks say of its service.
+	health health
 	// claim is a stranger's hello for this id that waits for the old address to
 	// be verified.
 	claim *session
-	// mark is the suspect mark that routers hold, nil for none; markAt is when it
-	// was published.
+	// mark is the suspect mark that routers hold, nil for none; markAt is when a
+	// mark was published last, also one that says only how its service is.
 	mark   *member.Mark
 	markAt time.Time
 }

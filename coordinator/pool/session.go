@@ -74,6 +74,7 @@ func (m *Machine) takeDigest(in Digest) {
 	}
 	m.heard(sess)
 	m.lookState(s, in.StateTrouble)
+	m.digestHealth(s, in.Health)
 	if sess.selfScore > 0 && in.SelfScore == 0 {
 		m.available()
 	}

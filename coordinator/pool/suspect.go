@@ -161,14 +161,16 @@ func (m *Machine) nonceUnanswered(s *server) bool {
 func (m *Machine) publishMark(s *server, suspect bool) {
 	m.softSeq++
 	mark := member.Mark{
-		ID: s.row.ID, Incarnation: s.row.Incarnation, Suspect: suspect,
+		ID: s.row.ID, Incarnation: s.row.Incarnation, Suspect: suspect, ServiceDown: s.health.down,
 		Epoch: m.position.Epoch, Seq: m.softSeq, Since: s.inquiry.suspectSince,
 	}
-	s.mark = nil
-	if suspect {
+	s.mark, s.markAt = nil, m.now
+	if suspect || s.health.down {
 		mark.TTL = markTTL
-		s.mark, s.markAt = &mark, m.now
 		m.wake(m.now.Add(markTTL/3), wakeMark, string(s.row.ID), 0)
+	}
+	if suspect {
+		s.mark = &mark
 	}
 	m.emit(PublishMark{mark})
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/ring"
 	"github.com/buddyring/buddyring/internal/member"
@@ -33,6 +34,18 @@ func newTable() *table {
 		departed: map[member.ID]member.Departed{}, requests: map[string]member.Request{},
 		over: map[member.ID]map[member.Incarnation]bool{},
 	}
+}
+
+// losses is when servers were removed by verdict, as far as the table knows. Who
+// has a row that is older has not left since.
+func (tb *table) losses() map[member.ID]time.Time {
+	lost := map[member.ID]time.Time{}
+	for id, d := range tb.departed {
+		if row, present := tb.rows[id]; !present || row.JoinedAt.After(d.LeftAt) {
+			lost[id] = d.LeftAt
+		}
+	}
+	return lost
 }
 
 // load is what a new leader reads.

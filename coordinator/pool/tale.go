@@ -70,6 +70,7 @@ func (m *Machine) explanation(s *server, outcome string, ruling verdict.Ruling) 
 	e := member.Explanation{
 		ID: s.row.ID, Incarnation: s.row.Incarnation, Verdict: outcome, Rule: ruling.Rule, Started: m.now,
 	}
+	e.Before = m.safety()
 	if t := s.inquiry.tale; t != nil {
 		e.Started, e.Timeline = t.started, slices.Clone(t.moments)
 	}
@@ -134,6 +135,10 @@ const (
 	alarmObserverMuted       = "OBSERVER_MUTED"
 	alarmICMPFiltered        = "ICMP_FILTERED"
 	alarmAgentStateUnsaved   = "AGENT_STATE_UNSAVED"
+	alarmBrake               = "BRAKE"
+	alarmFloor               = "FLOOR"
+	alarmServiceDown         = "SERVICE_DOWN"
+	alarmServicesDown        = "SERVICES_DOWN"
 )
 
 // contradictedFor is how long the alarm about a contradicted removal stays.

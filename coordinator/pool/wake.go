@@ -32,6 +32,9 @@ const (
 	wakeMuted                        // an observer that may be heard again
 	wakeMove                         // a member that may want another place
 	wakeFiltered                     // there may be servers behind a filter
+	wakeGuard                        // brake and floor
+	wakeReference                    // the reference size
+	wakeHealth                       // a member: its service
 )
 
 type wakeAt struct {
@@ -102,6 +105,8 @@ func (m *Machine) look(w wakeAt) {
 	case wakeDeparted:
 		if d, ok := m.departed[id]; ok && m.now.Sub(d.LeftAt) >= departedLife {
 			delete(m.departed, id)
+			m.guard.standing = nil
+			m.trimLosses()
 		}
 	case wakeWarm:
 		m.lookWarm()
@@ -114,10 +119,14 @@ func (m *Machine) look(w wakeAt) {
 		for _, id := range sortedKeys(m.uncovered) {
 			m.tendWatchers(m.servers[id])
 		}
+	case wakeGuard:
+		m.lookGuard()
+	case wakeReference:
+		m.lookReference()
 	case wakePropose:
 	case wakeFiltered:
 		m.lookFiltered()
-	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark, wakeSuspect, wakeSweep, wakeLoss, wakeMuted, wakeMove:
+	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark, wakeSuspect, wakeSweep, wakeLoss, wakeMuted, wakeMove, wakeHealth:
 		if s := m.servers[id]; s != nil {
 			m.lookServer(s, w)
 		}
@@ -136,6 +145,9 @@ func (m *Machine) lookServer(s *server, w wakeAt) {
 		m.due[s.row.ID] = true
 	case wakeMark:
 		m.renewMark(s)
+		m.renewHealth(s)
+	case wakeHealth:
+		m.lookHealth(s)
 	case wakeSuspect:
 		m.tendSubjects(s.row.ID)
 	case wakeSweep:
@@ -146,7 +158,8 @@ func (m *Machine) lookServer(s *server, w wakeAt) {
 		m.lookMuted(s)
 	case wakeMove:
 		m.lookMove(s)
-	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered, wakeFiltered:
+	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered,
+		wakeFiltered, wakeGuard, wakeReference:
 		// Not about a member.
 	}
 }

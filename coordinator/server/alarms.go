@@ -25,8 +25,9 @@ const (
 // entry in the runbook under its name.
 func AlarmNames() []string {
 	return []string{
-		"AGENT_DOWN", "AGENT_STATE_UNSAVED", alarmDiskLow, alarmWentBack, "ICMP_FILTERED", "LAST_SERVER_SILENT", "NOT_JOINING",
-		"OBSERVER_MUTED", "REMOVAL_CONTRADICTED", alarmRouterSilent, alarmStoreFailing, "UNREACHED",
+		"AGENT_DOWN", "AGENT_STATE_UNSAVED", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "ICMP_FILTERED",
+		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", "REMOVAL_CONTRADICTED", alarmRouterSilent, "SERVICES_DOWN",
+		"SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
 	}
 }
 

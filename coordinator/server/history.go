@@ -50,6 +50,8 @@ type entry struct {
 	put      []*pb.Server
 	removed  []*pb.RemovedServer
 	events   []member.Event
+	// confirmed says that an operator has confirmed that many servers go.
+	confirmed bool
 }
 
 func newHistory(state member.PoolState, b *bell) *history {
@@ -78,7 +80,7 @@ func (h *history) add(c member.Change, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.position = point{member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, c.ID}
-	e := &entry{position: h.position, at: now, events: numbered(c.Events, h.position.Position)}
+	e := &entry{position: h.position, at: now, events: numbered(c.Events, h.position.Position), confirmed: c.MassChangeConfirmed}
 	for _, r := range c.Remove {
 		if h.drop(r) {
 			e.removed = append(e.removed, &pb.RemovedServer{
@@ -247,9 +249,20 @@ func (h *history) sizes() map[member.Phase]int {
 	return maps.Clone(h.phases)
 }
 
+// upToConfirmed cuts changes after the last one that an operator has confirmed:
+// what he confirmed is what went by then, and not what has gone since.
+func upToConfirmed(entries []*entry) (confirmed, since []*entry) {
+	for i := len(entries) - 1; i >= 0; i-- {
+		if entries[i].confirmed {
+			return entries[:i+1], entries[i+1:]
+		}
+	}
+	return nil, entries
+}
+
 // coalesce turns changes, of which there is at least one, into one delta from
 // the revision before the first: the rows as they are afterwards, and the
-// members that are gone. Of a member that came back meanwhile and left again the
+// members that are gone. It is confirmed if the last one is. Of a member that came back meanwhile and left again the
 // last incarnation is listed; with it all earlier ones are over.
 func coalesce(name member.Pool, entries []*entry) *pb.Delta {
 	first, last := entries[0], entries[len(entries)-1]
@@ -265,6 +278,9 @@ func coalesce(name member.Pool, entries []*entry) *pb.Delta {
 	}
 	delta := &pb.Delta{
 		FromRevision: uint64(first.position.Revision) - 1, Position: last.position.toProto(name),
+	}
+	if last.confirmed {
+		delta.MassChangeConfirmed = &last.confirmed
 	}
 	for _, id := range slices.Sorted(maps.Keys(put)) {
 		delta.Put = append(delta.Put, put[id])

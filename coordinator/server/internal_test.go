@@ -253,6 +253,51 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+// A mark that says only that a service is down holds like any other, and is no
+// suspect.
+func TestServiceMarks(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := newMarks(newBell())
+	l.publish("p", member.Mark{ID: "a", Incarnation: 1, ServiceDown: true, TTL: 30 * time.Second}, begin)
+	if all, _ := l.full(begin); len(all) != 1 || !all[0].GetServiceDown() || all[0].GetSuspect() || l.suspects("p") != 0 {
+		t.Errorf("%v, %d suspects", all, l.suspects("p"))
+	}
+	l.publish("p", member.Mark{ID: "a", Incarnation: 1, Suspect: true, ServiceDown: true, TTL: 30 * time.Second}, begin)
+	if all, _ := l.full(begin); len(all) != 1 || !all[0].GetServiceDown() || !all[0].GetSuspect() || l.suspects("p") != 1 {
+		t.Errorf("%v, %d suspects", all, l.suspects("p"))
+	}
+	l.publish("p", member.Mark{ID: "a", Incarnation: 1}, begin)
+	if all, _ := l.full(begin); len(all) != 0 {
+		t.Errorf("%v", all)
+	}
+}
+
+// What an operator has confirmed is what went by then: a router that lags does
+// not get it in one delta with what has gone since.
+func TestConfirmedChangesAreCutOff(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory()
+	for _, confirmed := range []bool{false, true, false, true, false, false} {
+		h.publish(member.Change{Pool: "p", Base: h.head(), MassChangeConfirmed: confirmed}, time.Time{})
+	}
+	entries, ok := h.after(1)
+	if !ok || len(entries) != 6 {
+		t.Fatalf("%d entries", len(entries))
+	}
+	confirmed, since := upToConfirmed(entries)
+	if len(confirmed) != 4 || len(since) != 2 {
+		t.Fatalf("%d and %d", len(confirmed), len(since))
+	}
+	first, second := coalesce("p", confirmed), coalesce("p", since)
+	if !first.GetMassChangeConfirmed() || second.MassChangeConfirmed != nil || second.GetFromRevision() != first.GetPosition().GetRevision() {
+		t.Errorf("%v, %v", first, second)
+	}
+	if none, all := upToConfirmed(since); len(none) != 0 || len(all) != 2 {
+		t.Errorf("%d and %d", len(none), len(all))
+	}
+}
+
 func TestRouterProgress(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

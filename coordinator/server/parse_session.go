@@ -139,6 +139,12 @@ func parseMessage(id pool.SessionID, req *pb.SessionRequest) (pool.Input, error)
 		return parseReport(id, m.Report)
 	case *pb.SessionRequest_Digest:
 		return parseDigest(id, m.Digest)
+	case *pb.SessionRequest_ServiceHealth:
+		health, err := parseHealth(id, "service_health", m.ServiceHealth)
+		if err != nil {
+			return nil, err
+		}
+		return *health, nil
 	case *pb.SessionRequest_Answer:
 		return parseAnswer(id, m.Answer)
 	case *pb.SessionRequest_Echo:
@@ -181,7 +187,33 @@ func parseDigest(session pool.SessionID, in *pb.Digest) (pool.Input, error) {
 		}
 		digest.Subjects = append(digest.Subjects, subject)
 	}
-	return digest, nil
+	if in.GetServiceHealth() == nil {
+		return digest, nil
+	}
+	digest.Health, err = parseHealth(session, "digest.service_health", in.GetServiceHealth())
+	return digest, err
+}
+
+// parseHealth takes states of a later version, like one not said, for undecided.
+func parseHealth(session pool.SessionID, prefix string, in *pb.ServiceHealth) (*pool.ServiceHealth, error) {
+	if in.GetIncarnation() == 0 {
+		return nil, member.Invalid(prefix+".incarnation", "must be set")
+	}
+	text, err := parseText(prefix+".text", in.GetText(), maxTrouble)
+	if err != nil {
+		return nil, err
+	}
+	health := &pool.ServiceHealth{
+		Session: session, Incarnation: member.Incarnation(in.GetIncarnation()), Text: text, Undecided: true,
+	}
+	switch in.GetState() {
+	case pb.ServiceState_SERVICE_STATE_UP:
+		health.Undecided = false
+	case pb.ServiceState_SERVICE_STATE_DOWN:
+		health.Undecided, health.Down = false, true
+	case pb.ServiceState_SERVICE_STATE_UNSPECIFIED:
+	}
+	return health, nil
 }
 
 func parseSubjectDigest(in *pb.SubjectDigest) (pool.SubjectDigest, error) {

@@ -218,6 +218,20 @@ func (r *routers) list() []routerInfo {
 	return infos
 }
 
+// keptOf lists the servers of a pool that routers keep as a last resort, by id.
+func (r *routers) keptOf(name member.Pool) []member.ID {
+	var ids []member.ID
+	for _, info := range r.list() {
+		for _, s := range info.held {
+			if s.pool == name {
+				ids = append(ids, s.id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 func (k *router) info() routerInfo {
 	i := routerInfo{
 		id: k.id, version: k.version, lastSeen: k.lastSeen, connected: k.streams > 0, held: slices.Clone(k.held),

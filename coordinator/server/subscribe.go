@@ -271,7 +271,11 @@ func (s *subscription) advance(h *history) error {
 	if !ok {
 		return s.compacted(h, false)
 	}
-	if len(entries) > 0 {
+	confirmed, since := upToConfirmed(entries)
+	for _, entries := range [][]*entry{confirmed, since} {
+		if len(entries) == 0 {
+			continue
+		}
 		delta := coalesce(h.name, entries)
 		if err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Delta{Delta: delta}}); err != nil {
 			return err

@@ -150,7 +150,8 @@ func parseMarks(in *pb.SoftMarks) (map[member.Pool][]member.Mark, error) {
 		}
 		out[pool] = append(out[pool], member.Mark{
 			ID: member.ID(m.GetServerId()), Incarnation: member.Incarnation(m.GetIncarnation()), Suspect: m.GetSuspect(),
-			Epoch: member.Epoch(in.GetEpoch()), Seq: m.GetSoftSeq(), TTL: max(0, m.GetTtl().AsDuration()),
+			ServiceDown: m.GetServiceDown(),
+			Epoch:       member.Epoch(in.GetEpoch()), Seq: m.GetSoftSeq(), TTL: max(0, m.GetTtl().AsDuration()),
 		})
 	}
 	return out, nil

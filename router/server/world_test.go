@@ -426,6 +426,7 @@ func lines(servers []*routerv1.Server) []string {
 	for i, s := range servers {
 		out[i] = map[routerv1.State]string{
 			routerv1.State_STATE_ACTIVE: "active ", routerv1.State_STATE_SUSPECT: "suspect ", routerv1.State_STATE_HELD_BACK: "held_back ",
+			routerv1.State_STATE_SERVICE_DOWN: "service_down ",
 		}[s.GetState()] + s.GetServerId()
 	}
 	return out

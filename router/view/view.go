@@ -36,9 +36,11 @@ func (s *Server) Equal(o *Server) bool {
 }
 
 // routable reports whether the row allows new work, whatever the marks say.
-func (s *Server) routable() bool {
-	return s.Phase == member.PhaseActive && s.Weight > 0 && len(s.Endpoints) > 0
-}
+func (s *Server) routable() bool { return s.Phase == member.PhaseActive && s.equipped() }
+
+// equipped reports whether clients could use the server if all were well with
+// it.
+func (s *Server) equipped() bool { return s.Weight > 0 && len(s.Endpoints) > 0 }
 
 // View is the state of one pool. It is immutable: the methods that apply
 // something return the view after it, and share what has not changed. Safe for
@@ -130,23 +132,31 @@ func (v *View) rebuild() *View {
 	return v
 }
 
-// entries are the servers that may get work, in order of preference.
+// entries are the servers that may get work, in order of preference. Those whose
+// service is down, by row or by mark, get none, unless these and the suspects are
+// more than half of all that would get work if all were well: then the checks may
+// be what is wrong, and they are better than nobody.
 func (v *View) entries() []Entry {
 	entries := make([]Entry, 0, len(v.rows)+len(v.held))
-	var last []Entry
+	var suspects, down []Entry
 	marks := v.marks
 	for _, s := range v.rows {
-		var suspect bool
-		suspect, marks = suspects(marks, s)
+		var says soft
+		says, marks = markOf(marks, s)
 		switch {
-		case !s.routable():
-		case suspect:
-			last = append(last, Entry{s, StateSuspect})
+		case !s.routable() && (s.Phase != member.PhaseServiceDown || !s.equipped()):
+		case s.Phase == member.PhaseServiceDown || says.serviceDown:
+			down = append(down, Entry{s, StateServiceDown})
+		case says.suspect:
+			suspects = append(suspects, Entry{s, StateSuspect})
 		default:
 			entries = append(entries, Entry{s, StateActive})
 		}
 	}
-	entries = append(entries, last...)
+	entries = append(entries, suspects...)
+	if all := len(entries) + len(down); 2*(len(suspects)+len(down)) > all {
+		entries = append(entries, down...)
+	}
 	for _, s := range v.held {
 		entries = append(entries, Entry{s, StateHeldBack})
 	}

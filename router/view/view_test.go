@@ -114,7 +114,7 @@ func TestApplyDelta_HeldBackUntilConfirmedOrBack(t *testing.T) {
 		t.Errorf("%d held back while the first joins again, want 3", got)
 	}
 	v = apply(t, v, next(view.Delta{Put: []*view.Server{back}}))
-	want := []string{"0 s00@12 w100", "2 s01@1 w100", "2 s02@1 w100"}
+	want := []string{"0 s00@12 w100", "3 s01@1 w100", "3 s02@1 w100"}
 	if diff := cmp.Diff(want, entryLines(v.Table())); diff != "" {
 		t.Errorf("after the return of the first (-want +got):\n%s", diff)
 	}
