@@ -26,6 +26,11 @@ build: ## build bin/buddyring-coordinator, -agent, -router and bin/buddyctl
 	  go build -ldflags '$(LDFLAGS)' -o bin/$$name ./$$program || exit 1; \
 	done
 
+.PHONY: build-bench
+build-bench: ## build bin/bench-memberlist, which buddyring is compared with
+	@echo "building bin/bench-memberlist"
+	@cd bench && go build -ldflags '-s -w' -o ../bin/bench-memberlist ./memberlist
+
 .PHONY: test
 test: ## run all tests but the long ones; needs root, installs MariaDB if it is missing
 	@.ci/prerequisites mariadbd
@@ -50,8 +55,10 @@ lint: ## check style: buf, go vet, golangci-lint
 	@$(TOOL) buf format --diff --exit-code
 	@$(TOOL) buf breaking --against proto/released.binpb
 	@go vet ./...
+	@cd bench && go vet ./...
 	@$(LINT) fmt --diff
 	@$(LINT) run
+	@cd bench && go tool -modfile=../tools/lint/go.mod golangci-lint run
 
 .PHONY: fmt
 fmt: ## format Go and proto
@@ -83,10 +90,17 @@ lab: ## run the tests with real programs, one network namespace per host, at ful
 
 N ?= 12
 CRASHES ?= 50
+EXPERIMENT ?= crash
 
 .PHONY: lab-detect
-lab-detect: build ## measure how soon a crash is noticed: a pool of N (12) real agents, CRASHES (50) crashes
-	@go run ./internal/lab/lab-detect --n $(N) --crashes $(CRASHES) $(ARGS)
+lab-detect: build ## measure how soon a crash is noticed: a pool of N (12) real agents, CRASHES (50) crashes; or EXPERIMENT=calm or cost
+	@go run ./internal/lab/lab-detect --experiment $(EXPERIMENT) --n $(N) --crashes $(CRASHES) $(ARGS)
+
+.PHONY: bench-detect
+bench-detect: N := $(if $(filter command line environment,$(origin N)),$(N),50)
+bench-detect: CRASHES := $(if $(filter command line environment,$(origin CRASHES)),$(CRASHES),20)
+bench-detect: build build-bench ## compare with memberlist: the same CRASHES (20) in pools of N (50), in turns; takes minutes
+	@go run ./internal/lab/lab-detect --experiment versus --n $(N) --crashes $(CRASHES) $(ARGS)
 
 .PHONY: sim
 sim: ## simulate pools of thousands under every kind of fault, and print the figures beside their targets; minutes

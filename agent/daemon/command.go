@@ -102,7 +102,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	registry := observe.NewRegistry("agent")
 	agent, err := New(p.agent, Deps{
 		Dial: p.dial, Route: routes(p.allowLocal), Prober: probes, Loopback: health.Loopback,
-		Store: disk, Registry: registry, Logger: p.log,
+		Store: disk, OnRemoved: onRemoved(p.onRemoved), Registry: registry, Logger: p.log,
 	})
 	if err != nil {
 		return err
@@ -156,6 +156,7 @@ func (p *program) dial(address string) (Conn, error) {
 type speaker interface {
 	Leave(ctx context.Context, reason string) error
 	Update(spec member.Spec)
+	Recheck(ctx context.Context, checks []Check)
 }
 
 // obey handles signals until one of them ends the agent, or ctx does.
@@ -200,7 +201,7 @@ func (p *program) end(ctx context.Context, agent speaker, s os.Signal) error {
 }
 
 // reload reads the configuration again and takes over what can change: what
-// the server says about itself, and the log level.
+// the server says about itself, its checks, and the log level.
 func (p *program) reload(ctx context.Context, agent speaker) {
 	var fresh *options
 	again := newCommand(func(_ *cobra.Command, o *options) error {
@@ -219,11 +220,13 @@ func (p *program) reload(ctx context.Context, agent speaker) {
 	fresh.log.Var = level
 	_, err := observe.NewLogger(io.Discard, fresh.log)
 	spec, specErr := fresh.parseSpec()
-	if err := errors.Join(err, specErr); err != nil {
+	checks, checkErr := parseChecks(fresh.checks)
+	if err := errors.Join(err, specErr, checkErr); err != nil {
 		p.log.Warn("configuration not reloaded", "error", err)
 		return
 	}
 	p.level.Set(level.Level())
 	agent.Update(spec)
+	agent.Recheck(ctx, checks)
 	p.log.Info("configuration reloaded")
 }

@@ -147,6 +147,9 @@ func (d *Daemon) turn(ctx context.Context, trip *itinerary) (wait time.Duration,
 	}
 	e.wait = trip.after(e.welcomed, e.err, len(addresses), rand.Float64()) //nolint:gosec // jitter is no secret
 	d.note(ctx, e)
+	if removed, ok := errors.AsType[*member.RemovedError](e.err); ok {
+		d.removed(ctx, removed)
+	}
 	return e.wait, false
 }
 

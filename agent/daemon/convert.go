@@ -9,12 +9,19 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/buddyring/buddyring/agent/detector"
+	"github.com/buddyring/buddyring/agent/health"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
-// maxTroubleBytes is how much a coordinator takes of a text.
-const maxTroubleBytes = 256
+const (
+	// maxTroubleBytes is how much a coordinator takes of a text.
+	maxTroubleBytes = 256
+	// featureRemoved asks to be told of a removal before joining again.
+	featureRemoved = "removed"
+	// maxConnects is how many addresses of a question are connected to.
+	maxConnects = 32
+)
 
 // The bounds of a probing period; what a coordinator says is brought between
 // them.
@@ -170,7 +177,25 @@ func parseQuestion(in *pb.Question) (question, error) {
 	if d := in.GetProbeTimeout(); d.IsValid() {
 		q.detail.Timeout = d.AsDuration()
 	}
+	q.detail.Connect = parseConnect(in.GetConnectAddresses())
+	q.detail.Exhaustive = in.GetExhaustive()
 	return q, nil
+}
+
+// parseConnect takes the addresses that are unicast, and leaves out names: an
+// observer does not wait for a resolver.
+func parseConnect(in []string) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, s := range in {
+		to, err := netip.ParseAddrPort(s)
+		if err != nil || to.Port() == 0 || len(out) == maxConnects {
+			continue
+		}
+		if a, err := member.ParseProbeAddress("question.connect_addresses", to.Addr().String(), true); err == nil {
+			out = append(out, netip.AddrPortFrom(a, to.Port()))
+		}
+	}
+	return out
 }
 
 func toHello(id identity, s State, spec member.Spec) *pb.SessionRequest {
@@ -182,6 +207,7 @@ func toHello(id identity, s State, spec member.Spec) *pb.SessionRequest {
 		Incarnation: uint64(s.Incarnation),
 		Spec:        toSpec(spec),
 		Version:     id.version,
+		Features:    []string{featureRemoved},
 		Epoch:       uint64(s.Epoch),
 		StoreId:     s.StoreID,
 	}}}
@@ -203,12 +229,13 @@ func toSpec(s member.Spec) *pb.ServerSpec {
 func toReport(r detector.Report) *pb.SessionRequest {
 	return &pb.SessionRequest{Message: &pb.SessionRequest_Report{Report: &pb.Report{
 		ServerId: string(r.ID), Incarnation: uint64(r.Incarnation), Evidence: toEvidence(r.Evidence),
+		LostOfTen: count(r.LostOfTen),
 	}}}
 }
 
 // toDigest leaves out subjects of which nothing is known yet.
-func toDigest(seq uint64, s sighting) *pb.SessionRequest {
-	d := &pb.Digest{Seq: seq, SelfScore: count(s.score)}
+func toDigest(seq uint64, s sighting, h *pb.ServiceHealth) *pb.SessionRequest {
+	d := &pb.Digest{Seq: seq, SelfScore: count(s.score), ServiceHealth: h}
 	for _, v := range s.views {
 		if v.Evidence.Sight == detector.Unknown {
 			continue
@@ -221,6 +248,25 @@ func toDigest(seq uint64, s sighting) *pb.SessionRequest {
 	return &pb.SessionRequest{Message: &pb.SessionRequest_Digest{Digest: d}}
 }
 
+// toHealth turns nil into nil.
+func toHealth(incarnation member.Incarnation, v *health.Verdict) *pb.ServiceHealth {
+	if v == nil {
+		return nil
+	}
+	return &pb.ServiceHealth{Incarnation: uint64(incarnation), State: toState(v.State), Text: printable(v.Text)}
+}
+
+func toState(s health.State) pb.ServiceState {
+	switch s {
+	case health.Up:
+		return pb.ServiceState_SERVICE_STATE_UP
+	case health.Down:
+		return pb.ServiceState_SERVICE_STATE_DOWN
+	case health.Unknown:
+	}
+	return pb.ServiceState_SERVICE_STATE_UNSPECIFIED
+}
+
 func toAnswer(q question, a detector.Answer, score int) *pb.SessionRequest {
 	return &pb.SessionRequest{Message: &pb.SessionRequest_Answer{Answer: &pb.Answer{
 		Round: q.round, ServerId: string(q.detail.Subject.ID), Incarnation: uint64(q.detail.Subject.Incarnation),
@@ -230,7 +276,10 @@ func toAnswer(q question, a detector.Answer, score int) *pb.SessionRequest {
 
 // toEvidence turns moments into ages: clocks of two hosts are never compared.
 func toEvidence(e detector.Evidence) *pb.Evidence {
-	out := &pb.Evidence{Sight: toSight(e.Sight), Sent: count(e.Sent), Lost: count(e.Lost), Trouble: printable(e.Trouble)}
+	out := &pb.Evidence{
+		Sight: toSight(e.Sight), Sent: count(e.Sent), Lost: count(e.Lost), Trouble: printable(e.Trouble),
+		Connect: toConnect(e.Connect),
+	}
 	if e.RTT > 0 {
 		out.Rtt = durationpb.New(e.RTT)
 	}
@@ -254,6 +303,19 @@ func toSight(s detector.Sight) pb.Sight {
 	case detector.Unknown:
 	}
 	return pb.Sight_SIGHT_UNSPECIFIED
+}
+
+func toConnect(c detector.Connect) pb.Connect {
+	switch c {
+	case detector.ConnectAnswered:
+		return pb.Connect_CONNECT_ANSWERED
+	case detector.ConnectUnanswered:
+		return pb.Connect_CONNECT_UNANSWERED
+	case detector.ConnectNotSent:
+		return pb.Connect_CONNECT_CANNOT_JUDGE
+	case detector.ConnectNone:
+	}
+	return pb.Connect_CONNECT_UNSPECIFIED
 }
 
 func count(n int) uint32 {

@@ -78,7 +78,7 @@ func TestTextsFitTheWire(t *testing.T) {
 
 func TestUnknownSubjectsAreNotInADigest(t *testing.T) {
 	t.Parallel()
-	d := toDigest(1, sighting{views: []detector.View{{Key: detector.Key{ID: "a", Incarnation: 1}}}}).GetDigest()
+	d := toDigest(1, sighting{views: []detector.View{{Key: detector.Key{ID: "a", Incarnation: 1}}}}, nil).GetDigest()
 	if len(d.GetSubjects()) != 0 {
 		t.Errorf("%v", d)
 	}

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/buddyring/buddyring/agent/prober"
-	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -123,6 +122,16 @@ func (p *peer) seen() []*pb.Digest {
 	return p.digests
 }
 
+// trouble is what the newest digest says of the agent's disk.
+func (p *peer) trouble() string {
+	p.t.Helper()
+	all := p.seen()
+	if len(all) == 0 {
+		p.t.Fatal("no digest")
+	}
+	return all[len(all)-1].GetStateTrouble()
+}
+
 func (p *peer) send(m *pb.SessionResponse) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,9 +161,13 @@ func (p *peer) assign(a *pb.Assignment) {
 }
 
 func (p *peer) ask(round uint64, s *pb.Subject) {
-	p.send(&pb.SessionResponse{Message: &pb.SessionResponse_Question{Question: &pb.Question{
+	p.question(&pb.Question{
 		Round: round, Subject: s, Probes: 3, Over: durationpb.New(500 * time.Millisecond), ProbeTimeout: durationpb.New(50 * time.Millisecond),
-	}}})
+	})
+}
+
+func (p *peer) question(q *pb.Question) {
+	p.send(&pb.SessionResponse{Message: &pb.SessionResponse_Question{Question: q}})
 }
 
 func (p *peer) challenge(nonce uint64) {
@@ -213,6 +226,8 @@ type network struct {
 	mu     sync.Mutex
 	fate   map[netip.Addr]prober.Outcome
 	probes map[netip.Addr]int
+	// busy counts the probes under way, most is how many there were at a time.
+	busy, most int
 }
 
 func newNetwork() *network {
@@ -236,7 +251,10 @@ func (n *network) Probe(ctx context.Context, t prober.Target, timeout time.Durat
 	n.mu.Lock()
 	fate := n.fate[t.Addresses[0]]
 	n.probes[t.Addresses[0]]++
+	n.busy++
+	n.most = max(n.most, n.busy)
 	n.mu.Unlock()
+	defer n.ended()
 	wait := time.Millisecond
 	switch fate {
 	case prober.NotSent:
@@ -254,6 +272,30 @@ func (n *network) Probe(ctx context.Context, t prober.Target, timeout time.Durat
 		return prober.Result{Outcome: prober.Lost}
 	}
 	return prober.Result{Outcome: prober.Replied, RTT: time.Millisecond}
+}
+
+func (n *network) ended() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.busy--
+}
+
+func (n *network) high() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.most
+}
+
+// Connect has the fate that is set for connectAddr of the first address.
+func (n *network) Connect(ctx context.Context, to []netip.AddrPort, timeout time.Duration) prober.Result {
+	return n.Probe(ctx, prober.Target{Addresses: []netip.Addr{connectAddr(to[0])}}, timeout)
+}
+
+// connectAddr is what a network knows the connects to an address by: a host that
+// answers no probe may answer a connect.
+func connectAddr(to netip.AddrPort) netip.Addr {
+	four := to.Addr().As4()
+	return netip.AddrFrom4([4]byte{10, four[3], byte(to.Port() >> 8), byte(to.Port())})
 }
 
 // memory is a Store without a disk, which can be full or hang.
@@ -298,6 +340,45 @@ func (m *memory) Save(s State) error {
 	return nil
 }
 
+// fence is an --on-removed command that takes its time.
+type fence struct {
+	mu   sync.Mutex
+	took time.Duration
+	runs []Removal
+	// ended is when the last run did, how with which error.
+	ended time.Time
+	how   error
+}
+
+func (f *fence) run(ctx context.Context, r Removal) (string, error) {
+	f.mu.Lock()
+	f.runs = append(f.runs, r)
+	took := f.took
+	f.mu.Unlock()
+	var err error
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended, f.how = time.Now(), err
+	return "fenced", err
+}
+
+func (f *fence) takes(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.took = d
+}
+
+func (f *fence) did() (runs []Removal, ended time.Time, how error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.runs, f.ended, f.how
+}
+
 // fixture is an agent with everything around it.
 type fixture struct {
 	*Daemon
@@ -305,6 +386,7 @@ type fixture struct {
 	t        *testing.T
 	network  *network
 	store    *memory
+	fence    *fence
 	registry *prometheus.Registry
 	// end stops the agent and waits for it.
 	end func()
@@ -314,7 +396,13 @@ type fixture struct {
 // c0:1, c1:1 and so on.
 func start(t *testing.T, st Store, coordinators ...*coordinator) *fixture {
 	t.Helper()
-	f := &fixture{t: t, network: newNetwork(), registry: prometheus.NewRegistry()}
+	return startWith(t, st, Config{}, coordinators...)
+}
+
+// startWith runs an agent with a part of its configuration given.
+func startWith(t *testing.T, st Store, cfg Config, coordinators ...*coordinator) *fixture {
+	t.Helper()
+	f := &fixture{t: t, network: newNetwork(), fence: &fence{}, registry: prometheus.NewRegistry()}
 	f.store, _ = st.(*memory)
 	byName := map[string]*coordinator{}
 	var names []string
@@ -343,13 +431,13 @@ func start(t *testing.T, st Store, coordinators ...*coordinator) *fixture {
 	if len(names) == 0 {
 		names = []string{"nobody:1"}
 	}
-	f.Daemon, err = New(Config{
-		Pool: "default", ID: "me", Spec: member.Spec{Weight: 100}, Coordinators: names, BootID: "boot", Version: "test",
-	}, Deps{
+	cfg.Pool, cfg.ID, cfg.Spec.Weight = "default", "me", 100
+	cfg.Coordinators, cfg.BootID, cfg.Version = names, "boot", "test"
+	f.Daemon, err = New(cfg, Deps{
 		Dial:   dial,
 		Route:  func(context.Context, string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.1")} },
 		Prober: f.network, Loopback: prober.Target{Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
-		Store: st, Registry: f.registry, Logger: log,
+		Store: st, OnRemoved: f.fence.run, Registry: f.registry, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)

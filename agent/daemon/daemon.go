@@ -34,6 +34,8 @@ type Config struct {
 	Spec member.Spec
 	// Coordinators are HOST:PORT, at least one, in order of preference.
 	Coordinators []string
+	// Checks are of the server's service; their names are different.
+	Checks []Check
 	// BootID identifies the boot of the host.
 	BootID string
 	// Version is the program's.
@@ -58,8 +60,12 @@ type Deps struct {
 	Prober   Prober
 	Loopback prober.Target
 	Store    Store
-	Registry *prometheus.Registry
-	Logger   *slog.Logger
+	// OnRemoved is called when others have taken the server out of its pool,
+	// before it joins again: at most once for an incarnation, unless the store
+	// failed. It returns what to log. It may be nil.
+	OnRemoved func(ctx context.Context, r Removal) (output string, err error)
+	Registry  *prometheus.Registry
+	Logger    *slog.Logger
 }
 
 // identity is who the agent is.
@@ -79,6 +85,7 @@ type Daemon struct {
 	metrics *metrics
 	keeper  *keeper
 	watcher *watcher
+	checkup *checkup
 
 	// present is the spec to say hello with.
 	present atomic.Pointer[member.Spec]
@@ -104,6 +111,7 @@ func New(cfg Config, deps Deps) (*Daemon, error) {
 		},
 		keeper:  newKeeper(deps.Store, deps.Logger, m),
 		watcher: newWatcher(deps.Prober, deps.Loopback, deps.Logger, m),
+		checkup: newCheckup(deps.Logger, m),
 		respec:  make(chan struct{}, 1),
 		leaving: newLeaving(),
 		link:    newLink(m),
@@ -125,6 +133,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	work.Go(func() error {
 		d.watcher.run(ctx)
+		return nil
+	})
+	work.Go(func() error {
+		d.checkup.run(ctx, d.cfg.Checks)
 		return nil
 	})
 	work.Go(func() error {
@@ -167,6 +179,10 @@ func (d *Daemon) Update(spec member.Spec) {
 	default:
 	}
 }
+
+// Recheck replaces the checks of the server's service while Run runs, or until
+// ctx ends. Those that stay keep what is known of them.
+func (d *Daemon) Recheck(ctx context.Context, checks []Check) { d.checkup.assign(ctx, checks) }
 
 // Leave reports that the server shuts down and waits until it has left the pool
 // or ctx ends. After it has left, Run returns.

@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/buddyring/buddyring/agent/prober"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -220,71 +218,6 @@ func TestEchoDoesNotWait(t *testing.T) {
 	})
 }
 
-func TestQuestions(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		c := newCoordinator(t)
-		f := start(t, &memory{}, c)
-		p := c.next()
-		p.welcome(5, assignmentOf(1))
-		type answer struct {
-			Sight pb.Sight
-			Final bool
-			After time.Duration
-		}
-		for _, q := range []struct {
-			fate prober.Outcome
-			want []answer
-		}{
-			{prober.Replied, []answer{{pb.Sight_SIGHT_UP, true, time.Millisecond}}},
-			{prober.Lost, []answer{
-				{pb.Sight_SIGHT_DOWN, false, 50 * time.Millisecond}, {pb.Sight_SIGHT_DOWN, true, 550 * time.Millisecond},
-			}},
-			{prober.NotSent, []answer{{pb.Sight_SIGHT_CANNOT_JUDGE, true, 0}}},
-		} {
-			f.network.set(addrB, q.fate)
-			asked := time.Now()
-			p.ask(9, subjectOf("b", addrB))
-			var got []answer
-			for len(got) < len(q.want) {
-				a := expect(p, (*pb.SessionRequest).GetAnswer)
-				if a.GetRound() != 9 || a.GetServerId() != "b" || a.GetIncarnation() != 7 {
-					t.Errorf("answer %v", a)
-				}
-				got = append(got, answer{a.GetEvidence().GetSight(), a.GetFinal(), time.Since(asked)})
-			}
-			if diff := cmp.Diff(q.want, got); diff != "" {
-				t.Errorf("%v (-want +got):\n%s", q.fate, diff)
-			}
-		}
-	})
-}
-
-func TestTooManyQuestions(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		c := newCoordinator(t)
-		f := start(t, &memory{}, c)
-		f.network.set(addrB, prober.Lost)
-		p := c.next()
-		p.welcome(5, assignmentOf(1))
-		for round := range uint64(maxExaminations + 3) {
-			p.ask(round, subjectOf("b", addrB))
-		}
-		busy, down := 0, 0
-		for busy+down < maxExaminations+3 {
-			a := expect(p, (*pb.SessionRequest).GetAnswer)
-			switch {
-			case a.GetEvidence().GetSight() == pb.Sight_SIGHT_CANNOT_JUDGE && a.GetFinal():
-				busy++
-			case a.GetFinal():
-				down++
-			}
-		}
-		if busy != 3 || down != maxExaminations {
-			t.Errorf("%d not judged, %d down", busy, down)
-		}
-	})
-}
-
 // TestDeafAgentSaysSo: an agent that hears nobody, not even itself, answers with
 // a self-score.
 func TestDeafAgentSaysSo(t *testing.T) {
@@ -373,6 +306,9 @@ func TestFullDisk(t *testing.T) {
 		if s := store.get(); s.Assignment.Seq != 1 {
 			t.Errorf("the old state was touched: %+v", s)
 		}
+		if got := p.trouble(); got != "no space left on device" {
+			t.Errorf("the newest digest says %q", got)
+		}
 		for _, m := range p.pending() {
 			if m.GetAssignmentAck() != nil {
 				t.Errorf("acknowledged what is not on disk: %v", m)
@@ -385,6 +321,34 @@ func TestFullDisk(t *testing.T) {
 		}
 		if s := store.get(); s.Assignment.Seq != 3 || f.metric("buddyring_agent_state_unsaved") != 0 {
 			t.Errorf("saved %+v", s)
+		}
+		if got := p.trouble(); got != "" {
+			t.Errorf("the trouble is over, and told: %q", got)
+		}
+	})
+}
+
+// TestTroubleWithTheDiskIsToldAtOnce: not with the next digest.
+func TestTroubleWithTheDiskIsToldAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, store := newCoordinator(t), &memory{state: savedState(t)}
+		start(t, store, c)
+		p := c.next()
+		p.epoch = 3
+		p.welcome(5, assignmentOf(2, subjectOf("b", addrB)))
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		time.Sleep(time.Second)
+		store.set(errors.New("no space left on device"), nil)
+		p.assign(assignmentOf(3, subjectOf("b", addrB)))
+		time.Sleep(100 * time.Millisecond)
+		if got := p.trouble(); got != "no space left on device" {
+			t.Errorf("after 100 ms the newest digest says %q", got)
+		}
+		store.set(nil, nil)
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		time.Sleep(100 * time.Millisecond)
+		if got := p.trouble(); got != "" {
+			t.Errorf("the trouble is over, and told: %q", got)
 		}
 	})
 }

@@ -27,18 +27,10 @@ func TestRealFullDisk(t *testing.T) {
 		}
 		return
 	}
-	dir := t.TempDir()
 	if err := netlab.PrivateMounts(); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := mountSmall(t, "size=64k")
 	d := openDisk(t, dir)
 	if err := d.Save(exampleState()); err != nil {
 		t.Fatal(err)
@@ -65,4 +57,26 @@ func TestRealFullDisk(t *testing.T) {
 	if err := d.Save(State{Pool: "default", ID: "other"}); err != nil {
 		t.Errorf("save after the disk has room again: %v", err)
 	}
+
+	// A disk that was full before the agent ever started: it starts, and saves
+	// nothing.
+	full := openDisk(t, mountSmall(t, "nr_inodes=1"))
+	if err := full.Save(exampleState()); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("save where nothing was ever saved: %v", err)
+	}
+}
+
+// mountSmall mounts a small file system for the test.
+func mountSmall(t *testing.T, options string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }

@@ -5,6 +5,17 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/agent/detector"
+	"github.com/buddyring/buddyring/agent/prober"
+)
+
+const (
+	// maxExaminations is how many questions of a session are worked on at a time.
+	maxExaminations = 64
+	// maxExamSockets is how many sockets the examinations have open at a time.
+	// Twenty probes to each of a dozen dead servers are 240.
+	maxExamSockets = 512
+
+	tooBusy = "this agent is busy with too many questions"
 )
 
 // examine works on a question beside everything else. A watched server is
@@ -17,7 +28,7 @@ func (s *session) examine(ctx context.Context, q question) {
 	case s.slots <- struct{}{}:
 	default:
 		s.answer(q, detector.Answer{Final: true, Evidence: detector.Evidence{
-			Sight: detector.CannotJudge, Trouble: "this agent is busy with too many questions",
+			Sight: detector.CannotJudge, Trouble: tooBusy,
 		}})
 		return
 	}
@@ -41,6 +52,7 @@ func (w *watcher) examine(ctx context.Context, q detector.Question, answer func(
 	defer cancel()
 	e := detector.Examine(time.Now(), q)
 	outcomes := make(chan detector.Outcome)
+	connects := make(chan detector.Connect)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for !e.Done() {
@@ -50,15 +62,71 @@ func (w *watcher) examine(ctx context.Context, q detector.Question, answer func(
 			return
 		case o := <-outcomes:
 			f = e.Outcome(time.Now(), o)
+		case c := <-connects:
+			f = e.Connected(c)
 		case <-timer.C:
 			f = e.Tick(time.Now())
 		}
 		for _, p := range f.Probes {
-			w.probes.Go(func() { w.probe(ctx, p, outcomes) })
+			w.probes.Go(func() { w.examineOnce(ctx, p, outcomes) })
+		}
+		if len(f.Dial.To) > 0 {
+			w.probes.Go(func() { w.connect(ctx, f.Dial, connects) })
 		}
 		for _, a := range f.Answers {
 			answer(a)
 		}
 		timer.Reset(time.Until(e.Wake()))
 	}
+}
+
+// examineOnce sends one probe of an examination, if there is room for it.
+func (w *watcher) examineOnce(ctx context.Context, p detector.Probe, outcomes chan<- detector.Outcome) {
+	n := int64(len(p.Subject.Addresses))
+	if w.room.TryAcquire(n) {
+		defer w.room.Release(n)
+		w.probe(ctx, p, outcomes)
+		return
+	}
+	select {
+	case outcomes <- detector.Outcome{Probe: p.ID, Result: detector.NotSent, Trouble: tooBusy}:
+	case <-ctx.Done():
+	}
+}
+
+// connect tries the TCP connects of an examination, if there is room for them.
+func (w *watcher) connect(ctx context.Context, d detector.Dial, outcomes chan<- detector.Connect) {
+	c := detector.ConnectNotSent
+	if n := int64(len(d.To)); w.room.TryAcquire(n) {
+		c = connected(w.prober.Connect(ctx, d.To, d.Timeout))
+		w.room.Release(n)
+	}
+	if ctx.Err() == nil {
+		w.metrics.connects.WithLabelValues(connectName(c)).Inc()
+	}
+	select {
+	case outcomes <- c:
+	case <-ctx.Done():
+	}
+}
+
+func connected(r prober.Result) detector.Connect {
+	switch {
+	case r.Outcome == prober.Replied:
+		return detector.ConnectAnswered
+	case r.Outcome == prober.Lost && !r.Late:
+		return detector.ConnectUnanswered
+	}
+	return detector.ConnectNotSent
+}
+
+func connectName(c detector.Connect) string {
+	switch c {
+	case detector.ConnectAnswered:
+		return "answered"
+	case detector.ConnectUnanswered:
+		return "unanswered"
+	case detector.ConnectNone, detector.ConnectNotSent:
+	}
+	return "not_sent"
 }

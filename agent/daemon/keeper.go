@@ -34,11 +34,13 @@ type keeper struct {
 	// version counts changes of state.
 	version uint64
 	waiting []waiter
+	// failure is why the last save failed, nil when it did not.
+	failure error
 
-	// saved is the version in the store, failing whether the last save failed;
-	// both are the writer's own.
-	saved   uint64
-	failing bool
+	// saved is the version in the store; it is the writer's own.
+	saved uint64
+	// turned has a token when saves have begun to fail, or to succeed again.
+	turned chan struct{}
 }
 
 // told hears, from the writer, how a save went, and reports whether it wants to
@@ -52,7 +54,7 @@ type waiter struct {
 }
 
 func newKeeper(s Store, log *slog.Logger, m *metrics) *keeper {
-	return &keeper{store: s, log: log, metrics: m, wake: make(chan struct{}, 1)}
+	return &keeper{store: s, log: log, metrics: m, wake: make(chan struct{}, 1), turned: make(chan struct{}, 1)}
 }
 
 // load reads the store. A state that cannot be used is the same as none.
@@ -121,13 +123,7 @@ func (k *keeper) save() bool {
 		return true
 	}
 	err := k.store.Save(state)
-	switch {
-	case err == nil && k.failing:
-		k.log.Info("state is saved again", "file", k.store.Path())
-	case err != nil && !k.failing:
-		k.log.Warn("state not saved, going on without", "file", k.store.Path(), "error", err)
-	}
-	k.failing = err != nil
+	k.note(err)
 	k.metrics.saved(err)
 	if err == nil {
 		k.saved = version
@@ -138,6 +134,36 @@ func (k *keeper) save() bool {
 		}
 	}
 	return err == nil
+}
+
+// note remembers how a save went, and says so where that has changed.
+func (k *keeper) note(err error) {
+	k.mu.Lock()
+	before := k.failure
+	k.failure = err
+	k.mu.Unlock()
+	switch {
+	case err == nil && before != nil:
+		k.log.Info("state is saved again", "file", k.store.Path())
+	case err != nil && before == nil:
+		k.log.Warn("state not saved, going on without", "file", k.store.Path(), "error", err)
+	default:
+		return
+	}
+	select {
+	case k.turned <- struct{}{}:
+	default:
+	}
+}
+
+// trouble says why the newest state is not in the store, or is empty.
+func (k *keeper) trouble() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.failure == nil {
+		return ""
+	}
+	return k.failure.Error()
 }
 
 func (k *keeper) wait(w waiter) {

@@ -33,6 +33,15 @@ func (l *leaving) ask(reason string) {
 	}
 }
 
+func (l *leaving) isAsked() bool {
+	select {
+	case <-l.asked:
+		return true
+	default:
+		return false
+	}
+}
+
 // pointless reports whether the agent should leave and is not a member: nothing
 // is left to be done.
 func (l *leaving) pointless(s State) bool {

@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"errors"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/buddyring/buddyring/agent/detector"
+	"github.com/buddyring/buddyring/agent/health"
 	"github.com/buddyring/buddyring/agent/prober"
 	"github.com/buddyring/buddyring/internal/observe"
 )
@@ -17,6 +21,7 @@ type metrics struct {
 	selfScore  prometheus.Gauge
 	reports    *prometheus.CounterVec
 	answers    *prometheus.CounterVec
+	connects   *prometheus.CounterVec
 	echoes     prometheus.Counter
 	connected  prometheus.Gauge
 	sessions   *prometheus.CounterVec
@@ -25,6 +30,11 @@ type metrics struct {
 	stale      prometheus.Counter
 	unsaved    prometheus.Gauge
 	saveErrors prometheus.Counter
+	checks     *prometheus.GaugeVec
+	serviceBad prometheus.Gauge
+	checkRuns  *prometheus.CounterVec
+	checkTime  prometheus.Histogram
+	removals   prometheus.Counter
 }
 
 func newMetrics(reg *prometheus.Registry) *metrics {
@@ -50,9 +60,11 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		}, []string{"sight"}),
 		selfScore: gauge("self_score",
 			"How many kinds of trouble this agent sees in itself; its doubts count only at 0."),
-		reports: counters("reports_total", "Changes of sight that were reported to a coordinator.", "sight"),
+		reports: counters("reports_total", "Changes of sight, and of many lost probes, that were reported to a coordinator.", "sight"),
 		answers: counters("answers_total", "Final answers to a coordinator's questions, by sight.", "sight"),
-		echoes:  counter("echoes_total", "Challenges of a coordinator that were answered."),
+		connects: counters("connects_total",
+			"TCP connects for a coordinator's questions, all addresses of one counted once, by result: answered, unanswered, or not_sent.", "result"),
+		echoes: counter("echoes_total", "Challenges of a coordinator that were answered."),
 		connected: gauge("session_up",
 			"1 while a coordinator has accepted this agent's session, otherwise 0."),
 		sessions: counters("sessions_total",
@@ -63,9 +75,21 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		unsaved: gauge("state_unsaved",
 			"1 while the state directory cannot be written, so that a restart would begin with an older state; otherwise 0."),
 		saveErrors: counter("state_save_errors_total", "Failed attempts to write the state directory."),
+		checks: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "buddyring_agent_checks",
+			Help: "Checks of the server's service, by what they find: up, down, or unknown before the first results.",
+		}, []string{"state"}),
+		serviceBad: gauge("check_service_down",
+			"1 while the checks say that the server's service is down, otherwise 0."),
+		checkRuns: counters("check_runs_total", "Runs of checks that have ended, or not in time, by result: passed, failed, or timeout.", "result"),
+		checkTime: prometheus.NewHistogram(observe.Seconds("buddyring_agent_check_seconds",
+			"How long checks took that have ended in time.", .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1)),
+		removals: counter("removals_total",
+			"Times this agent learned that others had taken its server out of the pool."),
 	}
-	reg.MustRegister(m.probes, m.late, m.rtt, m.sights, m.selfScore, m.reports, m.answers, m.echoes, m.connected,
-		m.sessions, m.digests, m.missedAcks, m.stale, m.unsaved, m.saveErrors)
+	reg.MustRegister(m.probes, m.late, m.rtt, m.sights, m.selfScore, m.reports, m.answers, m.connects, m.echoes, m.connected,
+		m.sessions, m.digests, m.missedAcks, m.stale, m.unsaved, m.saveErrors,
+		m.checks, m.serviceBad, m.checkRuns, m.checkTime, m.removals)
 	return m
 }
 
@@ -117,4 +141,28 @@ func (m *metrics) saved(err error) {
 	}
 	m.unsaved.Set(1)
 	m.saveErrors.Inc()
+}
+
+func (m *metrics) checked(took time.Duration, err error) {
+	result := "passed"
+	switch {
+	case errors.Is(err, errNoAnswer), errors.Is(err, errNotEnding):
+		m.checkRuns.WithLabelValues("timeout").Inc()
+		return
+	case err != nil:
+		result = "failed"
+	}
+	m.checkRuns.WithLabelValues(result).Inc()
+	m.checkTime.Observe(took.Seconds())
+}
+
+func (m *metrics) service(checks map[health.State]int, s health.State) {
+	for _, state := range []health.State{health.Unknown, health.Up, health.Down} {
+		m.checks.WithLabelValues(serviceState(state)).Set(float64(checks[state]))
+	}
+	bad := 0.0
+	if s == health.Down {
+		bad = 1
+	}
+	m.serviceBad.Set(bad)
 }

@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/buddyring/buddyring/agent/checker"
 	"github.com/buddyring/buddyring/internal/config"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
@@ -27,6 +29,9 @@ const (
 	systemStateDir      = "/var/lib/buddyring/agent"
 )
 
+// maxChecks bounds what an agent does every second.
+const maxChecks = 16
+
 // options are the flags as they were given.
 type options struct {
 	coordinators   []string
@@ -37,6 +42,8 @@ type options struct {
 	zone, rack     string
 	weight         uint32
 	labels         []string
+	checks         []string
+	onRemoved      string
 	stateDir       string
 	httpListen     string
 	onTerm         string
@@ -62,6 +69,10 @@ func (o *options) define(cmd *cobra.Command) {
 	flags.StringVar(&o.rack, "rack", "", "failure domain within the zone")
 	flags.Uint32Var(&o.weight, "weight", member.DefaultWeight, "share of new work relative to 100; 0 for none")
 	flags.StringArrayVar(&o.labels, "label", nil, "KEY=VALUE; repeatable")
+	flags.StringArrayVar(&o.checks, "check", nil,
+		"check of the service, every second: tcp://HOST:PORT, http://... or https://..., grpc://HOST:PORT[/SERVICE], exec:COMMAND; repeatable")
+	flags.StringVar(&o.onRemoved, "on-removed", "",
+		"command to run when others have taken this server out of the pool, before it joins again (default: none)")
 	flags.StringVar(&o.stateDir, "state-dir", "",
 		"directory for the buddy list (default: $STATE_DIRECTORY, "+systemStateDir+" for root, or else ~/.local/state/buddyring/agent)")
 	flags.StringVar(&o.httpListen, "http-listen", "",
@@ -83,6 +94,7 @@ type settings struct {
 	httpListen   string
 	onTerm       onTerm
 	leaveTimeout time.Duration
+	onRemoved    string
 	allowLocal   bool
 	credentials  *rpc.Credentials
 }
@@ -95,7 +107,7 @@ func (o *options) parse(log *slog.Logger) (settings, error) {
 		return settings{}, err
 	}
 	s := settings{
-		stateDir: o.stateDir, httpListen: o.httpListen, leaveTimeout: o.leaveTimeout,
+		stateDir: o.stateDir, httpListen: o.httpListen, leaveTimeout: o.leaveTimeout, onRemoved: o.onRemoved,
 		allowLocal: o.allowLocal, credentials: credentials,
 	}
 	if s.httpListen == "" {
@@ -134,6 +146,9 @@ func (o *options) parseAgent(credentials *rpc.Credentials) (Config, error) {
 		}
 	}
 	if cfg.Spec, err = o.parseSpec(); err != nil {
+		return Config{}, err
+	}
+	if cfg.Checks, err = parseChecks(o.checks); err != nil {
 		return Config{}, err
 	}
 	cfg.BootID, err = readBootID(o.bootIDFile)
@@ -211,6 +226,24 @@ func parseEndpoint(s string) member.Endpoint {
 	}
 	e.Address = s
 	return e
+}
+
+func parseChecks(list []string) ([]Check, error) {
+	if len(list) > maxChecks {
+		return nil, member.Invalid("check", "there are %d; at most %d are allowed", len(list), maxChecks)
+	}
+	var checks []Check
+	for _, s := range list {
+		c, err := checker.Parse("check", s)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(checks, func(o Check) bool { return o.String() == c.String() }) {
+			return nil, member.Invalid("check", "%q is there twice", c)
+		}
+		checks = append(checks, c)
+	}
+	return checks, nil
 }
 
 func parseLabels(list []string) (map[string]string, error) {

@@ -84,7 +84,7 @@ func TestMalformedFlagsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range []string{
-		"--pool Web", "--id a_b", "--coordinator nowhere", "--coordinator c:0", "--probe-address host", "--probe-address 224.0.0.1",
+		"--check tcp://nowhere", "--check ftp://x:1", "--pool Web", "--id a_b", "--coordinator nowhere", "--coordinator c:0", "--probe-address host", "--probe-address 224.0.0.1",
 		"--probe-address 192.0.2.1,192.0.2.2", "--probe udp", "--endpoint nothing", "--endpoint A=1.2.3.4:80", "--endpoint ://1.2.3.4:80,x",
 		"--zone A", "--rack -", "--weight 10001", "--label x", "--label X=1", "--on-term stay", "--leave-timeout -1s",
 		"--http-listen 7602", "--boot-id-file " + empty, "--tls-key x",

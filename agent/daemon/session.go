@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/agent/detector"
+	"github.com/buddyring/buddyring/agent/health"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -26,8 +27,6 @@ const (
 	// outboxSize is how many messages may wait to be sent. A stream that lets so
 	// many wait is stuck, and a new one starts from the present state.
 	outboxSize = 256
-	// maxExaminations is how many questions are worked on at a time.
-	maxExaminations = 64
 )
 
 // The reasons for which a session ends from this side.
@@ -105,6 +104,7 @@ func (d *Daemon) hold(
 	work.Go(func() error { return s.loop(ctx) })
 	err = work.Wait()
 	d.watcher.attach(daemonCtx, nil)
+	d.checkup.attach(daemonCtx, nil)
 	return s.welcomed, err
 }
 
@@ -199,6 +199,8 @@ func (s *session) loop(ctx context.Context) error {
 		case <-leaving:
 			leaving = nil
 			s.leaveAt = time.Now()
+		case <-s.keeper.turned:
+			s.nextDig = time.Now()
 		case m := <-s.inbox:
 			if err := s.handle(ctx, m); err != nil {
 				return err
@@ -236,6 +238,7 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 	if !s.leaveAt.IsZero() {
 		if !now.Before(s.leaveAt) {
 			s.leaveAt = time.Time{}
+			s.keeper.update(func(st *State) { st.Leaving = true }, nil)
 			s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
 				Incarnation: uint64(s.welcomed.incarnation), Reason: s.leaving.reason(),
 			}}})
@@ -248,7 +251,9 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 
 func (s *session) digest(now time.Time) {
 	s.digests++
-	s.put(s.outbox, toDigest(s.digests, s.watcher.sees()))
+	digest := toDigest(s.digests, s.watcher.sees(), toHealth(s.welcomed.incarnation, s.checkup.sees()))
+	digest.GetDigest().StateTrouble = printable(s.keeper.trouble())
+	s.put(s.outbox, digest)
 	s.metrics.digests.Inc()
 	s.nextDig = now.Add(s.welcomed.digestEvery)
 	if s.unacked == 0 {
@@ -313,10 +318,14 @@ func (s *session) accept(ctx context.Context, epoch uint64, in *pb.Welcome) erro
 	s.keeper.update(func(st *State) {
 		st.Pool, st.ID = s.id.pool, s.id.server
 		st.Incarnation, st.StoreID, st.Epoch = w.incarnation, w.storeID, member.Epoch(epoch)
+		st.BootID, st.Leaving = s.id.bootID, false
 		st.Coordinators = w.coordinators
 	}, nil)
 	s.obey(ctx, w.assignment)
 	s.watcher.attach(ctx, func(r detector.Report) { s.put(s.outbox, toReport(r)) })
+	s.checkup.attach(ctx, func(v health.Verdict) {
+		s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_ServiceHealth{ServiceHealth: toHealth(w.incarnation, &v)}})
+	})
 	s.nextDig = time.Now()
 	s.link.up()
 	return nil
@@ -358,16 +367,6 @@ func (s *session) left(ctx context.Context, r *pb.LeaveResult) error {
 		return nil
 	}
 	s.log.Info("left the pool", "incarnation", s.welcomed.incarnation)
-	tried := make(chan struct{})
-	s.keeper.update(func(st *State) {
-		st.Incarnation, st.Assignment = 0, Assignment{}
-	}, func(error) (again bool) {
-		close(tried)
-		return false
-	})
-	select {
-	case <-tried:
-	case <-ctx.Done():
-	}
+	s.persist(ctx, func(st *State) { st.Incarnation, st.Leaving, st.Assignment = 0, false, Assignment{} })
 	return errLeft
 }

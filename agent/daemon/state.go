@@ -40,6 +40,10 @@ type State struct {
 	Pool        member.Pool
 	ID          member.ID
 	Incarnation member.Incarnation
+	// BootID is the boot of the host in which Incarnation was last confirmed.
+	BootID string
+	// Leaving says that the agent has asked for the end of Incarnation.
+	Leaving bool
 	// StoreID is the history that Incarnation and Epoch belong to.
 	StoreID string
 	// Epoch is the highest seen of that store.
@@ -77,6 +81,8 @@ type stateJSON struct {
 	Pool          string        `json:"pool"`
 	ServerID      string        `json:"server_id"`
 	Incarnation   uint64        `json:"incarnation"`
+	BootID        string        `json:"boot_id"`
+	Leaving       bool          `json:"leaving"`
 	StoreID       string        `json:"store_id"`
 	Epoch         uint64        `json:"epoch"`
 	Revision      uint64        `json:"revision"`
@@ -99,7 +105,7 @@ type subjectJSON struct {
 func encodeState(s State) ([]byte, error) {
 	in := stateJSON{
 		Pool: string(s.Pool), ServerID: string(s.ID), Incarnation: uint64(s.Incarnation),
-		StoreID: s.StoreID, Epoch: uint64(s.Epoch),
+		BootID: s.BootID, Leaving: s.Leaving, StoreID: s.StoreID, Epoch: uint64(s.Epoch),
 		Revision: uint64(s.Assignment.Revision), AssignmentSeq: s.Assignment.Seq, ProbeInterval: s.Assignment.Period,
 		Subjects: make([]subjectJSON, 0, len(s.Assignment.Subjects)), Coordinators: s.Coordinators,
 	}
@@ -170,7 +176,8 @@ func parseState(in stateJSON) (State, error) {
 	check(err)
 	id, err := member.ParseID("server_id", in.ServerID)
 	check(err)
-	if len(in.Subjects) > maxSubjects || len(in.Coordinators) > maxCoordinators || len(in.StoreID) > maxStoreIDBytes {
+	if len(in.Subjects) > maxSubjects || len(in.Coordinators) > maxCoordinators || len(in.StoreID) > maxStoreIDBytes ||
+		len(in.BootID) > maxBootIDBytes {
 		check(member.Invalid("state", "is too large"))
 		return State{}, errors.Join(errs...)
 	}
@@ -179,7 +186,7 @@ func parseState(in stateJSON) (State, error) {
 	}
 	s := State{
 		Pool: pool, ID: id, Incarnation: member.Incarnation(in.Incarnation),
-		StoreID: in.StoreID, Epoch: member.Epoch(in.Epoch), Coordinators: in.Coordinators,
+		BootID: in.BootID, Leaving: in.Leaving, StoreID: in.StoreID, Epoch: member.Epoch(in.Epoch), Coordinators: in.Coordinators,
 		Assignment: Assignment{
 			Revision: member.Revision(in.Revision), Seq: in.AssignmentSeq, Period: in.ProbeInterval,
 		},

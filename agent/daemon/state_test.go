@@ -15,11 +15,12 @@ import (
 
 	"github.com/buddyring/buddyring/agent/detector"
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/statedir"
 )
 
 func exampleState() State {
 	return State{
-		Pool: "default", ID: "web-1.example", Incarnation: 12, StoreID: "b6f1", Epoch: 4,
+		Pool: "default", ID: "web-1.example", Incarnation: 12, BootID: "8e1f", Leaving: true, StoreID: "b6f1", Epoch: 4,
 		Assignment: Assignment{
 			Revision: 20, Seq: 3, Period: 500 * time.Millisecond,
 			Subjects: []Subject{
@@ -161,7 +162,7 @@ func TestDisk(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	entries, err := os.ReadDir(path)
-	if err != nil || len(entries) != 1 {
+	if err != nil || len(entries) != 2 || entries[0].Name() != "agent.json" || entries[1].Name() != "agent.lock" {
 		t.Errorf("directory has %v, %v", entries, err)
 	}
 }
@@ -170,8 +171,8 @@ func TestDiskIsOneAgents(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()
 	d := openDisk(t, path)
-	if _, err := OpenDisk(path); err == nil {
-		t.Error("a second agent got the directory")
+	if _, err := OpenDisk(path); !errors.Is(err, statedir.ErrInUse) {
+		t.Errorf("a second agent: %v, want %v", err, statedir.ErrInUse)
 	}
 	d.Close()
 	openDisk(t, path)

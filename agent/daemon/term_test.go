@@ -80,6 +80,7 @@ type recorder struct {
 	reason string
 	leave  func(ctx context.Context) error
 	specs  []member.Spec
+	checks []string
 }
 
 func (r *recorder) Leave(ctx context.Context, reason string) error {
@@ -88,6 +89,13 @@ func (r *recorder) Leave(ctx context.Context, reason string) error {
 }
 
 func (r *recorder) Update(spec member.Spec) { r.specs = append(r.specs, spec) }
+
+func (r *recorder) Recheck(_ context.Context, checks []Check) {
+	r.checks = nil
+	for _, c := range checks {
+		r.checks = append(r.checks, c.String())
+	}
+}
 
 func obeying(on onTerm, m *manager, signals ...os.Signal) *program {
 	queue := make(chan os.Signal, len(signals))
@@ -167,7 +175,8 @@ func TestReload(t *testing.T) {
 		{"weight: 99999\n", 1, slog.LevelDebug},
 		{"log-level: loud\n", 1, slog.LevelDebug},
 		{"colour: red\n", 1, slog.LevelDebug},
-		{"weight: 8\nlog-level: warn\n", 2, slog.LevelWarn},
+		{"check: [\"udp://x:1\"]\n", 1, slog.LevelDebug},
+		{"weight: 8\nlog-level: warn\ncheck: [\"tcp://127.0.0.1:80\", \"exec:test -f x, y\"]\n", 2, slog.LevelWarn},
 	} {
 		if err := os.WriteFile(path, []byte(c.file), 0o600); err != nil {
 			t.Fatal(err)
@@ -176,6 +185,9 @@ func TestReload(t *testing.T) {
 		if len(r.specs) != c.specs || p.level.Level() != c.level {
 			t.Errorf("%q: %d specs, level %v", c.file, len(r.specs), p.level.Level())
 		}
+	}
+	if diff := cmp.Diff([]string{"tcp://127.0.0.1:80", "exec:test -f x, y"}, r.checks); diff != "" {
+		t.Errorf("checks (-want +got):\n%s", diff)
 	}
 	want := []member.Spec{{Zone: "z1", Weight: 7, Labels: map[string]string{"a": "b"}}, {Zone: "z1", Weight: 8}}
 	if diff := cmp.Diff(want, r.specs); diff != "" {

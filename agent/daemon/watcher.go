@@ -3,17 +3,21 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/buddyring/buddyring/agent/detector"
 	"github.com/buddyring/buddyring/agent/prober"
 )
 
-// Prober sends one probe and waits for its end; see prober.Prober.
+// Prober sends probes and waits for their end; see prober.Prober.
 type Prober interface {
 	Probe(ctx context.Context, t prober.Target, timeout time.Duration) prober.Result
+	Connect(ctx context.Context, to []netip.AddrPort, timeout time.Duration) prober.Result
 }
 
 // sighting is everything that the watcher sees. It is immutable.
@@ -49,12 +53,15 @@ type watcher struct {
 	attached chan sink
 	seen     atomic.Pointer[sighting]
 	probes   sync.WaitGroup
+	// room bounds the sockets of examinations.
+	room *semaphore.Weighted
 }
 
 func newWatcher(p Prober, loopback prober.Target, log *slog.Logger, m *metrics) *watcher {
 	w := &watcher{
 		prober: p, loopback: loopback, log: log, metrics: m,
 		assigned: make(chan Assignment), attached: make(chan sink),
+		room: semaphore.NewWeighted(maxExamSockets),
 	}
 	w.seen.Store(&sighting{})
 	return w
@@ -111,7 +118,8 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		for _, r := range out.Reports {
 			w.log.Info("sight changed", "server_id", r.ID, "incarnation", r.Incarnation,
-				"sight", sightName(r.Evidence.Sight), "sent", r.Evidence.Sent, "lost", r.Evidence.Lost, "trouble", r.Evidence.Trouble)
+				"sight", sightName(r.Evidence.Sight), "sent", r.Evidence.Sent, "lost", r.Evidence.Lost, "lost_of_ten", r.LostOfTen,
+				"trouble", r.Evidence.Trouble)
 			w.tell(report, r)
 		}
 		now := time.Now()
@@ -139,7 +147,7 @@ func known(views []detector.View) []detector.Report {
 	var reports []detector.Report
 	for _, v := range views {
 		if v.Evidence.Sight != detector.Unknown {
-			reports = append(reports, detector.Report{Key: v.Key, Evidence: v.Evidence})
+			reports = append(reports, detector.Report{Key: v.Key, Evidence: v.Evidence, LostOfTen: v.LostOfTen})
 		}
 	}
 	return reports

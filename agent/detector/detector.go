@@ -27,6 +27,10 @@ const (
 
 	burstProbes  = 3
 	burstSpacing = 50 * time.Millisecond
+
+	// A subject is lossy from so many lost probes in the window on, until they are
+	// as few as that again.
+	lossyFrom, lossyUntil = 4, 2
 )
 
 // Key names one membership of a server.
@@ -127,7 +131,8 @@ const (
 	ConnectNotSent
 )
 
-// Report says that the sight of a subject has changed.
+// Report says that the sight of a subject has changed, or that it has begun or
+// ceased to lose many probes.
 type Report struct {
 	Key
 	Evidence Evidence
@@ -254,11 +259,10 @@ func (d *Detector) judge(now time.Time, f flight, o Outcome, out *Output) {
 		}
 		w.lost(now, f.sent)
 	}
-	if w.sight == before {
-		return
+	if crossed := w.crossed(); w.sight != before || crossed {
+		out.Reports = append(out.Reports, d.report(now, w))
 	}
-	out.Reports = append(out.Reports, d.report(now, w))
-	if w.sight == Down {
+	if w.sight == Down && before != Down {
 		d.self.loopNext = now
 	}
 }
@@ -330,7 +334,7 @@ func (d *Detector) report(now time.Time, w *watch) Report {
 	if e.Trouble == "" && e.Sight != Up {
 		_, e.Trouble = d.Self(now)
 	}
-	return Report{Key: w.Key, Evidence: e}
+	return Report{Key: w.Key, Evidence: e, LostOfTen: w.window.lost()}
 }
 
 // nextPhase returns the first moment at or after t that lies offset into a

@@ -132,8 +132,11 @@ type model struct {
 	voided map[uint64]bool
 	// sights is what the reports add up to.
 	sights map[Key]Sight
-	all    []Subject
-	last   time.Time
+	// lossy are the subjects that were last reported to lose four of ten or more,
+	// and not yet two or less.
+	lossy map[Key]bool
+	all   []Subject
+	last  time.Time
 }
 
 func newModel() *model {
@@ -141,7 +144,7 @@ func newModel() *model {
 	next := all[0]
 	next.Incarnation = 2
 	return &model{
-		d: New(), now: epoch, voided: map[uint64]bool{}, sights: map[Key]Sight{},
+		d: New(), now: epoch, voided: map[uint64]bool{}, sights: map[Key]Sight{}, lossy: map[Key]bool{},
 		all: append(all, next), last: epoch,
 	}
 }
@@ -165,6 +168,7 @@ func (m *model) step(t *rapid.T) {
 		some := rapid.SliceOfNDistinct(rapid.SampledFrom(m.all), 0, 3, func(s Subject) member.ID { return s.ID }).Draw(t, "subjects")
 		dropped := func(k Key) bool { return !slices.ContainsFunc(some, func(s Subject) bool { return s.Key == k }) }
 		maps.DeleteFunc(m.sights, func(k Key, _ Sight) bool { return dropped(k) })
+		maps.DeleteFunc(m.lossy, func(k Key, _ bool) bool { return dropped(k) })
 		m.flights = slices.DeleteFunc(m.flights, func(p Probe) bool { return !p.Loopback && dropped(p.Subject.Key) })
 		m.take(t, m.d.Assign(m.now, modelPeriod, some))
 	case "outcome":
@@ -213,10 +217,11 @@ func (m *model) take(t *rapid.T, out Output) {
 		m.flights = append(m.flights, p)
 	}
 	for _, r := range out.Reports {
-		if m.sights[r.Key] == r.Evidence.Sight {
+		lossy := r.LostOfTen >= 4 || m.lossy[r.Key] && r.LostOfTen > 2
+		if m.sights[r.Key] == r.Evidence.Sight && m.lossy[r.Key] == lossy {
 			t.Fatalf("a report without a change: %+v", r)
 		}
-		m.sights[r.Key] = r.Evidence.Sight
+		m.sights[r.Key], m.lossy[r.Key] = r.Evidence.Sight, lossy
 	}
 }
 
@@ -232,6 +237,9 @@ func (m *model) check(t *rapid.T) {
 		}
 		if (v.Evidence.Sight == Down) != !v.Evidence.FirstLost.IsZero() {
 			t.Fatalf("first lost probe of %+v", v)
+		}
+		if lossy := m.lossy[v.Key]; v.LostOfTen >= 4 && !lossy || v.LostOfTen <= 2 && lossy {
+			t.Fatalf("reported as lossy: %v, view %+v", lossy, v)
 		}
 	}
 	if diff := cmp.Diff(want, m.sights); diff != "" {
@@ -253,7 +261,7 @@ func TestHealthyLinksCauseNoDoubt(t *testing.T) {
 		period := time.Duration(rapid.Int64Range(int64(MinPeriod), int64(2*time.Second)).Draw(t, "period"))
 		var subjects []Subject
 		for _, id := range []string{"a", "b", "c"} {
-			w.links[id] = link{rtt: time.Duration(rapid.Int64Range(1, int64(MinTimeout)).Draw(t, "rtt"))}
+			w.links[id] = &link{rtt: time.Duration(rapid.Int64Range(1, int64(MinTimeout)).Draw(t, "rtt"))}
 			subjects = append(subjects, subject(id, time.Duration(rapid.Int64Range(0, int64(period)).Draw(t, "offset"))))
 		}
 		w.apply(w.detector.Assign(w.time(), period, subjects))

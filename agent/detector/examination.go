@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	maxExamProbes = 10
+	maxExamProbes = 50
 	maxExamTime   = time.Minute
 	// straggle is how long after their time-out the last outcomes may be noticed.
 	straggle = 50 * time.Millisecond
@@ -15,7 +15,7 @@ const (
 // Question asks for an Examination.
 type Question struct {
 	Subject Subject
-	// Probes is how many probes to send, brought between 1 and 10.
+	// Probes is how many probes to send, brought between 1 and 50.
 	Probes int
 	// Over is the time between the first and the last probe, brought between 0
 	// and a minute.
@@ -33,49 +33,68 @@ type Question struct {
 // Answer is what an Examination has found out.
 type Answer struct {
 	Evidence Evidence
-	// Final is unset only in the one interim answer at the first lost probe.
+	// Final is unset in the interim answers, of which there is at most one for
+	// each: the first probe is lost, a TCP connect is answered, a probe is answered.
 	Final bool
+}
+
+// Dial asks the shell for TCP connects to all addresses at once, and to hand to
+// Connected what came of them: the first answer at once, anything else when all
+// have ended.
+type Dial struct {
+	To      []netip.AddrPort
+	Timeout time.Duration
 }
 
 // Findings are what the shell must do after an input of an Examination.
 type Findings struct {
-	Probes  []Probe
+	Probes []Probe
+	// Dial has no addresses where there is nothing to connect to.
+	Dial    Dial
 	Answers []Answer
 }
 
 // Examination probes one server for a round. Every probe is waited for until
-// the last one's time-out, and a reply to any of them is the final answer. It is
+// the last one's time-out, and a reply to any of them is the final answer; one
+// that is exhaustive ends when the fate of all is known, and waits for none
+// longer than MaxTimeout. Connects run beside the probes and never end it. It is
 // not safe for concurrent use.
 type Examination struct {
-	subject Subject
-	probes  int
-	timeout time.Duration
-	spacing time.Duration
+	question Question
+	spacing  time.Duration
 	// Probes wait until deadline; the examination is over at limit.
 	began, deadline, limit time.Time
 
-	sent, lost int
-	lastID     uint64
-	firstSent  time.Time
-	// interim is whether the interim answer has been given.
-	interim bool
-	done    bool
+	sent, replied, lost int
+	lastID              uint64
+	firstSent           time.Time
+	rtt                 time.Duration
+	lastReply           time.Time
+	connect             Connect
+	// dialing says that connects are under way.
+	dialing bool
+	// missed says that the time-out of the first probe has passed.
+	missed bool
+	done   bool
 	// expected is when the next input was due.
 	expected time.Time
 }
 
 // Examine begins an examination; call Tick at once.
 func Examine(now time.Time, q Question) *Examination {
-	e := &Examination{subject: q.Subject, probes: min(max(q.Probes, 1), maxExamProbes), began: now, timeout: MaxTimeout}
-	if q.Timeout > 0 {
-		e.timeout = min(max(q.Timeout, MinTimeout), MaxTimeout)
+	q.Probes = min(max(q.Probes, 1), maxExamProbes)
+	if q.Timeout <= 0 {
+		q.Timeout = MaxTimeout
 	}
-	over := time.Duration(0)
-	if e.probes > 1 {
-		over = min(max(q.Over, 0), maxExamTime)
-		e.spacing = over / time.Duration(e.probes-1)
+	q.Timeout = min(max(q.Timeout, MinTimeout), MaxTimeout)
+	q.Over = min(max(q.Over, 0), maxExamTime)
+	e := &Examination{question: q, began: now}
+	if q.Probes > 1 {
+		e.spacing = q.Over / time.Duration(q.Probes-1)
+	} else {
+		q.Over = 0
 	}
-	e.deadline = now.Add(over + e.timeout)
+	e.deadline = now.Add(q.Over + q.Timeout)
 	e.limit = e.deadline.Add(straggle)
 	return e
 }
@@ -86,11 +105,11 @@ func (e *Examination) Done() bool { return e.done }
 // Wake returns when Tick is due next.
 func (e *Examination) Wake() time.Time {
 	wake := e.limit
-	if e.sent < e.probes {
+	if e.sent < e.question.Probes {
 		wake = earlier(wake, e.due())
 	}
-	if !e.interim && e.sent > 0 {
-		wake = earlier(wake, e.firstSent.Add(e.timeout))
+	if !e.missed && e.sent > 0 {
+		wake = earlier(wake, e.firstSent.Add(e.question.Timeout))
 	}
 	return wake
 }
@@ -107,30 +126,61 @@ func (e *Examination) Tick(now time.Time) Findings {
 		return f
 	}
 	if !e.expected.IsZero() && now.Sub(e.expected) > lateness {
-		e.end(CannotJudge, Outcome{Trouble: lateTimers}, &f)
+		e.giveUp(lateTimers, &f)
 		return f
 	}
-	for e.sent < e.probes && !e.due().After(now) {
-		if e.sent == 0 {
-			e.firstSent = now
-		}
-		e.sent++
-		e.lastID++
-		f.Probes = append(f.Probes, Probe{
-			ID: e.lastID, Subject: e.subject, Timeout: max(e.deadline.Sub(now), MinTimeout),
-		})
+	for e.sent < e.question.Probes && !e.due().After(now) {
+		e.send(now, &f)
 	}
-	switch {
-	case !now.Before(e.limit):
-		e.end(CannotJudge, Outcome{Trouble: lateTimers}, &f)
-	case !e.interim && !now.Before(e.firstSent.Add(e.timeout)):
-		e.interim = true
-		f.Answers = append(f.Answers, Answer{Evidence: Evidence{
-			Sight: Down, Sent: e.sent, Lost: max(1, e.lost), FirstLost: e.firstSent,
-		}})
+	if !now.Before(e.limit) {
+		e.expire(&f)
+		return f
+	}
+	if !e.missed && !now.Before(e.firstSent.Add(e.question.Timeout)) {
+		e.miss(now, &f)
 	}
 	e.expected = e.Wake()
 	return f
+}
+
+func (e *Examination) send(now time.Time, f *Findings) {
+	if e.sent == 0 {
+		e.firstSent = now
+	}
+	e.sent++
+	e.lastID++
+	timeout := max(e.deadline.Sub(now), MinTimeout)
+	if e.question.Exhaustive {
+		timeout = min(timeout, MaxTimeout)
+	}
+	f.Probes = append(f.Probes, Probe{ID: e.lastID, Subject: e.question.Subject, Timeout: timeout})
+}
+
+// miss says that the first probe is lost, unless another has been answered, and
+// tries another way.
+func (e *Examination) miss(now time.Time, f *Findings) {
+	e.missed = true
+	if e.replied > 0 {
+		return
+	}
+	e.answer(Down, "", f)
+	if left := e.deadline.Sub(now); len(e.question.Connect) > 0 && left >= MinTimeout {
+		e.dialing = true
+		f.Dial = Dial{To: e.question.Connect, Timeout: left}
+	}
+}
+
+// expire ends an examination whose time is up. If it still lacks the outcome of
+// a probe, the observer is late.
+func (e *Examination) expire(f *Findings) {
+	if e.replied+e.lost < e.question.Probes {
+		e.giveUp(lateTimers, f)
+		return
+	}
+	if e.dialing {
+		e.connect = ConnectNotSent
+	}
+	e.conclude(f)
 }
 
 // Outcome takes what became of a probe.
@@ -141,28 +191,74 @@ func (e *Examination) Outcome(now time.Time, o Outcome) Findings {
 	}
 	switch {
 	case o.Result == Replied:
-		o.Trouble = ""
-		e.end(Up, o, &f)
-		f.Answers[0].Evidence.LastReply = now
+		e.replied++
+		e.rtt, e.lastReply = o.RTT, now
 	case o.Result == NotSent:
-		e.end(CannotJudge, o, &f)
+		e.giveUp(o.Trouble, &f)
+		return f
 	case o.Stalled:
-		o.Trouble = lateTimers
-		e.end(CannotJudge, o, &f)
+		e.giveUp(lateTimers, &f)
+		return f
 	default:
 		e.lost++
-		if e.lost == e.probes {
-			e.end(Down, Outcome{}, &f)
-		}
+	}
+	e.settle(&f)
+	if e.replied == 1 && !e.done && o.Result == Replied {
+		e.answer(Up, "", &f)
 	}
 	return f
 }
 
-func (e *Examination) end(sight Sight, o Outcome, f *Findings) {
-	e.done = true
-	ev := Evidence{Sight: sight, Sent: e.sent, Lost: e.lost, RTT: o.RTT, Trouble: o.Trouble}
-	if sight == Down {
-		ev.FirstLost = e.firstSent
+// Connected takes what came of a Dial. Only its first outcome counts.
+func (e *Examination) Connected(c Connect) Findings {
+	var f Findings
+	if e.done || !e.dialing {
+		return f
 	}
-	f.Answers = append(f.Answers, Answer{Evidence: ev, Final: true})
+	e.dialing, e.connect = false, c
+	e.settle(&f)
+	if !e.done && e.replied == 0 && c == ConnectAnswered {
+		e.answer(Down, "", &f)
+	}
+	return f
+}
+
+// settle ends the examination when everything is known that it is for.
+func (e *Examination) settle(f *Findings) {
+	replied := e.replied > 0 && !e.question.Exhaustive
+	complete := e.replied+e.lost == e.question.Probes && (e.replied > 0 || !e.dialing)
+	if replied || complete {
+		e.conclude(f)
+	}
+}
+
+// conclude gives the final answer: one reply is enough for "up".
+func (e *Examination) conclude(f *Findings) {
+	e.done = true
+	if e.replied > 0 {
+		e.answer(Up, "", f)
+		return
+	}
+	e.answer(Down, "", f)
+}
+
+// giveUp ends the examination for trouble of the observer. Its losses prove
+// nothing, but a reply is a reply.
+func (e *Examination) giveUp(trouble string, f *Findings) {
+	e.done = true
+	if e.replied > 0 {
+		e.answer(Up, trouble, f)
+		return
+	}
+	e.answer(CannotJudge, trouble, f)
+}
+
+func (e *Examination) answer(s Sight, trouble string, f *Findings) {
+	ev := Evidence{
+		Sight: s, Sent: e.sent, Lost: e.lost, RTT: e.rtt, LastReply: e.lastReply, Trouble: trouble, Connect: e.connect,
+	}
+	if s == Down {
+		ev.Lost, ev.FirstLost = max(1, e.lost), e.firstSent
+	}
+	f.Answers = append(f.Answers, Answer{Evidence: ev, Final: e.done})
 }

@@ -22,12 +22,14 @@ import (
 // an empty line. UPDATE_SCRIPTS=1 writes the outputs instead.
 //
 //	watch [period=D] ID[@OFFSET]...  assign these subjects (incarnation 1)
-//	link ID rtt=D|lost|unsendable    what happens to its probes from now on
+//	link ID rtt=D|lost|unsendable [rtt=D answers=N]  what happens to its probes from
+//	                                 now on, but for every Nth, which is answered
 //	loopback rtt=D|lost              the same for probes of the own host
+//	tcp ID rtt=D|lost|unsendable     what happens to connects from now on
 //	run D                            let the time pass
 //	freeze D                         the time passes and the agent stands still
 //	clock D                          the wall clock jumps, the monotonic one does not
-//	examine ID probes=N over=D timeout=D  answer a question
+//	examine ID probes=N over=D timeout=D [connect=ADDRESS] [exhaustive]  answer a question
 //	show                             print all views
 //	trace on|off                     print probes too
 func TestScripts(t *testing.T) {
@@ -93,7 +95,7 @@ type world struct {
 	// monotonic clock, wall how far the wall clock is ahead of that.
 	start     time.Time
 	now, wall time.Duration
-	links     map[string]link
+	links     map[string]*link
 	events    []event
 	trace     bool
 	out       strings.Builder
@@ -102,6 +104,8 @@ type world struct {
 type link struct {
 	rtt              time.Duration
 	lost, unsendable bool
+	// answers is how rarely a probe is answered all the same, or 0; probes counts.
+	answers, probes int
 }
 
 type event struct {
@@ -112,7 +116,7 @@ type event struct {
 func newWorld() *world {
 	return &world{
 		detector: New(), exams: map[string]*Examination{},
-		start: time.Unix(1_700_000_000, 0), links: map[string]link{},
+		start: time.Unix(1_700_000_000, 0), links: map[string]*link{},
 	}
 }
 
@@ -136,9 +140,11 @@ func (w *world) command(f []string) error {
 	case "watch":
 		return w.watch(f[1:])
 	case "link":
-		return w.link(f[1], f[2])
+		return w.link(f[1], f[2:])
 	case "loopback":
-		return w.link("loopback", f[1])
+		return w.link("loopback", f[1:])
+	case "tcp":
+		return w.link("tcp "+f[1], f[2:])
 	case "run":
 		d, err := time.ParseDuration(f[1])
 		w.run(w.now + d)
@@ -194,17 +200,36 @@ func subject(id string, offset time.Duration) Subject {
 	}
 }
 
-func (w *world) link(id, state string) error {
-	l := link{lost: state == "lost", unsendable: state == "unsendable"}
-	if v, ok := strings.CutPrefix(state, "rtt="); ok {
-		d, err := time.ParseDuration(v)
+func (w *world) link(id string, state []string) error {
+	l := &link{lost: state[0] == "lost", unsendable: state[0] == "unsendable"}
+	for _, f := range state {
+		name, value, _ := strings.Cut(f, "=")
+		var err error
+		switch name {
+		case "rtt":
+			l.rtt, err = time.ParseDuration(value)
+		case "answers":
+			l.answers, err = strconv.Atoi(value)
+		}
 		if err != nil {
 			return err
 		}
-		l.rtt = d
 	}
 	w.links[id] = l
 	return nil
+}
+
+// fate is what becomes of the next probe, or connect, on a link.
+func (w *world) fate(id string) link {
+	l := w.links[id]
+	if l == nil {
+		return link{}
+	}
+	l.probes++
+	if l.answers > 0 && l.probes%l.answers == 0 {
+		return link{rtt: l.rtt}
+	}
+	return *l
 }
 
 func (w *world) examine(args []string) error {
@@ -219,6 +244,12 @@ func (w *world) examine(args []string) error {
 			q.Over, err = time.ParseDuration(value)
 		case "timeout":
 			q.Timeout, err = time.ParseDuration(value)
+		case "connect":
+			var to netip.AddrPort
+			to, err = netip.ParseAddrPort(value)
+			q.Connect = append(q.Connect, to)
+		case "exhaustive":
+			q.Exhaustive = true
 		}
 		if err != nil {
 			return err
@@ -274,13 +305,16 @@ func (w *world) apply(out Output) {
 		w.send(p, func(o Outcome) { w.apply(w.detector.Outcome(w.time(), o)) })
 	}
 	for _, r := range out.Reports {
-		w.printf("report %s %s", r.ID, w.describe(r.Evidence))
+		w.printf("report %s lost=%d/10 %s", r.ID, r.LostOfTen, w.describe(r.Evidence))
 	}
 }
 
 func (w *world) findings(id string, e *Examination, f Findings) {
 	for _, p := range f.Probes {
 		w.send(p, func(o Outcome) { w.findings(id, e, e.Outcome(w.time(), o)) })
+	}
+	if len(f.Dial.To) > 0 {
+		w.dial(id, e, f.Dial)
 	}
 	for _, a := range f.Answers {
 		w.printf("answer %s final=%v %s", id, a.Final, w.describe(a.Evidence))
@@ -298,7 +332,7 @@ func (w *world) send(p Probe, done func(Outcome)) {
 	if w.trace {
 		w.printf("probe %s timeout=%v", id, p.Timeout)
 	}
-	l, o, after := w.links[id], Outcome{Probe: p.ID}, time.Duration(0)
+	l, o, after := w.fate(id), Outcome{Probe: p.ID}, time.Duration(0)
 	switch {
 	case l.unsendable:
 		o.Result, o.Trouble = NotSent, "no route to host"
@@ -308,6 +342,22 @@ func (w *world) send(p Probe, done func(Outcome)) {
 		o.Result, o.RTT, after = Replied, l.rtt, l.rtt
 	}
 	w.events = append(w.events, event{at: w.now + after, do: func() { done(o) }})
+}
+
+func (w *world) dial(id string, e *Examination, d Dial) {
+	if w.trace {
+		w.printf("connect %v timeout=%v", d.To, d.Timeout)
+	}
+	l, c, after := w.fate("tcp "+id), ConnectAnswered, time.Duration(0)
+	switch {
+	case l.unsendable:
+		c = ConnectNotSent
+	case l.lost || l.rtt > d.Timeout:
+		c, after = ConnectUnanswered, d.Timeout
+	default:
+		after = l.rtt
+	}
+	w.events = append(w.events, event{at: w.now + after, do: func() { w.findings(id, e, e.Connected(c)) }})
 }
 
 func (w *world) show() {
@@ -328,6 +378,9 @@ func (w *world) describe(e Evidence) string {
 	}
 	if !e.LastReply.IsZero() {
 		s += fmt.Sprintf(" last_reply=-%v", w.time().Sub(e.LastReply))
+	}
+	if e.Connect != ConnectNone {
+		s += " connect=" + [...]string{"", "answered", "unanswered", "not-sent"}[e.Connect]
 	}
 	if e.Trouble != "" {
 		s += fmt.Sprintf(" (%s)", e.Trouble)

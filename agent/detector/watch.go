@@ -9,9 +9,11 @@ import (
 type watch struct {
 	Subject
 
-	sight   Sight
-	rtt     estimator
-	window  window
+	sight  Sight
+	rtt    estimator
+	window window
+	// lossy is whether the window was last seen with too many losses.
+	lossy   bool
 	lastRTT time.Duration
 	// run counts the probes lost since the last reply, the first of them sent at
 	// firstLost.
@@ -81,15 +83,24 @@ func (w *watch) notSent(trouble string) {
 }
 
 // forget drops what was seen while the observer may have stood still. A doubt
-// becomes "cannot judge"; it reports whether it did.
+// becomes "cannot judge". It reports whether there is something to report.
 func (w *watch) forget(trouble string) bool {
 	w.window = window{}
 	w.run, w.firstLost, w.burst = 0, time.Time{}, 0
+	crossed := w.crossed()
 	if w.sight != Down {
-		return false
+		return crossed
 	}
 	w.sight, w.trouble = CannotJudge, trouble
 	return true
+}
+
+// crossed reports whether the subject has become lossy, or is so no more, since
+// it was last asked.
+func (w *watch) crossed() bool {
+	before, lost := w.lossy, w.window.lost()
+	w.lossy = lost >= lossyFrom || before && lost > lossyUntil
+	return w.lossy != before
 }
 
 func (w *watch) evidence() Evidence {

@@ -1,5 +1,5 @@
 // Package prober sends one probe to one server and says what became of it: an
-// ICMP echo, or a TCP connect. It decides nothing about the server.
+// ICMP echo, or TCP connects. It decides nothing about the server.
 //
 // A missing reply is Lost. Whatever keeps a probe from leaving this host is
 // NotSent, never Lost; ICMP errors from elsewhere are neither.
@@ -76,8 +76,8 @@ type Prober struct {
 // New returns a Prober.
 func New(cfg Config) *Prober { return &Prober{cfg: cfg} }
 
-// Wait returns when everything that Probe has started has ended, which is up to
-// 150 ms after the last call of Probe has returned.
+// Wait returns when everything that Probe and Connect have started has ended,
+// which is up to 150 ms after the last call has returned.
 func (p *Prober) Wait() { p.runs.Wait() }
 
 // Probe sends one probe to every address of the target and waits for the first
@@ -91,14 +91,38 @@ func (p *Prober) Probe(ctx context.Context, t Target, timeout time.Duration) Res
 	if len(t.Addresses) == 1 {
 		return p.probeAddress(ctx, t.Addresses[0], t.Probe, timeout)
 	}
+	return p.race(ctx, len(t.Addresses), func(ctx context.Context, i int) Result {
+		return p.probeAddress(ctx, t.Addresses[i], t.Probe, timeout)
+	})
+}
+
+// Connect opens a TCP connection to every address at once, closes it again, and
+// waits for the first answer until the time-out, or until ctx ends. A SYN-ACK
+// and a RST are both an answer. The result is Lost only if nothing has answered
+// and at least one connect went out.
+func (p *Prober) Connect(ctx context.Context, to []netip.AddrPort, timeout time.Duration) Result {
+	if len(to) == 0 {
+		return notSent(errors.New("there is nothing to connect to"))
+	}
+	return p.race(ctx, len(to), func(ctx context.Context, i int) Result {
+		if err := checkAddress(ctx, to[i].Addr()); err != nil {
+			return notSent(err)
+		}
+		return connect(ctx, to[i], timeout)
+	})
+}
+
+// race makes n attempts at once and returns the first reply, or the worst of
+// what they come to.
+func (p *Prober) race(ctx context.Context, n int, attempt func(ctx context.Context, i int) Result) Result {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	results := make(chan Result, len(t.Addresses))
-	for _, a := range t.Addresses {
-		p.runs.Go(func() { results <- p.probeAddress(ctx, a, t.Probe, timeout) })
+	results := make(chan Result, n)
+	for i := range n {
+		p.runs.Go(func() { results <- attempt(ctx, i) })
 	}
 	var all Result
-	for range t.Addresses {
+	for range n {
 		r := <-results
 		if r.Outcome == Replied {
 			return r
@@ -126,10 +150,7 @@ func worse(a, b Result) Result {
 }
 
 func (p *Prober) probeAddress(ctx context.Context, a netip.Addr, how member.Probe, timeout time.Duration) Result {
-	if !a.IsValid() || a.IsMulticast() || a.IsUnspecified() {
-		return notSent(fmt.Errorf("%v is not a unicast address", a))
-	}
-	if err := checkRoute(ctx, a); err != nil {
+	if err := checkAddress(ctx, a); err != nil {
 		return notSent(err)
 	}
 	if how.Method == member.ProbeTCP {
@@ -139,6 +160,14 @@ func (p *Prober) probeAddress(ctx context.Context, a netip.Addr, how member.Prob
 		return notSent(ErrNoPermission)
 	}
 	return p.ping(ctx, a, timeout)
+}
+
+// checkAddress says why nothing can be sent to a from here, or nil.
+func checkAddress(ctx context.Context, a netip.Addr) error {
+	if !a.IsValid() || a.IsMulticast() || a.IsUnspecified() {
+		return fmt.Errorf("%v is not a unicast address", a)
+	}
+	return checkRoute(ctx, a)
 }
 
 // checkRoute asks the kernel for a route to a by connecting a UDP socket, which

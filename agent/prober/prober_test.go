@@ -93,6 +93,27 @@ func TestAnyAddressThatAnswersWillDo(t *testing.T) {
 	}
 }
 
+func TestConnect(t *testing.T) {
+	t.Parallel()
+	open, closed := listen(t)
+	p := testProber(t, ModeNone)
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(loopback, port) }
+	nowhere := netip.MustParseAddrPort("224.0.0.1:9")
+	for name, c := range map[string]struct {
+		to   []netip.AddrPort
+		want Outcome
+	}{
+		"accepted":          {[]netip.AddrPort{nowhere, at(open)}, Replied},
+		"refused":           {[]netip.AddrPort{nowhere, at(closed)}, Replied},
+		"cannot be sent":    {[]netip.AddrPort{nowhere}, NotSent},
+		"nothing to try at": {nil, NotSent},
+	} {
+		if r := p.Connect(t.Context(), c.to, 5*time.Second); r.Outcome != c.want || (r.Err == nil) != (c.want == Replied) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
 func TestResultOfSeveralSilentAddresses(t *testing.T) {
 	t.Parallel()
 	lost, late, unsent := Result{Outcome: Lost}, Result{Outcome: Lost, Late: true}, notSent(errors.New("no route"))

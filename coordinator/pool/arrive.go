@@ -42,11 +42,13 @@ func (b *batch) join(id member.ID) {
 // admit writes the row of a hello.
 func (b *batch) admit(sess *session) {
 	h := sess.hello
-	row, kind := b.row(h.ID), member.EventAdopted
+	row, kind, why := b.row(h.ID), member.EventAdopted, ""
 	switch {
 	case row == nil:
-		row, kind = b.splice(h), member.EventJoined
-	case !shareAddress(h.Spec, row.Spec) && row.Phase == member.PhaseActive && b.draft.Len() > 1:
+		kind = member.EventJoined
+		row, why = b.splice(h)
+	case !shareAddress(h.Spec, row.Spec) && b.draft.Len() > 1 &&
+		(row.Phase == member.PhaseActive || row.Phase == member.PhaseServiceDown):
 		b.enter(row, member.PhaseJoining)
 	}
 	row.Incarnation, row.Spec = b.incarnation(), h.Spec.Clone()
@@ -54,7 +56,7 @@ func (b *batch) admit(sess *session) {
 	row.JoinedAt = b.m.now
 	b.event(member.Event{
 		Kind: kind, ID: h.ID, Incarnation: row.Incarnation, Actor: "agent/" + string(h.ID),
-		Text: b.arrival(kind, row),
+		Text: because(b.arrival(kind, row), why),
 	})
 }
 
@@ -77,29 +79,34 @@ func (b *batch) arrival(kind member.EventKind, row *member.Server) string {
 	return fmt.Sprintf("%s joined between %s and %s", row.ID, buddies.Second, buddies.First)
 }
 
-// splice puts a new member on the ring (R9).
-func (b *batch) splice(h Hello) *member.Server {
+// splice puts a new member on the ring (R9). The text says what its return is
+// about, if it is one after a removal by verdict.
+func (b *batch) splice(h Hello) (row *member.Server, why string) {
 	m := b.m
 	first := b.draft.Len() == 0
 	at, _ := b.draft.Place(ring.Site{Zone: h.Spec.Zone, Rack: h.Spec.Rack}, m.random.Uint64, b.site)
 	b.draft.Splice(h.ID, at)
-	row := &member.Server{ID: h.ID, Spec: h.Spec}
+	row = &member.Server{ID: h.ID, Spec: h.Spec}
 	b.rows[h.ID] = row
 	b.reference = max(b.reference, b.draft.Len())
+	why = b.holdBack(h, row, first)
 	switch {
-	case b.holdBack(h, row, first):
+	case row.Phase == member.PhaseHeld:
 	case first:
 		b.enter(row, b.welcome(h.ID))
 	default:
 		b.enter(row, member.PhaseJoining)
 	}
-	return row
+	return row, why
 }
 
-// welcome is the phase of a member that may be routed.
+// welcome is the phase of a member that may be routed if its service is up.
 func (b *batch) welcome(id member.ID) member.Phase {
 	if b.intent(id).Wish == member.WishDrain {
 		return member.PhaseDraining
+	}
+	if s := b.m.servers[id]; s != nil && s.health.down {
+		return member.PhaseServiceDown
 	}
 	return member.PhaseActive
 }
@@ -109,56 +116,6 @@ func (b *batch) enter(row *member.Server, phase member.Phase) {
 		row.Phase, row.Since = phase, b.m.now
 	}
 	row.HeldUntil = time.Time{}
-}
-
-// holdBack puts a server that was removed by verdict into its hold-down, unless
-// the removal is contradicted by its being the same boot, or too many are held.
-// The first return settles both: what is remembered has no hold-down and no boot
-// afterwards.
-func (b *batch) holdBack(h Hello, row *member.Server, first bool) bool {
-	d, was := b.m.departed[h.ID]
-	if !was || d.HoldDown == 0 && d.BootID == "" {
-		return false
-	}
-	settled := d
-	settled.HoldDown, settled.BootID = 0, ""
-	b.change.Departed = append(b.change.Departed, settled)
-	if d.BootID != "" && d.BootID == h.BootID {
-		b.contradicted(d)
-		return false
-	}
-	if first || d.HoldDown == 0 || b.countHeld() >= max(1, b.draft.Len()/10) {
-		return false
-	}
-	b.held++
-	b.enter(row, member.PhaseHeld)
-	row.HeldUntil = b.m.now.Add(d.HoldDown)
-	return true
-}
-
-// countHeld counts the HELD members, those of this change included.
-func (b *batch) countHeld() int {
-	if b.held < 0 {
-		b.held = 0
-		for _, s := range b.m.servers {
-			if s.row.Phase == member.PhaseHeld {
-				b.held++
-			}
-		}
-	}
-	return b.held
-}
-
-// contradicted records that a removed server proves alive with the same boot.
-func (b *batch) contradicted(d member.Departed) {
-	m := b.m
-	text := fmt.Sprintf("%s was removed as %s at revision %d or before, and is back without having rebooted", d.ID, d.Cause, b.change.Base.Revision)
-	b.event(member.Event{Kind: member.EventContradicted, ID: d.ID, Incarnation: d.Incarnation, Cause: d.Cause, Actor: actorSelf, Text: text})
-	b.after(func() {
-		m.count(CountContradicted)
-		m.raise(alarmRemovalContradicted, d.ID, text)
-		m.wake(m.now.Add(contradictedFor), wakeContradicted, string(d.ID), 0)
-	}, nil)
 }
 
 // update writes what an agent newly says of its server.

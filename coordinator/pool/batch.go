@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/ring"
 	"github.com/buddyring/buddyring/coordinator/verdict"
@@ -14,10 +15,12 @@ import (
 type item struct {
 	// join is an id in Machine.joining; update a member whose agent has something
 	// new to say; abandon a JOINING member whose agent has gone; over an id whose
-	// wish has expired.
-	join, update, abandon, over member.ID
-	leave                       *Leave
-	call                        *command
+	// wish has expired; move a member that wants another place.
+	join, update, abandon, over, move member.ID
+	leave                             *Leave
+	call                              *command
+	// settle says that the reference size may have to become the pool's size.
+	settle bool
 }
 
 // batch is the change in the making, and what to do once its outcome is known.
@@ -108,6 +111,10 @@ func (b *batch) take(it item) bool {
 		b.abandon(it.abandon)
 	case it.over != "":
 		b.intentOver(it.over)
+	case it.move != "":
+		b.move(it.move)
+	case it.settle:
+		b.settle()
 	case it.call != nil:
 		return b.call(*it.call)
 	}
@@ -125,7 +132,7 @@ func (b *batch) about(it item) member.ID {
 	case it.call != nil:
 		return it.call.id
 	}
-	return cmp.Or(it.join, it.update, it.abandon, it.over)
+	return cmp.Or(it.join, it.update, it.abandon, it.over, it.move)
 }
 
 // comesOrGoes reports whether a membership of id begins or ends in the change.
@@ -258,7 +265,11 @@ func (b *batch) takeVerdicts() {
 			m.withdraw(s)
 			continue
 		}
-		b.removeByVerdict(s, v)
+		if s.row.Phase == member.PhaseHeld && !m.lostForGood(s) {
+			b.holdAnew(s, v)
+		} else {
+			b.removeByVerdict(s, v)
+		}
 	}
 }
 
@@ -282,10 +293,22 @@ func (b *batch) removeByVerdict(s *server, v *confirmed) {
 	score := verdict.Flap(before, m.now)
 	b.change.Departed = append(b.change.Departed, member.Departed{
 		ID: id, Incarnation: s.row.Incarnation, Cause: v.cause, BootID: s.row.BootID, LeftAt: m.now,
-		FlapScore: score, HoldDown: verdict.HoldDown(score, m.settings.HoldDown, m.settings.HoldDownMax),
+		FlapScore: score, HoldDown: verdict.HoldDown(score, m.holdFirst(v.cause), m.settings.HoldDownMax),
 	})
-	firstLost := s.inquiry.firstLost
-	b.after(func() { m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)}) }, nil)
+	lost, firstLost := loss{id: id, at: m.now, site: siteOf(&s.row)}, s.inquiry.firstLost
+	confirmed := m.isReleased(id)
+	if confirmed {
+		// An operator has confirmed that it is gone.
+		b.change.MassChangeConfirmed = true
+		b.reference = max(0, b.reference-1)
+	}
+	b.after(func() {
+		m.guard.lastVerdict = m.now
+		if !confirmed {
+			m.recordLoss(lost)
+		}
+		m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)})
+	}, nil)
 }
 
 // remove takes a member out of the ring and the table, with an explanation.
@@ -327,17 +350,27 @@ func (b *batch) moveOn(s *server) {
 	switch {
 	case row.Phase == member.PhaseJoining && welcome:
 		next = b.welcome(id)
+	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil) && s.mark != nil:
+		// It is not let out while it is suspect.
+		m.wake(m.now.Add(time.Second), wakeHeld, string(id), 0)
 	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil):
 		kind, next = member.EventReleased, member.PhaseJoining
 		if welcome {
 			next = b.welcome(id)
 		}
+	case row.Phase == member.PhaseActive, row.Phase == member.PhaseServiceDown:
+		next = b.welcome(id)
 	}
+	kind = serviceEvent(row.Phase, next, kind)
 	if next == row.Phase {
 		return
 	}
 	b.enter(b.row(id), next)
-	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: fmt.Sprintf("%s is %s", id, next)})
+	text := fmt.Sprintf("%s is %s", id, next)
+	if next == member.PhaseServiceDown {
+		text = fmt.Sprintf("the service of %s is down: %s", id, s.health.words())
+	}
+	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: text})
 	b.after(nil, func(error) { m.due[id] = true })
 }
 
@@ -351,14 +384,15 @@ func (b *batch) finish() {
 		buddies, _ := b.draft.Buddies(id)
 		row.First, row.Second = buddies.First, buddies.Second
 	}
-	if rows := b.rowChanges(); len(rows) > 0 {
+	if rows := b.rowChanges(); len(b.why) > 0 {
+		after := b.safetyAfter()
 		for _, e := range b.why {
-			e.Rows = rows
+			e.Rows, e.After = rows, after
 		}
 	}
 	m.changeSeq++
 	c := &b.change
-	c.ID = fmt.Sprintf("%d-%d", c.Base.Epoch, m.changeSeq)
+	c.ID = fmt.Sprintf("%d-%d-%016x", c.Base.Epoch, m.changeSeq, m.salt)
 	c.Events = append(c.Events, m.notes...)
 	b.notes, m.notes = m.notes, nil
 	for i := range c.Events {

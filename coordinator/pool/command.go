@@ -66,6 +66,8 @@ func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
 		return b.prepareIntent(call, c)
 	case UpdateSettings:
 		return b.prepareSettings(call, c)
+	case ReleaseBrake:
+		return b.prepareRelease(call, c)
 	default:
 		return nil, fmt.Errorf("command %T: %w", in, member.ErrInvalid)
 	}
@@ -151,10 +153,10 @@ func (b *batch) obey(id member.ID, wish member.Wish, call Call) {
 	switch {
 	case wish == member.WishBanned:
 		b.removeByOperator(id, call)
-	case wish == member.WishDrain && row.Phase == member.PhaseActive:
+	case wish == member.WishDrain && (row.Phase == member.PhaseActive || row.Phase == member.PhaseServiceDown):
 		b.enter(b.row(id), member.PhaseDraining)
 	case wish != member.WishDrain && row.Phase == member.PhaseDraining:
-		b.enter(b.row(id), member.PhaseActive)
+		b.enter(b.row(id), b.welcome(id))
 	}
 }
 

@@ -19,6 +19,7 @@ func (m *Machine) committed(in Committed) {
 	m.flight = nil
 	c := b.change
 	m.position.Revision = c.Revision()
+	m.guard.standing = nil
 	m.applyPool(b)
 	b.draft.Apply()
 	left := m.applyRemovals(b)
@@ -29,12 +30,14 @@ func (m *Machine) committed(in Committed) {
 			o.committed()
 		}
 	}
-	for _, sess := range left {
-		if m.open(sess) && !sess.left {
-			m.refuse(sess, fmt.Errorf("%s was removed at revision %d; say hello again: %w", sess.hello.ID, c.Revision(), member.ErrStale))
+	for _, r := range c.Remove {
+		if sess := left[r.ID]; m.open(sess) && !sess.left {
+			removed := &member.RemovedError{ID: r.ID, Incarnation: r.Incarnation, Cause: r.Cause}
+			m.refuse(sess, fmt.Errorf("%w at revision %d; say hello anew", removed, c.Revision()))
 		}
 	}
 	m.afterRing(c)
+	m.resettle()
 	again := m.greetAgain
 	m.greetAgain = nil
 	for _, sess := range again {
@@ -72,8 +75,8 @@ func (m *Machine) applyPool(b *batch) {
 }
 
 // applyRemovals forgets the members that are gone and returns their streams.
-func (m *Machine) applyRemovals(b *batch) []*session {
-	var left []*session
+func (m *Machine) applyRemovals(b *batch) map[member.ID]*session {
+	left := map[member.ID]*session{}
 	for _, r := range b.change.Remove {
 		s := m.servers[r.ID]
 		if s == nil {
@@ -86,7 +89,7 @@ func (m *Machine) applyRemovals(b *batch) []*session {
 		}
 		m.log(done, b.change.Revision())
 		if sess := m.sessions[s.session]; sess != nil {
-			left = append(left, sess)
+			left[r.ID] = sess
 		}
 		m.forget(s)
 	}
@@ -98,6 +101,8 @@ func (m *Machine) forget(s *server) {
 	if s.inquiry.round != nil {
 		m.endRound(s)
 	}
+	m.endLoss(s)
+	m.unfilter(id)
 	for absent := range s.temporary {
 		m.dismiss(s, absent)
 	}
@@ -113,8 +118,9 @@ func (m *Machine) forget(s *server) {
 	delete(m.uncovered, id)
 	delete(m.stale, id)
 	delete(m.noted, id)
+	delete(m.ailing, id)
 	delete(m.servers, id)
-	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining} {
+	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved, alarmServiceDown} {
 		m.clearAlarm(name, id)
 	}
 	if m.open(s.claim) {
@@ -145,6 +151,7 @@ func (m *Machine) applyRows(rows []member.Server) {
 		case before.Incarnation != row.Incarnation:
 			s.mark, s.untold = nil, false
 			m.renew(s)
+			m.assumeHealth(s)
 		case before.Spec.Probe != row.Spec.Probe || !slices.Equal(before.Spec.ProbeAddresses, row.Spec.ProbeAddresses):
 			if s.mark != nil {
 				m.unmark(s)
@@ -166,7 +173,10 @@ func (m *Machine) renew(s *server) {
 	if s.inquiry.round != nil {
 		m.endRound(s)
 	}
-	s.inquiry = inquiry{}
+	m.endLoss(s)
+	m.unfilter(s.row.ID)
+	m.unmute(s)
+	s.inquiry, s.bad = inquiry{}, nil
 	s.sights, s.rtt, s.reached = map[member.ID]sight{}, 0, false
 	delete(m.marked, s.row.ID)
 	delete(m.confirmed, s.row.ID)
@@ -194,8 +204,10 @@ func (m *Machine) afterRing(c member.Change) {
 		for observer := range s.sights {
 			if !m.watches(observer, s) {
 				delete(s.sights, observer)
+				delete(s.bad, observer)
 			}
 		}
+		m.judgeLoss(s)
 		m.tendWatchers(s)
 		m.judgeSuspicion(s)
 	}

@@ -61,7 +61,9 @@ type peer struct {
 	inc      member.Incarnation
 	left     *pool.LeaveDone
 	nonce    uint64
-	asks     []pool.Ask
+	// swept says that the nonce is that of a sweep.
+	swept bool
+	asks  []pool.Ask
 }
 
 func (p *peer) open() bool { return p.refused == nil && !p.closed }
@@ -196,6 +198,7 @@ func (d *desk) carryOut(e pool.Effect) {
 	case pool.Challenge:
 		if p := d.peers[e.Session]; p != nil {
 			p.nonce = e.Nonce
+			p.swept = d.m.SweptNow(p.hello.ID)
 		}
 	case pool.LeaveDone:
 		d.leaveDone(e)
@@ -204,7 +207,7 @@ func (d *desk) carryOut(e pool.Effect) {
 	case pool.PublishMark:
 		d.mark(e.Mark)
 	case pool.Raise:
-		if _, active := d.alarms[e.Alarm.Key()]; active {
+		if old, active := d.alarms[e.Alarm.Key()]; active && old.Text == e.Alarm.Text {
 			d.fail("alarm %v is raised twice", e.Alarm.Key())
 		}
 		d.alarms[e.Alarm.Key()] = e.Alarm
@@ -262,6 +265,10 @@ func (d *desk) refuse(e pool.Refuse) {
 	if p == nil || !p.open() || e.Err == nil {
 		d.fail("session %d is refused, but has ended: %v", e.Session, e.Err)
 	}
+	var removed *member.RemovedError
+	if row, ok := d.table.rows[p.hello.ID]; ok && errors.As(e.Err, &removed) && row.Incarnation == removed.Incarnation {
+		d.fail("incarnation %d of %s is said to be removed, the table has it", row.Incarnation, row.ID)
+	}
 	p.refused = e.Err
 }
 
@@ -298,7 +305,7 @@ func (d *desk) reply(e pool.Reply) {
 }
 
 func (d *desk) mark(k member.Mark) {
-	if k.Epoch != d.table.at.Epoch || k.Seq == 0 || k.Suspect == (k.TTL == 0) {
+	if k.Epoch != d.table.at.Epoch || k.Seq == 0 || (k.Suspect || k.ServiceDown) == (k.TTL == 0) {
 		d.fail("mark %+v", k)
 	}
 	if k.Suspect {
@@ -444,6 +451,7 @@ func (d *desk) checkAssigned(id member.ID, p *peer) {
 // wait lets time pass, with the Ticks that the machine wants.
 func (d *desk) wait(span time.Duration) {
 	d.t.Helper()
+	d.echoSweep()
 	for end := d.now.Add(span); ; {
 		if d.timer.IsZero() || d.timer.After(end) {
 			d.now = end
@@ -453,6 +461,25 @@ func (d *desk) wait(span time.Duration) {
 			d.now = d.timer
 		}
 		d.step(pool.Tick{})
+	}
+}
+
+// echoSweep lets everybody of whom nobody says that it is down answer a sweep.
+func (d *desk) echoSweep() {
+	d.t.Helper()
+	for _, id := range d.table.order {
+		p := d.byID[id]
+		if p == nil || !p.swept || !p.speaks() {
+			continue
+		}
+		p.swept = false
+		missed := false
+		for edge, s := range d.said {
+			missed = missed || edge[1] == id && s == down
+		}
+		if !missed {
+			d.echo(id)
+		}
 	}
 }
 

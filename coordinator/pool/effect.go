@@ -110,6 +110,8 @@ const (
 	// CountDropped: a report, answer or echo was not asked for, late, or of an
 	// old incarnation.
 	CountDropped
+	// CountBraked: a verdict that supported a removal was held by brake or floor.
+	CountBraked
 )
 
 // Removed tells how long a removal by verdict took, for the histogram.

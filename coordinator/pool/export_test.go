@@ -10,7 +10,8 @@ func (m *Machine) Sizes() map[string]int {
 		"requests": len(m.requests), "sessions": len(m.sessions), "rounds": len(m.rounds), "alarms": len(m.alarms),
 		"noted": len(m.noted), "notes": len(m.notes), "queue": len(m.queue), "joining": len(m.joining),
 		"greet again": len(m.greetAgain), "due": len(m.due), "stale": len(m.stale), "confirmed": len(m.confirmed),
-		"marked": len(m.marked), "helping": len(m.helping), "uncovered": len(m.uncovered), "back": m.back,
+		"marked": len(m.marked), "ailing": len(m.ailing), "losses": len(m.guard.losses), "released": len(m.guard.released),
+		"helping": len(m.helping), "uncovered": len(m.uncovered), "back": m.back,
 	}
 	for _, subjects := range m.helping {
 		if len(subjects) == 0 {
@@ -18,6 +19,13 @@ func (m *Machine) Sizes() map[string]int {
 		}
 	}
 	return sizes
+}
+
+// SweptNow reports whether a member's stream is asked for an echo by a sweep that
+// begins now.
+func (m *Machine) SweptNow(id member.ID) bool {
+	s := m.servers[id]
+	return s != nil && !s.sweptAt.IsZero() && s.sweptAt.Equal(m.now)
 }
 
 // Wakes is the number of looks that are arranged.
@@ -36,6 +44,8 @@ func (m *Machine) Contradiction() string {
 			return "a round while a verdict waits: " + string(id)
 		case (q.verdict != nil) != m.confirmed[id]:
 			return "confirmed and verdict differ: " + string(id)
+		case s.health.down != m.ailing[id] && !s.health.down:
+			return "a service that is up is ailing: " + string(id)
 		case (s.mark != nil) != m.marked[id]:
 			return "marked and mark differ: " + string(id)
 		case q.round != nil && m.rounds[q.round.ID] != s:

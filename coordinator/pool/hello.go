@@ -21,6 +21,10 @@ func (m *Machine) hello(h Hello) {
 // again when what it has waited for has come.
 func (m *Machine) greet(sess *session) {
 	id := sess.hello.ID
+	if removed := m.removed(sess.hello); removed != nil {
+		m.refuse(sess, fmt.Errorf("resume %s: %w; say hello anew", id, removed))
+		return
+	}
 	if i, ok := m.intents[id]; ok && i.Wish == member.WishBanned {
 		m.refuse(sess, banned(i))
 		return
@@ -44,6 +48,23 @@ func (m *Machine) greet(sess *session) {
 		return
 	}
 	m.identify(s, sess)
+}
+
+// removed is how the incarnation that an agent holds was taken out, if it was
+// and the agent wants to know. An incarnation without a row is over. Where there
+// is a row, it may have been adopted, and only a removal that is remembered is
+// one. One that is ahead of the pool is of a history that went back.
+func (m *Machine) removed(h Hello) *member.RemovedError {
+	if !h.TellRemoval || h.Incarnation == 0 || member.Revision(h.Incarnation) > m.position.Revision {
+		return nil
+	}
+	removed := &member.RemovedError{ID: h.ID, Incarnation: h.Incarnation}
+	if d, ok := m.departed[h.ID]; ok && d.Incarnation == h.Incarnation {
+		removed.Cause = d.Cause
+	} else if m.servers[h.ID] != nil {
+		return nil
+	}
+	return removed
 }
 
 func banned(i member.Intent) error {
@@ -139,11 +160,11 @@ func (m *Machine) verifyClaim(s *server, sess *session) {
 func (m *Machine) settleClaim(s *server, r *verdict.Round) bool {
 	sess := s.claim
 	s.claim = nil
-	c := r.Case(m.others(s))
+	c := m.sum(s, r)
 	switch {
 	case !m.open(sess):
 		return false
-	case c.Up > 0 || c.Dial == verdict.DialAnswered || c.Proof == verdict.ProofAlive:
+	case c.Up+c.Connected > 0 || c.Dial == verdict.DialAnswered || c.Proof == verdict.ProofAlive:
 		m.refuseTwin(sess, addresses(s.row.Spec))
 		return false
 	case c.Down == 0 && (c.Dial != verdict.DialUnanswered || m.warming):

@@ -28,6 +28,9 @@ type Hello struct {
 	// Incarnation is the one in the agent's state directory, or 0; the host
 	// passes 0 when that state is of another store.
 	Incarnation member.Incarnation
+	// TellRemoval asks for a RemovedError, instead of joining anew, where others
+	// have taken that incarnation out.
+	TellRemoval bool
 	// Identity is the peer certificate's URI SAN, or "" without TLS.
 	Identity string
 	Version  string
@@ -64,6 +67,8 @@ type ServiceHealth struct {
 	Down        bool
 	// Text says which check fails and how.
 	Text string
+	// Undecided says that its checks have come to nothing yet.
+	Undecided bool
 }
 
 // Digest is everything that an agent sees.
@@ -71,6 +76,10 @@ type Digest struct {
 	Session   SessionID
 	Subjects  []SubjectDigest
 	SelfScore int
+	// StateTrouble is why the agent's newest state is not on its disk, or empty.
+	StateTrouble string
+	// Health is nil for an agent without checks.
+	Health *ServiceHealth
 }
 
 // SubjectDigest is what an agent has seen of one subject.
@@ -171,6 +180,16 @@ type UpdateSettings struct {
 	Edit func(member.Settings) (member.Settings, error)
 }
 
+// ReleaseBrake confirms that the servers whose removal brake or floor hold are
+// gone.
+type ReleaseBrake struct {
+	Call Call
+	// IDs are those confirmed, all that are held now if there are none.
+	IDs []member.ID
+	// Kept are removed servers that routers still keep as a last resort.
+	Kept []member.ID
+}
+
 // Committed says that the proposed change is durable.
 type Committed struct{ ChangeID string }
 
@@ -182,6 +201,10 @@ type Rejected struct {
 
 // Fenced says that another leader exists. The machine is dead afterwards.
 type Fenced struct{}
+
+// Note is an event that did not arise in the machine, for the pool's history. It
+// is written with the next change, or with one of its own before long.
+type Note struct{ Event member.Event }
 
 // Tick says only what time it is.
 type Tick struct{}
@@ -200,9 +223,11 @@ func (UpdateServer) input()   {}
 func (RemoveServer) input()   {}
 func (SetIntent) input()      {}
 func (UpdateSettings) input() {}
+func (ReleaseBrake) input()   {}
 func (Committed) input()      {}
 func (Rejected) input()       {}
 func (Fenced) input()         {}
+func (Note) input()           {}
 func (Tick) input()           {}
 
 // Subject is a server to watch, as its watcher is told.

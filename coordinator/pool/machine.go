@@ -54,7 +54,8 @@ const batchLimit = 1000
 
 // Config is what a machine needs besides the durable state.
 type Config struct {
-	// Seed seeds the machine's own generator: placement, witnesses, nonces.
+	// Seed seeds the machine's own generator: placement, witnesses, nonces, and
+	// what makes the ids of its changes unique.
 	Seed uint64
 	// Now is when the machine starts; its warm-up begins.
 	Now time.Time
@@ -98,6 +99,9 @@ type Machine struct {
 	// confirmed are the members with a verdict that waits for its commit; marked
 	// those that are suspect.
 	confirmed, marked map[member.ID]bool
+	// ailing are the members whose service is down.
+	ailing map[member.ID]bool
+	guard  guard
 	// helping maps a temporary watcher to its subjects as such; it has no empty
 	// sets.
 	helping map[member.ID]map[member.ID]bool
@@ -105,8 +109,17 @@ type Machine struct {
 	// when the machine looks again.
 	uncovered map[member.ID]bool
 	coverAt   time.Time
+	// losses are the measurements of loss under way, filtered the members that
+	// answer TCP but no probe. sweptAt is when the newest sweep began, movedAt when
+	// a member was moved last.
+	losses           map[uint64]*server
+	filtered         map[member.ID]bool
+	sweptAt, movedAt time.Time
 
-	random    *rand.Rand
+	random *rand.Rand
+	// salt tells the ids of this machine's changes from those of any other, also
+	// of one that leads a copy of the database in the same epoch.
+	salt      uint64
 	now       time.Time
 	startedAt time.Time
 	// warming says that removals wait; back counts the members seen so far.
@@ -137,9 +150,12 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		requests: map[string]member.Request{}, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
-		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, noted: map[member.ID]time.Time{},
+		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(),
+		noted:   map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
+		losses: map[uint64]*server{}, filtered: map[member.ID]bool{},
 		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
+		salt:   rand.NewPCG(^cfg.Seed, uint64(state.Position.Epoch)).Uint64(),
 		now:    cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0,
 	}
 	for _, row := range state.Servers {
@@ -157,6 +173,8 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		q.At = m.onClock(q.At)
 		m.keepRequest(q)
 	}
+	m.recallLosses()
+	m.resettle()
 	m.wake(cfg.Now.Add(warmUp), wakeWarm, "", 0)
 	return m, nil
 }
@@ -189,6 +207,7 @@ func (m *Machine) adopt(row member.Server) {
 	s := &server{row: row, lostAt: m.now, sights: map[member.ID]sight{}, temporary: map[member.ID]member.ID{}}
 	m.servers[row.ID] = s
 	m.wake(row.HeldUntil, wakeHeld, string(row.ID), 0)
+	m.assumeHealth(s)
 	m.missFrom(s, m.now)
 }
 
@@ -237,6 +256,8 @@ func (m *Machine) Step(now time.Time, inputs ...Input) []Effect {
 		}
 	}
 	m.awake()
+	m.guarded()
+	m.tendServices()
 	m.propose()
 	m.reassign()
 	m.setTimer()
@@ -297,12 +318,16 @@ func (m *Machine) take(in Input) {
 		m.enqueue(in.Call, in.ID, in)
 	case UpdateSettings:
 		m.enqueue(in.Call, "", in)
+	case ReleaseBrake:
+		m.enqueue(in.Call, "", in)
 	case Committed:
 		m.committed(in)
 	case Rejected:
 		m.rejected(in)
 	case Fenced:
 		m.fenced()
+	case Note:
+		m.note(in.Event)
 	case Tick:
 	}
 }
@@ -314,6 +339,9 @@ func (m *Machine) count(c Counter) { m.emit(Count{c}) }
 // sortedKeys returns the keys of a map in order: effects must not depend on the
 // order of a map.
 func sortedKeys[V any](byID map[member.ID]V) []member.ID {
+	if len(byID) == 0 {
+		return nil // most are, at most steps
+	}
 	return slices.Sorted(maps.Keys(byID))
 }
 

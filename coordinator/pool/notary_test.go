@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -15,6 +16,8 @@ const (
 	warmUp      = 15 * time.Second
 	ageCredit   = 100 * time.Millisecond
 	verdictLife = 2 * time.Second
+	// heldPatience is how long a HELD member may be silent and unreached.
+	heldPatience = 30 * time.Second
 )
 
 // notary hears everything that is said at a desk and, when a removal by verdict
@@ -27,10 +30,18 @@ type notary struct {
 	// newest are the rounds opened last, by server; byID all of the open ones.
 	newest map[member.ID]*minutes
 	byID   map[uint64]*minutes
-	// reached is when a watcher's sight of a server was last positive.
-	reached map[member.ID]time.Time
+	// reached is when each watcher's sight of a server was last positive, by server.
+	reached map[member.ID]map[member.ID]time.Time
+	// lossy is since when each watcher of a server has lost many probes to it;
+	// measured are what witnesses have counted lately, by round.
+	lossy    map[member.ID]map[member.ID]time.Time
+	measured map[uint64]*measurement
 	// lostSilent says that the last stream of a server timed out.
 	lostSilent map[member.ID]bool
+	// lost is when a server was removed by verdict, also one that is back.
+	lost map[member.ID]time.Time
+	// released is until when an operator may have let removals pass.
+	released time.Time
 }
 
 // minutes are what was said in a round.
@@ -42,10 +53,18 @@ type minutes struct {
 	lastProbe   time.Time
 	observers   []member.ID
 	finals      map[member.ID]pool.Sight
-	// up says that an observer reached it, alive that its stream proved itself;
-	// ended that a newer round has begun or it was removed.
-	up, alive, ended bool
-	nonces           []uint64
+	// ups are the observers that reached it or had an answered connect; alive says
+	// that its stream proved itself, ended that a newer round has begun or it was
+	// removed.
+	ups          map[member.ID]bool
+	alive, ended bool
+	nonces       []uint64
+	// unconnected counts the negatives with no answered connect.
+	unconnected int
+	// before is the round before it; overruled the observer found odd in a second
+	// round before it.
+	before    *minutes
+	overruled member.ID
 	// asked is whether a connect was asked for.
 	asked, dialed, answered bool
 	deadline                time.Time
@@ -58,11 +77,20 @@ type minutes struct {
 	members, suspects int
 }
 
+// measurement is what witnesses have found about loss.
+type measurement struct {
+	subject     member.ID
+	incarnation member.Incarnation
+	asked       []member.ID
+	heavy       int
+}
+
 func newNotary(d *desk) *notary {
 	return &notary{
 		d: d, started: d.now, seen: map[member.ID]bool{}, warm: len(d.table.rows) == 0,
-		newest: map[member.ID]*minutes{}, byID: map[uint64]*minutes{}, reached: map[member.ID]time.Time{},
-		lostSilent: map[member.ID]bool{},
+		newest: map[member.ID]*minutes{}, byID: map[uint64]*minutes{}, reached: map[member.ID]map[member.ID]time.Time{},
+		lossy: map[member.ID]map[member.ID]time.Time{}, measured: map[uint64]*measurement{},
+		lostSilent: map[member.ID]bool{}, lost: d.table.losses(),
 	}
 }
 
@@ -78,10 +106,10 @@ func (n *notary) current(id pool.SessionID) (member.ID, bool) {
 func (n *notary) hear(in pool.Input) {
 	switch in := in.(type) {
 	case pool.Report:
-		n.sight(in.Session, in.Subject, in.Incarnation, in.Evidence)
+		n.sight(in.Session, in.Subject, in.Incarnation, in.Evidence, in.LostOfTen)
 	case pool.Digest:
 		for _, s := range in.Subjects {
-			n.sight(in.Session, s.Subject, s.Incarnation, s.Evidence)
+			n.sight(in.Session, s.Subject, s.Incarnation, s.Evidence, s.LostOfTen)
 		}
 	case pool.Answer:
 		n.answer(in)
@@ -99,32 +127,67 @@ func (n *notary) hear(in pool.Input) {
 				r.alive = true
 			}
 		}
+	case pool.ReleaseBrake:
+		// It may wait for its commit.
+		n.released = n.d.now.Add(10 * time.Minute)
 	case pool.Dialed:
 		if r := n.byID[in.Round]; r != nil && r.asked && !n.d.now.After(r.deadline) {
-			r.dialed, r.answered = !in.CannotJudge, in.Answered
+			r.dialed, r.answered = !in.CannotJudge, in.Answered && !in.CannotJudge
 		}
 	}
 }
 
-func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Incarnation, e pool.Evidence) {
+func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Incarnation, e pool.Evidence, lost int) {
 	id, ok := n.current(session)
 	row, is := n.d.table.rows[subject]
-	if !ok || !is || row.Incarnation != inc || e.Sight != verdict.SightUp {
+	if !ok || !is || row.Incarnation != inc {
 		return
 	}
 	st, _ := n.d.m.Server(subject)
-	if row.First == id || row.Second == id || slices.Contains(st.Temporary, id) {
-		n.reached[subject] = n.d.now.Add(-max(0, e.LastReplyAge))
+	if row.First != id && row.Second != id && !slices.Contains(st.Temporary, id) {
+		return
 	}
+	if e.Sight == verdict.SightUp {
+		at := n.d.now.Add(-max(0, e.LastReplyAge))
+		note(n.reached, subject, id, at)
+		if r := n.newest[subject]; r != nil && at.After(r.opened) {
+			r.ups[id] = true
+		}
+	}
+	if _, was := n.lossy[subject][id]; lost >= 4 && !was {
+		note(n.lossy, subject, id, n.d.now)
+	}
+	if lost <= 2 {
+		delete(n.lossy[subject], id)
+	}
+}
+
+func note(times map[member.ID]map[member.ID]time.Time, subject, observer member.ID, at time.Time) {
+	if times[subject] == nil {
+		times[subject] = map[member.ID]time.Time{}
+	}
+	times[subject][observer] = at
 }
 
 func (n *notary) answer(in pool.Answer) {
 	id, ok := n.current(in.Session)
+	if l := n.measured[in.Round]; ok && l != nil {
+		if l.subject == in.Subject && l.incarnation == in.Incarnation && slices.Contains(l.asked, id) && in.Final && 10*in.Evidence.Lost >= 4*in.Evidence.Sent {
+			l.heavy++
+		}
+		return
+	}
 	r := n.byID[in.Round]
 	if !ok || r == nil || r.subject != in.Subject || r.incarnation != in.Incarnation || !slices.Contains(r.observers, id) {
 		return
 	}
-	if _, twice := r.finals[id]; twice || !in.Final {
+	if _, twice := r.finals[id]; twice {
+		return
+	}
+	if in.Evidence.Connect == verdict.ConnectAnswered {
+		r.ups[id] = true
+	}
+	if !in.Final {
 		return
 	}
 	s := in.Evidence.Sight
@@ -134,9 +197,12 @@ func (n *notary) answer(in pool.Answer) {
 	r.finals[id] = s
 	switch s {
 	case verdict.SightUp:
-		r.up = true
+		r.ups[id] = true
 	case verdict.SightDown:
 		r.lastNegative, r.pair = n.d.now, len(n.d.table.rows) == 2
+		if in.Evidence.Connect == verdict.ConnectUnanswered {
+			r.unconnected++
+		}
 	case verdict.SightUnknown, verdict.SightCannotJudge:
 	}
 }
@@ -153,6 +219,14 @@ func (n *notary) see(e pool.Effect) {
 			n.lostSilent[p.hello.ID] = true
 		}
 	case pool.Ask:
+		if e.Exhaustive {
+			if n.measured[e.Round] == nil {
+				n.measured[e.Round] = &measurement{subject: e.Subject.ID, incarnation: e.Subject.Incarnation}
+			}
+			l := n.measured[e.Round]
+			l.asked = append(l.asked, n.d.peers[e.Session].hello.ID)
+			return
+		}
 		r := n.round(e.Round, e.Subject.ID)
 		r.incarnation = e.Subject.Incarnation
 		if last := n.d.now.Add(e.Over); r.lastProbe.IsZero() || last.Before(r.lastProbe) {
@@ -169,6 +243,11 @@ func (n *notary) see(e pool.Effect) {
 			n.newest[id].nonces = append(n.newest[id].nonces, e.Nonce)
 		}
 	case pool.Publish:
+		for _, r := range e.Change.Remove {
+			if r.Cause == member.CauseCrashed {
+				n.lost[r.ID] = n.d.now
+			}
+		}
 		n.lookWarm()
 		for _, r := range n.newest {
 			r.members = min(r.members, len(n.d.table.rows))
@@ -194,18 +273,24 @@ func (n *notary) round(id uint64, subject member.ID) *minutes {
 	if r := n.byID[id]; r != nil {
 		return r
 	}
-	if old := n.newest[subject]; old != nil {
+	old := n.newest[subject]
+	if old != nil {
 		old.ended = true
 		delete(n.byID, old.id)
 	}
 	r := &minutes{
-		id: id, subject: subject, opened: n.d.now, finals: map[member.ID]pool.Sight{},
+		id: id, subject: subject, opened: n.d.now, finals: map[member.ID]pool.Sight{}, ups: map[member.ID]bool{}, before: old,
 		members: len(n.d.table.rows), suspects: n.suspectsBeside(subject, subject),
 	}
 	// Its nonce, if it has one, is the newest that was asked for at this time.
 	for _, e := range n.d.effects {
 		if c, ok := e.(pool.Challenge); ok && n.d.peers[c.Session].hello.ID == subject {
 			r.nonces = append(r.nonces, c.Nonce)
+		}
+	}
+	if old != nil && len(old.positives()) == 0 && old.negatives() >= 2 {
+		if r.overruled = old.odd(); r.overruled == "" {
+			r.overruled = old.overruled
 		}
 	}
 	n.newest[subject], n.byID[id] = r, r
@@ -229,29 +314,77 @@ func (n *notary) judge(c member.Change) {
 	n.d.t.Helper()
 	verdicts := 0
 	for _, r := range c.Remove {
-		if r.Cause == member.CauseCrashed {
-			verdicts++
-			n.judgeOne(r)
+		abandoned := r.Cause == member.CauseUnreachable && n.d.table.rows[r.ID].Phase == member.PhaseJoining
+		if !r.Cause.ByVerdict() || abandoned {
+			continue
+		}
+		verdicts++
+		n.judgeGates(r)
+		switch r.Cause {
+		case member.CauseCrashed:
+			n.judgeCrashed(r)
+		case member.CauseUnreachable:
+			n.judgeUnreachable(r)
+		case member.CauseLossy:
+			n.judgeLossy(r)
+		case member.CauseUnspecified, member.CauseShutdown, member.CauseOperator:
 		}
 	}
 	if verdicts > 0 && verdicts == len(n.d.table.rows) {
 		n.d.fail("the last servers are removed by verdict")
 	}
+	if verdicts > 0 && n.d.now.After(n.released) {
+		n.judgeBrake(c)
+		n.judgeFloor(verdicts)
+	}
 }
 
-func (n *notary) judgeOne(removal member.Removal) {
-	n.d.t.Helper()
-	id, now, tb := removal.ID, n.d.now, n.d.table
-	r, row, k := n.newest[id], tb.rows[id], n.d.marks[id]
-	if r == nil || r.incarnation != row.Incarnation {
-		n.d.fail("%s is to be removed without a round about incarnation %d", id, row.Incarnation)
-	}
-	negatives := 0
-	for _, s := range r.finals {
-		if s == verdict.SightDown {
-			negatives++
+// judgeBrake counts whoever is certain to count for the brake, against the
+// largest number that it may let pass.
+func (n *notary) judgeBrake(c member.Change) {
+	tb, counted, members := n.d.table, map[member.ID]bool{}, len(n.d.table.rows)
+	for id, at := range n.lost {
+		if n.d.now.Sub(at) < tb.settings.BrakeWindow {
+			counted[id] = true
+			if _, back := tb.rows[id]; !back {
+				members++
+			}
 		}
 	}
+	for id := range n.d.marks {
+		if r := n.newest[id]; r != nil && !r.alive && n.d.now.Sub(r.opened) > time.Second/4 && tb.rows[id].Phase != member.PhaseHeld {
+			counted[id] = true
+		}
+	}
+	for _, r := range c.Remove {
+		if r.Cause == member.CauseCrashed {
+			counted[r.ID] = true
+		}
+	}
+	s := tb.settings
+	if most := max(s.BrakeLeast, members*s.BrakePercent/100, members*s.BrakeRackPercent/100); len(counted) > most {
+		n.d.fail("%d of %d count for the brake, %d may be removed", len(counted), members, most)
+	}
+}
+
+func (n *notary) judgeFloor(verdicts int) {
+	tb, missing := n.d.table, 0
+	for id := range tb.departed {
+		if _, present := tb.rows[id]; !present {
+			missing++
+		}
+	}
+	lost := min(max(0, tb.reference-len(tb.rows)), missing) + verdicts
+	if most := max(1, tb.reference*tb.settings.FloorPercent/100); lost > most && tb.settings.FloorPercent < 100 {
+		n.d.fail("%d are lost of %d, %d may be", lost, tb.reference, most)
+	}
+}
+
+// judgeGates is about what forbids a removal by any verdict.
+func (n *notary) judgeGates(removal member.Removal) {
+	n.d.t.Helper()
+	id, now, tb := removal.ID, n.d.now, n.d.table
+	row, k := tb.rows[id], n.d.marks[id]
 	switch {
 	case tb.settings.Mode != member.ModeEnforce:
 		n.d.fail("%s is to be removed in mode %s", id, tb.settings.Mode)
@@ -259,28 +392,134 @@ func (n *notary) judgeOne(removal member.Removal) {
 		n.d.fail("%s is to be removed in maintenance", id)
 	case row.Phase == member.PhaseJoining:
 		n.d.fail("%s is to be removed while it joins", id)
+	case row.Phase == member.PhaseHeld && (k.ID == "" || now.Sub(k.Since) < heldPatience):
+		n.d.fail("%s is to be removed while it is held: %+v", id, k)
 	case !n.warm && now.Sub(n.started) < warmUp:
 		n.d.fail("%s is to be removed %v after the start", id, now.Sub(n.started))
-	case r.up:
-		n.d.fail("%s is to be removed although an observer reached it", id)
+	case tb.settings.RemovalGrace > 0 && (k.ID == "" || now.Sub(k.Since) < tb.settings.RemovalGrace):
+		n.d.fail("%s is to be removed before its grace: %+v", id, k)
+	}
+}
+
+func (n *notary) judgeCrashed(removal member.Removal) {
+	n.d.t.Helper()
+	id, now, tb := removal.ID, n.d.now, n.d.table
+	r := n.aboutRow(id)
+	negatives, needed := r.negatives(), n.needed(r)
+	if r.odd() != "" {
+		needed = 2
+	}
+	switch {
+	case len(r.positives()) > 0:
+		n.d.fail("%s is to be removed although %v reached it", id, r.positives())
 	case r.alive:
 		n.d.fail("%s is to be removed although its stream proved itself", id)
 	case r.answered:
 		n.d.fail("%s is to be removed although a connect was answered", id)
-	case negatives < n.needed(r):
-		n.d.fail("%s is to be removed with %d negatives of %d", id, negatives, n.needed(r))
-	case n.reached[id].After(r.opened):
-		n.d.fail("%s is to be removed although a watcher reaches it", id)
+	case negatives < needed:
+		n.d.fail("%s is to be removed with %d negatives of %d", id, negatives, needed)
 	case r.lastProbe.Sub(r.opened) < tb.settings.StallTolerance-ageCredit:
 		n.d.fail("%s is to be removed after probes over %v", id, r.lastProbe.Sub(r.opened))
 	case now.Sub(r.lastNegative) > verdictLife+time.Second:
 		n.d.fail("%s is to be removed by evidence of %v ago", id, now.Sub(r.lastNegative))
-	case tb.settings.RemovalGrace > 0 && (k.ID == "" || now.Sub(k.Since) < tb.settings.RemovalGrace):
-		n.d.fail("%s is to be removed before its grace: %+v", id, k)
 	case r.pair && !r.dialed:
 		n.d.fail("%s is to be removed from a pool of two without a connect", id)
 	case r.pair && len(r.nonces) == 0 && !n.lostSilent[id]:
 		n.d.fail("%s is to be removed from a pool of two without silence", id)
+	}
+	for observer, at := range n.reached[id] {
+		if at.After(r.opened) && !r.mayIgnore(observer) && n.watches(observer, id) {
+			n.d.fail("%s is to be removed although %s, a watcher, reaches it", id, observer)
+		}
+	}
+}
+
+// aboutRow is the newest round about a member, which must be about its present
+// incarnation.
+func (n *notary) aboutRow(id member.ID) *minutes {
+	n.d.t.Helper()
+	r, row := n.newest[id], n.d.table.rows[id]
+	if r == nil || r.incarnation != row.Incarnation {
+		n.d.fail("%s is to be removed without a round about incarnation %d", id, row.Incarnation)
+	}
+	return r
+}
+
+func (n *notary) watches(observer, id member.ID) bool {
+	st, _ := n.d.m.Server(id)
+	return st.Server.First == observer || st.Server.Second == observer || slices.Contains(st.Temporary, observer)
+}
+
+func (r *minutes) negatives() int {
+	count, odd := 0, r.odd()
+	for id, s := range r.finals {
+		if s == verdict.SightDown && !r.ups[id] && id != odd {
+			count++
+		}
+	}
+	return count
+}
+
+// odd is the one observer of the round before that reached the server against two
+// and more, if this round asks only others; or else empty.
+func (r *minutes) odd() member.ID {
+	b := r.before
+	if b == nil || len(b.ups) != 1 || b.negatives() < 2 || b.alive || b.answered || b.incarnation != r.incarnation {
+		return ""
+	}
+	odd := slices.Collect(maps.Keys(b.ups))[0]
+	for _, id := range r.observers {
+		if slices.Contains(b.observers, id) && id != odd {
+			return ""
+		}
+	}
+	return odd
+}
+
+// positives are those who reach the server and may not be ignored.
+func (r *minutes) positives() []member.ID {
+	return slices.DeleteFunc(slices.Collect(maps.Keys(r.ups)), r.mayIgnore)
+}
+
+// mayIgnore reports whether an observer's positives may be ignored: others, who
+// were not asked with it, have found the server dead.
+func (r *minutes) mayIgnore(observer member.ID) bool {
+	return r.odd() == observer || r.overruled == observer
+}
+
+func (n *notary) judgeUnreachable(removal member.Removal) {
+	n.d.t.Helper()
+	id := removal.ID
+	r := n.aboutRow(id)
+	for _, one := range []*minutes{r, r.before} {
+		switch {
+		case one == nil || one.incarnation != r.incarnation:
+			n.d.fail("%s is to be removed as unreachable after one round", id)
+		case one.negatives() < 3 || one.unconnected < 3 || len(one.positives()) > 0 || one.answered:
+			n.d.fail("%s is to be removed as unreachable: %+v", id, one)
+		}
+	}
+	if len(n.d.table.rows) <= 3 && r.members <= 3 {
+		n.d.fail("%s is to be removed as unreachable from a pool of %d", id, len(n.d.table.rows))
+	}
+}
+
+func (n *notary) judgeLossy(removal member.Removal) {
+	n.d.t.Helper()
+	id, row := removal.ID, n.d.table.rows[removal.ID]
+	watchers, heavy := 0, 0
+	for _, since := range n.lossy[id] {
+		if n.d.now.Sub(since) >= 3*time.Second {
+			watchers++
+		}
+	}
+	for _, l := range n.measured {
+		if l.subject == id && l.incarnation == row.Incarnation {
+			heavy = max(heavy, l.heavy)
+		}
+	}
+	if watchers == 0 || heavy == 0 || watchers+heavy < 3 {
+		n.d.fail("%s is to be removed as lossy by %d watchers and %d witnesses", id, watchers, heavy)
 	}
 }
 

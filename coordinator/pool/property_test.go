@@ -3,6 +3,10 @@ package pool_test
 import (
 	"flag"
 	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,20 +30,58 @@ func TestRandomSequences(t *testing.T) {
 		play(t, *seed, true)
 		return
 	}
-	start, done := time.Now(), map[string]int{}
-	for n := range *sequences {
-		g := play(t, *first+uint64(n), false)
-		if t.Failed() {
-			return
+	// The machines are small and many: collecting them less often saves a quarter.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	start, total := time.Now(), tally{}
+	workers := runtime.GOMAXPROCS(0)
+	t.Run("all", func(t *testing.T) {
+		for worker := range workers {
+			t.Run(strconv.Itoa(worker), func(t *testing.T) {
+				t.Parallel()
+				for n := worker; n < *sequences && total.hopeful(); n += workers {
+					total.add(play(t, *first+uint64(n), false), t.Failed())
+				}
+			})
 		}
-		g.tally(done)
-	}
-	t.Logf("%d sequences in %v: %v", *sequences, time.Since(start).Round(time.Millisecond), done)
+	})
+	t.Logf("%d sequences in %v: %v", *sequences, time.Since(start).Round(time.Millisecond), total.done)
 	for _, what := range []string{"removed by verdict", "contradicted", "kept by a rule"} {
-		if done[what] == 0 && *sequences >= 50_000 {
+		if total.done[what] == 0 && *sequences >= 50_000 {
 			t.Errorf("no sequence has a server %s", what)
 		}
 	}
+}
+
+// tally counts what has happened in all sequences. It is safe for concurrent
+// use.
+type tally struct {
+	mu     sync.Mutex
+	failed bool
+	done   map[string]int
+}
+
+// hopeful reports whether no sequence has failed so far.
+func (c *tally) hopeful() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.failed
+}
+
+func (c *tally) add(g *rig, failed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = map[string]int{}
+	}
+	c.failed = c.failed || failed
+	for what, counter := range map[string]pool.Counter{
+		"rounds": pool.CountRound, "kept by a rule": pool.CountNotRemoved, "dropped": pool.CountDropped, "contradicted": pool.CountContradicted,
+	} {
+		c.done[what] += g.counts[counter]
+	}
+	c.done["removed by verdict"] += g.verdicts
+	c.done["revisions"] += int(g.table.at.Revision)
+	c.done["steps"] += g.stepped
 }
 
 func play(t *testing.T, seed uint64, record bool) *rig {
@@ -70,15 +112,4 @@ func (f *failing) Helper() {}
 func (f *failing) Fatalf(format string, args ...any) {
 	f.Logf("go test ./coordinator/pool -run TestRandomSequences -seed %d", f.seed)
 	f.TB.Fatalf(format, args...)
-}
-
-func (g *rig) tally(done map[string]int) {
-	for what, counter := range map[string]pool.Counter{
-		"rounds": pool.CountRound, "kept by a rule": pool.CountNotRemoved, "dropped": pool.CountDropped, "contradicted": pool.CountContradicted,
-	} {
-		done[what] += g.counts[counter]
-	}
-	done["removed by verdict"] += g.verdicts
-	done["revisions"] += int(g.table.at.Revision)
-	done["steps"] += g.stepped
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -17,14 +18,20 @@ type Status struct {
 	ReferenceSize int
 	// Members counts all phases, Active those that are ACTIVE and not suspect.
 	Members, Active, Suspect int
-	WarmingUp                bool
+	// ServiceDown counts the members whose service is down.
+	ServiceDown int
+	WarmingUp   bool
+	// Braked says that brake or floor hold removals.
+	Braked bool
 }
 
 // ServerStatus is a row with the soft state around it.
 type ServerStatus struct {
-	Server    member.Server
-	Suspect   bool
-	Connected bool
+	Server  member.Server
+	Suspect bool
+	// ServiceText says how its service is down, while it is.
+	ServiceText string
+	Connected   bool
 	// WaitingFor says in plain words why it is not ACTIVE, or is empty.
 	WaitingFor string
 	Wish       member.Wish
@@ -48,10 +55,11 @@ type SessionStatus struct {
 func (m *Machine) Status() Status {
 	st := Status{
 		Position: m.position, Settings: m.settings, ReferenceSize: m.reference,
-		Members: len(m.servers), Suspect: len(m.marked), WarmingUp: m.warming,
+		Members: len(m.servers), Suspect: len(m.marked), ServiceDown: len(m.ailing), WarmingUp: m.warming,
+		Braked: m.guard.brake.on || m.guard.floor.on,
 	}
 	for _, s := range m.servers {
-		if s.row.Phase == member.PhaseActive && s.mark == nil {
+		if s.row.Phase == member.PhaseActive && s.mark == nil && !s.health.down {
 			st.Active++
 		}
 	}
@@ -81,6 +89,9 @@ func (m *Machine) status(s *server) ServerStatus {
 		Server: s.row.Clone(), Suspect: s.mark != nil, Connected: m.live(s.row.ID) != nil,
 		WaitingFor: m.waitingFor(s), Wish: m.wish(s.row.ID),
 	}
+	if s.health.down {
+		st.ServiceText = s.health.words()
+	}
 	for _, w := range m.watchers(s) {
 		if w.role == RoleTemporary {
 			st.Temporary = append(st.Temporary, w.id)
@@ -97,7 +108,7 @@ func (m *Machine) waitingFor(s *server) string {
 	case member.PhaseDraining:
 		return "an operator, or its own shutdown"
 	case member.PhaseServiceDown:
-		return "its service to pass its checks"
+		return "its service to pass its checks: " + s.health.words()
 	case member.PhaseJoining:
 		for _, w := range m.watchers(s) {
 			if m.misses(w.id, s) {
@@ -105,7 +116,11 @@ func (m *Machine) waitingFor(s *server) string {
 			}
 		}
 		return "a first good probe by " + join(slices.Compact([]member.ID{s.row.First, s.row.Second}))
-	case member.PhaseActive, member.PhaseUnspecified:
+	case member.PhaseActive:
+		if s.health.down {
+			return "the table to follow: its service is down"
+		}
+	case member.PhaseUnspecified:
 	}
 	return ""
 }
@@ -173,6 +188,38 @@ func (m *Machine) Intents() []member.Intent {
 func (m *Machine) Departed(id member.ID) (member.Departed, bool) {
 	d, ok := m.departed[id]
 	return d, ok
+}
+
+// Safety is the short form of Brake.
+func (m *Machine) Safety() member.Safety { return *m.safety() }
+
+// ServicesDown counts the members whose service is down.
+func (m *Machine) ServicesDown() int { return len(m.ailing) }
+
+// Brake returns where the pool stands between its brake and its floor.
+func (m *Machine) Brake() BrakeStatus {
+	c := m.weigh(nil)
+	st := BrakeStatus{Safety: *m.safetyOf(c)}
+	for _, z := range c.Zones {
+		st.Zones = append(st.Zones, ZoneStatus{z.Name, z.Size, z.Suspects, verdict.ZoneLimit(z.Size, m.settings)})
+	}
+	for _, stop := range []stop{m.guard.brake, m.guard.floor} {
+		if stop.on {
+			st.Stops = append(st.Stops, Stop{stop.ruling.Rule, stop.ruling.Reason, stop.since})
+		}
+	}
+	if len(st.Stops) > 0 {
+		for _, id := range m.heldBack() {
+			s := m.servers[id]
+			st.Held = append(st.Held, HeldRemoval{id, s.row.Spec.Zone, s.row.Spec.Rack, s.inquiry.suspectSince})
+		}
+	}
+	for _, id := range sortedKeys(m.guard.released) {
+		if m.servers[id] != nil && m.isReleased(id) {
+			st.Released = append(st.Released, ReleasedRemoval{id, m.guard.released[id]})
+		}
+	}
+	return st
 }
 
 // Position is where the pool's history stands.

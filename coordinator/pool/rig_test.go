@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -51,6 +53,8 @@ type rig struct {
 	calm   bool
 	// intents is the naive model of the wishes: what was acknowledged last.
 	intents map[member.ID]rigIntent
+	// lossy are the members whose links lose many packets.
+	lossy map[member.ID]bool
 	// requests are the request ids that were acknowledged.
 	requests map[string]bool
 }
@@ -79,12 +83,12 @@ type rigAgent struct {
 }
 
 const (
-	rigServers = 6
+	rigServers = 8
 	rigAgents  = rigServers + 2
 )
 
 func newRig(t testing.TB, s source, record bool) *rig {
-	g := &rig{desk: newDesk(t), source: s, intents: map[member.ID]rigIntent{}, requests: map[string]bool{}}
+	g := &rig{desk: newDesk(t), source: s, intents: map[member.ID]rigIntent{}, requests: map[string]bool{}, lossy: map[member.ID]bool{}}
 	g.honest = 4 + s.n(5)
 	g.record, g.replied = record, g.heardReply
 	for i := range rigAgents {
@@ -92,6 +96,7 @@ func newRig(t testing.TB, s source, record bool) *rig {
 		// The last two are clones of the first two, elsewhere.
 		h.Spec.ProbeAddresses = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 1, byte(i)})}
 		h.Spec.Rack, h.Spec.Zone = fmt.Sprint("r", s.n(4)), fmt.Sprint("z", s.n(2))
+		h.TellRemoval = i%2 == 0
 		a := &rigAgent{hello: h, sees: map[member.ID]pool.Sight{}}
 		g.agents = append(g.agents, a)
 		a.reboot(g)
@@ -142,7 +147,7 @@ func (g *rig) steps(n int) {
 
 // turn does one thing.
 func (g *rig) turn() {
-	switch g.n(24) {
+	switch g.n(25) {
 	case 0, 1:
 		g.connect(g.agents[g.n(rigAgents)])
 	case 2:
@@ -171,6 +176,10 @@ func (g *rig) turn() {
 		}
 	case 15:
 		g.doubtAll(serverID(g.n(rigServers)))
+	case 23:
+		if id := serverID(g.n(rigServers)); g.n(3) == 0 {
+			g.lossy[id] = !g.lossy[id]
+		}
 	case 22:
 		// A death that takes its course.
 		a := g.agents[g.n(rigAgents)]
@@ -271,7 +280,7 @@ func (g *rig) notice(o *rigAgent, s pool.Subject) {
 		return
 	}
 	o.sees[s.ID] = seen
-	g.play(pool.Report{Session: o.peer.hello.Session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(seen)})
+	g.play(pool.Report{Session: o.peer.hello.Session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(seen), LostOfTen: g.lost(s.ID)})
 }
 
 // sight is what an observer sees: the truth, or something else.
@@ -319,6 +328,13 @@ func (g *rig) expect(e pool.Effect) {
 			a.known = e.Incarnation
 			g.watch(a, e.Assignment)
 		}
+	case pool.Refuse:
+		var removed *member.RemovedError
+		for _, a := range g.agents {
+			if errors.As(e.Err, &removed) && a.hello.ID == removed.ID && a.known == removed.Incarnation {
+				a.known = 0
+			}
+		}
 	case pool.Assign:
 		if a := g.agentOf(e.Session); a != nil {
 			g.watch(a, e.Assignment)
@@ -360,7 +376,7 @@ func (g *rig) examine(e pool.Ask) {
 			}
 			g.remember(pool.Answer{
 				Session: e.Session, Round: e.Round, Subject: e.Subject.ID, Incarnation: e.Subject.Incarnation,
-				Evidence: evidence(s), Final: final, SelfScore: selfScore,
+				Evidence: g.examined(e, s, final), Final: final, SelfScore: selfScore,
 			})
 		}
 	}
@@ -371,6 +387,30 @@ func (g *rig) examine(e pool.Ask) {
 	}
 	g.later(e.Timeout, func() { answer(down, false) })
 	g.later(e.Over+e.Timeout, func() { answer(g.sight(e.Subject), true) })
+}
+
+// lost is how many of ten probes a watcher loses to a member: with some, many.
+func (g *rig) lost(id member.ID) int {
+	if g.lossy[id] && !g.calm {
+		return 4 + g.n(7)
+	}
+	return g.n(3)
+}
+
+// examined is what an observer's probes and connects come to.
+func (g *rig) examined(e pool.Ask, s pool.Sight, final bool) pool.Evidence {
+	ev := evidence(s)
+	if e.Exhaustive {
+		ev.Sent, ev.Lost = e.Probes, g.lost(e.Subject.ID)
+		return ev
+	}
+	if s != up && final {
+		ev.Connect = verdict.ConnectUnanswered
+		if g.isUp(e.Subject.Addresses) && g.n(4) == 0 || g.n(32) == 0 && !g.calm {
+			ev.Connect = verdict.ConnectAnswered
+		}
+	}
+	return ev
 }
 
 // remember says something, and keeps it to be said again.
@@ -436,7 +476,7 @@ func (g *rig) speak() {
 	}
 	var subjects []pool.SubjectDigest
 	for _, s := range a.peer.assigned.Subjects {
-		subjects = append(subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(g.sight(s))})
+		subjects = append(subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: evidence(g.sight(s)), LostOfTen: g.lost(s.ID)})
 	}
 	if g.n(2) == 0 {
 		g.play(pool.Digest{Session: a.peer.hello.Session, Subjects: subjects, SelfScore: max(0, g.n(8)-6)})
@@ -444,7 +484,7 @@ func (g *rig) speak() {
 	}
 	if len(subjects) > 0 {
 		s := subjects[g.n(len(subjects))]
-		g.play(pool.Report{Session: a.peer.hello.Session, Subject: s.Subject, Incarnation: s.Incarnation - member.Incarnation(g.n(9)/8), Evidence: s.Evidence})
+		g.play(pool.Report{Session: a.peer.hello.Session, Subject: s.Subject, Incarnation: s.Incarnation - member.Incarnation(g.n(9)/8), Evidence: s.Evidence, LostOfTen: s.LostOfTen})
 	}
 }
 
@@ -491,7 +531,14 @@ func (g *rig) nonsense() {
 		FirstLostAge: time.Duration(g.n(9)-4) * time.Hour, LastReplyAge: time.Duration(g.n(9)-4) * time.Hour,
 	}
 	inc := member.Incarnation(g.n(int(g.table.at.Revision) + 2))
-	switch g.n(9) {
+	switch g.n(11) {
+	case 9:
+		g.play(pool.ServiceHealth{Session: s, Incarnation: inc, Down: g.n(2) == 0, Undecided: g.n(4) == 0, Text: "nonsense"})
+	case 10:
+		// A check that fails, now and then.
+		if p := g.byID[serverID(g.n(rigServers))]; p != nil && p.speaks() {
+			g.play(pool.ServiceHealth{Session: p.hello.Session, Incarnation: p.inc, Down: g.n(2) == 0, Text: "http://: 503"})
+		}
 	case 0:
 		g.play(pool.Report{Session: s, Subject: id, Incarnation: inc, Evidence: e})
 	case 1:
@@ -588,7 +635,9 @@ func (g *rig) operate() {
 }
 
 func (g *rig) command(c pool.Call, id member.ID) pool.Input {
-	switch k := g.n(12); {
+	switch k := g.n(13); {
+	case k == 12:
+		return pool.ReleaseBrake{Call: c}
 	case k < 5:
 		expires := time.Duration(0)
 		if g.n(3) == 0 {
@@ -608,6 +657,9 @@ func (g *rig) command(c pool.Call, id member.ID) pool.Input {
 		edited.Mode = []member.Mode{member.ModeEnforce, member.ModeEnforce, member.ModeEnforce, member.ModeShadow, member.ModePaused, 9}[g.n(6)]
 		edited.RemovalGrace = []time.Duration{0, 0, time.Second}[g.n(3)]
 		edited.HoldDown = []time.Duration{0, time.Second, 5 * time.Second}[g.n(3)]
+		edited.BrakeLeast = []int{0, 1, 3, 3}[g.n(4)]
+		edited.BrakePercent = []int{10, 10, 100}[g.n(3)]
+		edited.FloorPercent = []int{50, 50, 100}[g.n(3)]
 		return pool.UpdateSettings{Call: c, Edit: func(member.Settings) (member.Settings, error) { return edited, nil }}
 	}
 }
@@ -719,6 +771,8 @@ func (g *rig) checkSettled(row member.Server, live int) {
 	judged := g.table.settings.Mode == member.ModeEnforce && g.table.intents[row.ID].Wish != member.WishMaintenance
 	watched := row.First != "" && (g.isLive(g.table.rows[row.First]) || g.isLive(g.table.rows[row.Second]))
 	switch isUp := g.isUp(row.Spec.ProbeAddresses); {
+	case g.isLive(row) && (row.Phase == member.PhaseServiceDown || st.ServiceText != "" || g.alarm("SERVICE_DOWN", row.ID)):
+		g.fail("the service of %s is well and said to be down", row.ID)
 	case isUp && st.Suspect && n > 1:
 		g.fail("%s is well and suspect", row.ID)
 	case isUp && row.Phase == member.PhaseJoining && (watched || n == 1):
@@ -727,7 +781,7 @@ func (g *rig) checkSettled(row member.Server, live int) {
 		g.fail("%s is well and said to be unreached", row.ID)
 	case !isUp && row.Phase == member.PhaseJoining && !g.isLive(row):
 		g.fail("%s is dead and goes on joining", row.ID)
-	case !isUp && judged && row.Phase != member.PhaseJoining && live >= min(3, n-1) && n > 2:
+	case !isUp && judged && row.Phase != member.PhaseJoining && live >= min(3, n-1) && n > 2 && len(g.m.Brake().Stops) == 0:
 		g.fail("%s is dead and stays, of %d with %d live ones", row.ID, n, live)
 	case g.isLive(row) && g.alarm("AGENT_DOWN", row.ID):
 		g.fail("the agent of %s is there and said to be down", row.ID)

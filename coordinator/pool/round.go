@@ -14,17 +14,24 @@ import (
 
 const (
 	// observersWanted is how many a round asks: the watchers and two witnesses;
-	// observersMost how many at most with those in the place of others.
-	observersWanted, observersMost = 4, 12
-	// probesPerRound is how many probes each of them sends.
-	probesPerRound = 3
+	// observersSuspect how many once the server is suspect and its stream does not
+	// prove it alive; observersMost how many at most with those in the place of
+	// others. Load is shared: observerLoad is how many rounds one is asked in at a
+	// time, if there are others.
+	observersWanted, observersSuspect, observersMost, observerLoad = 4, 8, 12, 4
+	// probeSpacing is the time between two probes of a round. An observer is done
+	// with the first reply, so that a live server sees one; of a burst of loss, so
+	// many are bound to see a gap.
+	probeSpacing           = 25 * time.Millisecond
+	leastProbes, maxProbes = 3, 20
 	// ageCredit is how much of the stall tolerance the first doubt of an incident
 	// may have behind it; more could be a liar's invention.
 	ageCredit = 100 * time.Millisecond
 	// shortestRound is the shortest time over which confirming probes go out.
 	shortestRound = 150 * time.Millisecond
-	// straggle is how long after its time-out a final answer may arrive.
-	straggle = 150 * time.Millisecond
+	// straggle is how long after its time-out a final answer may arrive; shortStraggle
+	// how long the last few are waited for.
+	straggle, shortStraggle = 150 * time.Millisecond, 50 * time.Millisecond
 	// pairSilence is how long a nonce may go unanswered in a pool of two before
 	// the one observer's doubt makes a suspect.
 	pairSilence = 150 * time.Millisecond
@@ -46,11 +53,15 @@ const (
 func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	m.reach(s)
 	q, seen := &s.inquiry, s.sights[observer]
+	if q.overruled[observer] {
+		// All others have found that it is wrong about this server.
+		return
+	}
 	q.last = slices.DeleteFunc(q.last, func(id member.ID) bool { return id == observer })
 	// A reply from before the newest round says nothing against it.
 	isNews := m.now.Add(-seen.LastReplyAge).After(q.opened)
 	if isNews {
-		m.contradict(s)
+		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
 	}
 	if before == verdict.SightDown {
 		m.tell(s, member.Moment{Kind: "cleared", Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT})
@@ -69,10 +80,13 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	}
 }
 
-// contradict hears a sign of life after a confirmed verdict, which falls unless
-// its change is under way; if that is rejected, it falls then.
-func (m *Machine) contradict(s *server) {
-	if s.inquiry.verdict == nil {
+// contradict hears from a server, which speaks against its being found dead.
+func (m *Machine) contradict(s *server) { m.refute(s, member.CauseCrashed) }
+
+// refute hears what speaks against a verdict with one of those causes. It falls
+// unless its change is under way; if that is rejected, it falls then.
+func (m *Machine) refute(s *server, causes ...member.Cause) {
+	if v := s.inquiry.verdict; v == nil || !slices.Contains(causes, v.cause) {
 		return
 	}
 	s.inquiry.verdict.void = true
@@ -106,6 +120,7 @@ func (m *Machine) doubt(s *server, observer member.ID, before Sight) {
 			Kind: "doubt", Who: string(observer), Role: "buddy", Result: "down",
 			Sent: seen.Sent, Lost: seen.Lost, Age: m.now.Sub(seen.firstLost),
 		})
+		q.acquitted = false
 		// A new doubt need not wait as long as one that was looked into.
 		q.next = q.opened.Add(roundPause)
 		m.wake(q.next, wakeAgain, string(s.row.ID), 0)
@@ -127,42 +142,80 @@ func (m *Machine) openRound(s *server) {
 		credit = min(m.now.Sub(q.firstLost), ageCredit)
 	}
 	over := max(m.settings.StallTolerance-credit, shortestRound)
+	m.beginRound(s, over)
+	r := q.round
+	m.askObservers(s, r, observersWanted)
+	if m.ring.Len() <= 2 || s.claim != nil {
+		m.dial(s, r)
+	}
+}
+
+// beginRound opens a round in which probes go out for so long, and asks the
+// subject itself.
+func (m *Machine) beginRound(s *server, over time.Duration) {
+	q := &s.inquiry
 	m.roundSeq++
+	last := m.now.Add(over)
+	timeout := m.timeout(s)
 	r := &verdict.Round{
 		ID: m.roundSeq, Subject: s.row.ID, Incarnation: s.row.Incarnation,
-		Opened: m.now, LastProbe: m.now.Add(over), Deadline: m.now.Add(over + m.timeout(s) + straggle),
+		Opened: m.now, LastProbe: last, Enough: last.Add(timeout + shortStraggle), Deadline: last.Add(timeout + straggle),
 	}
 	q.round, q.opened = r, m.now
 	m.rounds[r.ID] = s
 	m.count(CountRound)
-	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("%d probes each over %v", probesPerRound, over.Round(time.Millisecond))})
+	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("up to %d probes each over %v", probes(over), over.Round(time.Millisecond))})
 	if sess := m.sessions[s.session]; sess != nil {
 		m.challenge(sess)
 	} else if m.fellSilent(s) {
 		r.StreamSilent()
 	}
-	m.askObservers(s, r)
-	if m.ring.Len() <= 2 || s.claim != nil {
-		m.dial(s, r)
-	}
-	for _, at := range []time.Time{m.now.Add(pairSilence), m.now.Add(verdict.ReplaceAfter), r.Deadline} {
+	for _, at := range []time.Time{m.now.Add(pairSilence), m.now.Add(verdict.ReplaceAfter), r.Enough, r.Deadline} {
 		m.wake(at, wakeRound, "", r.ID)
 	}
 }
 
-func (m *Machine) askObservers(s *server, r *verdict.Round) {
+// probes is how many go out over that time.
+func probes(over time.Duration) int {
+	return min(max(int(over/probeSpacing), leastProbes), maxProbes)
+}
+
+// askObservers asks the watchers, and as many witnesses as make up wanted. Of
+// those who were overruled about the server nobody is asked.
+func (m *Machine) askObservers(s *server, r *verdict.Round, wanted int) {
+	q := &s.inquiry
 	for _, w := range m.watchers(s) {
-		if m.live(w.id) != nil {
+		if !r.Second && m.live(w.id) != nil && !q.overruled[w.id] && !slices.Contains(r.Observers(), w.id) {
 			m.ask(s, r, w)
 		}
 	}
-	for len(r.Observers()) < observersWanted {
-		id, ok := m.drawObserver(s, r.Observers())
-		if !ok {
-			return
-		}
+	for len(r.Observers()) < wanted && m.askWitness(s, r) {
+	}
+}
+
+// askWitness asks one more and reports whether there is one.
+func (m *Machine) askWitness(s *server, r *verdict.Round) bool {
+	q := &s.inquiry
+	except := append(r.Observers(), sortedKeys(q.overruled)...)
+	if r.Second {
+		except = append(except, q.asked...)
+	}
+	id, ok := m.drawObserver(s, except)
+	if ok {
 		m.ask(s, r, watcher{id, RoleWitness})
 	}
+	return ok
+}
+
+// reinforce asks more observers about a server that has become suspect, but
+// leaves some for a second round. They probe to the end of the round only: those
+// before them must have begun when it did.
+func (m *Machine) reinforce(s *server) {
+	r := s.inquiry.round
+	if r == nil || len(r.Observers()) == 0 || r.Proof() == verdict.ProofAlive || r.LastProbe.Sub(m.now) < shortestRound {
+		return
+	}
+	m.askObservers(s, r, min(observersSuspect, m.ring.Len()-1-freshNeeded))
 }
 
 func (m *Machine) ask(s *server, r *verdict.Round, w watcher) {
@@ -170,10 +223,12 @@ func (m *Machine) ask(s *server, r *verdict.Round, w watcher) {
 	if sess == nil {
 		return
 	}
+	m.servers[w.id].load++
 	r.Ask(w.id, m.now)
+	over := max(r.LastProbe.Sub(m.now), shortestRound)
 	m.emit(Ask{
-		Session: sess.id, Round: r.ID, Subject: m.subject(s, w.role), Probes: probesPerRound,
-		Over: max(r.LastProbe.Sub(m.now), shortestRound), Timeout: m.timeout(s),
+		Session: sess.id, Round: r.ID, Subject: m.subject(s, w.role), Probes: probes(over),
+		Over: over, Timeout: m.timeout(s), Connect: m.connects(s),
 	})
 	m.tell(s, member.Moment{Kind: "asked", Round: r.ID, Who: string(w.id), Role: roleName(w.role)})
 }
@@ -194,9 +249,16 @@ func (m *Machine) timeout(s *server) time.Duration {
 	return min(max(4*s.rtt, minTimeout), maxTimeout)
 }
 
-// dial asks for TCP connects to the subject's endpoints, or to its probe
-// addresses where it has none: any answer, also a refusal, proves a kernel.
+// dial asks for TCP connects from the coordinator itself.
 func (m *Machine) dial(s *server, r *verdict.Round) {
+	s.inquiry.dialing = true
+	m.emit(Dial{Round: r.ID, Addresses: m.connects(s), Timeout: r.LastProbe.Sub(m.now)})
+}
+
+// connects lists where to connect to a server by TCP: its endpoints, and its
+// probe addresses on their ports, or on discardPort where it has none. Any answer,
+// also a refusal, proves a kernel.
+func (m *Machine) connects(s *server) []string {
 	var targets []string
 	ports := map[uint16]bool{}
 	for _, e := range s.row.Spec.Endpoints {
@@ -220,9 +282,12 @@ func (m *Machine) dial(s *server, r *verdict.Round) {
 		}
 	}
 	slices.Sort(targets)
-	s.inquiry.dialing = true
-	m.emit(Dial{Round: r.ID, Addresses: slices.Compact(targets), Timeout: r.LastProbe.Sub(m.now)})
+	targets = slices.Compact(targets)
+	return targets[:min(len(targets), connectsMost)]
 }
+
+// connectsMost bounds the connects of one observer.
+const connectsMost = 16
 
 // discardPort is the port to connect to where a server has none: a live host
 // refuses.
@@ -251,11 +316,15 @@ func (m *Machine) dialed(in Dialed) {
 // answer hears what an observer found out for a round.
 func (m *Machine) answer(in Answer) {
 	sess, _ := m.from(in.Session)
-	if sess == nil {
+	if sess == nil || m.lossAnswer(sess, in) {
 		return
 	}
 	s := m.rounds[in.Round]
-	if s == nil || in.Subject != s.row.ID || in.Incarnation != s.row.Incarnation ||
+	if s == nil {
+		m.lateAnswer(sess, in)
+		return
+	}
+	if in.Subject != s.row.ID || in.Incarnation != s.row.Incarnation ||
 		!s.inquiry.round.Answer(sess.hello.ID, verdict.Answer{At: m.now, Evidence: in.Evidence, Final: in.Final, SelfScore: in.SelfScore}) {
 		m.count(CountDropped)
 		return
@@ -263,8 +332,12 @@ func (m *Machine) answer(in Answer) {
 	e := in.Evidence
 	text := e.Trouble
 	switch {
+	case e.Connect == verdict.ConnectAnswered:
+		text = "no reply to its probes, but its TCP connect was answered"
 	case e.Sight == verdict.SightDown && in.SelfScore > 0:
 		text = "not counted: it does not trust itself"
+	case e.Sight == verdict.SightDown && !m.trusts(sess.hello.ID):
+		text = "not counted: it is muted, or suspect itself"
 	case e.Sight == verdict.SightDown && in.Final && m.now.Before(s.inquiry.round.LastProbe):
 		text = "not counted: it came before its last probe was due"
 	case !in.Final:
@@ -280,18 +353,28 @@ func (m *Machine) answer(in Answer) {
 	m.progress(s)
 }
 
+// lateAnswer hears an answer to a round that is over. It is dropped, but while the
+// verdict of that round waits, a reply is a sign of life.
+func (m *Machine) lateAnswer(sess *session, in Answer) {
+	m.count(CountDropped)
+	s := m.servers[in.Subject]
+	if s == nil || s.row.Incarnation != in.Incarnation || s.inquiry.verdict == nil || s.inquiry.overruled[sess.hello.ID] {
+		return
+	}
+	r := s.inquiry.verdict.round
+	alive := in.Evidence.Sight == verdict.SightUp || in.Evidence.Connect == verdict.ConnectAnswered
+	if alive && r != nil && r.ID == in.Round && slices.Contains(r.Observers(), sess.hello.ID) {
+		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
+	}
+}
+
 // progress looks at a round after something has happened or time has passed.
 func (m *Machine) progress(s *server) {
 	r := s.inquiry.round
 	for _, id := range r.Failing(m.now) {
-		asked := r.Observers()
-		if len(asked) == observersMost {
-			break
-		}
-		if other, ok := m.drawObserver(s, asked); ok {
+		if len(r.Observers()) < observersMost && m.askWitness(s, r) {
 			m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id), Text: "another is asked"})
-			r.Replace(id, other, m.now)
-			m.ask(s, r, watcher{other, RoleWitness})
+			r.Replace(id)
 		}
 	}
 	m.judgeSuspicion(s)
@@ -306,7 +389,12 @@ func (m *Machine) endRound(s *server) *verdict.Round {
 	r := q.round
 	delete(m.rounds, r.ID)
 	q.round, q.dialing = nil, false
-	q.last, q.lastProof, q.lastDial = r.Down(), r.Proof(), r.Dial
+	for _, id := range r.Observers() {
+		if o := m.servers[id]; o != nil {
+			o.load = max(0, o.load-1)
+		}
+	}
+	q.last, q.lastProof, q.lastDial = r.Missing(), r.Proof(), r.Dial
 	m.remember(s, m.now.Add(memoryOfAnswers))
 	return r
 }
@@ -327,28 +415,72 @@ func (m *Machine) decide(s *server) {
 		m.endIncident(s)
 		return
 	}
-	ruling := verdict.Judge(r.Case(m.others(s)))
+	c := m.sum(s, r)
+	ruling := verdict.Judge(c)
 	m.tell(s, member.Moment{Kind: "verdict", Round: r.ID, Who: "coordinator", Result: ruling.Verdict.String(), Text: ruling.Reason})
-	if ruling.Verdict == verdict.Crashed {
-		gate, forbidden := m.gate(s)
-		if !forbidden {
-			m.confirm(s, ruling)
+	if ruling.Verdict == verdict.Split {
+		if m.openSecond(s, r) {
 			return
 		}
-		ruling = verdict.Ruling{Verdict: verdict.Undecided, Rule: gate.Rule, Reason: gate.Reason + "; otherwise: " + ruling.Reason}
+		ruling.Verdict, ruling.Reason = verdict.Alive, ruling.Reason+"; nobody else is there to be asked"
+	}
+	m.settleOdd(s, r, ruling)
+	s.inquiry.repeated = ruling.Verdict == verdict.Unreached && c.NobodyConnects()
+	m.acquit(s, r, ruling)
+	m.blameEdges(s, r, ruling)
+	if cause, removes := causes(ruling.Verdict); removes && m.mayRemove(s, cause, &ruling) {
+		s.inquiry.verdict.round = r
+		return
 	}
 	if ruling.Verdict != verdict.Unreached {
 		m.clearAlarm(alarmUnreached, s.row.ID)
 	} else {
-		m.raise(alarmUnreached, s.row.ID, fmt.Sprintf("%s: %s; is ICMP filtered? try --probe tcp", s.row.ID, ruling.Reason))
+		m.raise(alarmUnreached, s.row.ID, fmt.Sprintf("%s: %s", s.row.ID, ruling.Reason))
 	}
 	m.notRemoved(s, ruling)
 	m.again(s, ruling.Verdict)
 }
 
+// sum sums a round up for judgement.
+func (m *Machine) sum(s *server, r *verdict.Round) verdict.Case {
+	c := r.Case(m.others(s), m.trusts)
+	c.Repeated = s.inquiry.repeated
+	if len(s.row.Spec.Endpoints) == 0 {
+		// Nothing that clients would connect to was tried.
+		c.Unconnected = 0
+	}
+	return c
+}
+
+// causes says what a verdict removes a server for, if it does.
+func causes(v verdict.Verdict) (member.Cause, bool) {
+	switch v {
+	case verdict.Crashed:
+		return member.CauseCrashed, true
+	case verdict.Unreachable:
+		return member.CauseUnreachable, true
+	case verdict.Lossy:
+		return member.CauseLossy, true
+	case verdict.Undecided, verdict.Alive, verdict.Split, verdict.Filtered, verdict.Unreached:
+	}
+	return member.CauseUnspecified, false
+}
+
+// mayRemove confirms a verdict unless a rule forbids it, which the ruling then
+// says.
+func (m *Machine) mayRemove(s *server, cause member.Cause, ruling *verdict.Ruling) bool {
+	gate, forbidden := m.gate(s)
+	if !forbidden {
+		m.confirm(s, cause, *ruling)
+		return true
+	}
+	*ruling = verdict.Ruling{Verdict: verdict.Undecided, Rule: gate.Rule, Reason: gate.Reason + "; otherwise: " + ruling.Reason}
+	return false
+}
+
 // confirm keeps a verdict for the next change.
-func (m *Machine) confirm(s *server, ruling verdict.Ruling) {
-	s.inquiry.verdict = &confirmed{cause: member.CauseCrashed, ruling: ruling, at: m.now}
+func (m *Machine) confirm(s *server, cause member.Cause, ruling verdict.Ruling) {
+	s.inquiry.verdict = &confirmed{cause: cause, ruling: ruling, at: m.now}
 	m.confirmed[s.row.ID] = true
 	m.wake(m.now.Add(gatherTime), wakePropose, "", 0)
 	m.wake(m.now.Add(verdictLife), wakeAgain, string(s.row.ID), 0)
@@ -360,20 +492,6 @@ func (m *Machine) withdraw(s *server) {
 	s.inquiry.verdict = nil
 	delete(m.confirmed, s.row.ID)
 	m.wake(m.now, wakeAgain, string(s.row.ID), 0)
-}
-
-// gate says which rule, if any, forbids to act on a confirmed verdict now.
-func (m *Machine) gate(s *server) (member.RefusedError, bool) {
-	switch {
-	case m.warming:
-		return member.RefusedError{Rule: "warm_up", Reason: "the coordinator has just started and waits for the agents' streams"}, true
-	case m.settings.Mode == member.ModeShadow:
-		return member.RefusedError{Rule: "shadow_mode", Reason: "the pool is in shadow mode"}, true
-	case m.graceLeft(s) > 0:
-		since := m.settings.RemovalGrace - m.graceLeft(s)
-		return member.RefusedError{Rule: "removal_grace", Reason: fmt.Sprintf("it has been suspect for %v, and removal waits for %v", since.Round(time.Millisecond), m.settings.RemovalGrace)}, true
-	}
-	return member.RefusedError{}, false
 }
 
 // graceLeft is how much longer a member has to be suspect before it may be
@@ -393,8 +511,11 @@ func (m *Machine) again(s *server, v verdict.Verdict) {
 		return
 	}
 	first, longest := time.Second, 5*time.Second
-	if v == verdict.Undecided {
+	switch {
+	case v == verdict.Undecided, q.repeated:
 		first, longest = 250*time.Millisecond, 2*time.Second
+	case v == verdict.Filtered:
+		longest = 30 * time.Second
 	}
 	pause := min(first<<min(q.tries, 5), longest)
 	if left := m.graceLeft(s); left > 0 && v == verdict.Undecided {
@@ -433,7 +554,7 @@ func (m *Machine) others(s *server) int {
 		return n
 	}
 	for id := range m.marked {
-		if o := m.servers[id]; o != s && o.inquiry.proof() != verdict.ProofAlive && (o.inquiry.round == nil || len(o.inquiry.round.Up()) == 0) {
+		if o := m.servers[id]; o != s && m.unproven(o) && (o.inquiry.round == nil || len(o.inquiry.round.Reaching()) == 0) {
 			n--
 		}
 	}

@@ -140,7 +140,7 @@ func TestOneReplyVetoes(t *testing.T) {
 	for _, id := range all[1:] {
 		d.answer(id, "c", down, true)
 	}
-	d.staysAfterRound("c", "others_reach_it")
+	d.staysAfterRound("c", "one_reaches_it")
 }
 
 func TestThreeObserversMustMissIt(t *testing.T) {
@@ -333,7 +333,7 @@ func TestProbesOutlastAStall(t *testing.T) {
 func TestLateWitnessesProbeToTheEnd(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	d.pool("a", "b", "c", "d", "e", "f", "g")
+	d.pool("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n")
 	d.miss("c")
 	first := len(d.observers("c"))
 	end := d.notary.newest["c"].lastProbe
@@ -467,7 +467,7 @@ func TestReplyToAWatcherVetoes(t *testing.T) {
 					d.answer(id, "c", down, true)
 				}
 			}
-			d.staysAfterRound("c", "others_reach_it")
+			d.staysAfterRound("c", "one_reaches_it")
 		})
 	}
 }

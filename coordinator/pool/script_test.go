@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,9 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	fail N                       the next N commits are rejected
 //	restart                      kill the coordinator and start another one
 //	dial open|shut               whether the coordinator's own connects are answered
-//	show ring|servers|explain ID|alarms
+//	service ID down|up           what its checks say
+//	release [ID …]               operator's word that these are gone
+//	show ring|servers|explain ID|alarms|brake
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -156,6 +159,10 @@ func (w *world) execute(words []string) {
 		w.restart()
 	case "dial":
 		w.dialOpen = arg(1) == "open"
+	case "service":
+		w.service(h(), arg(2) == "down")
+	case "release":
+		w.release(words[1:])
 	case "show":
 		w.show(words[1:])
 	default:
@@ -217,6 +224,9 @@ func (w *world) set(field, value string) {
 				s.Mode, err = member.ParseMode(value)
 				return s, err
 			}
+			if n, err := strconv.Atoi(value); err == nil {
+				return setNumber(s, field, n)
+			}
 			d, err := time.ParseDuration(value)
 			if err != nil {
 				return s, member.Invalid(field, "%v", err)
@@ -234,6 +244,55 @@ func (w *world) set(field, value string) {
 			return s, nil
 		}}
 	})
+}
+
+func setNumber(s member.Settings, field string, n int) (member.Settings, error) {
+	at := map[string]*int{
+		"brake_least": &s.BrakeLeast, "brake_percent": &s.BrakePercent, "brake_zone_percent": &s.BrakeZonePercent,
+		"floor_percent": &s.FloorPercent, "held_percent": &s.HeldPercent,
+	}[field]
+	if at == nil {
+		return s, member.Invalid(field, "unknown")
+	}
+	*at = n
+	return s, nil
+}
+
+// service lets the checks of an agent find something new.
+func (w *world) service(h *host, isDown bool) {
+	h.checked = &pool.ServiceHealth{Session: h.session, Incarnation: h.inc, Down: isDown}
+	if isDown {
+		h.checked.Text = "tcp://:80: refused"
+	}
+	w.step(*h.checked)
+}
+
+func (w *world) release(ids []string) {
+	w.ops(func(c pool.Call) pool.Input {
+		in := pool.ReleaseBrake{Call: c}
+		for _, id := range ids {
+			in.IDs = append(in.IDs, member.ID(id))
+		}
+		return in
+	})
+}
+
+func (w *world) showBrake() {
+	st := w.m.Brake()
+	w.trace = append(w.trace, fmt.Sprintf("brake: %d suspects of %d allowed; floor: %d lost of %d allowed; %d members of %d",
+		st.Safety.Suspects, st.Safety.BrakeLimit, st.Safety.Lost, st.Safety.FloorLimit, st.Safety.Members, st.Safety.ReferenceSize))
+	for _, z := range st.Zones {
+		w.trace = append(w.trace, fmt.Sprintf("zone %s: %d suspects of %d allowed, %d members", z.Zone, z.Suspects, z.Limit, z.Size))
+	}
+	for _, s := range st.Stops {
+		w.trace = append(w.trace, fmt.Sprintf("%s since %.3f: %s", s.Rule, s.Since.Sub(w.start).Seconds(), s.Reason))
+	}
+	for _, h := range st.Held {
+		w.trace = append(w.trace, fmt.Sprintf("held: %s, suspect since %.3f", h.ID, h.Since.Sub(w.start).Seconds()))
+	}
+	for _, r := range st.Released {
+		w.trace = append(w.trace, fmt.Sprintf("released: %s until %.3f", r.ID, r.Until.Sub(w.start).Seconds()))
+	}
 }
 
 func (w *world) intent(h *host, wish string) {
@@ -278,6 +337,8 @@ func (w *world) show(words []string) {
 		}
 	case "explain":
 		w.showDecisions(member.ID(words[1]))
+	case "brake":
+		w.showBrake()
 	case "alarms":
 		for _, a := range w.m.Alarms() {
 			w.trace = append(w.trace, fmt.Sprintf("%s %s: %s", a.Name, a.Subject, a.Text))

@@ -29,12 +29,26 @@ type server struct {
 	reached bool
 	// temporary maps an absent watcher to the one in its place.
 	temporary map[member.ID]member.ID
-	inquiry   inquiry
+	// bad maps watchers that miss it, while others reach it, to since when.
+	bad     map[member.ID]time.Time
+	inquiry inquiry
+	loss    lossInquiry
+	// load is in how many rounds it is asked as an observer now; muted, since when
+	// it is not heard as one, zero if it is.
+	load  int
+	muted time.Time
+	// sweptAt is when its stream was last asked for an echo in a sweep.
+	sweptAt time.Time
+	// condemned is until when its newest round counts as one that came to its
+	// removal.
+	condemned time.Time
+	// health is what its agent's checks say of its service.
+	health health
 	// claim is a stranger's hello for this id that waits for the old address to
 	// be verified.
 	claim *session
-	// mark is the suspect mark that routers hold, nil for none; markAt is when it
-	// was published.
+	// mark is the suspect mark that routers hold, nil for none; markAt is when a
+	// mark was published last, also one that says only how its service is.
 	mark   *member.Mark
 	markAt time.Time
 }
@@ -44,6 +58,8 @@ type sight struct {
 	Evidence
 	// firstLost is when the first of the present run of lost probes was sent.
 	firstLost time.Time
+	// lossySince is since when it loses many of ten probes, zero if it does not.
+	lossySince time.Time
 }
 
 // session is one stream.
@@ -82,7 +98,14 @@ type inquiry struct {
 	// tries rounds that came to nothing.
 	opened, next time.Time
 	tries        int
-	// last holds the negatives of the newest finished round until lastUntil.
+	// asked are the observers of the first of two rounds. overruled are those whose
+	// positives do not count in the present incident.
+	asked     []member.ID
+	overruled map[member.ID]bool
+	// repeated says that the newest finished round came to Unreached with nobody
+	// connecting; acquitted, that it found the server well though some miss it.
+	repeated, acquitted bool
+	// last holds the final negatives of the newest finished round until lastUntil.
 	last      []member.ID
 	lastUntil time.Time
 	// lastProof and lastDial are what the stream and the connect proved in the
@@ -102,6 +125,8 @@ type confirmed struct {
 	cause  member.Cause
 	ruling verdict.Ruling
 	at     time.Time
+	// round is the one it came from, nil for a measurement of loss.
+	round *verdict.Round
 	// void says that there was a sign of life after it.
 	void bool
 }

@@ -25,27 +25,34 @@ func (m *Machine) report(in Report) {
 	if sess == nil {
 		return
 	}
-	if !m.see(sess, in.Subject, in.Incarnation, in.Evidence) {
+	if !m.see(sess, SubjectDigest{in.Subject, in.Incarnation, in.Evidence, in.LostOfTen}) {
 		m.count(CountDropped)
 	}
 }
 
 // see takes a watcher's view of a subject and reports whether it was one of its
 // subjects, in the present incarnation.
-func (m *Machine) see(sess *session, subject member.ID, inc member.Incarnation, e Evidence) bool {
-	s := m.servers[subject]
+func (m *Machine) see(sess *session, d SubjectDigest) bool {
+	s, e := m.servers[d.Subject], d.Evidence
 	observer := sess.hello.ID
-	if s == nil || s.row.Incarnation != inc || !m.watches(observer, s) {
+	if s == nil || s.row.Incarnation != d.Incarnation || !m.watches(observer, s) {
 		return false
 	}
 	before := s.sights[observer]
-	now := sight{Evidence: e, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour))}
+	now := sight{Evidence: e, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour)), lossySince: before.lossySince}
+	switch {
+	case d.LostOfTen <= verdict.LossyUntil:
+		now.lossySince = time.Time{}
+	case d.LostOfTen >= verdict.LossyFrom && now.lossySince.IsZero():
+		now.lossySince = m.now
+	}
 	s.sights[observer] = now
 	if e.RTT > 0 {
 		s.rtt = max(e.RTT, s.rtt*7/8)
 	}
 	switch e.Sight {
 	case verdict.SightUp:
+		m.mendEdge(s, observer)
 		m.good(s, observer, before.Sight)
 	case verdict.SightDown:
 		m.doubt(s, observer, before.Sight)
@@ -54,23 +61,26 @@ func (m *Machine) see(sess *session, subject member.ID, inc member.Incarnation, 
 	if before.Sight != e.Sight {
 		m.tendWatchers(s)
 	}
+	m.judgeLoss(s)
 	m.judgeSuspicion(s)
 	return true
 }
 
 // takeDigest hears everything an agent sees.
 func (m *Machine) takeDigest(in Digest) {
-	sess, _ := m.from(in.Session)
+	sess, s := m.from(in.Session)
 	if sess == nil {
 		return
 	}
 	m.heard(sess)
+	m.lookState(s, in.StateTrouble)
+	m.digestHealth(s, in.Health)
 	if sess.selfScore > 0 && in.SelfScore == 0 {
 		m.available()
 	}
 	sess.digest, sess.selfScore = in.Subjects, in.SelfScore
 	for _, d := range in.Subjects {
-		m.see(sess, d.Subject, d.Incarnation, d.Evidence)
+		m.see(sess, d)
 	}
 }
 

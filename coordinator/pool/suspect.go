@@ -16,7 +16,7 @@ func (m *Machine) doubted(s *server) bool {
 }
 
 func (m *Machine) misses(observer member.ID, s *server) bool {
-	return s.sights[observer].Sight == verdict.SightDown && m.live(observer) != nil
+	return s.sights[observer].Sight == verdict.SightDown && m.live(observer) != nil && m.servers[observer].muted.IsZero()
 }
 
 // negatives lists the observers that miss the server, as far as is known now.
@@ -38,6 +38,23 @@ func (m *Machine) negatives(s *server) []member.ID {
 			}
 		}
 	}
+	ids = slices.DeleteFunc(ids, func(id member.ID) bool { return !m.trusts(id) })
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// finals lists the observers that have missed the server to the end of a round,
+// the present one or the one before.
+func (m *Machine) finals(s *server) []member.ID {
+	q := &s.inquiry
+	var ids []member.ID
+	if q.round != nil {
+		ids = q.round.Missing()
+	}
+	if m.now.Before(q.lastUntil) {
+		ids = append(ids, q.last...)
+	}
+	ids = slices.DeleteFunc(ids, func(id member.ID) bool { return !m.trusts(id) })
 	slices.Sort(ids)
 	return slices.Compact(ids)
 }
@@ -53,9 +70,12 @@ func (m *Machine) judgeSuspicion(s *server) {
 			// An older doubt was contradicted; this is another matter.
 			s.inquiry.firstLost = m.now
 		}
-		m.tell(s, member.Moment{Kind: "suspect", Who: "coordinator", Text: "routers are told to prefer others; missed by " + join(m.negatives(s))})
+		m.tell(s, member.Moment{Kind: "suspect", Who: "coordinator", Text: "routers are told to prefer others; " + m.suspectedBy(s)})
 		m.marked[s.row.ID] = true
 		m.publishMark(s, true)
+		m.wake(m.now.Add(temporaryAfter), wakeSuspect, string(s.row.ID), 0)
+		m.reinforce(s)
+		m.sweepFor(s)
 	case !suspect && s.mark != nil:
 		m.unmark(s)
 	}
@@ -84,7 +104,32 @@ func (m *Machine) suspicious(s *server) bool {
 	case 2:
 		return len(m.negatives(s)) >= 1 && m.pairSilent(s)
 	}
-	return len(m.negatives(s)) >= 2
+	if lossy, _ := m.lossWatchers(s, 0); !s.loss.since.IsZero() && lossy >= 2 {
+		return true
+	}
+	if len(m.negatives(s)) < 2 || m.reachedInRound(s) {
+		return false
+	}
+	// Two probes are lost in bad weather too; a server that has just answered itself
+	// is suspect only if two observers go on missing it.
+	return m.unproven(s) || len(m.finals(s)) >= 2
+}
+
+// reachedInRound reports whether two observers reach a server, in the present
+// round or, if that has not told yet, in the one before.
+func (m *Machine) reachedInRound(s *server) bool {
+	q := &s.inquiry
+	if q.round == nil {
+		return q.acquitted
+	}
+	return len(q.round.Reaching()) >= 2 || q.acquitted && m.now.Before(q.round.LastProbe)
+}
+
+func (m *Machine) suspectedBy(s *server) string {
+	if ids := m.negatives(s); len(ids) > 0 {
+		return "missed by " + join(ids)
+	}
+	return "its watchers lose many of their probes"
 }
 
 // fellSilent reports whether a member's stream is silent: it is open and says
@@ -116,14 +161,16 @@ func (m *Machine) nonceUnanswered(s *server) bool {
 func (m *Machine) publishMark(s *server, suspect bool) {
 	m.softSeq++
 	mark := member.Mark{
-		ID: s.row.ID, Incarnation: s.row.Incarnation, Suspect: suspect,
+		ID: s.row.ID, Incarnation: s.row.Incarnation, Suspect: suspect, ServiceDown: s.health.down,
 		Epoch: m.position.Epoch, Seq: m.softSeq, Since: s.inquiry.suspectSince,
 	}
-	s.mark = nil
-	if suspect {
+	s.mark, s.markAt = nil, m.now
+	if suspect || s.health.down {
 		mark.TTL = markTTL
-		s.mark, s.markAt = &mark, m.now
 		m.wake(m.now.Add(markTTL/3), wakeMark, string(s.row.ID), 0)
+	}
+	if suspect {
+		s.mark = &mark
 	}
 	m.emit(PublishMark{mark})
 }

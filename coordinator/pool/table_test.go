@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/ring"
 	"github.com/buddyring/buddyring/internal/member"
@@ -33,6 +34,18 @@ func newTable() *table {
 		departed: map[member.ID]member.Departed{}, requests: map[string]member.Request{},
 		over: map[member.ID]map[member.Incarnation]bool{},
 	}
+}
+
+// losses is when servers were removed by verdict, as far as the table knows. Who
+// has a row that is older has not left since.
+func (tb *table) losses() map[member.ID]time.Time {
+	lost := map[member.ID]time.Time{}
+	for id, d := range tb.departed {
+		if row, present := tb.rows[id]; !present || row.JoinedAt.After(d.LeftAt) {
+			lost[id] = d.LeftAt
+		}
+	}
+	return lost
 }
 
 // load is what a new leader reads.
@@ -137,7 +150,8 @@ func (tb *table) putRows(t testing.TB, c member.Change) {
 }
 
 // follow checks the new ring against the list: those that left are cut out, the
-// newcomers are anywhere, and everybody else stands in the order of before.
+// newcomers and those that were moved are anywhere, and everybody else stands in
+// the order of before.
 func (tb *table) follow(t testing.TB, c member.Change) {
 	t.Helper()
 	rows := make([]ring.Row, 0, len(tb.rows))
@@ -148,7 +162,8 @@ func (tb *table) follow(t testing.TB, c member.Change) {
 		t.Fatalf("revision %d: %v", c.Revision(), problems)
 	}
 	stay := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool {
-		return slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
+		moved := slices.ContainsFunc(c.Events, func(e member.Event) bool { return e.Kind == member.EventMoved && e.ID == id })
+		return moved || slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
 	})
 	tb.order = tb.walk()
 	old := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool { return !slices.Contains(stay, id) })

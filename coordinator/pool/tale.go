@@ -41,9 +41,15 @@ func (m *Machine) beginIncident(s *server, firstLost time.Time) {
 }
 
 func (m *Machine) endIncident(s *server) {
-	s.inquiry.tale = nil
-	s.inquiry.tries, s.inquiry.next = 0, time.Time{}
-	s.inquiry.lastProof, s.inquiry.lastDial = verdict.ProofAbsent, verdict.DialNone
+	q := &s.inquiry
+	if s.loss.since.IsZero() {
+		q.tale = nil
+	}
+	q.tries, q.next = 0, time.Time{}
+	q.lastProof, q.lastDial = verdict.ProofAbsent, verdict.DialNone
+	q.overruled, q.asked = nil, nil
+	q.repeated, q.acquitted = false, false
+	m.unfilter(s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
 }
 
@@ -64,6 +70,7 @@ func (m *Machine) explanation(s *server, outcome string, ruling verdict.Ruling) 
 	e := member.Explanation{
 		ID: s.row.ID, Incarnation: s.row.Incarnation, Verdict: outcome, Rule: ruling.Rule, Started: m.now,
 	}
+	e.Before = m.safety()
 	if t := s.inquiry.tale; t != nil {
 		e.Started, e.Timeline = t.started, slices.Clone(t.moments)
 	}
@@ -125,6 +132,13 @@ const (
 	alarmRemovalContradicted = "REMOVAL_CONTRADICTED"
 	alarmUnreached           = "UNREACHED"
 	alarmNotJoining          = "NOT_JOINING"
+	alarmObserverMuted       = "OBSERVER_MUTED"
+	alarmICMPFiltered        = "ICMP_FILTERED"
+	alarmAgentStateUnsaved   = "AGENT_STATE_UNSAVED"
+	alarmBrake               = "BRAKE"
+	alarmFloor               = "FLOOR"
+	alarmServiceDown         = "SERVICE_DOWN"
+	alarmServicesDown        = "SERVICES_DOWN"
 )
 
 // contradictedFor is how long the alarm about a contradicted removal stays.

@@ -26,6 +26,15 @@ const (
 	wakeWarm                         // the warm-up is over
 	wakePropose                      // something waits to be proposed
 	wakeContradicted                 // an id: the alarm has been up long enough
+	wakeSuspect                      // a member that may have been suspect for long
+	wakeSweep                        // the suspect around which a sweep was begun
+	wakeLoss                         // a member that may have lost packets for long
+	wakeMuted                        // an observer that may be heard again
+	wakeMove                         // a member that may want another place
+	wakeFiltered                     // there may be servers behind a filter
+	wakeGuard                        // brake and floor
+	wakeReference                    // the reference size
+	wakeHealth                       // a member: its service
 )
 
 type wakeAt struct {
@@ -96,6 +105,8 @@ func (m *Machine) look(w wakeAt) {
 	case wakeDeparted:
 		if d, ok := m.departed[id]; ok && m.now.Sub(d.LeftAt) >= departedLife {
 			delete(m.departed, id)
+			m.guard.standing = nil
+			m.trimLosses()
 		}
 	case wakeWarm:
 		m.lookWarm()
@@ -108,16 +119,22 @@ func (m *Machine) look(w wakeAt) {
 		for _, id := range sortedKeys(m.uncovered) {
 			m.tendWatchers(m.servers[id])
 		}
+	case wakeGuard:
+		m.lookGuard()
+	case wakeReference:
+		m.lookReference()
 	case wakePropose:
-	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark:
+	case wakeFiltered:
+		m.lookFiltered()
+	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark, wakeSuspect, wakeSweep, wakeLoss, wakeMuted, wakeMove, wakeHealth:
 		if s := m.servers[id]; s != nil {
-			m.lookServer(s, w.kind)
+			m.lookServer(s, w)
 		}
 	}
 }
 
-func (m *Machine) lookServer(s *server, kind wakeKind) {
-	switch kind {
+func (m *Machine) lookServer(s *server, w wakeAt) {
+	switch w.kind {
 	case wakeAgain:
 		m.reconsider(s)
 	case wakeAbsent:
@@ -128,7 +145,21 @@ func (m *Machine) lookServer(s *server, kind wakeKind) {
 		m.due[s.row.ID] = true
 	case wakeMark:
 		m.renewMark(s)
-	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered:
+		m.renewHealth(s)
+	case wakeHealth:
+		m.lookHealth(s)
+	case wakeSuspect:
+		m.tendSubjects(s.row.ID)
+	case wakeSweep:
+		m.lookSweep(s, int(w.num))
+	case wakeLoss:
+		m.lookLoss(s, w.num)
+	case wakeMuted:
+		m.lookMuted(s)
+	case wakeMove:
+		m.lookMove(s)
+	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered,
+		wakeFiltered, wakeGuard, wakeReference:
 		// Not about a member.
 	}
 }

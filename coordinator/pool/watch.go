@@ -57,14 +57,21 @@ func (m *Machine) available() {
 	}
 }
 
-// cannotWatch reports whether a buddy has had no live stream for a while, or
-// says itself that it cannot judge.
+// cannotWatch reports whether a buddy has had no live stream for a while, is
+// suspect for as long, is not heard, misses a server that others reach, or says
+// itself that it cannot judge.
 func (m *Machine) cannotWatch(buddy member.ID, s *server) bool {
-	if m.live(buddy) == nil {
-		b := m.servers[buddy]
-		return b != nil && m.now.Sub(m.absentSince(b)) >= temporaryAfter
+	b := m.servers[buddy]
+	switch {
+	case b == nil:
+		return false
+	case m.live(buddy) == nil:
+		return m.now.Sub(m.absentSince(b)) >= temporaryAfter
+	case b.mark != nil && m.now.Sub(b.inquiry.suspectSince) >= temporaryAfter, !b.muted.IsZero():
+		return true
 	}
-	return s.sights[buddy].Sight == verdict.SightCannotJudge
+	_, bad := s.bad[buddy]
+	return bad || s.sights[buddy].Sight == verdict.SightCannotJudge
 }
 
 // employ makes helper watch a member in the place of absent.
@@ -83,6 +90,7 @@ func (m *Machine) dismiss(s *server, absent member.ID) {
 	delete(s.temporary, absent)
 	if !m.watches(helper, s) {
 		delete(s.sights, helper)
+		delete(s.bad, helper)
 	}
 	delete(m.helping[helper], s.row.ID)
 	if len(m.helping[helper]) == 0 {
@@ -92,8 +100,8 @@ func (m *Machine) dismiss(s *server, absent member.ID) {
 }
 
 // drawObserver draws a member with a live stream that is not the subject, does
-// not watch it, is not suspect and not in except; from another rack if one of a
-// few draws is.
+// not watch it, is not suspect, muted or in except; one from another rack that is
+// not asked too much if one of a few draws is.
 func (m *Machine) drawObserver(s *server, except []member.ID) (member.ID, bool) {
 	var fallback member.ID
 	for range 16 {
@@ -102,6 +110,10 @@ func (m *Machine) drawObserver(s *server, except []member.ID) (member.ID, bool) 
 			break
 		}
 		if !m.mayObserve(id, s, except) {
+			continue
+		}
+		if m.servers[id].load >= observerLoad || m.unheard(m.servers[id]) {
+			fallback = id
 			continue
 		}
 		if o := m.servers[id].row.Spec; o.Rack == "" || o.Rack != s.row.Spec.Rack || o.Zone != s.row.Spec.Zone {
@@ -121,7 +133,7 @@ func (m *Machine) drawObserver(s *server, except []member.ID) (member.ID, bool) 
 
 func (m *Machine) mayObserve(id member.ID, s *server, except []member.ID) bool {
 	sess := m.live(id)
-	return sess != nil && sess.selfScore == 0 && id != s.row.ID && m.servers[id].mark == nil &&
+	return sess != nil && sess.selfScore == 0 && id != s.row.ID && m.servers[id].mark == nil && m.servers[id].muted.IsZero() &&
 		!m.watches(id, s) && !slices.Contains(except, id)
 }
 

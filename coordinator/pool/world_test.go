@@ -34,6 +34,7 @@ type world struct {
 	replies    map[pool.Token]pool.Reply
 	alarms     map[string]bool
 	suspects   map[member.ID]bool
+	down       map[member.ID]bool
 	sessions   map[pool.SessionID]*host
 	nextID     uint64
 	dialOpen   bool
@@ -57,6 +58,8 @@ type host struct {
 	sights   map[member.ID]pool.Sight
 	lost     map[member.ID]time.Time
 	assigned pool.Assignment
+	// checked is what its checks found last, nil without checks.
+	checked *pool.ServiceHealth
 	// lie, when set, is what it always says of others.
 	lie      pool.Sight
 	left     string
@@ -104,7 +107,7 @@ func (w *world) boot() {
 		w.t.Fatalf("boot: %v", err)
 	}
 	w.m = m
-	w.suspects = map[member.ID]bool{}
+	w.suspects, w.down = map[member.ID]bool{}, map[member.ID]bool{}
 	w.step(pool.Tick{})
 }
 
@@ -169,6 +172,9 @@ func (w *world) do(e pool.Effect) {
 	case pool.PublishMark:
 		w.mark(e.Mark)
 	case pool.Raise:
+		if w.alarms[e.Alarm.Name+" "+e.Alarm.Subject] {
+			return
+		}
 		w.alarms[e.Alarm.Name+" "+e.Alarm.Subject] = true
 		w.log("alarm %s %s", e.Alarm.Name, e.Alarm.Subject)
 	case pool.Clear:
@@ -190,6 +196,10 @@ func (w *world) do(e pool.Effect) {
 }
 
 func (w *world) mark(k member.Mark) {
+	if k.ServiceDown != w.down[k.ID] {
+		w.down[k.ID] = k.ServiceDown
+		w.log("service of %s down: %v", k.ID, k.ServiceDown)
+	}
 	if k.Suspect == w.suspects[k.ID] {
 		return
 	}
@@ -398,7 +408,7 @@ func (w *world) digest(h *host, gen int) {
 	if !h.running() {
 		return
 	}
-	d := pool.Digest{Session: h.session}
+	d := pool.Digest{Session: h.session, Health: h.checked}
 	for _, s := range h.assigned.Subjects {
 		if seen := h.sights[s.ID]; seen != 0 {
 			d.Subjects = append(d.Subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen)})

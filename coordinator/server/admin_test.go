@@ -37,7 +37,7 @@ func TestCreateAndUpdatePool(t *testing.T) {
 		if err != nil {
 			t.Fatalf("create: %v", err)
 		}
-		if got := made.GetPool(); got.GetRevision() != 2 || got.GetSettings().GetRemovalGrace().AsDuration() != 5*time.Second ||
+		if got := made.GetPool(); got.GetRevision() != 1 || got.GetSettings().GetRemovalGrace().AsDuration() != 5*time.Second ||
 			got.GetSettings().GetProbeInterval().AsDuration() != 500*time.Millisecond {
 			t.Errorf("created: %v", got)
 		}
@@ -73,7 +73,7 @@ func TestCreateAndUpdatePool(t *testing.T) {
 		preview, err := w.admin.UpdatePool(ctx, &pb.UpdatePoolRequest{
 			Pool: "games", Settings: &pb.PoolSettings{Mode: pb.Mode_MODE_PAUSED}, ValidateOnly: true,
 		})
-		if err != nil || preview.GetPool().GetSettings().GetMode() != pb.Mode_MODE_PAUSED || preview.GetPool().GetRevision() != 3 {
+		if err != nil || preview.GetPool().GetSettings().GetMode() != pb.Mode_MODE_PAUSED || preview.GetPool().GetRevision() != 2 {
 			t.Errorf("preview: %v, %v", preview, err)
 		}
 		list, err := w.admin.ListPools(ctx, &pb.ListPoolsRequest{PageSize: 1})

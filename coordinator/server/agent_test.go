@@ -46,6 +46,8 @@ type agent struct {
 	cancel   context.CancelFunc
 	subjects []*pb.Subject
 	seen     map[string]pb.Sight
+	// checked is what its checks found last, nil without checks.
+	checked *pb.ServiceHealth
 	// dead says that its host does nothing any more.
 	dead    bool
 	welcome *pb.Welcome
@@ -192,7 +194,7 @@ func (a *agent) look() {
 
 func (a *agent) digest() {
 	a.mu.Lock()
-	d := &pb.Digest{Seq: 1}
+	d := &pb.Digest{Seq: 1, ServiceHealth: a.checked}
 	if a.welcome == nil {
 		a.mu.Unlock()
 		return
@@ -265,6 +267,13 @@ func (a *agent) crash() {
 	a.dead = true
 	a.mu.Unlock()
 	a.w.network.set(a.id, true)
+}
+
+// check lets its checks find something; it says so from its next digest on.
+func (a *agent) check(found *pb.ServiceHealth) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.checked = found
 }
 
 // kill ends the agent alone.

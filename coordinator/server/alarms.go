@@ -25,15 +25,17 @@ const (
 // entry in the runbook under its name.
 func AlarmNames() []string {
 	return []string{
-		"AGENT_DOWN", alarmDiskLow, alarmWentBack, "LAST_SERVER_SILENT", "NOT_JOINING",
-		"REMOVAL_CONTRADICTED", alarmRouterSilent, alarmStoreFailing, "UNREACHED",
+		"AGENT_DOWN", "AGENT_STATE_UNSAVED", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "ICMP_FILTERED",
+		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", "REMOVAL_CONTRADICTED", alarmRouterSilent, "SERVICES_DOWN",
+		"SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
 	}
 }
 
 // runbook is where the runbook says what to do about an alarm.
 func runbook(name string) string { return "docs/runbook.md#" + strings.ToLower(name) }
 
-// alarms holds the active alarms. Each edge is logged once. It is safe for
+// alarms holds the active alarms. Each edge is logged once; that it comes into
+// the history is up to the machine of its pool, and to ownAlarms. It is safe for
 // concurrent use.
 type alarms struct {
 	log    *slog.Logger
@@ -47,9 +49,9 @@ func newAlarms(log *slog.Logger, active *prometheus.GaugeVec) *alarms {
 	return &alarms{log: log, active: active, held: map[member.AlarmKey]member.Alarm{}}
 }
 
-// raise makes an alarm active. Raising an active one again only renews its
-// text.
-func (a *alarms) raise(alarm member.Alarm) {
+// raise makes an alarm active and reports whether it was not. Raising an active
+// one again only renews its text.
+func (a *alarms) raise(alarm member.Alarm) bool {
 	a.mu.Lock()
 	old, active := a.held[alarm.Key()]
 	if active {
@@ -58,35 +60,28 @@ func (a *alarms) raise(alarm member.Alarm) {
 	a.held[alarm.Key()] = alarm
 	a.mu.Unlock()
 	if active {
-		return
+		return false
 	}
 	a.active.WithLabelValues(alarm.Name, string(alarm.Pool)).Inc()
 	a.log.Warn("alarm raised", "alarm", alarm.Name, "pool", alarm.Pool, "subject", alarm.Subject,
 		"text", alarm.Text, "runbook", runbook(alarm.Name))
+	return true
 }
 
-// clear ends an alarm; ending an inactive one does nothing.
-func (a *alarms) clear(key member.AlarmKey, now time.Time) {
+// clear ends an alarm and reports whether it was active; ending an inactive one
+// does nothing.
+func (a *alarms) clear(key member.AlarmKey, now time.Time) bool {
 	a.mu.Lock()
 	alarm, active := a.held[key]
 	delete(a.held, key)
 	a.mu.Unlock()
 	if !active {
-		return
+		return false
 	}
 	a.active.WithLabelValues(key.Name, string(key.Pool)).Dec()
 	a.log.Warn("alarm cleared", "alarm", key.Name, "pool", key.Pool, "subject", key.Subject,
 		"active_for", now.Sub(alarm.Since).Round(time.Millisecond))
-}
-
-// expire ends the alarms of a name that began before a time: those of things
-// that happen rather than last.
-func (a *alarms) expire(name string, before, now time.Time) {
-	for _, alarm := range a.list() {
-		if alarm.Name == name && alarm.Since.Before(before) {
-			a.clear(alarm.Key(), now)
-		}
-	}
+	return true
 }
 
 // list returns the active alarms, newest first.

@@ -85,7 +85,7 @@ func toRow(name member.Pool, s member.Server, wish member.Wish) *pb.Server {
 // toServer is a row with the soft state around it, as operators see it.
 func toServer(name member.Pool, s pool.ServerStatus) *pb.Server {
 	row := toRow(name, s.Server, s.Wish)
-	row.Suspect, row.AgentConnected, row.WaitingFor = &s.Suspect, &s.Connected, s.WaitingFor
+	row.Suspect, row.AgentConnected, row.WaitingFor, row.ServiceText = &s.Suspect, &s.Connected, s.WaitingFor, s.ServiceText
 	return row
 }
 
@@ -100,25 +100,38 @@ func toPool(name member.Pool, s pool.Status) *pb.Pool {
 		Active:        toCount(s.Active),
 		Suspect:       toCount(s.Suspect),
 		WarmingUp:     &s.WarmingUp,
+		BrakeEngaged:  &s.Braked,
+		ServiceDown:   toCount(s.ServiceDown),
+	}
+}
+
+// toSafety leaves nil unset.
+func toSafety(s *member.Safety) *pb.Safety {
+	if s == nil {
+		return nil
+	}
+	return &pb.Safety{
+		Members:       toCount(s.Members),
+		Suspects:      toCount(s.Suspects),
+		BrakeLimit:    toCount(s.BrakeLimit),
+		BrakeEngaged:  &s.Engaged,
+		Lost:          toCount(s.Lost),
+		FloorLimit:    toCount(s.FloorLimit),
+		ReferenceSize: toCount(s.ReferenceSize),
 	}
 }
 
 // toCount is for sizes and counts, which are never negative.
 func toCount(n int) uint32 { return uint32(max(n, 0)) }
 
-func toSettings(s member.Settings) *pb.PoolSettings {
-	return &pb.PoolSettings{
-		Mode:           toMode(s.Mode),
-		ProbeInterval:  durationpb.New(s.ProbeInterval),
-		StallTolerance: durationpb.New(s.StallTolerance),
-		RemovalGrace:   durationpb.New(s.RemovalGrace),
-		HoldDown:       durationpb.New(s.HoldDown),
-		HoldDownMax:    durationpb.New(s.HoldDownMax),
-	}
-}
-
 func toPosition(name member.Pool, p member.Position) *pb.Position {
 	return &pb.Position{Pool: string(name), Epoch: uint64(p.Epoch), Revision: uint64(p.Revision)}
+}
+
+func (p point) toProto(name member.Pool) *pb.Position {
+	out := toPosition(name, p.Position)
+	out.ChangeId = p.changeID
+	return out
 }
 
 func toIntent(name member.Pool, i member.Intent) *pb.Intent {
@@ -172,6 +185,9 @@ func toExplanation(x member.Explanation, revision member.Revision) *pb.Explanati
 		Timeline:    timeline,
 		Rows:        rows,
 		Revision:    uint64(revision),
+
+		SafetyBefore: toSafety(x.Before),
+		SafetyAfter:  toSafety(x.After),
 	}
 }
 

@@ -133,6 +133,7 @@ func TestFailingDatabase(t *testing.T) {
 		if ready := w.page("/readyz"); ready != 200 {
 			t.Errorf("readyz %d", ready)
 		}
+		w.edges("default", "STORE_FAILING: the database fails", "STORE_FAILING is over")
 		newcomer.connect()
 		w.allActive("web-5")
 		w.consistent()
@@ -292,26 +293,44 @@ func TestDiskLow(t *testing.T) {
 			t.Errorf("alarms: %v", got)
 		}
 		w.free.Store(1 << 30)
-		time.Sleep(11 * time.Second)
+		time.Sleep(16 * time.Second)
 		if got := w.alarms(); len(got) != 0 {
 			t.Errorf("alarms: %v", got)
 		}
+		w.edges("default", "DISK_LOW: the disk", "DISK_LOW is over")
 	})
 }
 
-// A pool that an earlier attempt has made, without an answer, is taken over.
+// A pool that an earlier attempt has made, without an answer, is taken over: for
+// whoever repeats the request, and for those who join. Others hear of it.
 func TestPoolOfALostAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable()
 		w := start(t, table)
 		time.Sleep(time.Second)
-		if _, err := table.CreatePool(t.Context(), 1, "games", member.DefaultSettings()); err != nil {
-			t.Fatalf("create: %v", err)
+		for _, name := range []string{"games", "films"} {
+			table.lose()
+			_, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: name, RequestId: name})
+			if !errors.Is(err, member.ErrUnavailable) {
+				t.Errorf("create %s without an answer: %v", name, err)
+			}
 		}
-		res, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games"})
+		for range 2 {
+			res, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games", RequestId: "games"})
+			if err != nil || res.GetPool().GetRevision() != 1 {
+				t.Errorf("create again: %v, %v", res, err)
+			}
+		}
+		for _, id := range []string{"another", ""} {
+			_, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "films", RequestId: id})
+			if !errors.Is(err, member.ErrAlreadyExists) {
+				t.Errorf("create by another request: %v", err)
+			}
+		}
+		res, err := w.admin.GetPool(t.Context(), &pb.GetPoolRequest{Pool: "films"})
 		if err != nil || res.GetPool().GetRevision() != 1 {
-			t.Errorf("create: %v, %v", res, err)
+			t.Errorf("get the pool of the lost answer: %v, %v", res, err)
 		}
 	})
 }

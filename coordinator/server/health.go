@@ -19,7 +19,7 @@ const commitMemory = 30 * time.Second
 // failing renewal: on a full disk one can go through and the other not. It is
 // safe for concurrent use.
 type health struct {
-	alarms *alarms
+	alarms ownAlarms
 	up     prometheus.Gauge
 
 	mu sync.Mutex

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -26,27 +27,37 @@ type history struct {
 	name member.Pool
 	bell *bell
 
-	mu       sync.Mutex
-	position member.Position
-	rows     map[member.ID]*pb.Server
-	phases   map[member.Phase]int
-	wishes   map[member.ID]member.Wish
+	mu sync.Mutex
+	// position is the newest, base the one before the first of entries.
+	position, base point
+	rows           map[member.ID]*pb.Server
+	phases         map[member.Phase]int
+	wishes         map[member.ID]member.Wish
 	// entries are those of the newest revisions, without gaps, in order.
 	entries []*entry
 }
 
+// point is a position and the change that led there, "" where that is not known.
+type point struct {
+	member.Position
+	changeID string
+}
+
 // entry is one change.
 type entry struct {
-	position member.Position
+	position point
 	at       time.Time
 	put      []*pb.Server
 	removed  []*pb.RemovedServer
 	events   []member.Event
+	// confirmed says that an operator has confirmed that many servers go.
+	confirmed bool
 }
 
 func newHistory(state member.PoolState, b *bell) *history {
+	start := point{state.Position, state.LastChange}
 	h := &history{
-		name: state.Name, bell: b, position: state.Position,
+		name: state.Name, bell: b, position: start, base: start,
 		rows: make(map[member.ID]*pb.Server, len(state.Servers)), phases: map[member.Phase]int{},
 		wishes: make(map[member.ID]member.Wish, len(state.Intents)),
 	}
@@ -68,8 +79,8 @@ func (h *history) publish(c member.Change, now time.Time) {
 func (h *history) add(c member.Change, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.position = member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}
-	e := &entry{position: h.position, at: now, events: numbered(c.Events, h.position)}
+	h.position = point{member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, c.ID}
+	e := &entry{position: h.position, at: now, events: numbered(c.Events, h.position.Position), confirmed: c.MassChangeConfirmed}
 	for _, r := range c.Remove {
 		if h.drop(r) {
 			e.removed = append(e.removed, &pb.RemovedServer{
@@ -155,6 +166,9 @@ func (h *history) trim(now time.Time) {
 	for len(h.entries)-n > windowRevisions && now.Sub(h.entries[n].at) > windowAge {
 		n++
 	}
+	if n > 0 {
+		h.base = h.entries[n-1].position
+	}
 	clear(h.entries[:n])
 	h.entries = h.entries[n:]
 }
@@ -163,7 +177,7 @@ func (h *history) trim(now time.Time) {
 func (h *history) head() member.Position {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.position
+	return h.position.Position
 }
 
 // after returns the changes after a revision, and false when the history does
@@ -176,6 +190,28 @@ func (h *history) after(cursor member.Revision) ([]*entry, bool) {
 		return nil, false
 	}
 	return slices.Clone(h.entries[len(h.entries)-int(head-cursor):]), true
+}
+
+// refutes says why a point cannot be of this history, or is empty where it can.
+// Of a revision that is too old to be known, nobody can say.
+func (h *history) refutes(p point) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	head, oldest := h.position.Revision, h.base.Revision
+	if p.Revision > head {
+		return fmt.Sprintf("revision %d, the database only %d", p.Revision, head)
+	}
+	if p.changeID == "" || p.Revision < oldest {
+		return ""
+	}
+	own := h.base
+	if p.Revision > oldest {
+		own = h.entries[p.Revision-oldest-1].position
+	}
+	if own.changeID == "" || own.changeID == p.changeID {
+		return ""
+	}
+	return fmt.Sprintf("another change as revision %d than the database", p.Revision)
 }
 
 // entryOf returns the change that made a revision, or nil.
@@ -194,7 +230,7 @@ func (h *history) entryOf(revision member.Revision) *entry {
 func (h *history) snapshot() *pb.Snapshot {
 	h.mu.Lock()
 	snapshot := &pb.Snapshot{
-		Position: toPosition(h.name, h.position), Servers: make([]*pb.Server, 0, len(h.rows)),
+		Position: h.position.toProto(h.name), Servers: make([]*pb.Server, 0, len(h.rows)),
 	}
 	for _, row := range h.rows {
 		snapshot.Servers = append(snapshot.Servers, row)
@@ -213,9 +249,20 @@ func (h *history) sizes() map[member.Phase]int {
 	return maps.Clone(h.phases)
 }
 
+// upToConfirmed cuts changes after the last one that an operator has confirmed:
+// what he confirmed is what went by then, and not what has gone since.
+func upToConfirmed(entries []*entry) (confirmed, since []*entry) {
+	for i := len(entries) - 1; i >= 0; i-- {
+		if entries[i].confirmed {
+			return entries[:i+1], entries[i+1:]
+		}
+	}
+	return nil, entries
+}
+
 // coalesce turns changes, of which there is at least one, into one delta from
 // the revision before the first: the rows as they are afterwards, and the
-// members that are gone. Of a member that came back meanwhile and left again the
+// members that are gone. It is confirmed if the last one is. Of a member that came back meanwhile and left again the
 // last incarnation is listed; with it all earlier ones are over.
 func coalesce(name member.Pool, entries []*entry) *pb.Delta {
 	first, last := entries[0], entries[len(entries)-1]
@@ -230,7 +277,10 @@ func coalesce(name member.Pool, entries []*entry) *pb.Delta {
 		}
 	}
 	delta := &pb.Delta{
-		FromRevision: uint64(first.position.Revision) - 1, Position: toPosition(name, last.position),
+		FromRevision: uint64(first.position.Revision) - 1, Position: last.position.toProto(name),
+	}
+	if last.confirmed {
+		delta.MassChangeConfirmed = &last.confirmed
 	}
 	for _, id := range slices.Sorted(maps.Keys(put)) {
 		delta.Put = append(delta.Put, put[id])

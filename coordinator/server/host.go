@@ -67,6 +67,9 @@ type waiter func(*pool.Machine, pool.Reply)
 // drops the input once the host has stopped.
 func (h *host) tell(in pool.Input) { h.hand(work{input: in}) }
 
+// note hands an event of the coordinator's own to the machine.
+func (h *host) note(e member.Event) { h.tell(pool.Note{Event: e}) }
+
 // join hands a Hello to the machine, together with the session for whatever the
 // machine says to it.
 func (h *host) join(hello pool.Hello, s *session) { h.hand(work{input: hello, session: s}) }
@@ -208,15 +211,29 @@ func (h *host) expect(w work) pool.Input {
 
 // step hands inputs to the machine and carries out the effects.
 func (h *host) step(ctx context.Context, inputs ...pool.Input) {
-	now := time.Now()
+	now, safety := time.Now(), false
 	for _, e := range h.machine.Step(now, inputs...) {
 		h.carryOut(ctx, now, e)
+		safety = safety || touchesSafety(e)
+	}
+	if safety {
+		h.metrics.brake(h.pool, h.machine.Safety(), h.machine.ServicesDown())
 	}
 	for _, in := range inputs {
 		if closed, ok := in.(pool.Closed); ok {
 			delete(h.sessions, closed.Session)
 		}
 	}
+}
+
+// touchesSafety reports whether an effect may go with another standing between
+// brake and floor.
+func touchesSafety(effect pool.Effect) bool {
+	switch effect.(type) {
+	case pool.Publish, pool.PublishMark, pool.Raise, pool.Clear:
+		return true
+	}
+	return false
 }
 
 func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) {

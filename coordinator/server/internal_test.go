@@ -170,6 +170,42 @@ func TestHistoryWindow(t *testing.T) {
 	}
 }
 
+// A point is refuted by another change at its revision, as far back as that is
+// known.
+func TestHistoryRefutes(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	h := newHistory(member.PoolState{Name: "p", Position: member.Position{Epoch: 1, Revision: 5}, LastChange: "c5"}, newBell())
+	change := func(now time.Time) {
+		h.publish(member.Change{ID: fmt.Sprint("c", h.head().Revision+1), Pool: "p", Base: h.head()}, now)
+	}
+	refuted := func(revision member.Revision, id string) bool {
+		return h.refutes(point{member.Position{Revision: revision}, id}) != ""
+	}
+	check := func(revision member.Revision, known bool) {
+		t.Helper()
+		if own := fmt.Sprint("c", revision); refuted(revision, own) || refuted(revision, "") || refuted(revision, "other") != known {
+			t.Errorf("revision %d: own is refuted %t, unknown %t, another %t", revision, refuted(revision, own), refuted(revision, ""), refuted(revision, "other"))
+		}
+	}
+	check(5, true)
+	check(4, false)
+	change(begin)
+	change(begin)
+	for revision := range member.Revision(3) {
+		check(5+revision, true)
+	}
+	if !refuted(8, "c8") || !refuted(8, "") {
+		t.Error("the future is not refuted")
+	}
+	for range windowRevisions {
+		change(begin.Add(windowAge + time.Second))
+	}
+	check(6, false)
+	check(7, true)
+	check(8, true)
+}
+
 // A member's row shows the operator's wish, and is sent again when that changes.
 func TestHistoryShowsIntents(t *testing.T) {
 	t.Parallel()
@@ -217,13 +253,58 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+// A mark that says only that a service is down holds like any other, and is no
+// suspect.
+func TestServiceMarks(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := newMarks(newBell())
+	l.publish("p", member.Mark{ID: "a", Incarnation: 1, ServiceDown: true, TTL: 30 * time.Second}, begin)
+	if all, _ := l.full(begin); len(all) != 1 || !all[0].GetServiceDown() || all[0].GetSuspect() || l.suspects("p") != 0 {
+		t.Errorf("%v, %d suspects", all, l.suspects("p"))
+	}
+	l.publish("p", member.Mark{ID: "a", Incarnation: 1, Suspect: true, ServiceDown: true, TTL: 30 * time.Second}, begin)
+	if all, _ := l.full(begin); len(all) != 1 || !all[0].GetServiceDown() || !all[0].GetSuspect() || l.suspects("p") != 1 {
+		t.Errorf("%v, %d suspects", all, l.suspects("p"))
+	}
+	l.publish("p", member.Mark{ID: "a", Incarnation: 1}, begin)
+	if all, _ := l.full(begin); len(all) != 0 {
+		t.Errorf("%v", all)
+	}
+}
+
+// What an operator has confirmed is what went by then: a router that lags does
+// not get it in one delta with what has gone since.
+func TestConfirmedChangesAreCutOff(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory()
+	for _, confirmed := range []bool{false, true, false, true, false, false} {
+		h.publish(member.Change{Pool: "p", Base: h.head(), MassChangeConfirmed: confirmed}, time.Time{})
+	}
+	entries, ok := h.after(1)
+	if !ok || len(entries) != 6 {
+		t.Fatalf("%d entries", len(entries))
+	}
+	confirmed, since := upToConfirmed(entries)
+	if len(confirmed) != 4 || len(since) != 2 {
+		t.Fatalf("%d and %d", len(confirmed), len(since))
+	}
+	first, second := coalesce("p", confirmed), coalesce("p", since)
+	if !first.GetMassChangeConfirmed() || second.MassChangeConfirmed != nil || second.GetFromRevision() != first.GetPosition().GetRevision() {
+		t.Errorf("%v, %v", first, second)
+	}
+	if none, all := upToConfirmed(since); len(none) != 0 || len(all) != 2 {
+		t.Errorf("%d and %d", len(none), len(all))
+	}
+}
+
 func TestRouterProgress(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	r := newRouters(nil)
+	r := newRouters(ownAlarms{})
 	r.by["r1"] = newRouter("r1")
 	apply := func(revision, second int) {
-		r.ack("r1", ack{applied: []placed{{"p", member.Position{Revision: member.Revision(revision)}}}}, begin.Add(time.Duration(second)*time.Second))
+		r.ack("r1", ack{applied: []placed{{"p", point{Position: member.Position{Revision: member.Revision(revision)}}}}}, begin.Add(time.Duration(second)*time.Second))
 	}
 	apply(5, 1)
 	apply(5, 2)

@@ -3,6 +3,7 @@ package server_test
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,8 +24,8 @@ type table struct {
 	pools   map[member.Pool]*tablePool
 	routers map[string]store.RouterRow
 
-	// failing is what writes return; losing makes the next commit happen without
-	// an answer; held makes commits wait until it closes.
+	// failing is what writes return; losing makes the next commit, or new pool,
+	// happen without an answer; held makes commits wait until it closes.
 	failing error
 	losing  bool
 	held    chan struct{}
@@ -34,7 +35,6 @@ type table struct {
 
 type tablePool struct {
 	state     member.PoolState
-	last      string
 	compacted member.Revision
 	rows      map[member.ID]member.Server
 	intents   map[member.ID]member.Intent
@@ -44,6 +44,20 @@ type tablePool struct {
 
 func newTable() *table {
 	return &table{storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{}}
+}
+
+// backup returns a copy of the table as it stands.
+func (t *table) backup() *table {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := &table{storeID: t.storeID, epoch: t.epoch, pools: map[member.Pool]*tablePool{}, routers: maps.Clone(t.routers)}
+	for name, p := range t.pools {
+		own := *p
+		own.rows, own.intents, own.departed = maps.Clone(p.rows), maps.Clone(p.intents), maps.Clone(p.departed)
+		own.events, own.state.Requests = slices.Clone(p.events), slices.Clone(p.state.Requests)
+		c.pools[name] = &own
+	}
+	return c
 }
 
 // fail makes writes fail with err, nil to end that.
@@ -67,7 +81,7 @@ func (t *table) hold() (release func()) {
 	}
 }
 
-// lose makes the next commit happen, but its answer get lost.
+// lose makes the next commit, or new pool, happen, but its answer get lost.
 func (t *table) lose() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -135,23 +149,31 @@ func (p *tablePool) servers() []member.Server {
 	return rows
 }
 
-func (t *table) CreatePool(
-	_ context.Context, epoch member.Epoch, name member.Pool, settings member.Settings, events ...member.Event,
-) (member.PoolState, error) {
+func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := cmp.Or(t.failing, t.fenced(epoch)); err != nil {
 		return member.PoolState{}, err
 	}
-	if t.pools[name] != nil {
+	if t.pools[n.Name] != nil {
 		return member.PoolState{}, member.ErrAlreadyExists
 	}
 	p := &tablePool{
-		state: member.PoolState{Name: name, Position: member.Position{Epoch: epoch, Revision: 1}, Settings: settings},
-		rows:  map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
+		state: member.PoolState{
+			Name: n.Name, Position: member.Position{Epoch: epoch, Revision: 1}, LastChange: rand.Text(),
+			Settings: n.Settings, Requests: slices.Clone(n.Requests),
+		},
+		rows: map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
 	}
-	p.record(events)
-	t.pools[name] = p
+	for i := range p.state.Requests {
+		p.state.Requests[i].Revision = 1
+	}
+	p.record(n.Events)
+	t.pools[n.Name] = p
+	if t.losing {
+		t.losing = false
+		return member.PoolState{}, fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown)
+	}
 	return p.state, nil
 }
 
@@ -193,7 +215,7 @@ func (t *table) write(c member.Change) error {
 	switch {
 	case p == nil:
 		return member.ErrNotFound
-	case p.last == c.ID:
+	case p.state.LastChange == c.ID:
 		return nil
 	case p.state.Position.Epoch != c.Base.Epoch:
 		return member.ErrFenced
@@ -206,7 +228,7 @@ func (t *table) write(c member.Change) error {
 		}
 		delete(p.rows, r.ID)
 	}
-	p.last, p.state.Position.Revision = c.ID, c.Revision()
+	p.state.LastChange, p.state.Position.Revision = c.ID, c.Revision()
 	for _, s := range c.Put {
 		p.rows[s.ID] = s.Clone()
 	}
@@ -307,6 +329,15 @@ func (t *table) Routers(context.Context) ([]store.RouterRow, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.SortedFunc(maps.Values(t.routers), func(a, b store.RouterRow) int { return cmp.Compare(a.ID, b.ID) }), nil
+}
+
+func (t *table) DropRouter(_ context.Context, id string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failing == nil {
+		delete(t.routers, id)
+	}
+	return t.failing
 }
 
 func (t *table) ForgetRouters(_ context.Context, since time.Time) (int64, error) {

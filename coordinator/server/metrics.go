@@ -25,6 +25,13 @@ type metrics struct {
 	compactions   prometheus.Counter
 	members       *prometheus.GaugeVec
 	suspects      *prometheus.GaugeVec
+	servicesDown  *prometheus.GaugeVec
+	brakeEngaged  *prometheus.GaugeVec
+	brakeSuspects *prometheus.GaugeVec
+	brakeLimit    *prometheus.GaugeVec
+	floorLost     *prometheus.GaugeVec
+	floorLimit    *prometheus.GaugeVec
+	braked        prometheus.Counter
 	revision      *prometheus.GaugeVec
 	epoch         prometheus.Gauge
 	leader        prometheus.Gauge
@@ -65,8 +72,16 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"Streams that the coordinator ended because the peer did not keep up or sent too much.", "service", "reason"),
 		compactions: counter("buddyring_subscribers_compacted_total",
 			"Resume points that the history did not reach, answered by a snapshot."),
-		members:     gauges("buddyring_members", "Members by durable phase.", "pool", "phase"),
-		suspects:    gauges("buddyring_suspects", "Members that routers are told to prefer others to.", "pool"),
+		members:      gauges("buddyring_members", "Members by durable phase.", "pool", "phase"),
+		suspects:     gauges("buddyring_suspects", "Members that routers are told to prefer others to.", "pool"),
+		servicesDown: gauges("buddyring_services_down", "Members whose service is down though their host is not.", "pool"),
+		brakeEngaged: gauges("buddyring_brake_engaged", "1 while brake or floor hold removals by verdict.", "pool"),
+		brakeSuspects: gauges("buddyring_brake_suspects",
+			"Servers that count for the brake: suspect, or removed by verdict within its window.", "pool"),
+		brakeLimit:  gauges("buddyring_brake_limit", "How many such servers the brake lets pass.", "pool"),
+		floorLost:   gauges("buddyring_floor_lost", "Members lost by verdict and not back.", "pool"),
+		floorLimit:  gauges("buddyring_floor_limit", "How many of them the floor allows.", "pool"),
+		braked:      counter("buddyring_verdicts_braked_total", "Verdicts that supported a removal and were held by brake or floor."),
 		revision:    gauges("buddyring_revision", "Revision of the newest durable change.", "pool"),
 		epoch:       gauge("buddyring_epoch", "Epoch of this leader."),
 		leader:      gauge("buddyring_leader", "1 while this coordinator leads."),
@@ -85,6 +100,22 @@ func (m *metrics) count(what pool.Counter) {
 		m.notRemoved.Inc()
 	case pool.CountDropped:
 		m.dropped.Inc()
+	case pool.CountBraked:
+		m.braked.Inc()
+	}
+}
+
+// brake shows where a pool stands between its brake and its floor.
+func (m *metrics) brake(name member.Pool, s member.Safety, servicesDown int) {
+	engaged := 0
+	if s.Engaged {
+		engaged = 1
+	}
+	for gauge, n := range map[*prometheus.GaugeVec]int{
+		m.servicesDown: servicesDown, m.brakeEngaged: engaged, m.brakeSuspects: s.Suspects, m.brakeLimit: s.BrakeLimit,
+		m.floorLost: s.Lost, m.floorLimit: s.FloorLimit,
+	} {
+		gauge.WithLabelValues(string(name)).Set(float64(n))
 	}
 }
 

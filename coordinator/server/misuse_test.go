@@ -144,6 +144,7 @@ func TestBadSessionMessages(t *testing.T) {
 		"digest: jitter": {"digest.subjects.jitter", digest(&pb.Digest{Subjects: []*pb.SubjectDigest{
 			{ServerId: "a", Incarnation: 1, Evidence: &pb.Evidence{Sight: up}, Jitter: durationpb.New(-1)},
 		}})},
+		"digest: trouble":  {"digest.state_trouble", digest(&pb.Digest{StateTrouble: strings.Repeat("x", 257)})},
 		"digest: subjects": {"digest.subjects", digest(&pb.Digest{Subjects: make([]*pb.SubjectDigest, 257)})},
 		"answer: id": {"answer.server_id", &pb.SessionRequest{Message: &pb.SessionRequest_Answer{
 			Answer: &pb.Answer{ServerId: "A", Incarnation: 1},
@@ -151,6 +152,13 @@ func TestBadSessionMessages(t *testing.T) {
 		"answer: evidence": {"answer.evidence.sight", &pb.SessionRequest{Message: &pb.SessionRequest_Answer{
 			Answer: &pb.Answer{ServerId: "a", Incarnation: 1},
 		}}},
+		"health: incarnation": {"service_health.incarnation", &pb.SessionRequest{Message: &pb.SessionRequest_ServiceHealth{
+			ServiceHealth: &pb.ServiceHealth{State: pb.ServiceState_SERVICE_STATE_DOWN},
+		}}},
+		"health: text": {"service_health.text", &pb.SessionRequest{Message: &pb.SessionRequest_ServiceHealth{
+			ServiceHealth: &pb.ServiceHealth{Incarnation: 1, Text: "a\x07b"},
+		}}},
+		"digest: health":     {"digest.service_health.incarnation", digest(&pb.Digest{ServiceHealth: &pb.ServiceHealth{}})},
 		"leave: incarnation": {"leave.incarnation", &pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{}}}},
 		"leave: reason": {"leave.reason", &pb.SessionRequest{Message: &pb.SessionRequest_Leave{
 			Leave: &pb.Leave{Incarnation: 1, Reason: strings.Repeat("x", 1025)},
@@ -383,6 +391,7 @@ func TestBadAdminRequests(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 2000)
 	spec, settings := &pb.ServerSpec{}, &pb.PoolSettings{Mode: pb.Mode_MODE_SHADOW}
+	tooMuch := uint32(101)
 	seconds := func(n int64) *durationpb.Duration { return &durationpb.Duration{Seconds: n} }
 	cases := []struct {
 		field string
@@ -410,6 +419,15 @@ func TestBadAdminRequests(t *testing.T) {
 		{"settings.removal_grace", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{RemovalGrace: seconds(601)}}},
 		{"settings.hold_down", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{HoldDown: seconds(3601)}}},
 		{"settings.hold_down_max", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{HoldDownMax: seconds(1 << 40)}}},
+		{"settings.hold_down_loss", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{HoldDownLoss: seconds(3601)}}},
+		{"settings.brake_window", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{BrakeWindow: seconds(0)}}},
+		{"settings.brake_percent", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{BrakePercent: &tooMuch}}},
+		{"settings.brake_rack_percent", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{BrakeRackPercent: &tooMuch}}},
+		{"settings.brake_zone_percent", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{BrakeZonePercent: &tooMuch}}},
+		{"settings.floor_percent", &pb.UpdatePoolRequest{Settings: &pb.PoolSettings{FloorPercent: &tooMuch}}},
+		{"settings.held_percent", &pb.CreatePoolRequest{Pool: "p", Settings: &pb.PoolSettings{HeldPercent: &tooMuch}}},
+		{"settings.brake_least", &pb.UpdatePoolRequest{Settings: settings, UpdateMask: mask("brake_least")}},
+		{"settings.brake_percent", &pb.UpdatePoolRequest{UpdateMask: mask("brake_percent")}},
 		{"request_id", &pb.UpdatePoolRequest{Settings: settings, RequestId: "a\nb"}},
 		{"reason", &pb.UpdatePoolRequest{Settings: settings, Reason: "\x07"}},
 		{"pool", &pb.ListServersRequest{Pool: "A"}},
@@ -450,6 +468,12 @@ func TestBadAdminRequests(t *testing.T) {
 		{"server_id", &pb.ExplainServerRequest{}},
 		{"limit", &pb.ExplainServerRequest{ServerId: "a", Limit: -1}},
 		{"limit", &pb.ExplainServerRequest{ServerId: "a", Limit: 101}},
+		{"pool", &pb.GetBrakeRequest{Pool: "A"}},
+		{"pool", &pb.ReleaseBrakeRequest{Pool: "A"}},
+		{"server_ids", &pb.ReleaseBrakeRequest{ServerIds: []string{"web-1", "A"}}},
+		{"server_ids", &pb.ReleaseBrakeRequest{ServerIds: make([]string, 10_001)}},
+		{"reason", &pb.ReleaseBrakeRequest{Reason: long}},
+		{"request_id", &pb.ReleaseBrakeRequest{RequestId: " x"}},
 		{"pool", &pb.ListAlarmsRequest{Pool: "A"}},
 		{"page_size", &pb.ListRoutersRequest{PageSize: -1}},
 		{"page_token", &pb.ListRoutersRequest{PageToken: "x"}},
@@ -475,6 +499,7 @@ func TestBadAdminRequests(t *testing.T) {
 			&pb.SetIntentRequest{Pool: "nowhere", ServerId: "a", Wish: pb.Wish_WISH_DRAIN},
 			&pb.CheckRingRequest{Pool: "nowhere"}, &pb.ListEventsRequest{Pool: "nowhere"},
 			&pb.WatchEventsRequest{Pool: "nowhere"}, &pb.ExplainServerRequest{ServerId: "nobody"},
+			&pb.GetBrakeRequest{Pool: "nowhere"}, &pb.ReleaseBrakeRequest{Pool: "nowhere"},
 			&pb.ListAlarmsRequest{Pool: "nowhere"}, &pb.ListSessionsRequest{Pool: "nowhere"},
 		} {
 			if err := ask(t.Context(), w, req); !errors.Is(err, member.ErrNotFound) {

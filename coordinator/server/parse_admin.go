@@ -116,93 +116,6 @@ func editSpec(to *member.Spec, from member.Spec, path string) {
 	}
 }
 
-// settingsEdit replaces fields of a pool's settings.
-type settingsEdit = func(member.Settings) (member.Settings, error)
-
-// parseSettingsEdit parses the settings that the mask names, or with an empty
-// mask those that are set.
-func parseSettingsEdit(in *pb.PoolSettings, mask *fieldmaskpb.FieldMask) (settingsEdit, error) {
-	paths := mask.GetPaths()
-	if len(paths) == 0 {
-		paths = setFields(in)
-	}
-	if len(paths) == 0 {
-		return nil, member.Invalid("settings", "must have at least one field")
-	}
-	edits := make([]func(*member.Settings), len(paths))
-	for i, path := range paths {
-		edit, err := parseSetting(in, path)
-		if err != nil {
-			return nil, err
-		}
-		edits[i] = edit
-	}
-	return func(present member.Settings) (member.Settings, error) {
-		for _, edit := range edits {
-			edit(&present)
-		}
-		return present, member.CheckSettings("settings", present)
-	}, nil
-}
-
-func setFields(in *pb.PoolSettings) []string {
-	var paths []string
-	for _, f := range []struct {
-		path string
-		set  bool
-	}{
-		{"mode", in.GetMode() != pb.Mode_MODE_UNSPECIFIED},
-		{"probe_interval", in.GetProbeInterval() != nil},
-		{"stall_tolerance", in.GetStallTolerance() != nil},
-		{"removal_grace", in.GetRemovalGrace() != nil},
-		{"hold_down", in.GetHoldDown() != nil},
-		{"hold_down_max", in.GetHoldDownMax() != nil},
-	} {
-		if f.set {
-			paths = append(paths, f.path)
-		}
-	}
-	return paths
-}
-
-// parseSetting parses one field; member.CheckSettings knows the limits.
-func parseSetting(in *pb.PoolSettings, path string) (func(*member.Settings), error) {
-	field := "settings." + path
-	switch path {
-	case "mode":
-		mode, err := parseEnum(field, in.GetMode(), member.ModePaused)
-		return func(s *member.Settings) { s.Mode = mode }, err
-	case "probe_interval":
-		d, err := parseSet(field, in.GetProbeInterval())
-		return func(s *member.Settings) { s.ProbeInterval = d }, err
-	case "stall_tolerance":
-		d, err := parseSet(field, in.GetStallTolerance())
-		return func(s *member.Settings) { s.StallTolerance = d }, err
-	case "removal_grace":
-		d, err := parseSet(field, in.GetRemovalGrace())
-		return func(s *member.Settings) { s.RemovalGrace = d }, err
-	case "hold_down":
-		d, err := parseSet(field, in.GetHoldDown())
-		return func(s *member.Settings) { s.HoldDown = d }, err
-	case "hold_down_max":
-		d, err := parseSet(field, in.GetHoldDownMax())
-		return func(s *member.Settings) { s.HoldDownMax = d }, err
-	}
-	return nil, member.Invalid("update_mask", "%q is not a field of settings", path)
-}
-
-// parseNewSettings parses the settings of a new pool: defaults where unset.
-func parseNewSettings(in *pb.PoolSettings) (member.Settings, error) {
-	if len(setFields(in)) == 0 {
-		return member.DefaultSettings(), nil
-	}
-	edit, err := parseSettingsEdit(in, nil)
-	if err != nil {
-		return member.Settings{}, err
-	}
-	return edit(member.DefaultSettings())
-}
-
 // parseIntent parses what SetIntent is about.
 func parseIntent(req *pb.SetIntentRequest) (pool.SetIntent, error) {
 	id, err := member.ParseID("server_id", req.GetServerId())
@@ -243,7 +156,8 @@ func parseKind(field, text string) (member.EventKind, error) {
 	case member.EventJoined, member.EventActivated, member.EventAdopted, member.EventHeld, member.EventReleased,
 		member.EventRemoved, member.EventNotRemoved, member.EventUpdated, member.EventIntent,
 		member.EventPoolCreated, member.EventPoolUpdated, member.EventAlarmRaised, member.EventAlarmCleared,
-		member.EventContradicted:
+		member.EventContradicted, member.EventServiceDown, member.EventServiceUp, member.EventBraked, member.EventUnbraked,
+		member.EventMoved:
 		return kind, nil
 	}
 	return "", member.Invalid(field, "%q is not a kind of event", text)

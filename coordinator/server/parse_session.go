@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -16,8 +17,10 @@ import (
 
 const (
 	maxFeatures = 32
-	maxSubjects = 256
-	maxTrouble  = 256
+	// featureRemoved is that of agents that want to be told of a removal.
+	featureRemoved = "removed"
+	maxSubjects    = 256
+	maxTrouble     = 256
 )
 
 // greeting is a Hello that was parsed: the pool it is for, the input, and what
@@ -61,6 +64,7 @@ func parseHello(in *pb.Hello, from peerInfo, allowLocal bool) (greeting, error) 
 			BootID:      in.GetBootId(),
 			InstanceID:  in.GetInstanceId(),
 			Incarnation: member.Incarnation(in.GetIncarnation()),
+			TellRemoval: slices.Contains(in.GetFeatures(), featureRemoved),
 			Identity:    from.identity.String(),
 			Version:     in.GetVersion(),
 			Peer:        from.address,
@@ -135,6 +139,12 @@ func parseMessage(id pool.SessionID, req *pb.SessionRequest) (pool.Input, error)
 		return parseReport(id, m.Report)
 	case *pb.SessionRequest_Digest:
 		return parseDigest(id, m.Digest)
+	case *pb.SessionRequest_ServiceHealth:
+		health, err := parseHealth(id, "service_health", m.ServiceHealth)
+		if err != nil {
+			return nil, err
+		}
+		return *health, nil
 	case *pb.SessionRequest_Answer:
 		return parseAnswer(id, m.Answer)
 	case *pb.SessionRequest_Echo:
@@ -165,7 +175,11 @@ func parseDigest(session pool.SessionID, in *pb.Digest) (pool.Input, error) {
 	if n := len(in.GetSubjects()); n > maxSubjects {
 		return nil, member.Invalid("digest.subjects", "has %d entries; at most %d are allowed", n, maxSubjects)
 	}
-	digest := pool.Digest{Session: session, SelfScore: int(in.GetSelfScore())}
+	trouble, err := parseText("digest.state_trouble", in.GetStateTrouble(), maxTrouble)
+	if err != nil {
+		return nil, err
+	}
+	digest := pool.Digest{Session: session, SelfScore: int(in.GetSelfScore()), StateTrouble: trouble}
 	for _, s := range in.GetSubjects() {
 		subject, err := parseSubjectDigest(s)
 		if err != nil {
@@ -173,7 +187,33 @@ func parseDigest(session pool.SessionID, in *pb.Digest) (pool.Input, error) {
 		}
 		digest.Subjects = append(digest.Subjects, subject)
 	}
-	return digest, nil
+	if in.GetServiceHealth() == nil {
+		return digest, nil
+	}
+	digest.Health, err = parseHealth(session, "digest.service_health", in.GetServiceHealth())
+	return digest, err
+}
+
+// parseHealth takes states of a later version, like one not said, for undecided.
+func parseHealth(session pool.SessionID, prefix string, in *pb.ServiceHealth) (*pool.ServiceHealth, error) {
+	if in.GetIncarnation() == 0 {
+		return nil, member.Invalid(prefix+".incarnation", "must be set")
+	}
+	text, err := parseText(prefix+".text", in.GetText(), maxTrouble)
+	if err != nil {
+		return nil, err
+	}
+	health := &pool.ServiceHealth{
+		Session: session, Incarnation: member.Incarnation(in.GetIncarnation()), Text: text, Undecided: true,
+	}
+	switch in.GetState() {
+	case pb.ServiceState_SERVICE_STATE_UP:
+		health.Undecided = false
+	case pb.ServiceState_SERVICE_STATE_DOWN:
+		health.Undecided, health.Down = false, true
+	case pb.ServiceState_SERVICE_STATE_UNSPECIFIED:
+	}
+	return health, nil
 }
 
 func parseSubjectDigest(in *pb.SubjectDigest) (pool.SubjectDigest, error) {

@@ -16,7 +16,7 @@ type subscribing struct {
 	router  member.ID
 	version string
 	storeID string
-	resume  map[member.Pool]member.Position
+	resume  map[member.Pool]point
 	// pools is nil for all.
 	pools map[member.Pool]bool
 }
@@ -42,9 +42,9 @@ func parseSubscribe(in *pb.SubscribeHello, from peerInfo) (subscribing, error) {
 	if err != nil {
 		return s, err
 	}
-	s.resume = make(map[member.Pool]member.Position, len(resume))
+	s.resume = make(map[member.Pool]point, len(resume))
 	for _, p := range resume {
-		s.resume[p.pool] = p.Position
+		s.resume[p.pool] = p.point
 	}
 	s.pools, err = parsePoolNames("hello.pools", in.GetPools())
 	return s, err
@@ -84,9 +84,13 @@ func parsePositions(field string, in []*pb.Position) ([]placed, error) {
 			return nil, member.Invalid(field+".pool", "%q is there twice", name)
 		}
 		seen[name] = true
-		positions = append(positions, placed{name, member.Position{
+		changeID, err := parseText(field+".change_id", p.GetChangeId(), maxTokenBytes)
+		if err != nil {
+			return nil, err
+		}
+		positions = append(positions, placed{name, point{member.Position{
 			Epoch: member.Epoch(p.GetEpoch()), Revision: member.Revision(p.GetRevision()),
-		}})
+		}, changeID}})
 	}
 	return positions, nil
 }

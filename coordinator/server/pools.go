@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -153,13 +152,9 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	if len(p.list()) >= maxPools {
 		return nil, fmt.Errorf("create pool %s: %w: there are %d pools", n.name, member.ErrExhausted, maxPools)
 	}
-	state, err := p.table.CreatePool(ctx, p.lead.epoch, n.name, n.settings, n.event())
+	state, err := p.table.CreatePool(ctx, p.lead.epoch, n.row(time.Now()))
 	if errors.Is(err, member.ErrAlreadyExists) {
-		// An earlier attempt went through without our hearing of it.
-		state, err = p.load(ctx, n.name)
-	}
-	if err == nil {
-		err = p.record(ctx, n.call, &state)
+		return p.takeOver(ctx, n)
 	}
 	if err != nil {
 		return nil, err
@@ -167,23 +162,22 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	return p.add(state)
 }
 
-// record keeps the answer to a request id with the new pool. Should it fail, the
-// request is answered when it is repeated.
-func (p *pools) record(ctx context.Context, call pool.Call, state *member.PoolState) error {
-	known := slices.ContainsFunc(state.Requests, func(r member.Request) bool { return r.ID == call.RequestID })
-	if call.RequestID == "" || known {
-		return nil
+// takeOver starts a pool that an earlier attempt has made without our hearing of
+// it. It is ErrAlreadyExists unless that attempt was of the same request.
+func (p *pools) takeOver(ctx context.Context, n newPool) (*host, error) {
+	state, err := p.load(ctx, n.name)
+	if err != nil {
+		return nil, err
 	}
-	change := member.Change{
-		ID: rand.Text(), Pool: state.Name, Base: state.Position,
-		Requests: []member.Request{{ID: call.RequestID, Hash: call.Hash, Revision: state.Position.Revision, At: time.Now()}},
+	h, err := p.add(state)
+	if err != nil {
+		return nil, err
 	}
-	if err := p.table.Commit(ctx, change); err != nil {
-		return err
+	same := func(r member.Request) bool { return r.ID == n.call.RequestID && r.Hash == n.call.Hash }
+	if !slices.ContainsFunc(state.Requests, same) {
+		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 	}
-	state.Position.Revision = change.Revision()
-	state.Requests = append(state.Requests, change.Requests...)
-	return nil
+	return h, nil
 }
 
 func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, error) {
@@ -199,12 +193,20 @@ func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, e
 	return member.PoolState{}, fmt.Errorf("load pool %s: %w", name, member.ErrNotFound)
 }
 
-func (n newPool) event() member.Event {
+// row is what the table gets of it, all in one transaction.
+func (n newPool) row(now time.Time) store.NewPool {
 	text := fmt.Sprintf("pool %s was created", n.name)
 	if n.call.Reason != "" {
 		text += ": " + n.call.Reason
 	}
-	return member.Event{At: time.Now(), Kind: member.EventPoolCreated, Actor: n.call.Actor, Text: text}
+	row := store.NewPool{
+		Name: n.name, Settings: n.settings,
+		Events: []member.Event{{At: now, Kind: member.EventPoolCreated, Actor: n.call.Actor, Text: text}},
+	}
+	if n.call.RequestID != "" {
+		row.Requests = []member.Request{{ID: n.call.RequestID, Hash: n.call.Hash, At: now}}
+	}
+	return row
 }
 
 // createFor makes a pool for an operator. It returns nil where nothing was to be

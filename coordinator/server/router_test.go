@@ -25,7 +25,12 @@ type router struct {
 	at      map[string]*pb.Position
 	servers map[string]map[string]*pb.Server
 	suspect map[string]bool
+	down    map[string]bool
 	synced  bool
+	// kept are removed servers that it keeps; confirmed says that a delta told it
+	// that an operator has confirmed a mass change.
+	kept      []*pb.HeldServer
+	confirmed bool
 	// log tells the messages but bookmarks; fault is the first broken promise.
 	log   []string
 	sizes []int
@@ -38,7 +43,7 @@ type router struct {
 func (w *world) newRouter(id string) *router {
 	return &router{
 		w: w, id: id, at: map[string]*pb.Position{}, servers: map[string]map[string]*pb.Server{},
-		suspect: map[string]bool{},
+		suspect: map[string]bool{}, down: map[string]bool{},
 	}
 }
 
@@ -79,7 +84,7 @@ func (r *router) receive(stream pb.MembershipService_SubscribeClient, over chan<
 		if err != nil && r.fault == nil {
 			r.fault = err
 		}
-		ack := &pb.Ack{SoftEpoch: r.epoch}
+		ack := &pb.Ack{SoftEpoch: r.epoch, Held: r.kept}
 		for _, name := range slices.Sorted(maps.Keys(r.at)) {
 			ack.Applied = append(ack.Applied, r.at[name])
 		}
@@ -96,7 +101,11 @@ func (r *router) apply(res *pb.SubscribeResponse) (changed bool, err error) {
 		r.log = append(r.log, "start")
 		r.storeID, r.epoch = m.Start.GetStoreId(), m.Start.GetEpoch()
 	case *pb.SubscribeResponse_Compacted:
-		r.log = append(r.log, "compacted "+m.Compacted.GetPool())
+		what := "compacted " + m.Compacted.GetPool()
+		if m.Compacted.GetOtherHistory() {
+			what += " other"
+		}
+		r.log = append(r.log, what)
 	case *pb.SubscribeResponse_Snapshot:
 		p := m.Snapshot.GetPosition()
 		r.log = append(r.log, fmt.Sprintf("snapshot %s %d", p.GetPool(), p.GetRevision()))
@@ -133,6 +142,7 @@ func (r *router) applyDelta(d *pb.Delta) error {
 		return fmt.Errorf("delta from %d to %d while at %d", d.GetFromRevision(), p.GetRevision(), has)
 	}
 	r.at[p.GetPool()] = p
+	r.confirmed = r.confirmed || d.GetMassChangeConfirmed()
 	rows := r.servers[p.GetPool()]
 	for _, gone := range d.GetRemoved() {
 		if rows[gone.GetServerId()].GetIncarnation() <= gone.GetIncarnation() {
@@ -150,6 +160,7 @@ func (r *router) applyMarks(m *pb.SoftMarks) error {
 	for _, mark := range m.GetMarks() {
 		r.log = append(r.log, fmt.Sprintf("mark %s suspect=%t", mark.GetServerId(), mark.GetSuspect()))
 		r.suspect[mark.GetServerId()] = mark.GetSuspect()
+		r.down[mark.GetServerId()] = mark.GetServiceDown()
 		row, ok := r.servers[mark.GetPool()][mark.GetServerId()]
 		if mark.GetSuspect() && (!ok || row.GetIncarnation() != mark.GetIncarnation()) {
 			return fmt.Errorf("mark %v on a row that is not there", mark)
@@ -180,6 +191,36 @@ func (r *router) messages() []string {
 		r.w.t.Fatalf("router %s: %v", r.id, r.fault)
 	}
 	return slices.Clone(r.log)
+}
+
+// label returns a label of a server of the default pool.
+func (r *router) label(id, name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.servers["default"][id].GetSpec().GetLabels()[name]
+}
+
+// keep says that the router keeps a removed server.
+func (r *router) keep(id string) {
+	r.w.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept = append(r.kept, &pb.HeldServer{Pool: "default", ServerId: id, Incarnation: 1})
+	if err := r.stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: &pb.Ack{Held: r.kept}}}); err != nil {
+		r.w.t.Error(err)
+	}
+}
+
+func (r *router) sawConfirmed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.confirmed
+}
+
+func (r *router) holdsDown(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.down[id]
 }
 
 // names returns the members that the router knows of.

@@ -14,13 +14,17 @@ import (
 const (
 	// maxRouters bounds the registry, since without TLS anybody may claim any id.
 	maxRouters = 10_000
-	// routerMemory is how long a router that is gone is listed.
-	routerMemory = 24 * time.Hour
+	// routerMemory is how long a router that went without a word is listed, and
+	// has its alarm; goodbyeMemory, how long one is listed that said goodbye.
+	routerMemory  = 24 * time.Hour
+	goodbyeMemory = 10 * time.Minute
 	// routerSilence is how long a router that did not say goodbye may be gone
 	// before an alarm.
 	routerSilence = time.Minute
-	// routerWrite is how often a router's row is written.
-	routerWrite = 10 * time.Second
+	// routerWrite is how often a router's row is written when there is something
+	// new; routerRefresh, when there is not.
+	routerWrite   = 10 * time.Second
+	routerRefresh = time.Hour
 	// progressLength is how many steps of a router's progress are kept per pool.
 	progressLength = 512
 )
@@ -28,7 +32,7 @@ const (
 // routers knows the routers and what they have applied. It is safe for
 // concurrent use.
 type routers struct {
-	alarms *alarms
+	alarms ownAlarms
 
 	mu sync.Mutex
 	by map[member.ID]*router
@@ -40,16 +44,18 @@ type router struct {
 	version  string
 	lastSeen time.Time
 	// streams counts its live subscriptions; goodbye says that the last one was
-	// ended by the router itself.
+	// ended by the router itself, and goneAt since when there is none.
 	streams int
 	goodbye bool
+	goneAt  time.Time
 	applied map[member.Pool]member.Position
 	held    []heldServer
 	// progress remembers when revisions were applied, in order.
 	progress map[member.Pool][]step
-	// dirty says that the row is behind; writtenAt is when it was written last.
-	dirty     bool
-	writtenAt time.Time
+	// kept says that the table has a row of it, dirty that the row is behind;
+	// writtenAt is when it was written last.
+	kept, dirty bool
+	writtenAt   time.Time
 }
 
 type heldServer struct {
@@ -69,24 +75,24 @@ type ack struct {
 	held    []heldServer
 }
 
-// placed is a position with its pool.
+// placed is a point with its pool.
 type placed struct {
 	pool member.Pool
-	member.Position
+	point
 }
 
-func newRouters(a *alarms) *routers {
+func newRouters(a ownAlarms) *routers {
 	return &routers{alarms: a, by: map[member.ID]*router{}}
 }
 
-// remember takes over a router from the table. It does not count as gone: it may
-// be subscribed elsewhere, or not be back yet.
-func (r *routers) remember(row store.RouterRow) {
+// remember takes over a router from the table. It has not said goodbye, or it
+// would not be there; from now on it is waited for.
+func (r *routers) remember(row store.RouterRow, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	id := member.ID(row.ID)
 	known := newRouter(id)
-	known.version, known.lastSeen, known.goodbye = row.Version, row.LastSeen, true
+	known.version, known.lastSeen, known.goneAt, known.kept = row.Version, row.LastSeen, now, true
 	for _, a := range row.Applied {
 		known.applied[a.Pool] = member.Position{Epoch: a.Epoch, Revision: a.Revision}
 	}
@@ -121,7 +127,7 @@ func (r *routers) disconnect(id member.ID, goodbye bool, now time.Time) {
 	defer r.mu.Unlock()
 	known := r.by[id]
 	known.streams--
-	known.lastSeen, known.goodbye, known.dirty = now, goodbye, true
+	known.lastSeen, known.goneAt, known.goodbye, known.dirty = now, now, goodbye, true
 }
 
 // ack takes over what a router has applied.
@@ -212,31 +218,55 @@ func (r *routers) list() []routerInfo {
 	return infos
 }
 
+// keptOf lists the servers of a pool that routers keep as a last resort, by id.
+func (r *routers) keptOf(name member.Pool) []member.ID {
+	var ids []member.ID
+	for _, info := range r.list() {
+		for _, s := range info.held {
+			if s.pool == name {
+				ids = append(ids, s.id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 func (k *router) info() routerInfo {
 	i := routerInfo{
 		id: k.id, version: k.version, lastSeen: k.lastSeen, connected: k.streams > 0, held: slices.Clone(k.held),
 	}
 	for name, p := range k.applied {
-		i.applied = append(i.applied, placed{name, p})
+		i.applied = append(i.applied, placed{name, point{Position: p}})
 	}
 	slices.SortFunc(i.applied, func(a, b placed) int { return cmp.Compare(a.pool, b.pool) })
 	return i
 }
 
 // tend raises the alarms of silent routers and forgets those long gone. It
-// returns the routers whose rows are to be written now.
-func (r *routers) tend(now time.Time) []routerInfo {
+// returns the routers whose rows are to be written now, and those whose rows are
+// to go because they have said goodbye.
+func (r *routers) tend(now time.Time) (due []routerInfo, left []member.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var due []routerInfo
 	for id, k := range r.by {
-		switch gone := now.Sub(k.lastSeen); {
+		switch {
 		case k.streams > 0:
-		case gone >= routerMemory:
+			if now.Sub(k.writtenAt) >= routerRefresh {
+				k.lastSeen, k.dirty = now, true
+			}
+		case k.goodbye:
+			if k.kept {
+				left = append(left, id)
+			} else if now.Sub(k.goneAt) >= goodbyeMemory {
+				delete(r.by, id)
+			}
+			continue
+		case now.Sub(k.lastSeen) >= routerMemory:
 			delete(r.by, id)
 			r.alarms.clear(silentKey(id), now)
 			continue
-		case gone >= routerSilence && !k.goodbye:
+		case now.Sub(k.goneAt) >= routerSilence:
 			r.alarms.raise(silent(k))
 		}
 		if k.dirty && now.Sub(k.writtenAt) >= routerWrite {
@@ -244,7 +274,8 @@ func (r *routers) tend(now time.Time) []routerInfo {
 		}
 	}
 	slices.SortFunc(due, func(a, b routerInfo) int { return cmp.Compare(a.id, b.id) })
-	return due
+	slices.Sort(left)
+	return due, left
 }
 
 // written says that a router's row was written with what was known at a time.
@@ -252,7 +283,17 @@ func (r *routers) written(i routerInfo, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if k := r.by[i.id]; k != nil {
-		k.writtenAt, k.dirty = now, !k.lastSeen.Equal(i.lastSeen)
+		k.kept, k.writtenAt, k.dirty = true, now, !k.lastSeen.Equal(i.lastSeen)
+	}
+}
+
+// dropped says that a router's row is gone. If the router is back meanwhile, it
+// gets a new one.
+func (r *routers) dropped(id member.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k := r.by[id]; k != nil {
+		k.kept = false
 	}
 }
 

@@ -31,6 +31,7 @@ type Server struct {
 	deps    Deps
 	metrics *metrics
 	alarms  *alarms
+	own     ownAlarms
 	health  *health
 	bell    *bell
 	marks   *marks
@@ -48,10 +49,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	m := newMetrics(deps.Registry)
 	a := newAlarms(deps.Logger, m.alarmActive)
+	own := newOwnAlarms(a)
 	b := newBell()
 	return &Server{
-		cfg: cfg, deps: deps, metrics: m, alarms: a, bell: b,
-		health: &health{alarms: a, up: m.storeUp}, marks: newMarks(b), routers: newRouters(a), closing: newEnding(),
+		cfg: cfg, deps: deps, metrics: m, alarms: a, own: own, bell: b,
+		health: &health{alarms: own, up: m.storeUp}, marks: newMarks(b), routers: newRouters(own), closing: newEnding(),
 	}, nil
 }
 
@@ -141,7 +143,7 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) (*term, error
 		return nil, err
 	}
 	for _, r := range rows {
-		s.routers.remember(r)
+		s.routers.remember(r, time.Now())
 	}
 	hosts, stopHosts := context.WithCancel(context.WithoutCancel(ctx))
 	t := &term{Server: s, lead: leadership{epoch: won.Epoch, storeID: won.StoreID}, stopHosts: stopHosts}
@@ -210,7 +212,7 @@ func (t *term) makeServices() {
 		lead: t.lead, pools: t.pools, closing: t.closing, metrics: t.metrics, allowLocal: t.cfg.AllowLocalAddresses,
 	}
 	t.members = &membershipService{
-		lead: t.lead, pools: t.pools, marks: t.marks, bell: t.bell, routers: t.routers, alarms: t.alarms,
+		lead: t.lead, pools: t.pools, marks: t.marks, bell: t.bell, routers: t.routers, alarms: t.own,
 		closing: t.closing, metrics: t.metrics, snapshots: make(chan struct{}, snapshotsAtOnce),
 	}
 	streamGauges(t.deps.Registry, &t.agents.live, &t.members.live)
@@ -249,6 +251,7 @@ func (t *term) serve(ctx context.Context, lis listeners) error {
 	g.Go(func() error { t.tendRouters(ctx); return nil })
 	g.Go(func() error { t.prune(ctx); return nil })
 	g.Go(func() error { t.watchDisk(ctx); return nil })
+	g.Go(func() error { t.own.deliver(ctx, t.pools); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		t.closing.end(farewell(ctx))

@@ -56,9 +56,9 @@ func (l *marks) add(name member.Pool, m member.Mark, now time.Time) {
 	l.seq++
 	mark := &pb.SoftMark{
 		Pool: string(name), ServerId: string(m.ID), Incarnation: uint64(m.Incarnation),
-		Suspect: &m.Suspect, SoftSeq: l.seq, Ttl: toOptionalDuration(m.TTL),
+		Suspect: &m.Suspect, ServiceDown: &m.ServiceDown, SoftSeq: l.seq, Ttl: toOptionalDuration(m.TTL),
 	}
-	if m.Suspect {
+	if m.Suspect || m.ServiceDown {
 		l.active[markKey{name, m.ID}] = activeMark{mark, now.Add(m.TTL)}
 	} else {
 		delete(l.active, markKey{name, m.ID})
@@ -70,13 +70,13 @@ func (l *marks) add(name member.Pool, m member.Mark, now time.Time) {
 	}
 }
 
-// suspects counts the marks of a pool that hold.
+// suspects counts the suspect marks of a pool that hold.
 func (l *marks) suspects(name member.Pool) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
-	for key := range l.active {
-		if key.pool == name {
+	for key, a := range l.active {
+		if key.pool == name && a.mark.GetSuspect() {
 			n++
 		}
 	}
@@ -108,7 +108,7 @@ func (l *marks) full(now time.Time) ([]*pb.SoftMark, uint64) {
 		}
 		all = append(all, &pb.SoftMark{
 			Pool: a.mark.GetPool(), ServerId: a.mark.GetServerId(), Incarnation: a.mark.GetIncarnation(),
-			Suspect: a.mark.Suspect, SoftSeq: a.mark.GetSoftSeq(), Ttl: durationpb.New(left),
+			Suspect: a.mark.Suspect, ServiceDown: a.mark.ServiceDown, SoftSeq: a.mark.GetSoftSeq(), Ttl: durationpb.New(left),
 		})
 	}
 	slices.SortFunc(all, func(a, b *pb.SoftMark) int {

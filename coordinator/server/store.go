@@ -30,9 +30,7 @@ type Lease interface {
 // Table holds the pools.
 type Table interface {
 	LoadPools(ctx context.Context) ([]member.PoolState, error)
-	CreatePool(
-		ctx context.Context, epoch member.Epoch, pool member.Pool, settings member.Settings, events ...member.Event,
-	) (member.PoolState, error)
+	CreatePool(ctx context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error)
 	Commit(ctx context.Context, change member.Change) error
 	Servers(ctx context.Context, pool member.Pool) ([]member.Server, member.Position, error)
 }
@@ -47,6 +45,7 @@ type EventTable interface {
 type RouterTable interface {
 	PutRouter(ctx context.Context, r store.RouterRow) error
 	Routers(ctx context.Context) ([]store.RouterRow, error)
+	DropRouter(ctx context.Context, id string) error
 	ForgetRouters(ctx context.Context, since time.Time) (int64, error)
 }
 

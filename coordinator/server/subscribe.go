@@ -37,7 +37,7 @@ type membershipService struct {
 	marks   *marks
 	bell    *bell
 	routers *routers
-	alarms  *alarms
+	alarms  ownAlarms
 	closing *ending
 	metrics *metrics
 
@@ -171,12 +171,11 @@ func (s *subscription) takeAcks() error {
 	}
 }
 
-// acknowledge takes over an ack. Positions that this history has not reached
-// are of another one and count for nothing.
+// acknowledge takes over an ack. Positions of another history count for nothing.
 func (m *membershipService) acknowledge(id member.ID, a ack) {
 	applied := a.applied[:0:0]
 	for _, p := range a.applied {
-		if h := m.pools.find(p.pool); h != nil && p.Revision <= h.history.head().Revision {
+		if h := m.pools.find(p.pool); h != nil && h.history.refutes(p.point) == "" {
 			applied = append(applied, p)
 		}
 	}
@@ -260,19 +259,23 @@ func (s *subscription) advance(h *history) error {
 		case !ok:
 			return s.snapshot(h)
 		case !s.sameStore():
-			return s.compacted(h)
+			return s.compacted(h, true)
 		}
-		if head := h.head(); resume.Revision > head.Revision {
-			s.service.alarms.raise(wentBack(s.router, h.name, resume.Revision, head.Revision))
-			return s.compacted(h)
+		if why := h.refutes(resume); why != "" {
+			s.service.alarms.raise(wentBack(s.router, h.name, why))
+			return s.compacted(h, true)
 		}
-		cursor = resume
+		cursor = resume.Position
 	}
 	entries, ok := h.after(cursor.Revision)
 	if !ok {
-		return s.compacted(h)
+		return s.compacted(h, false)
 	}
-	if len(entries) > 0 {
+	confirmed, since := upToConfirmed(entries)
+	for _, entries := range [][]*entry{confirmed, since} {
+		if len(entries) == 0 {
+			continue
+		}
 		delta := coalesce(h.name, entries)
 		if err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Delta{Delta: delta}}); err != nil {
 			return err
@@ -283,10 +286,12 @@ func (s *subscription) advance(h *history) error {
 	return nil
 }
 
-func (s *subscription) compacted(h *history) error {
+// compacted tells that a resume point is of another history, or too old, and
+// sends a snapshot.
+func (s *subscription) compacted(h *history, otherHistory bool) error {
 	s.service.metrics.compactions.Inc()
 	err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{
-		Compacted: &pb.Compacted{Pool: string(h.name)},
+		Compacted: &pb.Compacted{Pool: string(h.name), OtherHistory: &otherHistory},
 	}})
 	if err != nil {
 		return err
@@ -375,9 +380,10 @@ func (s *subscription) bookmark() error {
 	}})
 }
 
-func wentBack(id member.ID, name member.Pool, has, head member.Revision) member.Alarm {
+// wentBack tells what a router has that the history does not.
+func wentBack(id member.ID, name member.Pool, has string) member.Alarm {
 	return member.Alarm{
-		Name: alarmWentBack, Subject: string(id), Since: time.Now(),
-		Text: fmt.Sprintf("router %s has revision %d of pool %s, the database only %d: was a backup restored?", id, has, name, head),
+		Name: alarmWentBack, Pool: name, Subject: string(id), Since: time.Now(),
+		Text: fmt.Sprintf("router %s has of pool %s %s: was a backup restored?", id, name, has),
 	}
 }

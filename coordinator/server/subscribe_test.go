@@ -120,7 +120,7 @@ func TestSubscribeResumes(t *testing.T) {
 		r.storeID = "another store"
 		r.subscribe()
 		r.caughtUp("default", last)
-		if got := r.messages(); !cmp.Equal(got[1:3], []string{"compacted default", fmt.Sprintf("snapshot default %d", last)}) {
+		if got := r.messages(); !cmp.Equal(got[1:3], []string{"compacted default other", fmt.Sprintf("snapshot default %d", last)}) {
 			t.Errorf("from another store: %v", got)
 		}
 		r.cancel()
@@ -130,7 +130,7 @@ func TestSubscribeResumes(t *testing.T) {
 		r.at["default"].Revision += 1000
 		r.subscribe()
 		r.caughtUp("default", last)
-		if got := r.messages(); got[1] != "compacted default" {
+		if got := r.messages(); got[1] != "compacted default other" {
 			t.Errorf("from the future: %v", got)
 		}
 		if !slices.Contains(w.alarms(), "HISTORY_WENT_BACK") {
@@ -140,7 +140,80 @@ func TestSubscribeResumes(t *testing.T) {
 		if slices.Contains(w.alarms(), "HISTORY_WENT_BACK") {
 			t.Error("the alarm stays for ever")
 		}
+		w.edges("default", "HISTORY_WENT_BACK: router r1 has", "HISTORY_WENT_BACK of r1 is over")
 	})
+}
+
+// A backup is restored, and nobody gives it a new identity: epochs and revisions
+// come again, with other changes behind them. A router that has seen more is told
+// so, whether those changes were made since or before the coordinator's start.
+func TestRestoredBackupIsNoticed(t *testing.T) {
+	t.Parallel()
+	for name, restarted := range map[string]bool{"in the same run": false, "after another start": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				table := newTable()
+				w := start(t, table)
+				w.join("web-1", "web-2", "web-3")
+				time.Sleep(20 * time.Second)
+				backup := table.backup()
+				restart := func() {
+					w.shutDown()
+					w.run()
+				}
+				restart()
+				r, faithful := w.newRouter("r1").subscribe(), w.newRouter("r2").subscribe()
+				faithful.caughtUp("default", ringOf(t, w).GetRevision())
+				faithful.cancel()
+				<-faithful.over
+				var last uint64
+				for n := range 3 {
+					last = relabel(t, w, "web-1", n, 0)
+				}
+				r.caughtUp("default", last)
+				r.cancel()
+				<-r.over
+
+				w.table = backup
+				restart()
+				for n := range 3 {
+					if again := relabel(t, w, "web-2", 100+n, 0); n == 2 && again != last {
+						t.Fatalf("the restored history is at %d, the router's at %d", again, last)
+					}
+				}
+				if restarted {
+					restart()
+				}
+				r.subscribe()
+				r.caughtUp("default", last)
+				if got, want := r.messages()[1:3], []string{"compacted default other", fmt.Sprintf("snapshot default %d", last)}; !cmp.Equal(got, want) {
+					t.Errorf("resumed with %v instead of %v", got, want)
+				}
+				if got := r.label("web-1", "n"); got != "" {
+					t.Errorf("the router has a label of the other history: %s", got)
+				}
+				if got := w.alarms(); !cmp.Equal(got, []string{"HISTORY_WENT_BACK"}) {
+					t.Errorf("alarms: %v", got)
+				}
+				r.cancel()
+				<-r.over
+
+				// Now it has this history, and can resume; so can one that has seen
+				// nothing but what is in both.
+				r.subscribe()
+				faithful.subscribe()
+				faithful.caughtUp("default", last)
+				r.caughtUp("default", last)
+				if got := r.messages(); !cmp.Equal(got, []string{"start", "synced"}) {
+					t.Errorf("resumed the second time with %v", got)
+				}
+				if got := faithful.messages(); strings.HasSuffix(got[1], "other") {
+					t.Errorf("the other router got %v", got)
+				}
+			})
+		})
+	}
 }
 
 // A new subscriber gets the marks that hold, with the time they have left.
@@ -280,7 +353,7 @@ func TestRoutersAreListed(t *testing.T) {
 		if got := listed(); !got.GetConnected() || got.GetApplied()[0].GetRevision() != revision {
 			t.Errorf("listed: %v", got)
 		}
-		// It says goodbye: no alarm.
+		// It says goodbye: no alarm, and it leaves the table and then the list.
 		if err := r.stream.CloseSend(); err != nil {
 			t.Fatalf("close: %v", err)
 		}
@@ -294,12 +367,45 @@ func TestRoutersAreListed(t *testing.T) {
 		if slices.Contains(w.alarms(), "ROUTER_SILENT") {
 			t.Error("an alarm after a goodbye")
 		}
+		if row, ok := table.router("r1"); ok {
+			t.Errorf("its row is still there: %+v", row)
+		}
+		time.Sleep(9 * time.Minute)
+		if res, err := w.admin.ListRouters(t.Context(), &pb.ListRoutersRequest{}); err != nil || len(res.GetRouters()) != 0 {
+			t.Errorf("listed long after its goodbye: %v, %v", res, err)
+		}
+	})
+}
 
+// A router that was there when the coordinator went must come back, or say
+// goodbye.
+func TestRouterIsMissedAfterARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.newRouter("faithful").subscribe()
+		w.newRouter("lost").subscribe()
+		time.Sleep(15 * time.Second)
 		w.shutDown()
 		w.run()
-		time.Sleep(time.Second)
-		if got := listed(); got.GetConnected() || got.GetVersion() != "test" {
-			t.Errorf("listed after a restart: %v", got)
+		w.newRouter("faithful").subscribe()
+		time.Sleep(50 * time.Second)
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms come early: %v", got)
+		}
+		time.Sleep(20 * time.Second)
+		res, err := w.admin.ListAlarms(t.Context(), &pb.ListAlarmsRequest{})
+		if err != nil || len(res.GetAlarms()) != 1 || res.GetAlarms()[0].GetSubject() != "lost" {
+			t.Errorf("alarms: %v, %v", res, err)
+		}
+		// A day later nobody waits for it any more.
+		time.Sleep(24 * time.Hour)
+		routers, err := w.admin.ListRouters(t.Context(), &pb.ListRoutersRequest{})
+		if err != nil || len(routers.GetRouters()) != 1 || routers.GetRouters()[0].GetRouterId() != "faithful" {
+			t.Errorf("routers: %v, %v", routers, err)
+		}
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms: %v", got)
 		}
 	})
 }
@@ -334,5 +440,7 @@ func TestSilentRouterRaisesAnAlarm(t *testing.T) {
 		if slices.Contains(w.alarms(), "ROUTER_SILENT") {
 			t.Error("the alarm stays")
 		}
+		time.Sleep(6 * time.Second)
+		w.edges("default", "ROUTER_SILENT: router r1 was", "ROUTER_SILENT of r1 is over")
 	})
 }

@@ -72,8 +72,10 @@ func (t *term) tendRouters(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			t.alarms.expire(alarmWentBack, now.Add(-wentBackMemory), now)
-			t.writeRouters(ctx, t.routers.tend(now), now)
+			t.own.expire(alarmWentBack, now.Add(-wentBackMemory), now)
+			due, left := t.routers.tend(now)
+			t.writeRouters(ctx, due, now)
+			t.dropRouters(ctx, left)
 		}
 	}
 }
@@ -91,6 +93,22 @@ func (t *term) writeRouters(ctx context.Context, due []routerInfo, now time.Time
 			return
 		}
 		t.routers.written(r, now)
+	}
+}
+
+// dropRouters takes those that have said goodbye out of the table; as above.
+func (t *term) dropRouters(ctx context.Context, left []member.ID) {
+	for _, id := range left {
+		within, cancel := context.WithTimeout(ctx, renewTime)
+		err := t.deps.Store.DropRouter(within, string(id))
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				t.deps.Logger.WarnContext(ctx, "router not taken out of the table", "router_id", id, "error", err)
+			}
+			return
+		}
+		t.routers.dropped(id)
 	}
 }
 
@@ -163,10 +181,10 @@ func (t *term) lookAtDisk(ctx context.Context, now time.Time) {
 		return
 	}
 	if free >= diskReserve {
-		t.alarms.clear(member.AlarmKey{Name: alarmDiskLow}, now)
+		t.own.clear(member.AlarmKey{Name: alarmDiskLow}, now)
 		return
 	}
-	t.alarms.raise(member.Alarm{
+	t.own.raise(member.Alarm{
 		Name: alarmDiskLow, Since: now,
 		Text: fmt.Sprintf("the disk of the database has %d MiB left; below %d MiB changes may soon fail", free>>20, diskReserve>>20),
 	})

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -275,6 +277,26 @@ func (w *world) page(path string) int {
 		w.t.Fatalf("get %s: %v", path, err)
 	}
 	return res.StatusCode
+}
+
+// edges checks which alarms began and ended, as the history tells it; each text
+// is the beginning of one.
+func (w *world) edges(pool string, want ...string) {
+	w.t.Helper()
+	res, err := w.admin.ListEvents(w.t.Context(), &pb.ListEventsRequest{
+		Pool: pool, Kinds: []string{"alarm_raised", "alarm_cleared"}, PageSize: 100,
+	})
+	if err != nil {
+		w.t.Fatalf("list events: %v", err)
+	}
+	var got []string
+	for _, e := range slices.Backward(res.GetEvents()) {
+		got = append(got, e.GetText())
+	}
+	same := func(text, start string) bool { return strings.HasPrefix(text, start) }
+	if !slices.EqualFunc(got, want, same) {
+		w.t.Errorf("edges of alarms are %q, want %q", got, want)
+	}
 }
 
 // alarms returns the names of the active alarms.

@@ -109,7 +109,9 @@ func apply(ctx context.Context, x tx, c member.Change) error {
 		{"write events", func(ctx context.Context, x tx, c member.Change) error {
 			return x.insertEvents(ctx, c.Pool, member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, c.Events)
 		}},
-		{"write requests", insertRequests},
+		{"write requests", func(ctx context.Context, x tx, c member.Change) error {
+			return insertRequests(ctx, x, c.Pool, c.Requests)
+		}},
 	}
 	for _, step := range steps {
 		if err := step.do(ctx, x, c); err != nil {
@@ -207,14 +209,14 @@ func (x tx) insertEvents(ctx context.Context, pool member.Pool, at member.Positi
 }
 
 // insertRequests refuses an id that is taken, unless its hour is over.
-func insertRequests(ctx context.Context, x tx, c member.Change) error {
-	rows := make([][]any, len(c.Requests))
-	for i, v := range c.Requests {
+func insertRequests(ctx context.Context, x tx, pool member.Pool, requests []member.Request) error {
+	rows := make([][]any, len(requests))
+	for i, v := range requests {
 		if _, err := x.ExecContext(ctx, "DELETE FROM request WHERE pool = ? AND request_id = ? AND at < ?",
-			c.Pool, v.ID, timestamp(v.At.Add(-RequestLife))); err != nil {
+			pool, v.ID, timestamp(v.At.Add(-RequestLife))); err != nil {
 			return err
 		}
-		rows[i] = requestRow(c.Pool, v)
+		rows[i] = requestRow(pool, v)
 	}
 	err := x.write(ctx, table{"request", requestColumns, ""}, rows)
 	if x.dialect.duplicate(err) {

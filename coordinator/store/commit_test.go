@@ -152,7 +152,10 @@ func TestFailedCommitLeavesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			diff(t, "pools", []member.PoolState{
-				{Name: "web", Position: at, Settings: member.DefaultSettings(), Servers: []member.Server{server("kept", 2)}},
+				{
+					Name: "web", Position: at, LastChange: c.ID, Settings: member.DefaultSettings(),
+					Servers: []member.Server{server("kept", 2)},
+				},
 			}, pools)
 			if n := len(events(t, s)); n != 1 {
 				t.Errorf("%d events, want 1", n)
@@ -198,10 +201,10 @@ func TestIDsAreComparedByteByByte(t *testing.T) {
 		t.Errorf("remove WEB-1: %v, want ErrStale", err)
 	}
 	// The same holds for pools.
-	if _, err := s.CreatePool(t.Context(), at.Epoch, "Web", member.DefaultSettings()); err != nil {
+	if _, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{Name: "Web", Settings: member.DefaultSettings()}); err != nil {
 		t.Errorf("create a pool that differs by case: %v", err)
 	}
-	if _, err := s.CreatePool(t.Context(), at.Epoch, "web ", member.DefaultSettings()); err == nil {
+	if _, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{Name: "web ", Settings: member.DefaultSettings()}); err == nil {
 		t.Error("a pool name that ends in a space was taken")
 	}
 }
@@ -263,7 +266,7 @@ func TestConcurrentCommitsFromOneBase(t *testing.T) {
 	t.Parallel()
 	url := freshURL(t)
 	s := openStore(t, url)
-	p, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	p, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func TestSIGKILLLosesNoAcknowledgedChange(t *testing.T) {
 	t.Parallel()
 	url := freshURL(t)
 	s := openStore(t, url)
-	if _, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings()); err != nil {
+	if _, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()}); err != nil {
 		t.Fatal(err)
 	}
 	for round := range 5 {

@@ -28,7 +28,7 @@ func behindProxy(t *testing.T) (s *store.Store, p *proxy, direct *store.Store, a
 	address := server.Database(t)
 	p = newProxy(t, server, path.Base(address))
 	direct, s = openStore(t, address), openStore(t, p.URL)
-	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,9 @@ func TestLostAnswersOfOtherWrites(t *testing.T) {
 	t.Parallel()
 	s, p, direct, at := behindProxy(t)
 	p.harm(loseAnswer)
-	created, err := s.CreatePool(t.Context(), at.Epoch, "db", member.DefaultSettings(), member.Event{Kind: member.EventPoolCreated, At: noon})
+	created, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{
+		Name: "db", Settings: member.DefaultSettings(), Events: []member.Event{{Kind: member.EventPoolCreated, At: noon}},
+	})
 	if err != nil || created.Position.Revision != 1 {
 		t.Errorf("create pool: %v, %v", created.Position, err)
 	}
@@ -156,7 +158,7 @@ func TestStoppedDatabase(t *testing.T) {
 	server := testdb.Start(t)
 	server.Exec(t, "CREATE DATABASE b")
 	s := openStore(t, server.URL("b"))
-	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +183,7 @@ func TestKilledDatabaseLosesNoAcknowledgedChange(t *testing.T) {
 	server := testdb.Start(t)
 	server.Exec(t, "CREATE DATABASE b")
 	s := openStore(t, server.URL("b"))
-	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +222,7 @@ func TestReadingTheEpochIsNoFence(t *testing.T) {
 	t.Parallel()
 	address := testdb.MariaDB(t)
 	old, next := openStore(t, address), openStore(t, address)
-	pool, err := old.CreatePool(t.Context(), lead(t, old).Epoch, "web", member.DefaultSettings())
+	pool, err := old.CreatePool(t.Context(), lead(t, old).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func lead(t testing.TB, s *store.Store) store.Leadership {
 func newPool(t testing.TB) (*store.Store, member.Position) {
 	t.Helper()
 	s := openStore(t, freshURL(t))
-	p, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	p, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}

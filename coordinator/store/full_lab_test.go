@@ -49,7 +49,7 @@ func fillDisk(t *testing.T, dir string) {
 	}
 	url := "sqlite:" + filepath.Join(dir, "store.db")
 	s := openStore(t, url)
-	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,7 +98,7 @@ func TestStaleLeaderIsFenced(t *testing.T) {
 	if err := s.Commit(t.Context(), c); !errors.Is(err, member.ErrFenced) {
 		t.Errorf("commit: %v, want ErrFenced", err)
 	}
-	if _, err := s.CreatePool(t.Context(), at.Epoch, "late", member.DefaultSettings()); !errors.Is(err, member.ErrFenced) {
+	if _, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{Name: "late", Settings: member.DefaultSettings()}); !errors.Is(err, member.ErrFenced) {
 		t.Errorf("create pool: %v, want ErrFenced", err)
 	}
 	if err := s.Renew(t.Context(), at.Epoch); !errors.Is(err, member.ErrFenced) {

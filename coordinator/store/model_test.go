@@ -69,7 +69,7 @@ func (m *model) commit(c member.Change) error {
 
 func (m *model) state(pool member.Pool) member.PoolState {
 	return member.PoolState{
-		Name: pool, Position: m.at, Settings: member.DefaultSettings(), ReferenceSize: m.size,
+		Name: pool, Position: m.at, LastChange: m.lastID, Settings: member.DefaultSettings(), ReferenceSize: m.size,
 		Servers: slices.SortedFunc(maps.Values(m.servers), func(a, b member.Server) int { return cmp.Compare(a.ID, b.ID) }),
 		Intents: slices.SortedFunc(maps.Values(m.intents), func(a, b member.Intent) int { return cmp.Compare(a.ID, b.ID) }),
 		Departed: slices.SortedFunc(maps.Values(m.departed), func(a, b member.Departed) int {
@@ -146,12 +146,12 @@ func TestStoreFollowsTheModel(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		pools++
 		pool := member.Pool(fmt.Sprint("pool-", pools))
-		p, err := s.CreatePool(t.Context(), epoch, pool, member.DefaultSettings())
+		p, err := s.CreatePool(t.Context(), epoch, store.NewPool{Name: pool, Settings: member.DefaultSettings()})
 		if err != nil {
 			r.Fatal(err)
 		}
 		m := &model{
-			at: p.Position, servers: map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{},
+			at: p.Position, lastID: p.LastChange, servers: map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{},
 			departed: map[member.ID]member.Departed{},
 		}
 		var last member.Change

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -17,38 +18,49 @@ const RequestLife = time.Hour
 // firstRevision is that of a pool's creation.
 const firstRevision member.Revision = 1
 
-// CreatePool creates an empty pool at revision 1, with events of that revision;
-// their Revision, Seq and Epoch are taken from there. It returns
+// NewPool is a pool to be created.
+type NewPool struct {
+	Name     member.Pool
+	Settings member.Settings
+	// Events and Requests are of the pool's first revision, whatever their
+	// Revision, Seq and Epoch say.
+	Events   []member.Event
+	Requests []member.Request
+}
+
+// CreatePool creates an empty pool at revision 1, whole or not at all. It returns
 // member.ErrAlreadyExists if there is one of that name, and member.ErrFenced
 // when epoch is over.
-//
-//nolint:revive // a context, the fence, and all that a new pool consists of
-func (s *Store) CreatePool(
-	ctx context.Context, epoch member.Epoch, name member.Pool, settings member.Settings, events ...member.Event,
-) (member.PoolState, error) {
+func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (member.PoolState, error) {
 	state := member.PoolState{
-		Name: name, Position: member.Position{Epoch: epoch, Revision: firstRevision}, Settings: settings,
+		Name: n.Name, Position: member.Position{Epoch: epoch, Revision: firstRevision}, LastChange: rand.Text(),
+		Settings: n.Settings, Requests: slices.Clone(n.Requests),
 	}
-	changeID := rand.Text()
+	for i := range state.Requests {
+		state.Requests[i].Revision = firstRevision
+	}
 	err := s.write(ctx, func(x tx) error {
 		if err := renew(ctx, x, epoch); err != nil {
 			return err
 		}
-		created, err := x.insertPool(ctx, state, changeID)
+		created, err := x.insertPool(ctx, state)
 		if err != nil || !created {
 			return err
 		}
-		return x.insertEvents(ctx, name, state.Position, events)
+		if err := x.insertEvents(ctx, n.Name, state.Position, n.Events); err != nil {
+			return err
+		}
+		return insertRequests(ctx, x, n.Name, state.Requests)
 	})
 	if err != nil {
-		return member.PoolState{}, fmt.Errorf("create pool %s: %w", name, err)
+		return member.PoolState{}, fmt.Errorf("create pool %s: %w", n.Name, err)
 	}
 	return state, nil
 }
 
 // insertPool reports whether it has created the pool; if not, an earlier
-// attempt with this changeID has.
-func (x tx) insertPool(ctx context.Context, p member.PoolState, changeID string) (bool, error) {
+// attempt has.
+func (x tx) insertPool(ctx context.Context, p member.PoolState) (bool, error) {
 	settings, err := jsonText(p.Settings)
 	if err != nil {
 		return false, fmt.Errorf("encode settings: %w", err)
@@ -56,7 +68,7 @@ func (x tx) insertPool(ctx context.Context, p member.PoolState, changeID string)
 	_, err = x.ExecContext(ctx,
 		"INSERT INTO pool (name, epoch, revision, last_change_id, compacted_revision, reference_size, settings) "+
 			"VALUES (?, ?, ?, ?, 0, ?, ?)",
-		p.Name, p.Position.Epoch, p.Position.Revision, changeID, p.ReferenceSize, settings)
+		p.Name, p.Position.Epoch, p.Position.Revision, p.LastChange, p.ReferenceSize, settings)
 	if !x.dialect.duplicate(err) {
 		return err == nil, err
 	}
@@ -64,7 +76,7 @@ func (x tx) insertPool(ctx context.Context, p member.PoolState, changeID string)
 	if err := x.QueryRowContext(ctx, "SELECT last_change_id FROM pool WHERE name = ?", p.Name).Scan(&last); err != nil {
 		return false, fmt.Errorf("read pool: %w", err)
 	}
-	if last != changeID {
+	if last != p.LastChange {
 		return false, member.ErrAlreadyExists
 	}
 	return false, nil
@@ -89,11 +101,11 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 	index := map[member.Pool]int{}
 	err := x.each(ctx, func(rows *sql.Rows) error {
 		p := member.PoolState{Settings: member.DefaultSettings()}
-		err := rows.Scan(&p.Name, &p.Position.Epoch, &p.Position.Revision, &p.ReferenceSize, document{&p.Settings})
+		err := rows.Scan(&p.Name, &p.Position.Epoch, &p.Position.Revision, &p.LastChange, &p.ReferenceSize, document{&p.Settings})
 		index[p.Name] = len(pools)
 		pools = append(pools, p)
 		return err
-	}, "SELECT name, epoch, revision, reference_size, settings FROM pool ORDER BY name")
+	}, "SELECT name, epoch, revision, last_change_id, reference_size, settings FROM pool ORDER BY name")
 	if err != nil {
 		return nil, fmt.Errorf("read pools: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -16,13 +17,22 @@ func TestCreatePool(t *testing.T) {
 	l := lead(t, s)
 	settings := member.DefaultSettings()
 	settings.Mode, settings.RemovalGrace = member.ModeShadow, 5*time.Second
-	created, err := s.CreatePool(t.Context(), l.Epoch, "web", settings,
-		member.Event{Kind: member.EventPoolCreated, At: noon, Actor: "admin", Text: "made"})
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	n := store.NewPool{
+		Name: "web", Settings: settings,
+		Events:   []member.Event{{Kind: member.EventPoolCreated, At: noon, Actor: "admin", Text: "made"}},
+		Requests: []member.Request{{ID: "r", Hash: "h", At: now}},
+	}
+	created, err := s.CreatePool(t.Context(), l.Epoch, n)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if created.LastChange == "" {
+		t.Error("the change that made the pool has no id")
+	}
 	want := member.PoolState{
-		Name: "web", Position: member.Position{Epoch: l.Epoch, Revision: 1}, Settings: settings,
+		Name: "web", Position: member.Position{Epoch: l.Epoch, Revision: 1}, LastChange: created.LastChange, Settings: settings,
+		Requests: []member.Request{{ID: "r", Hash: "h", Revision: 1, At: now}},
 	}
 	diff(t, "returned", want, created)
 	pools, err := s.LoadPools(t.Context())
@@ -33,7 +43,7 @@ func TestCreatePool(t *testing.T) {
 	diff(t, "events", []member.Event{
 		{Revision: 1, Epoch: l.Epoch, Kind: member.EventPoolCreated, At: noon, Actor: "admin", Text: "made"},
 	}, events(t, s))
-	if _, err := s.CreatePool(t.Context(), l.Epoch, "web", settings); !errors.Is(err, member.ErrAlreadyExists) {
+	if _, err := s.CreatePool(t.Context(), l.Epoch, store.NewPool{Name: "web", Settings: settings}); !errors.Is(err, member.ErrAlreadyExists) {
 		t.Errorf("create it again: %v, want ErrAlreadyExists", err)
 	}
 }
@@ -54,7 +64,8 @@ func TestSettingsOfAnOlderVersionGetDefaults(t *testing.T) {
 func TestLoadPools(t *testing.T) {
 	t.Parallel()
 	s, at := newPool(t)
-	if _, err := s.CreatePool(t.Context(), at.Epoch, "db", member.DefaultSettings()); err != nil {
+	db, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{Name: "db", Settings: member.DefaultSettings()})
+	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
@@ -80,9 +91,9 @@ func TestLoadPools(t *testing.T) {
 		t.Fatal(err)
 	}
 	diff(t, "pools", []member.PoolState{
-		{Name: "db", Position: member.Position{Epoch: at.Epoch, Revision: 1}, Settings: member.DefaultSettings()},
+		{Name: "db", Position: db.Position, LastChange: db.LastChange, Settings: member.DefaultSettings()},
 		{
-			Name: "web", Position: at, Settings: member.DefaultSettings(), ReferenceSize: 7,
+			Name: "web", Position: at, LastChange: c.ID, Settings: member.DefaultSettings(), ReferenceSize: 7,
 			Servers:  []member.Server{bare("web-1.example", 2), server("web-2", 2)},
 			Intents:  []member.Intent{c.Intents[1], c.Intents[0]},
 			Departed: c.Departed,

@@ -76,6 +76,18 @@ func (s *Store) Routers(ctx context.Context) ([]RouterRow, error) {
 	return routers, nil
 }
 
+// DropRouter removes a router's row, if there is one.
+func (s *Store) DropRouter(ctx context.Context, id string) error {
+	err := s.write(ctx, func(x tx) error {
+		_, err := x.touch(ctx, "DELETE FROM router WHERE router_id = ?", id)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("drop router %s: %w", id, err)
+	}
+	return nil
+}
+
 // ForgetRouters removes routers that have not been heard since a time, and
 // returns how many.
 func (s *Store) ForgetRouters(ctx context.Context, since time.Time) (removed int64, err error) {

@@ -47,4 +47,10 @@ func TestRouters(t *testing.T) {
 		t.Errorf("forgot %d (%v), want 1", n, err)
 	}
 	diff(t, "after forgetting", []store.RouterRow{b}, list())
+	for range 2 {
+		if err := s.DropRouter(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	diff(t, "after dropping", []store.RouterRow(nil), list())
 }

@@ -43,7 +43,7 @@ func TestMigrationsCanBeRepeated(t *testing.T) {
 	url := freshURL(t)
 	s := openStore(t, url)
 	l := lead(t, s)
-	if _, err := s.CreatePool(t.Context(), l.Epoch, "web", member.DefaultSettings()); err != nil {
+	if _, err := s.CreatePool(t.Context(), l.Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()}); err != nil {
 		t.Fatal(err)
 	}
 	_, latest := apply(t, url)

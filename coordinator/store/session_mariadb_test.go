@@ -43,7 +43,7 @@ func TestSessionsDoNotRestOnTheServersDefaults(t *testing.T) {
 	if counter.n.Load() != 1 {
 		t.Errorf("%d warnings about a forgetful server, want 1", counter.n.Load())
 	}
-	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings())
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	if _, err := s.CreatePool(t.Context(), lead(t, s).Epoch, "web", member.DefaultSettings()); err != nil {
+	if _, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()}); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,93 +10,156 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// reference is the table of design page 3 in its first scope, said slowly: who
-// may be removed, who is alive, who only does not answer probes.
-func reference(others int, sights []verdict.Sight, proof verdict.Proof, dial verdict.DialResult) verdict.Verdict {
-	positives, negatives := 0, 0
-	for _, s := range sights {
-		if s == verdict.SightUp {
-			positives++
-		}
-		if s == verdict.SightDown {
-			negatives++
+// answer is what one observer comes to at the end of a round.
+type answer uint8
+
+const (
+	unknown answer = iota
+	reaches
+	misses
+	cannotJudge
+	// missesAll also had its connects unanswered; connects had no reply, but a
+	// connect was answered.
+	missesAll
+	connects
+	answers
+)
+
+func (a answer) String() string {
+	return [...]string{"unknown", "reaches", "misses", "cannot judge", "misses all", "connects"}[a]
+}
+
+// situation is everything that Judge may go by.
+type situation struct {
+	others           int
+	answers          []answer
+	proof            verdict.Proof
+	dial             verdict.DialResult
+	second, repeated bool
+}
+
+func (s situation) count(kinds ...answer) int {
+	n := 0
+	for _, a := range s.answers {
+		if slices.Contains(kinds, a) {
+			n++
 		}
 	}
-	if others == 0 {
+	return n
+}
+
+// reference is the table of design page 3, said slowly, row by row.
+func reference(s situation) verdict.Verdict {
+	positives := s.count(reaches, connects)
+	negatives := s.count(misses, missesAll)
+	hostProven := s.proof == verdict.ProofAlive || s.dial == verdict.DialAnswered
+	if s.others == 0 {
 		// N = 1: never a removal.
 		return verdict.Undecided
 	}
-	if positives > 0 {
+	if positives == 1 && positives+negatives >= 3 && s.others >= 3 && !hostProven && !s.second {
+		// Exactly one positive among three and more: others decide.
+		return verdict.Split
+	}
+	if s.count(reaches) > 0 {
 		// One observer negative, others positive: a link, a filter or that observer.
 		return verdict.Alive
+	}
+	if s.count(connects) > 0 {
+		// Pings fail, TCP answered.
+		return verdict.Filtered
 	}
 	if negatives == 0 {
 		return verdict.Undecided
 	}
-	if proof == verdict.ProofAlive || dial == verdict.DialAnswered {
-		// A round trip proves the host; a SYN-ACK or RST proves it too.
+	if s.dial == verdict.DialAnswered {
+		return verdict.Filtered
+	}
+	if s.proof == verdict.ProofAlive {
+		// Three observers negative in two rounds and their connects fail too; pools of
+		// three and less remove nobody for that.
+		if s.repeated && s.others >= 3 && s.count(missesAll) >= 3 && s.count(misses) == 0 {
+			return verdict.Unreachable
+		}
 		return verdict.Unreached
 	}
-	if others == 1 {
+	if s.others == 1 {
 		// N = 2: one negative observer, nonce failed by silence, and the
 		// coordinator's own TCP connect unanswered.
-		if proof == verdict.ProofSilent && dial == verdict.DialUnanswered {
+		if s.proof == verdict.ProofSilent && s.dial == verdict.DialUnanswered {
 			return verdict.Crashed
 		}
 		return verdict.Undecided
 	}
-	// N = 3: two negatives.
-	needed := min(3, others)
-	if negatives >= needed {
+	if s.second {
+		// All of two to four fresh witnesses are negative and the nonce failed.
+		if negatives >= 2 {
+			return verdict.Crashed
+		}
+		return verdict.Undecided
+	}
+	if negatives >= min(3, s.others) {
 		return verdict.Crashed
 	}
 	return verdict.Undecided
 }
 
-// patterns lists all sequences of n sights.
-func patterns(n int) [][]verdict.Sight {
+// patterns lists all sequences of n answers.
+func patterns(n int) [][]answer {
 	if n == 0 {
-		return [][]verdict.Sight{nil}
+		return [][]answer{nil}
 	}
-	var all [][]verdict.Sight
+	var all [][]answer
 	for _, p := range patterns(n - 1) {
-		for _, s := range []verdict.Sight{verdict.SightUnknown, verdict.SightUp, verdict.SightDown, verdict.SightCannotJudge} {
-			all = append(all, append(slices.Clone(p), s))
+		for a := range answers {
+			all = append(all, append(slices.Clone(p), a))
 		}
 	}
 	return all
 }
 
 // TestJudgeIsTheTable goes through pools of one to seven, everything each
-// observer can see, and all proofs and connects.
+// observer can come to, all proofs and connects, and first and second rounds.
 func TestJudgeIsTheTable(t *testing.T) {
 	t.Parallel()
-	cases := 0
+	removals := 0
 	for n := 1; n <= 7; n++ {
-		for _, sights := range patterns(n - 1) {
-			for proof := verdict.ProofAbsent; proof <= verdict.ProofAlive; proof++ {
-				for dial := verdict.DialNone; dial <= verdict.DialAnswered; dial++ {
-					cases++
-					got := verdict.Judge(held(sights, proof, dial).Case(n - 1))
-					if want := reference(n-1, sights, proof, dial); got.Verdict != want {
-						t.Fatalf("N = %d, %v, %v, dial %d: %v by %s, want %v", n, sights, proof, dial, got.Verdict, got.Rule, want)
-					}
-					if got.Rule == "" || got.Reason == "" {
-						t.Fatalf("N = %d, %v, %v, dial %d: rule %q, reason %q", n, sights, proof, dial, got.Rule, got.Reason)
-					}
+		for _, p := range patterns(n - 1) {
+			for i := range 36 {
+				s := situation{
+					others: n - 1, answers: p, proof: verdict.Proof(i % 3), dial: verdict.DialResult(i / 3 % 3),
+					second: i/9%2 == 1, repeated: i/18 == 1,
+				}
+				got, want := verdict.Judge(s.sum()), reference(s)
+				if got.Verdict != want {
+					t.Fatalf("N = %d, %+v: %v by %s, want %v", n, s, got.Verdict, got.Rule, want)
+				}
+				if got.Rule == "" || got.Reason == "" {
+					t.Fatalf("N = %d, %+v: rule %q, reason %q", n, s, got.Rule, got.Reason)
+				}
+				if want == verdict.Crashed || want == verdict.Unreachable {
+					removals++
 				}
 			}
 		}
 	}
-	if want := 9 * (1 + 4 + 16 + 64 + 256 + 1024 + 4096); cases != want {
-		t.Errorf("%d cases, want %d", cases, want)
+	if removals == 0 {
+		t.Error("nobody was ever removed")
 	}
 }
 
-// held is a round that was held with those answers.
-func held(sights []verdict.Sight, proof verdict.Proof, dial verdict.DialResult) *verdict.Round {
-	r := &verdict.Round{Dial: dial}
-	switch proof {
+// sum holds a round with those answers.
+func (s situation) sum() verdict.Case {
+	c := held(s).Case(s.others, everybody)
+	c.Repeated = s.repeated
+	return c
+}
+
+func everybody(member.ID) bool { return true }
+
+func held(s situation) *verdict.Round {
+	r := &verdict.Round{Dial: s.dial, Second: s.second}
+	switch s.proof {
 	case verdict.ProofAbsent:
 	case verdict.ProofSilent:
 		r.Challenge(1)
@@ -104,14 +167,102 @@ func held(sights []verdict.Sight, proof verdict.Proof, dial verdict.DialResult) 
 		r.Challenge(1)
 		r.Echo(1)
 	}
-	for i, s := range sights {
+	for i, a := range s.answers {
 		id := member.ID(fmt.Sprint(i))
 		r.Ask(id, start)
-		if s != verdict.SightUnknown {
-			r.Answer(id, verdict.Answer{At: start, Evidence: verdict.Evidence{Sight: s}, Final: true})
+		if a != unknown {
+			r.Answer(id, verdict.Answer{At: start, Evidence: evidenceOf(a), Final: true})
 		}
 	}
 	return r
+}
+
+func evidenceOf(a answer) verdict.Evidence {
+	switch a {
+	case reaches:
+		return verdict.Evidence{Sight: verdict.SightUp}
+	case misses:
+		return verdict.Evidence{Sight: verdict.SightDown}
+	case missesAll:
+		return verdict.Evidence{Sight: verdict.SightDown, Connect: verdict.ConnectUnanswered}
+	case connects:
+		return verdict.Evidence{Sight: verdict.SightDown, Connect: verdict.ConnectAnswered}
+	case cannotJudge, unknown, answers:
+	}
+	return verdict.Evidence{Sight: verdict.SightCannotJudge}
+}
+
+// TestTwoSuspects goes through pools of four to seven with two suspects who say
+// anything about each other, and all that the others see of both: the suspects'
+// words against each other count for nothing, unless their streams prove them
+// alive, and blame is the smallest set of servers that explains all misses.
+func TestTwoSuspects(t *testing.T) {
+	t.Parallel()
+	sights := []answer{unknown, reaches, misses}
+	cases := 0
+	for n := 4; n <= 7; n++ {
+		for _, views := range sorted(n-2, len(sights)*len(sights)) {
+			var seen [2][]answer
+			for _, v := range views {
+				seen[0] = append(seen[0], sights[v%3])
+				seen[1] = append(seen[1], sights[v/3])
+			}
+			for i := range 36 {
+				words := [2]answer{sights[i%3], sights[i/3%3]}
+				alive := [2]bool{i/9%2 == 1, i/18 == 1}
+				for one := range 2 {
+					cases++
+					checkSuspect(t, n, seen[one], words[1-one], alive[one], alive[1-one])
+				}
+			}
+		}
+	}
+	if want := 2 * 36 * (45 + 165 + 495 + 1287); cases != want {
+		t.Errorf("%d cases, want %d", cases, want)
+	}
+}
+
+// sorted lists all sequences of n numbers below k that do not fall: who sees what
+// does not matter, only how many do.
+func sorted(n, k int) [][]int {
+	if n == 0 {
+		return [][]int{nil}
+	}
+	var all [][]int
+	for _, s := range sorted(n-1, k) {
+		least := 0
+		if len(s) > 0 {
+			least = s[len(s)-1]
+		}
+		for v := least; v < k; v++ {
+			all = append(all, append(slices.Clone(s), v))
+		}
+	}
+	return all
+}
+
+// checkSuspect judges one of two suspects: what the n-2 others see of it, what
+// the other suspect says, and whose stream answers.
+func checkSuspect(t *testing.T, n int, seen []answer, word answer, alive, otherAlive bool) {
+	t.Helper()
+	s := situation{answers: append(slices.Clone(seen), word), proof: verdict.ProofSilent}
+	if alive {
+		s.proof = verdict.ProofAlive
+	}
+	others := n - 1
+	if !otherAlive && word != reaches {
+		others--
+	}
+	c := held(s).Case(max(others, 2), func(id member.ID) bool { return otherAlive || id != member.ID(fmt.Sprint(n-2)) })
+	negatives, positives := s.count(misses), s.count(reaches)
+	if !otherAlive && word == misses {
+		// It is to be blamed itself for missing the other.
+		negatives--
+	}
+	want := positives == 0 && !alive && negatives >= min(3, max(others, 2))
+	if got := verdict.Judge(c); (got.Verdict == verdict.Crashed) != want {
+		t.Fatalf("N = %d, seen %v, word %v, alive %v and %v: %v by %s, want a removal: %v", n, seen, word, alive, otherAlive, got.Verdict, got.Rule, want)
+	}
 }
 
 var start = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -144,9 +295,16 @@ func TestJudgeSaysWhy(t *testing.T) {
 	}{
 		{verdict.Case{}, "never_the_last", "it is the only server, and nobody else can look"},
 		{verdict.Case{Others: 3, Up: 2, Unknown: 1}, "answers", "2 of 3 observers reach it and none misses it"},
-		{verdict.Case{Others: 3, Up: 1, Down: 2}, "others_reach_it", "2 of 3 observers miss it, but 1 reach it"},
+		{verdict.Case{Others: 3, Up: 1, Down: 1}, "others_reach_it", "1 of 2 observers miss it, but 1 reach it"},
+		{verdict.Case{Others: 6, Up: 1, Down: 3}, "one_reaches_it", "3 of 4 observers miss it, and only one reaches it"},
+		{verdict.Case{Others: 6, Down: 2, Second: true, Proof: verdict.ProofSilent}, "odd_one_out", "one observer reached it, but all 2 others asked after that miss it, and its stream is silent"},
+		{verdict.Case{Others: 6, Down: 1, Unknown: 1, Second: true}, "too_few_observers", "one observer reached it; 1 of 2 asked after that miss it, and 2 are needed"},
+		{verdict.Case{Others: 6, Down: 2, Connected: 2}, "tcp_answers", "none of 4 observers gets a reply to its probes, but TCP connects of 2 were answered"},
 		{verdict.Case{Others: 3, Down: 3, Proof: verdict.ProofAlive}, "stream_answers", "3 of 3 observers miss it, but its own stream answers"},
-		{verdict.Case{Others: 1, Down: 1, Dial: verdict.DialAnswered}, "tcp_answers", "1 of 1 observers miss it, but a TCP connect was answered"},
+		{verdict.Case{Others: 6, Down: 3, Unconnected: 3, Proof: verdict.ProofAlive}, "stream_answers", "3 of 3 observers miss it, but its own stream answers; nobody can connect to it either, which is looked into once more"},
+		{verdict.Case{Others: 2, Down: 3, Unconnected: 3, Proof: verdict.ProofAlive}, "stream_answers", "3 of 3 observers miss it, but its own stream answers; a pool of three and less removes nobody for that"},
+		{verdict.Case{Others: 6, Down: 3, Unconnected: 3, Proof: verdict.ProofAlive, Repeated: true}, "nobody_connects", "its stream answers, but in two rounds all 3 observers that could judge missed it, and 3 of them could not connect to it either"},
+		{verdict.Case{Others: 1, Down: 1, Dial: verdict.DialAnswered}, "tcp_answers", "1 of 1 observers miss it, but the coordinator's TCP connect was answered"},
 		{verdict.Case{Others: 3, Down: 3}, "observers_agree", "all 3 observers that could judge miss it (3 are needed) and it has no stream"},
 		{verdict.Case{Others: 3, Down: 3, Unknown: 1, Proof: verdict.ProofSilent}, "observers_agree", "all 3 observers that could judge miss it (3 are needed) and its stream is silent"},
 		{verdict.Case{Others: 3, Down: 2, Unknown: 1}, "too_few_observers", "2 of 3 observers miss it, and 3 are needed"},
@@ -166,6 +324,7 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	for want, got := range map[string]fmt.Stringer{
 		"undecided": verdict.Undecided, "alive": verdict.Alive, "unreached": verdict.Unreached, "crashed": verdict.Crashed,
+		"split": verdict.Split, "icmp_filtered": verdict.Filtered, "unreachable": verdict.Unreachable, "lossy": verdict.Lossy,
 		"unknown": verdict.SightUnknown, "up": verdict.SightUp, "down": verdict.SightDown, "cannot_judge": verdict.SightCannotJudge,
 		"its stream answers": verdict.ProofAlive, "its stream is silent": verdict.ProofSilent, "it has no stream": verdict.ProofAbsent,
 	} {

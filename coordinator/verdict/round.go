@@ -19,9 +19,15 @@ type Round struct {
 	Subject     member.ID
 	Incarnation member.Incarnation
 	// Opened is when it began, LastProbe when the observers send their last
-	// probes, Deadline when it ends at the latest.
-	Opened, LastProbe, Deadline time.Time
-	Dial                        DialResult
+	// probes. After Enough it ends when those who have answered suffice, at
+	// Deadline in any case.
+	Opened, LastProbe, Enough, Deadline time.Time
+	Dial                                DialResult
+	// Second says that it asks observers who were not asked before, to find out
+	// who is odd: all others, or Odd, the one who reached the server. Odd is asked
+	// once more, but its answer does not count.
+	Second bool
+	Odd    member.ID
 
 	// nonces are what the subject's stream was asked to echo in the round.
 	nonces        []uint64
@@ -35,6 +41,8 @@ type observer struct {
 	evidence Evidence
 	heard    bool
 	final    bool
+	// connected says that a connect of its was answered.
+	connected bool
 	// failed says that Failing has listed it, replaced that it is not waited for.
 	failed, replaced bool
 }
@@ -74,7 +82,7 @@ type Answer struct {
 // Answer notes an answer and reports whether it counts: not from somebody who
 // was not asked, nor after a final answer. A negative of an observer that does
 // not trust itself, or that is done before its last probe was due, counts as
-// "cannot judge"; a positive always counts.
+// "cannot judge"; a positive always counts, and so does an answered connect.
 func (r *Round) Answer(id member.ID, a Answer) bool {
 	o := r.find(id)
 	if o == nil || o.final {
@@ -84,6 +92,7 @@ func (r *Round) Answer(id member.ID, a Answer) bool {
 		a.Evidence.Sight = SightCannotJudge
 	}
 	o.evidence, o.heard, o.final = a.Evidence, true, a.Final
+	o.connected = o.connected || a.Evidence.Connect == ConnectAnswered
 	return true
 }
 
@@ -139,17 +148,40 @@ func (r *Round) Failing(now time.Time) []member.ID {
 	return ids
 }
 
-// Replace asks another observer in the place of a failing one, which is not
-// waited for any more. Should it answer after all, that counts.
-func (r *Round) Replace(failing, other member.ID, at time.Time) {
+// Replace says that another observer is asked in the place of a failing one, which
+// is not waited for any more. Should it answer after all, that counts.
+func (r *Round) Replace(failing member.ID) {
 	if o := r.find(failing); o != nil {
 		o.replaced = true
 	}
-	r.Ask(other, at)
 }
 
 // Down lists the observers whose newest answer, final or not, is negative.
 func (r *Round) Down() []member.ID { return r.seeing(SightDown) }
+
+// Missing lists the observers whose final answer is negative.
+func (r *Round) Missing() []member.ID {
+	return slices.DeleteFunc(r.Down(), func(id member.ID) bool { return !r.find(id).final })
+}
+
+// OddInsists reports whether Odd has reached the server again.
+func (r *Round) OddInsists() bool {
+	o := r.find(r.Odd)
+	return o != nil && o.positive()
+}
+
+func (o *observer) positive() bool { return o.final && o.evidence.Sight == SightUp || o.connected }
+
+// Reaching lists the observers with a positive: a reply, or an answered connect.
+func (r *Round) Reaching() []member.ID {
+	var ids []member.ID
+	for i := range r.observers {
+		if o := &r.observers[i]; o.positive() && o.id != r.Odd {
+			ids = append(ids, o.id)
+		}
+	}
+	return ids
+}
 
 // Up lists the observers whose newest answer is positive.
 func (r *Round) Up() []member.ID { return r.seeing(SightUp) }
@@ -168,37 +200,53 @@ func (r *Round) Mute() []member.ID {
 func (r *Round) seeing(s Sight) []member.ID {
 	var ids []member.ID
 	for _, o := range r.observers {
-		if o.heard && o.evidence.Sight == s {
+		if o.heard && o.evidence.Sight == s && !o.connected {
 			ids = append(ids, o.id)
 		}
 	}
 	return ids
 }
 
-// Complete reports whether the round is over: all have answered, or the
-// deadline has passed. Those replaced are not waited for. dialing says that the
-// coordinator's own connect is still under way.
+// Complete reports whether the round is over: all have answered, or there was
+// time enough and those who have suffice for a quorum, or the deadline has
+// passed. Those replaced are not waited for. dialing says that the coordinator's
+// own connect is still under way.
 func (r *Round) Complete(now time.Time, dialing bool) bool {
 	if !now.Before(r.Deadline) {
 		return true
 	}
-	for _, o := range r.observers {
-		if !o.final && !o.replaced {
-			return false
-		}
-	}
-	return !dialing && len(r.observers) > 0
-}
-
-// Case sums the round up. others is as in Case.
-func (r *Round) Case(others int) Case {
-	c := Case{Others: others, Proof: r.Proof(), Dial: r.Dial}
+	waiting, done := 0, 0
 	for _, o := range r.observers {
 		switch {
+		case o.final && o.evidence.Sight != SightCannotJudge:
+			done++
+		case !o.final && !o.replaced:
+			waiting++
+		}
+	}
+	enough := !now.Before(r.Enough) && done >= quorum
+	return !dialing && len(r.observers) > 0 && (waiting == 0 || enough)
+}
+
+// quorum is how many answers suffice once there was time enough for all.
+const quorum = 4
+
+// Case sums the round up. others is as in Case; trusted reports whether an
+// observer's negative counts.
+func (r *Round) Case(others int, trusted func(member.ID) bool) Case {
+	c := Case{Others: others, Second: r.Second, Proof: r.Proof(), Dial: r.Dial}
+	for _, o := range r.observers {
+		switch {
+		case o.id == r.Odd:
 		case o.final && o.evidence.Sight == SightUp:
 			c.Up++
-		case o.final && o.evidence.Sight == SightDown:
+		case o.connected:
+			c.Connected++
+		case o.final && o.evidence.Sight == SightDown && trusted(o.id):
 			c.Down++
+			if o.evidence.Connect == ConnectUnanswered {
+				c.Unconnected++
+			}
 		default:
 			c.Unknown++
 		}

@@ -45,11 +45,11 @@ func TestRoundCountsOnlyThoseAsked(t *testing.T) {
 	if r.Answer("stranger", say(lastProbe, verdict.SightDown, true)) {
 		t.Error("a stranger's answer counts")
 	}
-	counts(t, "nobody has answered", r.Case(3), 0, 0, 2)
+	counts(t, "nobody has answered", r.Case(3, everybody), 0, 0, 2)
 	if !r.Answer("a", say(lastProbe, verdict.SightDown, true)) {
 		t.Error("an observer's answer does not count")
 	}
-	counts(t, "a has", r.Case(3), 0, 1, 1)
+	counts(t, "a has", r.Case(3, everybody), 0, 1, 1)
 	if !r.Heard("a") || r.Heard("b") || r.Heard("stranger") {
 		t.Error("Heard is wrong")
 	}
@@ -61,7 +61,7 @@ func TestRoundCountsFinalAnswersOnce(t *testing.T) {
 	if !r.Answer("a", say(0, verdict.SightDown, false)) {
 		t.Error("a first lost probe does not count")
 	}
-	counts(t, "a first lost probe", r.Case(3), 0, 0, 1)
+	counts(t, "a first lost probe", r.Case(3, everybody), 0, 0, 1)
 	if diff := cmp.Diff([]member.ID{"a"}, r.Down()); diff != "" {
 		t.Errorf("a first lost probe is a reason for suspicion:\n%s", diff)
 	}
@@ -71,7 +71,7 @@ func TestRoundCountsFinalAnswersOnce(t *testing.T) {
 	if r.Answer("a", say(lastProbe, verdict.SightUp, true)) {
 		t.Error("a second final answer counts")
 	}
-	counts(t, "one final answer", r.Case(3), 0, 1, 0)
+	counts(t, "one final answer", r.Case(3, everybody), 0, 1, 0)
 }
 
 func TestRoundAsksOnce(t *testing.T) {
@@ -93,7 +93,7 @@ func TestRoundDistrustsSickObservers(t *testing.T) {
 		}
 		r.Answer(id, answer)
 	}
-	counts(t, "a and b are sick", r.Case(3), 1, 1, 1)
+	counts(t, "a and b are sick", r.Case(3, everybody), 1, 1, 1)
 	if diff := cmp.Diff([]member.ID{"c"}, r.Down()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -107,7 +107,7 @@ func TestRoundWantsLateProbes(t *testing.T) {
 	r.Answer("a", say(lastProbe-1, verdict.SightDown, true))
 	r.Answer("b", say(lastProbe, verdict.SightDown, true))
 	r.Answer("c", say(1, verdict.SightUp, true))
-	counts(t, "a was too early", r.Case(3), 1, 1, 1)
+	counts(t, "a was too early", r.Case(3, everybody), 1, 1, 1)
 }
 
 func TestRoundProof(t *testing.T) {
@@ -152,14 +152,15 @@ func TestRoundReplacesTheSilentOnce(t *testing.T) {
 	if diff := cmp.Diff([]member.ID{"b", "c"}, r.Failing(at)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	r.Replace("b", "d", at)
+	r.Replace("b")
+	r.Ask("d", at)
 	if got := r.Failing(at.Add(verdict.ReplaceAfter)); !cmp.Equal(got, []member.ID{"d"}) {
 		t.Errorf("replaced once more: %v", got)
 	}
 	if !r.Answer("b", say(lastProbe, verdict.SightUp, true)) {
 		t.Error("who was replaced and answers after all does not count")
 	}
-	counts(t, "b answers late", r.Case(3), 1, 0, 3)
+	counts(t, "b answers late", r.Case(3, everybody), 1, 0, 3)
 }
 
 // Who cannot judge is replaced at once, while there is time for others' probes.
@@ -192,7 +193,8 @@ func TestRoundWaitsForTheSilentWithoutReplacement(t *testing.T) {
 	if r.Complete(at, false) {
 		t.Error("b and c are not waited for")
 	}
-	r.Replace("b", "d", start.Add(verdict.ReplaceAfter))
+	r.Replace("b")
+	r.Ask("d", start.Add(verdict.ReplaceAfter))
 	r.Answer("c", say(lastProbe, verdict.SightDown, true))
 	if r.Complete(at, false) {
 		t.Error("d, in the place of b, is not waited for")
@@ -243,5 +245,5 @@ func TestRoundCountsRepliesToWatchers(t *testing.T) {
 	}
 	r.Reach("a", start.Add(lastProbe))
 	r.Reach("watcher", start.Add(lastProbe))
-	counts(t, "a and a watcher reach it", r.Case(3), 2, 1, 1)
+	counts(t, "a and a watcher reach it", r.Case(3, everybody), 2, 1, 1)
 }

@@ -40,6 +40,7 @@ type fleet struct {
 
 	table           *table
 	stopCoordinator func()
+	stopRouter      func()
 	admin           coordinatorv1.AdminServiceClient
 	picks           routerv1.RouterServiceClient
 }
@@ -88,6 +89,8 @@ type server struct {
 	state   *memory
 	agent   *daemon.Daemon
 	stop    func()
+	// told hears of removals by others.
+	told chan daemon.Removal
 }
 
 // memory is an agent's state directory.
@@ -208,6 +211,9 @@ func (f *fleet) dial(open func(context.Context) (net.Conn, error)) *grpc.ClientC
 	return conn
 }
 
+// routerAddress is the router's host.
+var routerAddress = netip.MustParseAddr("10.255.255.2")
+
 func (f *fleet) startRouter() {
 	f.t.Helper()
 	listeners := map[string]*bufconn.Listener{"grpc": bufconn.Listen(1 << 16), "http": bufconn.Listen(1 << 16)}
@@ -218,13 +224,13 @@ func (f *fleet) startRouter() {
 		Credentials: f.credentials(), Registry: prometheus.NewRegistry(), Logger: discard(),
 		Listen: func(_ context.Context, name, _ string) (net.Listener, error) { return listeners[name], nil },
 		Dialer: func(ctx context.Context, _ string) (net.Conn, error) {
-			return f.network.connect(ctx, netip.MustParseAddr("10.255.255.2"))
+			return f.network.connect(ctx, routerAddress)
 		},
 	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.background("router", s.Run)
+	f.stopRouter = f.background("router", s.Run)
 	f.picks = routerv1.NewRouterServiceClient(f.dial(func(ctx context.Context) (net.Conn, error) {
 		return listeners["grpc"].DialContext(ctx)
 	}))
@@ -235,7 +241,7 @@ func (f *fleet) add(ids ...string) {
 	f.t.Helper()
 	for _, id := range ids {
 		n := len(f.servers) + 1
-		s := &server{id: id, address: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), boot: 1, state: &memory{}}
+		s := &server{id: id, address: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), boot: 1, state: &memory{}, told: make(chan daemon.Removal, 8)}
 		f.servers[id] = s
 		f.startAgent(id)
 	}
@@ -259,7 +265,11 @@ func (f *fleet) startAgent(id string) {
 		Route:    func(context.Context, string) []netip.Addr { return []netip.Addr{s.address} },
 		Prober:   probes{f.network, s.address},
 		Loopback: prober.Target{Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
-		Store:    s.state, Registry: prometheus.NewRegistry(), Logger: discard(),
+		OnRemoved: func(_ context.Context, r daemon.Removal) (string, error) {
+			s.told <- r
+			return "", nil
+		},
+		Store: s.state, Registry: prometheus.NewRegistry(), Logger: discard(),
 	})
 	if err != nil {
 		f.t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/buddyring/buddyring/internal/member"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -226,6 +227,41 @@ func TestAgentKilled(t *testing.T) {
 		f.consistent()
 		if got := f.removals(); len(got) != 0 {
 			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// A server that was cut off and taken out meanwhile is told so before it joins
+// again; who shuts down, or was never taken out, is told nothing.
+func TestRemovedServerIsTold(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 6)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		cut := f.servers["web-3"]
+		state, _ := cut.state.Load()
+		f.network.set(func(n *network) { n.down[cut.address] = true })
+		f.settled(5*time.Second, without(all, "web-3")...)
+		if len(cut.told) != 0 {
+			f.t.Error("told while it was cut off")
+		}
+		f.network.set(func(n *network) { delete(n.down, cut.address) })
+		select {
+		case r := <-cut.told:
+			if r.ID != "web-3" || r.Incarnation != state.Incarnation || r.Cause != member.CauseCrashed {
+				f.t.Errorf("told %+v", r)
+			}
+		case <-time.After(time.Minute):
+			f.t.Error("not told")
+		}
+		f.settled(time.Minute, all...)
+		f.leave("web-5")
+		time.Sleep(time.Minute)
+		for id, s := range f.servers {
+			if len(s.told) != 0 {
+				f.t.Errorf("%s is told of %+v", id, <-s.told)
+			}
 		}
 	})
 }

@@ -65,6 +65,11 @@ func (p probes) Probe(ctx context.Context, t prober.Target, timeout time.Duratio
 	}
 }
 
+// Connect has the fate of a probe of the first address.
+func (p probes) Connect(ctx context.Context, to []netip.AddrPort, timeout time.Duration) prober.Result {
+	return p.Probe(ctx, prober.Target{Addresses: []netip.Addr{to[0].Addr()}}, timeout)
+}
+
 // connect opens a connection from a host to the coordinator.
 func (n *network) connect(ctx context.Context, from netip.Addr) (net.Conn, error) {
 	n.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,13 +89,7 @@ func TestFullDiskUnderTheTable(t *testing.T) {
 	if !errors.Is(refused, member.ErrUnavailable) {
 		t.Errorf("refused with %v, want %v", refused, member.ErrUnavailable)
 	}
-	w.await("an alarm", func(ctx context.Context) error {
-		alarms, err := w.Admin().ListAlarms(ctx, &coordinatorv1.ListAlarmsRequest{})
-		if err == nil && len(alarms.GetAlarms()) == 0 {
-			err = errors.New("there is none")
-		}
-		return err
-	})
+	w.await("the alarm", func(ctx context.Context) error { return w.alarmed(ctx, "STORE_FAILING", "") })
 	status, err := w.Admin().GetStatus(t.Context(), &coordinatorv1.GetStatusRequest{})
 	if err != nil || status.GetStoreState() != coordinatorv1.StoreState_STORE_STATE_FAILING {
 		t.Errorf("status: store is %v (%s), %v", status.GetStoreState(), status.GetStoreError(), err)
@@ -111,6 +106,22 @@ func TestFullDiskUnderTheTable(t *testing.T) {
 	if err := o.check(events); err != nil {
 		t.Error(err)
 	}
+	w.await("the alarm's edges in the history", func(ctx context.Context) error {
+		page, err := w.Admin().ListEvents(ctx, &coordinatorv1.ListEventsRequest{
+			Pool: lab.Pool, Kinds: []string{"alarm_raised", "alarm_cleared"}, PageSize: 1000,
+		})
+		if err != nil {
+			return err
+		}
+		edges := map[string]bool{}
+		for _, e := range page.GetEvents() {
+			edges[e.GetKind()] = edges[e.GetKind()] || strings.HasPrefix(e.GetText(), "STORE_FAILING")
+		}
+		if !edges["alarm_raised"] || !edges["alarm_cleared"] {
+			return fmt.Errorf("the history has %v", page.GetEvents())
+		}
+		return nil
+	})
 	w.settled()
 	sameRing(t, before, w.ring())
 	// What is on disk is whole: a new coordinator finds the same.
@@ -152,7 +163,12 @@ func TestFullDiskUnderAnAgent(t *testing.T) {
 		}
 		return err
 	})
+	w.await("the alarm", func(ctx context.Context) error { return w.alarmed(ctx, "AGENT_STATE_UNSAVED", "web-1") })
 	w.watch(3*time.Second, time.Second)
+	check, err := w.Admin().CheckRing(t.Context(), &coordinatorv1.CheckRingRequest{Pool: lab.Pool})
+	if err != nil || check.GetAcknowledged() != 2 {
+		t.Errorf("%d agents have acknowledged, %v; want the two that can write", check.GetAcknowledged(), err)
+	}
 	for name, text := range before {
 		if got := contents(t, disk)[name]; got != text {
 			t.Errorf("%s was %q, is %q", name, text, got)
@@ -161,7 +177,27 @@ func TestFullDiskUnderAnAgent(t *testing.T) {
 	free()
 	w.servers = names(3)
 	w.settled()
+	w.await("the end of the alarm", func(ctx context.Context) error {
+		if w.alarmed(ctx, "AGENT_STATE_UNSAVED", "web-1") == nil {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
 	w.nobodyRemoved()
+}
+
+// alarmed says what is wrong when there is no such alarm.
+func (w *world) alarmed(ctx context.Context, name, subject string) error {
+	answer, err := w.Admin().ListAlarms(ctx, &coordinatorv1.ListAlarmsRequest{})
+	if err != nil {
+		return err
+	}
+	for _, a := range answer.GetAlarms() {
+		if a.GetName() == name && a.GetSubject() == subject {
+			return nil
+		}
+	}
+	return fmt.Errorf("the alarms are %v", answer.GetAlarms())
 }
 
 // contents are the files of a folder, by name.

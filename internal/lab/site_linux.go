@@ -40,6 +40,37 @@ type Config struct {
 	Routers int
 	// Store is the coordinator's --store; a SQLite file in Dir if empty.
 	Store string
+	// StoreFlags are further flags of the coordinator, for its store.
+	StoreFlags []string
+	// Prepare, if not nil, is called when the network is there and nothing runs on
+	// it yet, with the coordinator's host.
+	Prepare func(*netlab.Host) error
+	// CA is a folder of "buddyctl ca" with certificates for the coordinator, the
+	// routers, the agents, and Operator. Without it nothing is secured.
+	CA string
+}
+
+// Operator is the administrator that a site's own questions come from.
+const Operator = "ann"
+
+// tls returns the certificate files of a name of "buddyctl ca issue".
+func (c Config) tls(name string) rpc.Security {
+	if c.CA == "" {
+		return rpc.Security{Insecure: true}
+	}
+	return rpc.Security{
+		CertFile: filepath.Join(c.CA, name+".crt"), KeyFile: filepath.Join(c.CA, name+".key"),
+		CAFile: filepath.Join(c.CA, "ca.crt"),
+	}
+}
+
+// security are the flags for that.
+func (c Config) security(name string) []string {
+	s := c.tls(name)
+	if s.Insecure {
+		return []string{"--insecure"}
+	}
+	return []string{"--tls-cert", s.CertFile, "--tls-key", s.KeyFile, "--tls-ca", s.CAFile}
 }
 
 // Site is a network with a coordinator and routers. Its methods may be called
@@ -87,7 +118,12 @@ func (s *Site) start() (err error) {
 		return err
 	}
 	s.agents = netip.AddrPortFrom(s.lab.Host(coordinatorHost).Addr(), agentPort)
-	if s.admin, s.adminConn, err = open(rpc.RoleCoordinator); err != nil {
+	if s.cfg.Prepare != nil {
+		if err := s.cfg.Prepare(s.lab.Host(coordinatorHost)); err != nil {
+			return err
+		}
+	}
+	if s.admin, s.adminConn, err = s.open(rpc.RoleCoordinator); err != nil {
 		return err
 	}
 	if s.cfg.Store == "" {
@@ -99,7 +135,7 @@ func (s *Site) start() (err error) {
 	for i := range s.cfg.Routers {
 		r := &router{}
 		s.routers = append(s.routers, r)
-		if r.listener, r.conn, err = open(rpc.RoleRouter); err != nil {
+		if r.listener, r.conn, err = s.open(rpc.RoleRouter); err != nil {
 			return err
 		}
 		if err := s.StartRouter(i); err != nil {
@@ -112,13 +148,13 @@ func (s *Site) start() (err error) {
 func routerName(i int) string { return fmt.Sprintf("router-%d", i+1) }
 
 // open opens a listener in the caller's network and a connection to it.
-func open(role rpc.Role) (*net.TCPListener, *grpc.ClientConn, error) {
+func (s *Site) open(role rpc.Role) (*net.TCPListener, *grpc.ClientConn, error) {
 	lis, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("open listener: %w", err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	credentials, err := rpc.NewCredentials(rpc.Security{}, quiet)
+	credentials, err := rpc.NewCredentials(s.cfg.tls("admin-"+Operator), quiet)
 	if err != nil {
 		return nil, nil, errors.Join(err, lis.Close())
 	}
@@ -135,10 +171,10 @@ func open(role rpc.Role) (*net.TCPListener, *grpc.ClientConn, error) {
 func (s *Site) StartCoordinator() error {
 	p, err := s.run(coordinatorHost, process.Program{
 		Name: coordinatorHost, Path: filepath.Join(s.cfg.Bin, "buddyring-coordinator"),
-		Args: []string{
+		Args: slices.Concat([]string{
 			"--store", s.cfg.Store, "--state-dir", filepath.Join(s.cfg.Dir, coordinatorHost),
-			"--listen", s.agents.String(), "--insecure", "--http-listen", "127.0.0.1:7402", "--id", coordinatorHost,
-		},
+			"--listen", s.agents.String(), "--http-listen", "127.0.0.1:7402", "--id", coordinatorHost,
+		}, s.cfg.StoreFlags, s.cfg.security("coordinator-"+coordinatorHost)),
 		Listeners: []process.Listener{{Name: "admin", Listener: s.admin}},
 	})
 	if err != nil {
@@ -162,10 +198,10 @@ func (s *Site) StartRouter(i int) error {
 	name := routerName(i)
 	p, err := s.run(name, process.Program{
 		Name: name, Path: filepath.Join(s.cfg.Bin, "buddyring-router"),
-		Args: []string{
-			"--coordinator", s.agents.String(), "--insecure", "--id", name,
+		Args: append([]string{
+			"--coordinator", s.agents.String(), "--id", name,
 			"--state-dir", filepath.Join(s.cfg.Dir, name), "--http-listen", "127.0.0.1:7502",
-		},
+		}, s.cfg.security("router-"+name)...),
 		Listeners: []process.Listener{{Name: "grpc", Listener: s.routers[i].listener}},
 	})
 	if err != nil {
@@ -208,6 +244,9 @@ func (s *Site) Admin() coordinatorv1.AdminServiceClient {
 	return coordinatorv1.NewAdminServiceClient(s.adminConn)
 }
 
+// AdminAddress is where buddyctl reaches the coordinator from outside.
+func (s *Site) AdminAddress() string { return s.admin.Addr().String() }
+
 // Router is a router's API.
 func (s *Site) Router(i int) routerv1.RouterServiceClient {
 	return routerv1.NewRouterServiceClient(s.routers[i].conn)
@@ -215,6 +254,9 @@ func (s *Site) Router(i int) routerv1.RouterServiceClient {
 
 // Host is a host of the network.
 func (s *Site) Host(name string) *netlab.Host { return s.lab.Host(name) }
+
+// CoordinatorHost is where the coordinator runs.
+func (s *Site) CoordinatorHost() *netlab.Host { return s.lab.Host(coordinatorHost) }
 
 // AgentsAddress is where agents and routers reach the coordinator from inside.
 func (s *Site) AgentsAddress() string { return s.agents.String() }
@@ -262,12 +304,12 @@ func (s *Site) StartAgent(c AgentConfig) (*Agent, error) {
 	}
 	p, err := s.run(c.Host, process.Program{
 		Name: "agent-" + c.State, Path: filepath.Join(s.cfg.Bin, "buddyring-agent"),
-		Args: []string{
-			"--coordinator", s.agents.String(), "--insecure", "--pool", Pool, "--id", c.Server,
+		Args: append([]string{
+			"--coordinator", s.agents.String(), "--pool", Pool, "--id", c.Server,
 			"--endpoint", netip.AddrPortFrom(host.Addr(), 8080).String(), "--probe-address", host.Addr().String(),
 			"--zone", "zone", "--rack", c.Rack, "--state-dir", c.Dir, "--boot-id-file", bootID,
 			"--http-listen", "127.0.0.1:0", "--on-term", "leave",
-		},
+		}, s.cfg.security("agent-"+Pool+"."+c.Server)...),
 	})
 	if err != nil {
 		return nil, err

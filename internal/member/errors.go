@@ -77,3 +77,23 @@ func (e *NotLeaderError) Error() string {
 
 // Unwrap returns ErrNotLeader.
 func (e *NotLeaderError) Unwrap() error { return ErrNotLeader }
+
+// RemovedError says that others have taken an incarnation out of its pool. It is
+// an ErrStale.
+type RemovedError struct {
+	ID          ID
+	Incarnation Incarnation
+	// Cause is CauseUnspecified where it is not remembered.
+	Cause Cause
+}
+
+func (e *RemovedError) Error() string {
+	text := fmt.Sprintf("incarnation %d of %s was taken out of its pool", e.Incarnation, e.ID)
+	if e.Cause != CauseUnspecified {
+		text += " (" + e.Cause.String() + ")"
+	}
+	return text
+}
+
+// Unwrap returns ErrStale.
+func (e *RemovedError) Unwrap() error { return ErrStale }

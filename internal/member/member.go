@@ -245,7 +245,9 @@ func DefaultSettings() Settings {
 type PoolState struct {
 	Name     Pool
 	Position Position
-	Settings Settings
+	// LastChange is the id of the change that led to Position.
+	LastChange string
+	Settings   Settings
 	// ReferenceSize is the size the pool is meant to have; see the floor rule.
 	ReferenceSize int
 	Servers       []Server

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -36,16 +33,19 @@ type Host struct {
 }
 
 // attach makes the namespace and its cable, and brings both ends up.
-func (h *Host) attach(cfg Config, bridge *netlink.Bridge) (err error) {
+func (h *Host) attach(cfg Config) (err error) {
 	if h.ns, err = newNamespace(); err != nil {
 		return err
+	}
+	if !h.addr6.IsValid() {
+		h.ns.withoutIPv6()
 	}
 	cable := &netlink.Veth{
 		LinkAttrs:     netlink.NewLinkAttrs(),
 		PeerName:      device,
 		PeerNamespace: netlink.NsFd(h.ns.file.Fd()),
 	}
-	cable.Name, cable.MasterIndex = h.port, bridge.Index
+	cable.Name, cable.MasterIndex = h.port, h.lab.bridge.Index
 	if err := h.lab.ports.LinkAdd(cable); err != nil {
 		return fmt.Errorf("add cable: %w", err)
 	}
@@ -141,6 +141,31 @@ func awaitUp(handle *netlink.Handle, name string, end time.Time) error {
 	}
 }
 
+// Isolate takes the host's cable out of the switch behind its back: at once
+// nothing passes either way, and the host sees nothing of it.
+func (h *Host) Isolate() error {
+	return setLink(h.lab.ports, h.port, h.lab.ports.LinkSetNoMaster)
+}
+
+// Reconnect undoes Isolate, at once.
+func (h *Host) Reconnect() error {
+	return setLink(h.lab.ports, h.port, func(port netlink.Link) error {
+		return h.lab.ports.LinkSetMaster(port, h.lab.bridge)
+	})
+}
+
+// HidePing lets the host's answers to IPv4 pings vanish, as a firewall does
+// that drops ICMP: those to other hosts, not those to itself.
+func (h *Host) HidePing() error {
+	// An answer in ten minutes to each host, with nothing saved up.
+	return errors.Join(h.SetSysctl("net.ipv4.icmp_ratelimit", "600000"), h.SetSysctl("net.ipv4.icmp_ratemask", "1"))
+}
+
+// ShowPing undoes HidePing: it sets what the kernel begins with.
+func (h *Host) ShowPing() error {
+	return errors.Join(h.SetSysctl("net.ipv4.icmp_ratemask", "6168"), h.SetSysctl("net.ipv4.icmp_ratelimit", "1000"))
+}
+
 // Cut makes all that the host sends to that address vanish, without an error to
 // the sender; the other direction stays as it is.
 func (h *Host) Cut(to netip.Addr) error {
@@ -184,8 +209,7 @@ func setLink(handle *netlink.Handle, name string, set func(netlink.Link) error) 
 // SetSysctl sets a network parameter of this host, such as
 // "net.ipv4.icmp_echo_ignore_all".
 func (h *Host) SetSysctl(key, value string) error {
-	path := filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))
-	return h.Do(func() error { return os.WriteFile(path, []byte(value), 0) })
+	return h.ns.setSysctl(key, value)
 }
 
 // Do runs fn on a thread inside the host's namespace and returns its error.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -165,6 +166,64 @@ func TestEchoCanBeIgnored(t *testing.T) {
 	}
 }
 
+func TestPingIsHiddenFromOthersOnly(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t, netlab.Config{Hosts: []string{"a", "b"}})
+	a, b := lab.Host("a"), lab.Host("b")
+	if err := ping(a, "udp4", b.Addr(), patience); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.HidePing(); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if ping(a, "udp4", b.Addr(), silence/10) == nil {
+			t.Fatal("an answer came through")
+		}
+	}
+	for _, to := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), a.Addr()} {
+		if err := ping(b, "udp4", to, patience); err != nil {
+			t.Errorf("ping %v from the host that hides: %v", to, err)
+		}
+	}
+	if err := b.ShowPing(); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if err := ping(a, "udp4", b.Addr(), patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestIsolatedHostSeesNothingOfIt(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t, netlab.Config{Hosts: []string{"a", "b", "c"}})
+	a, b := lab.Host("a"), lab.Host("b")
+	// Hosts that do not know each other yet would ask for their hardware
+	// addresses, and again only after a second.
+	if err := errors.Join(ping(a, "udp4", b.Addr(), patience), ping(b, "udp4", a.Addr(), patience)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := b.Isolate(); err != nil {
+			t.Fatal(err)
+		}
+		if err := ping(b, "udp4", a.Addr(), silence); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("ping from the isolated host: %v, want silence", err)
+		}
+		if ping(a, "udp4", b.Addr(), silence) == nil {
+			t.Error("a ping reached the isolated host")
+		}
+		if err := b.Reconnect(); err != nil {
+			t.Fatal(err)
+		}
+		if err := ping(a, "udp4", b.Addr(), silence); err != nil {
+			t.Errorf("ping right after: %v", err)
+		}
+	}
+}
+
 func TestDialAndListenOnHosts(t *testing.T) {
 	t.Parallel()
 	lab := newLab(t, netlab.Config{Hosts: []string{"a", "b"}})
@@ -264,6 +323,38 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("%s: New succeeded", name)
 			_ = lab.Close()
 		}
+	}
+}
+
+// It does not run in parallel with other large labs, which raise them as well.
+func TestLimitsOfNeighboursAreRaisedAndGivenBack(t *testing.T) {
+	const path = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
+	before, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Log("this machine's limits are out of reach: nothing to raise")
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, 60)
+	for i := range names {
+		names[i] = fmt.Sprint("host-", i)
+	}
+	lab, err := netlab.New(netlab.Config{Hosts: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	during, err := os.ReadFile(path)
+	if err := errors.Join(err, lab.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var limit int
+	if _, err := fmt.Sscan(string(during), &limit); err != nil || limit < 60*60 {
+		t.Errorf("limit %q, %v: not every host can know every other", during, err)
+	}
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+		t.Errorf("the limit was %q, is %q, %v", before, after, err)
 	}
 }
 

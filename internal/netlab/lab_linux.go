@@ -29,12 +29,17 @@ type Config struct {
 // Lab is a switch and the hosts at its ports. Its methods and those of its
 // hosts may be called at the same time.
 type Lab struct {
-	sw    *namespace
-	ports *netlink.Handle
-	hosts map[string]*Host
+	sw     *namespace
+	ports  *netlink.Handle
+	bridge *netlink.Bridge
+	hosts  map[string]*Host
+	// limits are the machine's, raised for this lab.
+	limits []limit
 }
 
-// New builds a lab. It must run in a program that was started by Enter.
+// New builds a lab. It must run in a program that was started by Enter. For a
+// large one it raises the machine's limits of neighbours until Close; a program
+// that is killed leaves them raised.
 func New(cfg Config) (*Lab, error) {
 	if os.Getpid() != 1 { // the first process of Enter's PID namespace
 		return nil, errors.New("build lab: not inside Enter")
@@ -46,6 +51,9 @@ func New(cfg Config) (*Lab, error) {
 		return nil, fmt.Errorf("build lab: %d hosts; at most %d fit", len(cfg.Hosts), maxHosts)
 	}
 	l := &Lab{hosts: make(map[string]*Host, len(cfg.Hosts))}
+	if len(cfg.Hosts) > enough {
+		l.limits = neighbourLimits(len(cfg.Hosts), cfg.Subnet6.IsValid())
+	}
 	if err := l.build(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("build lab: %w", err), l.Close())
 	}
@@ -53,14 +61,19 @@ func New(cfg Config) (*Lab, error) {
 }
 
 func (l *Lab) build(cfg Config) (err error) {
+	if err := widen(l.limits); err != nil {
+		return err
+	}
 	if l.sw, err = newNamespace(); err != nil {
 		return err
+	}
+	if !cfg.Subnet6.IsValid() {
+		l.sw.withoutIPv6()
 	}
 	if l.ports, err = l.sw.netlink(); err != nil {
 		return err
 	}
-	bridge, err := addBridge(l.ports)
-	if err != nil {
+	if l.bridge, err = addBridge(l.ports); err != nil {
 		return err
 	}
 	addr, addr6 := cfg.Subnet.Masked().Addr(), cfg.Subnet6.Masked().Addr()
@@ -74,7 +87,7 @@ func (l *Lab) build(cfg Config) (err error) {
 		}
 		h := &Host{name: name, port: fmt.Sprintf("port%d", i), lab: l, addr: addr, addr6: addr6}
 		l.hosts[name] = h
-		if err := h.attach(cfg, bridge); err != nil {
+		if err := h.attach(cfg); err != nil {
 			return fmt.Errorf("add host %s: %w", name, err)
 		}
 	}
@@ -133,7 +146,7 @@ func (l *Lab) Close() error {
 	if l.sw != nil {
 		errs = append(errs, l.sw.close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, narrow(l.limits))...)
 }
 
 // bits returns the address with the length of its network, as netlink wants it.

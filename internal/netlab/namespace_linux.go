@@ -3,7 +3,9 @@ package netlab
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +45,19 @@ func (n *namespace) do(fn func() error) error {
 		}
 		return fn()
 	})
+}
+
+func (n *namespace) setSysctl(key, value string) error {
+	path := filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))
+	return n.do(func() error { return os.WriteFile(path, []byte(value), 0) })
+}
+
+// withoutIPv6 keeps interfaces that come from having IPv6, which talks a lot by
+// itself, and to everybody on the switch. Where /proc/sys is read-only it talks.
+func (n *namespace) withoutIPv6() {
+	for _, scope := range []string{"all", "default"} {
+		_ = n.setSysctl("net.ipv6.conf."+scope+".disable_ipv6", "1")
+	}
 }
 
 func (n *namespace) close() error { return n.file.Close() }

@@ -98,6 +98,11 @@ func (m mapping) status(err error) *status.Status {
 	if leader, ok := errors.AsType[*member.NotLeaderError](err); ok {
 		info.Metadata["leader"] = printable(leader.Leader)
 	}
+	if removed, ok := errors.AsType[*member.RemovedError](err); ok {
+		info.Metadata["removed"] = string(removed.ID)
+		info.Metadata["incarnation"] = strconv.FormatUint(uint64(removed.Incarnation), 10)
+		info.Metadata["cause"] = removed.Cause.String()
+	}
 	retry, ok := RetryAfter(err)
 	if !ok {
 		retry = m.retry
@@ -161,8 +166,25 @@ func fromStatus(st *status.Status) error {
 		out.cause = &member.RefusedError{Rule: info.GetMetadata()["rule"], Reason: info.GetMetadata()["reason"]}
 	case errors.Is(out.cause, member.ErrNotLeader):
 		out.cause = &member.NotLeaderError{Leader: info.GetMetadata()["leader"]}
+	case errors.Is(out.cause, member.ErrStale):
+		if removed := removedFrom(info.GetMetadata()); removed != nil {
+			out.cause = removed
+		}
 	}
 	return out
+}
+
+// removedFrom takes a cause of a later version for none.
+func removedFrom(metadata map[string]string) *member.RemovedError {
+	incarnation, err := strconv.ParseUint(metadata["incarnation"], 10, 64)
+	if err != nil || metadata["removed"] == "" {
+		return nil
+	}
+	e := &member.RemovedError{ID: member.ID(metadata["removed"]), Incarnation: member.Incarnation(incarnation)}
+	if cause, err := member.ParseCause(metadata["cause"]); err == nil {
+		e.Cause = cause
+	}
+	return e
 }
 
 // plain takes away what gRPC wraps around the reason of a failed connection.

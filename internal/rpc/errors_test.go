@@ -94,7 +94,9 @@ func TestErrorsWithFieldsCrossTheWire(t *testing.T) {
 	field := &member.FieldError{Field: "hello.spec.weight", Problem: "20000 is more than 10000"}
 	refused := &member.RefusedError{Rule: "floor", Reason: "2 of 4 left"}
 	leader := &member.NotLeaderError{Leader: "10.0.0.2:7400"}
-	for _, sent := range []error{field, refused, leader, &member.NotLeaderError{}} {
+	removed := &member.RemovedError{ID: "web-1", Incarnation: 7, Cause: member.CauseCrashed}
+	forgotten := &member.RemovedError{ID: "web-1", Incarnation: 7}
+	for _, sent := range []error{field, refused, leader, &member.NotLeaderError{}, removed, forgotten} {
 		unary, stream := overTheWire(t, rpc.ServerConfig{}, fmt.Errorf("join server: %w", sent))
 		for _, got := range []error{unary, stream} {
 			switch want := sent.(type) { //nolint:errorlint // these are the very values
@@ -106,6 +108,11 @@ func TestErrorsWithFieldsCrossTheWire(t *testing.T) {
 			case *member.RefusedError:
 				var e *member.RefusedError
 				if !errors.As(got, &e) || *e != *want {
+					t.Errorf("got %#v, want %#v", got, want)
+				}
+			case *member.RemovedError:
+				var e *member.RemovedError
+				if !errors.As(got, &e) || *e != *want || !errors.Is(got, member.ErrStale) {
 					t.Errorf("got %#v, want %#v", got, want)
 				}
 			case *member.NotLeaderError:

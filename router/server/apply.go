@@ -38,7 +38,11 @@ func (p *pools) apply(ctx context.Context, start *pb.StreamStart, msg *pb.Subscr
 	case *pb.SubscribeResponse_Start:
 		return p.begin(m.Start)
 	case *pb.SubscribeResponse_Compacted:
-		p.log.InfoContext(ctx, "resume point is too old, a snapshot follows", "pool", m.Compacted.GetPool())
+		p.log.InfoContext(ctx, "no resuming, a snapshot follows", "pool", m.Compacted.GetPool(),
+			"other_history", m.Compacted.GetOtherHistory())
+		if b := p.books[member.Pool(m.Compacted.GetPool())]; b != nil {
+			b.otherHistory = m.Compacted.GetOtherHistory()
+		}
 	case *pb.SubscribeResponse_Snapshot:
 		return p.applySnapshot(ctx, start.GetStoreId(), m.Snapshot)
 	case *pb.SubscribeResponse_Delta:
@@ -85,6 +89,7 @@ func (p *pools) applySnapshot(ctx context.Context, storeID string, in *pb.Snapsh
 		return outcome{}, fmt.Errorf("apply snapshot: %w", err)
 	}
 	b := p.book(name)
+	snapshot.OtherHistory, b.otherHistory = b.otherHistory, false
 	next, err := b.view.ApplySnapshot(snapshot)
 	if err != nil {
 		return p.fenced(err)

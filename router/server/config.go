@@ -22,7 +22,8 @@ type Config struct {
 	// Coordinators are HOST:PORT, at least one, tried in order and in turn.
 	Coordinators []string
 	// StateDir is where the last good views are kept; it is made if it is not
-	// there. A router that cannot write to it serves all the same.
+	// there. No other router may use it. A router that cannot write to it serves
+	// all the same.
 	StateDir string
 	// Version is what the router tells the coordinator about itself.
 	Version string

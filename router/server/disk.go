@@ -7,14 +7,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/buddyring/buddyring/internal/statedir"
 )
 
 const (
 	stateFile    = "router.view"
 	previousFile = "router.view.prev"
-	newFile      = "router.view.new"
 )
 
 // How often the disk is written.
@@ -29,18 +29,32 @@ const (
 
 // disk keeps the views over a restart. Nobody who serves clients waits for it.
 type disk struct {
-	dir     string
+	dir     *statedir.Dir
 	pools   *pools
 	dirty   signal
 	metrics *metrics
 	log     *slog.Logger
 }
 
+// open takes the directory for this router. Only another router that has it is a
+// reason not to serve: a disk that cannot be written is tried again at each
+// write.
+func (d *disk) open(ctx context.Context) error {
+	err := d.dir.Lock()
+	if errors.Is(err, statedir.ErrInUse) {
+		return fmt.Errorf("%w; give each router a --state-dir of its own", err)
+	}
+	if err != nil {
+		d.log.WarnContext(ctx, "state directory not usable, serving without", "error", err)
+	}
+	return nil
+}
+
 // load returns the newest state that is whole: the last one written, or the one
 // before. There may be none.
 func (d *disk) load(ctx context.Context) (state, bool) {
 	for _, name := range []string{stateFile, previousFile} {
-		path := filepath.Join(d.dir, name)
+		path := d.dir.Path(name)
 		data, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -86,7 +100,7 @@ func (d *disk) await(ctx context.Context, limit time.Duration) bool {
 func (d *disk) saved(ctx context.Context) bool {
 	err := d.save()
 	if err != nil {
-		d.log.WarnContext(ctx, "views not written to disk, serving on", "file", filepath.Join(d.dir, stateFile), "error", err)
+		d.log.WarnContext(ctx, "views not written to disk, serving on", "file", d.dir.Path(stateFile), "error", err)
 	}
 	return err == nil
 }
@@ -113,58 +127,11 @@ func (d *disk) save() error {
 	return nil
 }
 
-// write replaces the file: the new one is whole on disk before the last one
-// becomes the previous one, and there is a good one at every moment.
+// write replaces the file and keeps the one before.
 func (d *disk) write(s state) error {
 	data, err := encodeState(s)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.dir, 0o750); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	path := func(name string) string { return filepath.Join(d.dir, name) }
-	if err := writeSynced(path(newFile), data); err != nil {
-		return errors.Join(fmt.Errorf("write state: %w", err), remove(path(newFile)))
-	}
-	if err := os.Rename(path(stateFile), path(previousFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keep previous state: %w", err)
-	}
-	if err := os.Rename(path(newFile), path(stateFile)); err != nil {
-		return fmt.Errorf("replace state: %w", err)
-	}
-	return syncDir(d.dir)
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return f.Close()
-}
-
-// syncDir makes renames durable.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync state directory: %w", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync state directory: %w", err)
-	}
-	return nil
-}
-
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return d.dir.Replace(stateFile, data, previousFile)
 }

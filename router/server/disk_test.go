@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/buddyring/buddyring/internal/statedir"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -129,6 +131,24 @@ func TestDisk_ServesOnWithoutADisk(t *testing.T) {
 	}, first)
 }
 
+// Two routers with one directory would overwrite each other's views.
+func TestDisk_IsOneRouters(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		other := statedir.New(w.dir, "router")
+		if err := other.Lock(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.router().Run(t.Context()); !errors.Is(err, statedir.ErrInUse) {
+			t.Errorf("a second router: %v, want %v", err, statedir.ErrInUse)
+		}
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+	}, first)
+}
+
 func TestDisk_WritesManyChangesAtOnce(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
@@ -143,7 +163,7 @@ func TestDisk_WritesManyChangesAtOnce(t *testing.T) {
 			t.Errorf("%v writes for 100 changes within a moment", got)
 		}
 		time.Sleep(time.Second)
-		if files, _ := filepath.Glob(filepath.Join(w.dir, "*")); len(files) != 2 {
+		if files, _ := filepath.Glob(filepath.Join(w.dir, "router.view*")); len(files) != 2 {
 			t.Errorf("files %v, want router.view and router.view.prev", files)
 		}
 	}, first)

@@ -37,6 +37,8 @@ func toState(s view.State) routerv1.State {
 		return routerv1.State_STATE_ACTIVE
 	case view.StateSuspect:
 		return routerv1.State_STATE_SUSPECT
+	case view.StateServiceDown:
+		return routerv1.State_STATE_SERVICE_DOWN
 	case view.StateHeldBack:
 		return routerv1.State_STATE_HELD_BACK
 	default:

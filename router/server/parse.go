@@ -19,7 +19,9 @@ func parseSnapshot(storeID string, in *pb.Snapshot) (member.Pool, view.Snapshot,
 	if err != nil {
 		return "", view.Snapshot{}, fmt.Errorf("pool %q: %w", pool, err)
 	}
-	return pool, view.Snapshot{StoreID: storeID, Position: position, Servers: servers}, nil
+	return pool, view.Snapshot{
+		StoreID: storeID, Position: position, ChangeID: in.GetPosition().GetChangeId(), Servers: servers,
+	}, nil
 }
 
 func parseDelta(in *pb.Delta) (member.Pool, view.Delta, error) {
@@ -32,7 +34,7 @@ func parseDelta(in *pb.Delta) (member.Pool, view.Delta, error) {
 		return "", view.Delta{}, fmt.Errorf("pool %q: %w", pool, err)
 	}
 	d := view.Delta{
-		From: member.Revision(in.GetFromRevision()), To: position, Put: put,
+		From: member.Revision(in.GetFromRevision()), To: position, ChangeID: in.GetPosition().GetChangeId(), Put: put,
 		MassChangeConfirmed: in.GetMassChangeConfirmed(),
 	}
 	for _, r := range in.GetRemoved() {
@@ -148,7 +150,8 @@ func parseMarks(in *pb.SoftMarks) (map[member.Pool][]member.Mark, error) {
 		}
 		out[pool] = append(out[pool], member.Mark{
 			ID: member.ID(m.GetServerId()), Incarnation: member.Incarnation(m.GetIncarnation()), Suspect: m.GetSuspect(),
-			Epoch: member.Epoch(in.GetEpoch()), Seq: m.GetSoftSeq(), TTL: max(0, m.GetTtl().AsDuration()),
+			ServiceDown: m.GetServiceDown(),
+			Epoch:       member.Epoch(in.GetEpoch()), Seq: m.GetSoftSeq(), TTL: max(0, m.GetTtl().AsDuration()),
 		})
 	}
 	return out, nil

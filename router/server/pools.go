@@ -49,6 +49,9 @@ type book struct {
 	turns   *atomic.Uint64
 	contact *contact
 	metrics *poolMetrics
+	// otherHistory says that the coordinator has found the view to be of another
+	// history; the snapshot that follows begins it anew.
+	otherHistory bool
 }
 
 // catalog is what clients are answered from.
@@ -167,7 +170,7 @@ func (p *pools) publish(b *book, v *view.View) {
 	before := b.view
 	b.view = v
 	if !v.Known() || b.edition != nil && v.Table() == before.Table() &&
-		v.Position() == before.Position() && v.StoreID() == before.StoreID() {
+		v.Position() == before.Position() && v.ChangeID() == before.ChangeID() && v.StoreID() == before.StoreID() {
 		return
 	}
 	p.seq++

@@ -17,6 +17,7 @@ import (
 
 	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/internal/rpc"
+	"github.com/buddyring/buddyring/internal/statedir"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
@@ -44,7 +45,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	everybody := newAudience()
 	s := &Server{
 		cfg: cfg, deps: deps, pools: p,
-		disk:    &disk{dir: cfg.StateDir, pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
+		disk:    &disk{dir: statedir.New(cfg.StateDir, "router"), pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
 		service: &service{pools: p, audience: everybody, metrics: m},
 		rpc: rpc.NewServer(rpc.ServerConfig{
 			Credentials: deps.Credentials, Registry: deps.Registry, Logger: deps.Logger, Reflection: true,
@@ -64,7 +65,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // Run serves until ctx ends, and returns when everything that it started has
 // ended. It is called once. What an earlier run left on disk is served from the
 // first moment on.
-func (s *Server) Run(ctx context.Context) error {
+func (s *Server) Run(ctx context.Context) (err error) {
+	if err := s.disk.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.disk.dir.Close()) }()
 	if last, ok := s.disk.load(ctx); ok {
 		s.pools.restore(last)
 		s.deps.Logger.InfoContext(ctx, "serving the views of the last run", "pools", len(last.pools))

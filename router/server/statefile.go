@@ -46,6 +46,7 @@ type poolJSON struct {
 	StoreID     string       `json:"store_id"`
 	Epoch       uint64       `json:"epoch"`
 	Revision    uint64       `json:"revision"`
+	ChangeID    string       `json:"change_id,omitempty"`
 	ConfirmedAt time.Time    `json:"confirmed_at"`
 	Servers     []serverJSON `json:"servers"`
 	Held        []serverJSON `json:"held,omitempty"`
@@ -67,8 +68,9 @@ func encodeState(s state) ([]byte, error) {
 		position := p.view.Position()
 		doc.Pools = append(doc.Pools, poolJSON{
 			Pool: string(p.view.Pool()), StoreID: p.view.StoreID(),
-			Epoch: uint64(position.Epoch), Revision: uint64(position.Revision), ConfirmedAt: p.confirmed.UTC().Round(0),
-			Servers: toServersJSON(p.view.Rows()), Held: toServersJSON(p.view.Held()),
+			Epoch: uint64(position.Epoch), Revision: uint64(position.Revision), ChangeID: p.view.ChangeID(),
+			ConfirmedAt: p.confirmed.UTC().Round(0),
+			Servers:     toServersJSON(p.view.Rows()), Held: toServersJSON(p.view.Held()),
 		})
 	}
 	body, err := json.Marshal(doc)
@@ -137,6 +139,7 @@ func (p poolJSON) parse() (savedPool, error) {
 	v := view.Restore(name, view.Snapshot{
 		StoreID:  p.StoreID,
 		Position: member.Position{Epoch: member.Epoch(p.Epoch), Revision: member.Revision(p.Revision)},
+		ChangeID: p.ChangeID,
 		Servers:  rows,
 	}, held)
 	return savedPool{view: v, confirmed: p.ConfirmedAt}, nil

@@ -24,7 +24,7 @@ func exampleState() state {
 	return state{storeID: "store", pools: []savedPool{
 		{
 			view: view.Restore("default", view.Snapshot{
-				StoreID: "store", Position: position,
+				StoreID: "store", Position: position, ChangeID: "3-7-salt",
 				Servers: []*view.Server{server("a", member.PhaseActive), server("b", member.PhaseDraining)},
 			}, []*view.Server{server("c", member.PhaseActive)}),
 			confirmed: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
@@ -50,7 +50,7 @@ func TestState_RoundTrip(t *testing.T) {
 	for i, p := range got.pools {
 		w := want.pools[i]
 		if p.view.Pool() != w.view.Pool() || p.view.StoreID() != w.view.StoreID() || p.view.Position() != w.view.Position() ||
-			!p.confirmed.Equal(w.confirmed) {
+			p.view.ChangeID() != w.view.ChangeID() || !p.confirmed.Equal(w.confirmed) {
 			t.Errorf("pool %d is %q of %q at %v, confirmed %v", i, p.view.Pool(), p.view.StoreID(), p.view.Position(), p.confirmed)
 		}
 		if diff := cmp.Diff(w.view.Table().Entries(), p.view.Table().Entries()); diff != "" {

@@ -27,6 +27,8 @@ const (
 	// retryFirst and retryMax bound the pause after all coordinators failed.
 	retryFirst = 200 * time.Millisecond
 	retryMax   = 3 * time.Second
+	// goodbyeTime is how long a coordinator may take to hear that the router ends.
+	goodbyeTime = time.Second
 )
 
 // errSilent says that a coordinator has missed its bookmarks.
@@ -86,15 +88,16 @@ func (s *subscriber) pause(failures int, same bool) time.Duration {
 }
 
 // session is one subscription. It ends with an error, and says whether the
-// router was up to date in between.
-func (s *subscriber) session(ctx context.Context, address string) (confirmed bool, err error) {
+// router was up to date in between. When running ends, it says goodbye.
+func (s *subscriber) session(running context.Context, address string) (confirmed bool, err error) {
 	conn, err := s.dial(address)
 	if err != nil {
 		return false, fmt.Errorf("dial coordinator: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(running))
 	defer cancel(nil)
+	stay := context.AfterFunc(running, func() { cancel(nil) })
 	silence := time.AfterFunc(startLimit, func() { cancel(errSilent) })
 	defer silence.Stop()
 
@@ -105,22 +108,28 @@ func (s *subscriber) session(ctx context.Context, address string) (confirmed boo
 	if err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Hello{Hello: s.hello()}}); err != nil && !errors.Is(err, io.EOF) {
 		return false, causeOf(ctx, fmt.Errorf("subscribe: %w", err))
 	}
-	applied := newSignal()
+	if stay() {
+		// The stream outlives running by the goodbye.
+		context.AfterFunc(running, func() { time.AfterFunc(goodbyeTime, func() { cancel(nil) }) })
+	}
+	at := session{silence: silence, applied: newSignal(), ending: running.Done(), address: address}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.acknowledge(ctx, stream, applied) })
+	g.Go(func() error { return s.acknowledge(ctx, stream, at) })
 	g.Go(func() (err error) {
 		defer s.metrics.connected.Set(0)
-		confirmed, err = s.follow(ctx, stream, session{silence: silence, applied: applied, address: address})
+		confirmed, err = s.follow(ctx, stream, at)
 		return err
 	})
 	err = causeOf(ctx, g.Wait())
 	return confirmed, err
 }
 
-// session is what following a stream needs besides the stream.
+// session is what goes with a stream.
 type session struct {
 	silence *time.Timer
 	applied signal
+	// ending is closed when the router is to end.
+	ending  <-chan struct{}
 	address string
 }
 
@@ -157,11 +166,17 @@ func (s *subscriber) follow(ctx context.Context, stream pb.MembershipService_Sub
 
 // acknowledge tells the coordinator what the router has applied, once all
 // watchers have been sent it. A watcher that does not read is dropped before
-// long. What is applied meanwhile is in the next one.
-func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, applied signal) error {
+// long. What is applied meanwhile is in the next one. At the router's end it says
+// goodbye, and the coordinator ends the stream.
+func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, session session) error {
 	for {
 		select {
-		case <-applied:
+		case <-session.applied:
+		case <-session.ending:
+			if err := stream.CloseSend(); err != nil {
+				return fmt.Errorf("say goodbye: %w", err)
+			}
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -190,7 +205,9 @@ func (s standing) positions() []*pb.Position {
 	var out []*pb.Position
 	for _, e := range s.pools {
 		if p := e.view.Position(); e.view.StoreID() == s.storeID {
-			out = append(out, &pb.Position{Pool: string(e.pool), Epoch: uint64(p.Epoch), Revision: uint64(p.Revision)})
+			out = append(out, &pb.Position{
+				Pool: string(e.pool), Epoch: uint64(p.Epoch), Revision: uint64(p.Revision), ChangeId: e.view.ChangeID(),
+			})
 		}
 	}
 	return out

@@ -217,6 +217,31 @@ func TestSubscribe_SilentCoordinator(t *testing.T) {
 	}, first, second)
 }
 
+// A router that is told to end says so, and does not wait long for an answer.
+func TestSubscribe_SaysGoodbye(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		began := time.Now()
+		w.stopRouter()
+		if took := time.Since(began); !s.saidGoodbye() || took > 100*time.Millisecond {
+			t.Errorf("goodbye is %t after %v", s.saidGoodbye(), took)
+		}
+
+		w.start()
+		s = w.coordinators[first].next()
+		s.deaf.Store(true)
+		s.send(catchUp(3)...)
+		began = time.Now()
+		w.stopRouter()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it took %v to end beside a coordinator that does not answer", took)
+		}
+	}, first)
+}
+
 func TestSubscribe_ServesForEverWithoutCoordinators(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
@@ -282,6 +307,46 @@ func TestSubscribe_AnotherStore(t *testing.T) {
 			t.Errorf("pick from a pool of the old store: %v", err)
 		}
 	}, first, second)
+}
+
+// A restored backup may come to revisions that the router knows, with other
+// changes behind them. The coordinator tells by the changes that the router has
+// applied last.
+func TestSubscribe_OtherHistoryOfTheSameStore(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		named := func(revision uint64, change string) *pb.Position {
+			return &pb.Position{Pool: "default", Epoch: 1, Revision: revision, ChangeId: change}
+		}
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(start("store", 1), snapshot(named(10, "ten"), rows(4)...), synced(1, 0), bookmark(at(1, 10)))
+		s.send(delta(&pb.Delta{Position: named(11, "eleven"), Put: rows(1)}))
+		if diff := cmp.Diff([]*pb.Position{named(11, "eleven")}, s.ack().GetApplied(), protocmp.Transform()); diff != "" {
+			t.Errorf("ack (-want +got):\n%s", diff)
+		}
+		s.bookmarks(2, at(1, 11))
+		w.stopRouter()
+		w.start() // what was applied last is on disk
+		s = w.coordinators[first].next()
+		if diff := cmp.Diff([]*pb.Position{named(11, "eleven")}, s.hello.GetResume(), protocmp.Transform()); diff != "" {
+			t.Errorf("resume (-want +got):\n%s", diff)
+		}
+		yes := true
+		s.send(start("store", 1),
+			&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{Compacted: &pb.Compacted{Pool: "default", OtherHistory: &yes}}},
+			snapshot(named(11, "another eleven"), rows(1)...), synced(1, 0), bookmark(at(1, 11)))
+		want := []string{"active s000", "held_back s001", "held_back s002", "held_back s003"}
+		if diff := cmp.Diff(want, w.resolved()); diff != "" {
+			t.Errorf("resolved (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]*pb.Position{named(11, "another eleven")}, s.ack().GetApplied(), protocmp.Transform()); diff != "" {
+			t.Errorf("ack (-want +got):\n%s", diff)
+		}
+		if got := w.value("buddyring_router_history_changes_total"); got != 1 {
+			t.Errorf("history_changes_total = %v, want 1", got)
+		}
+	}, first)
 }
 
 func TestSubscribe_HoldsBackAndSaysSo(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,8 +63,8 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world), addresses ...strin
 	})
 }
 
-// start runs a router until stopRouter or the end of the test.
-func (w *world) start() {
+// router returns a router that does not run yet.
+func (w *world) router() *server.Server {
 	w.t.Helper()
 	w.grpc, w.http = bufconn.Listen(64<<10), bufconn.Listen(64<<10)
 	w.registry = prometheus.NewRegistry()
@@ -79,6 +80,13 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return s
+}
+
+// start runs a router until stopRouter or the end of the test.
+func (w *world) start() {
+	w.t.Helper()
+	s := w.router()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -261,14 +269,26 @@ type session struct {
 	hello  *pb.SubscribeHello
 	stream pb.MembershipService_SubscribeServer
 	end    chan error
+	// deaf coordinators do not answer a goodbye.
+	deaf atomic.Bool
 
 	mu   sync.Mutex
 	acks []*pb.Ack
+	// goodbye says that the router has ended the stream.
+	goodbye bool
 }
 
 func (s *session) listen() {
 	for {
 		req, err := s.stream.Recv()
+		if errors.Is(err, io.EOF) {
+			s.mu.Lock()
+			s.goodbye = true
+			s.mu.Unlock()
+			if !s.deaf.Load() {
+				s.end <- nil
+			}
+		}
 		if err != nil {
 			return
 		}
@@ -276,6 +296,13 @@ func (s *session) listen() {
 		s.acks = append(s.acks, req.GetAck())
 		s.mu.Unlock()
 	}
+}
+
+func (s *session) saidGoodbye() bool {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.goodbye
 }
 
 // ack returns the last acknowledgement, once nothing moves any more.
@@ -399,6 +426,7 @@ func lines(servers []*routerv1.Server) []string {
 	for i, s := range servers {
 		out[i] = map[routerv1.State]string{
 			routerv1.State_STATE_ACTIVE: "active ", routerv1.State_STATE_SUSPECT: "suspect ", routerv1.State_STATE_HELD_BACK: "held_back ",
+			routerv1.State_STATE_SERVICE_DOWN: "service_down ",
 		}[s.GetState()] + s.GetServerId()
 	}
 	return out

@@ -11,7 +11,12 @@ import (
 type Snapshot struct {
 	StoreID  string
 	Position member.Position
-	Servers  []*Server
+	// ChangeID is the change that led to Position, "" where it is not known.
+	ChangeID string
+	// OtherHistory says that the coordinator has found the view's position to be
+	// of another history.
+	OtherHistory bool
+	Servers      []*Server
 }
 
 // Delta takes a pool from one revision to another. The servers in Put become
@@ -19,6 +24,8 @@ type Snapshot struct {
 type Delta struct {
 	From member.Revision
 	To   member.Position
+	// ChangeID is the change that led to To, "" where it is not known.
+	ChangeID string
 	// Put are rows that are new or changed, Removed rows that are gone. An id in
 	// both has left and come back.
 	Put     []*Server
@@ -29,10 +36,10 @@ type Delta struct {
 }
 
 // Continues reports whether a snapshot belongs to the history that the view
-// knows. It does not when it comes from another store or when the revision went
-// back, as after the restore of a backup.
+// knows. It does not when it comes from another store, when the revision went
+// back, or when the coordinator says so, as after the restore of a backup.
 func (v *View) Continues(s Snapshot) bool {
-	return !v.known || s.StoreID == v.storeID && s.Position.Revision >= v.position.Revision
+	return !v.known || !s.OtherHistory && s.StoreID == v.storeID && s.Position.Revision >= v.position.Revision
 }
 
 // ApplySnapshot replaces the rows. Marks stay where the history continues. When
@@ -44,7 +51,7 @@ func (v *View) ApplySnapshot(s Snapshot) (*View, error) {
 		return nil, v.fenced(s.Position.Epoch)
 	}
 	next := v.derive()
-	next.known, next.storeID, next.position = true, s.StoreID, s.Position
+	next.known, next.storeID, next.position, next.changeID = true, s.StoreID, s.Position, s.ChangeID
 	next.rows = v.reuseRows(sortRows(s.Servers))
 	held := v.held
 	if !v.Continues(s) {
@@ -70,7 +77,7 @@ func (v *View) ApplyDelta(d Delta) (*View, error) {
 		return nil, fmt.Errorf("apply delta %d to %d at revision %d: %w", d.From, d.To.Revision, v.position.Revision, ErrGap)
 	}
 	next := v.derive()
-	next.position = d.To
+	next.position, next.changeID = d.To, d.ChangeID
 	next.rows = v.patchRows(d)
 	next.held = v.heldAfter(d, next.rows)
 	next.marks = settleMarks(next.marks, next)

@@ -35,7 +35,7 @@ func (v *View) lostByVerdict(d Delta, rows []*Server) []*Server {
 	var lost []*Server
 	for _, r := range d.Removed {
 		old := findRow(v.rows, r.ID)
-		if r.Cause.ByVerdict() && old != nil && old.routable() && old.Incarnation <= r.Incarnation && !works(rows, r.ID) {
+		if r.Cause.ByVerdict() && old != nil && v.table.works(r.ID) && old.Incarnation <= r.Incarnation && !works(rows, r.ID) {
 			lost = append(lost, old)
 		}
 	}
@@ -47,7 +47,7 @@ func (v *View) lostByVerdict(d Delta, rows []*Server) []*Server {
 func (v *View) lostBySnapshot(rows []*Server) []*Server {
 	var lost []*Server
 	for _, s := range v.rows {
-		if s.routable() && !works(rows, s.ID) {
+		if v.table.works(s.ID) && !works(rows, s.ID) {
 			lost = append(lost, s)
 		}
 	}

@@ -13,11 +13,14 @@ import (
 // live unless they are renewed.
 const clearMemory = 30 * time.Second
 
+// soft is what a mark says; the zero value clears an earlier one.
+type soft struct{ suspect, serviceDown bool }
+
 // mark is the newest that is known about one incarnation.
 type mark struct {
 	id          member.ID
 	incarnation member.Incarnation
-	suspect     bool
+	soft        soft
 	epoch       member.Epoch
 	seq         uint64
 	expires     time.Time
@@ -57,8 +60,8 @@ func (v *View) takeMark(in member.Mark, now time.Time) bool {
 	if in.Epoch < v.Epoch() {
 		return false
 	}
-	m := mark{in.ID, in.Incarnation, in.Suspect, in.Epoch, in.Seq, now.Add(in.TTL), false}
-	if !in.Suspect {
+	m := mark{in.ID, in.Incarnation, soft{in.Suspect, in.ServiceDown}, in.Epoch, in.Seq, now.Add(in.TTL), false}
+	if m.soft == (soft{}) {
 		m.expires = now.Add(clearMemory)
 	}
 	if !v.concerns(m) {
@@ -143,16 +146,18 @@ func (v *View) dropMarks(void func(mark) bool) *View {
 	return next.rebuild()
 }
 
-// suspects says whether a row is suspect, given the marks from its id on, and
+// markOf says what the marks say of a row, given those from its id on, and
 // returns the marks that are left for the rows after it.
-func suspects(marks []mark, s *Server) (suspect bool, rest []mark) {
+func markOf(marks []mark, s *Server) (says soft, rest []mark) {
 	for len(marks) > 0 && marks[0].id < s.ID {
 		marks = marks[1:]
 	}
 	rest = marks
 	for len(rest) > 0 && rest[0].id == s.ID {
-		suspect = suspect || rest[0].suspect && rest[0].incarnation == s.Incarnation
+		if rest[0].incarnation == s.Incarnation {
+			says = rest[0].soft
+		}
 		rest = rest[1:]
 	}
-	return suspect, rest
+	return says, rest
 }

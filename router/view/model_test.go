@@ -50,20 +50,49 @@ func routable(s *view.Server) bool {
 	return s != nil && s.Phase == member.PhaseActive && s.Weight > 0 && len(s.Endpoints) > 0
 }
 
-func (m *model) working() (ids []member.ID) {
+// states are those of the rows that get work.
+func (m *model) states() map[member.ID]view.State {
+	all := map[member.ID]view.State{}
+	bad := 0
 	for id, s := range m.rows {
-		if routable(s) {
-			ids = append(ids, id)
+		if s.Weight == 0 || len(s.Endpoints) == 0 || s.Phase != member.PhaseActive && s.Phase != member.PhaseServiceDown {
+			continue
+		}
+		all[id] = view.StateActive
+		mark := m.marks[markKey{id, s.Incarnation}]
+		switch {
+		case s.Phase == member.PhaseServiceDown || mark != nil && mark.ServiceDown:
+			all[id] = view.StateServiceDown
+			bad++
+		case mark != nil && mark.Suspect:
+			all[id] = view.StateSuspect
+			bad++
 		}
 	}
-	return ids
+	if bad*2 <= len(all) {
+		maps.DeleteFunc(all, func(_ member.ID, s view.State) bool { return s == view.StateServiceDown })
+	}
+	return all
+}
+
+func (m *model) working() []member.ID { return slices.Collect(maps.Keys(m.states())) }
+
+// active counts the rows that get work, whatever the marks say.
+func (m *model) active() int {
+	n := 0
+	for _, s := range m.rows {
+		if routable(s) {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *model) snapshot(s view.Snapshot) error {
 	if m.known && m.store == s.StoreID && s.Position.Epoch < m.pos.Epoch {
 		return member.ErrFenced
 	}
-	otherHistory := m.known && (m.store != s.StoreID || s.Position.Revision < m.pos.Revision)
+	otherHistory := m.known && (s.OtherHistory || m.store != s.StoreID || s.Position.Revision < m.pos.Revision)
 	before, old := m.working(), m.rows
 	m.known, m.store, m.pos = true, s.StoreID, s.Position
 	m.rows = map[member.ID]*view.Server{}
@@ -72,7 +101,7 @@ func (m *model) snapshot(s view.Snapshot) error {
 	}
 	if otherHistory {
 		m.marks, m.epoch = map[markKey]*markModel{}, 0
-		if 2*len(m.working()) < len(before) {
+		if 2*m.active() < len(before) {
 			for _, id := range before {
 				if !routable(m.rows[id]) {
 					m.held[id] = old[id]
@@ -147,7 +176,7 @@ func (m *model) mark(in member.Mark, now time.Time) {
 		return
 	}
 	until := now.Add(in.TTL)
-	if !in.Suspect {
+	if !in.Suspect && !in.ServiceDown {
 		until = now.Add(30 * time.Second)
 	}
 	m.marks[k] = &markModel{Mark: in, until: until, seen: true}
@@ -155,15 +184,8 @@ func (m *model) mark(in member.Mark, now time.Time) {
 
 func (m *model) entries() []string {
 	var lines []string
-	for id, row := range m.rows {
-		if !routable(row) {
-			continue
-		}
-		state := view.StateActive
-		if mark := m.marks[markKey{id, row.Incarnation}]; mark != nil && mark.Suspect {
-			state = view.StateSuspect
-		}
-		lines = append(lines, line(state, row))
+	for id, state := range m.states() {
+		lines = append(lines, line(state, m.rows[id]))
 	}
 	for _, s := range m.held {
 		lines = append(lines, line(view.StateHeldBack, s))
@@ -232,6 +254,7 @@ func (w *world) snapshot(*rapid.T) {
 			Epoch:    w.epoch(w.model.pos.Epoch),
 			Revision: member.Revision(max(0, int(w.model.pos.Revision)+rapid.IntRange(-3, 5).Draw(w.t, "step"))),
 		},
+		OtherHistory: rapid.IntRange(0, 7).Draw(w.t, "other history") == 0,
 	}
 	for _, id := range w.ids("members") {
 		s.Servers = append(s.Servers, w.row(id, s.Position.Revision))
@@ -270,7 +293,7 @@ func (w *world) marks(*rapid.T) {
 	var marks []member.Mark
 	for _, id := range w.ids("marked") {
 		m := member.Mark{
-			ID: id, Suspect: rapid.IntRange(0, 3).Draw(w.t, "clear") > 0,
+			ID: id, Suspect: rapid.IntRange(0, 2).Draw(w.t, "suspect") > 0, ServiceDown: rapid.IntRange(0, 2).Draw(w.t, "down") == 0,
 			Epoch: w.epoch(max(w.model.epoch, w.model.pos.Epoch)), Seq: rapid.Uint64Range(1, 20).Draw(w.t, "seq"),
 			TTL:         time.Duration(rapid.IntRange(1, 30).Draw(w.t, "ttl")) * time.Second,
 			Incarnation: member.Incarnation(int(w.model.pos.Revision) + rapid.IntRange(0, 2).Draw(w.t, "ahead")),
@@ -382,7 +405,7 @@ func TestChanged_TurnsOneTableIntoAnother(t *testing.T) {
 					ID: member.ID(id), Incarnation: 1, Weight: rapid.Uint32Range(1, 2).Draw(t, "weight"),
 					Endpoints: []member.Endpoint{{Address: "192.0.2.1:80"}},
 				},
-				State: view.State(rapid.IntRange(0, 2).Draw(t, "state")),
+				State: view.State(rapid.IntRange(0, 3).Draw(t, "state")),
 			})
 		}
 		return view.NewTable(entries)

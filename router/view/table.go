@@ -9,11 +9,13 @@ import (
 // State is how a server is preferred. Lower ones are preferred.
 type State uint8
 
-// The states. SUSPECT ones get work when no ACTIVE one is left, HELD_BACK ones,
-// which the coordinator has removed, when no other is left at all.
+// The states. SUSPECT ones get work when no ACTIVE one is left, SERVICE_DOWN
+// ones, if they get any, after those, and HELD_BACK ones, which the coordinator
+// has removed, when no other is left at all.
 const (
 	StateActive State = iota
 	StateSuspect
+	StateServiceDown
 	StateHeldBack
 	stateCount
 )
@@ -25,6 +27,8 @@ func (s State) String() string {
 		return "active"
 	case StateSuspect:
 		return "suspect"
+	case StateServiceDown:
+		return "service_down"
 	case StateHeldBack:
 		return "held_back"
 	case stateCount:
@@ -78,15 +82,21 @@ func newTable(entries []Entry) *Table {
 	return t
 }
 
-// Entries are the servers in order of preference: ACTIVE, SUSPECT, HELD_BACK;
-// by id within each. The caller must not change them.
+// Entries are the servers in order of preference: ACTIVE, SUSPECT, SERVICE_DOWN,
+// HELD_BACK; by id within each. The caller must not change them.
 func (t *Table) Entries() []Entry { return t.entries }
 
 // Count is the number of servers in a state.
 func (t *Table) Count(s State) int { return t.counts[s] }
 
-// working is the number of servers that the coordinator wants to get work.
-func (t *Table) working() int { return t.counts[StateActive] + t.counts[StateSuspect] }
+// working is the number of servers that get work with the coordinator's consent.
+func (t *Table) working() int { return len(t.entries) - t.counts[StateHeldBack] }
+
+// works reports whether id is one of them.
+func (t *Table) works(id member.ID) bool {
+	i, ok := t.Find(id)
+	return ok && t.entries[i].State != StateHeldBack
+}
 
 // Find returns the index of an id in Entries.
 func (t *Table) Find(id member.ID) (int, bool) {

@@ -36,9 +36,11 @@ func (s *Server) Equal(o *Server) bool {
 }
 
 // routable reports whether the row allows new work, whatever the marks say.
-func (s *Server) routable() bool {
-	return s.Phase == member.PhaseActive && s.Weight > 0 && len(s.Endpoints) > 0
-}
+func (s *Server) routable() bool { return s.Phase == member.PhaseActive && s.equipped() }
+
+// equipped reports whether clients could use the server if all were well with
+// it.
+func (s *Server) equipped() bool { return s.Weight > 0 && len(s.Endpoints) > 0 }
 
 // View is the state of one pool. It is immutable: the methods that apply
 // something return the view after it, and share what has not changed. Safe for
@@ -50,6 +52,8 @@ type View struct {
 	known    bool
 	storeID  string
 	position member.Position
+	// changeID is the change that led to position, "" where it is not known.
+	changeID string
 	// rows are all members, by id.
 	rows []*Server
 	// held are removed servers that are kept as a last resort, by id.
@@ -83,6 +87,10 @@ func (v *View) StoreID() string { return v.storeID }
 // Position is the point in the pool's history that the rows stand for.
 func (v *View) Position() member.Position { return v.position }
 
+// ChangeID is the change that led to the position, "" where it is not known. It
+// tells the same revision of two histories apart.
+func (v *View) ChangeID() string { return v.changeID }
+
 // Epoch is the highest epoch known from rows or marks.
 func (v *View) Epoch() member.Epoch { return max(v.position.Epoch, v.softEpoch) }
 
@@ -101,7 +109,7 @@ func (v *View) Held() []*Server { return v.held }
 // what a router that starts again knows before it hears from a coordinator.
 func Restore(pool member.Pool, s Snapshot, held []*Server) *View {
 	next := New(pool).derive()
-	next.known, next.storeID, next.position = true, s.StoreID, s.Position
+	next.known, next.storeID, next.position, next.changeID = true, s.StoreID, s.Position, s.ChangeID
 	next.rows = sortRows(s.Servers)
 	next.held = stillHeld(sortRows(held), next.rows)
 	return next.rebuild()
@@ -124,23 +132,31 @@ func (v *View) rebuild() *View {
 	return v
 }
 
-// entries are the servers that may get work, in order of preference.
+// entries are the servers that may get work, in order of preference. Those whose
+// service is down, by row or by mark, get none, unless these and the suspects are
+// more than half of all that would get work if all were well: then the checks may
+// be what is wrong, and they are better than nobody.
 func (v *View) entries() []Entry {
 	entries := make([]Entry, 0, len(v.rows)+len(v.held))
-	var last []Entry
+	var suspects, down []Entry
 	marks := v.marks
 	for _, s := range v.rows {
-		var suspect bool
-		suspect, marks = suspects(marks, s)
+		var says soft
+		says, marks = markOf(marks, s)
 		switch {
-		case !s.routable():
-		case suspect:
-			last = append(last, Entry{s, StateSuspect})
+		case !s.routable() && (s.Phase != member.PhaseServiceDown || !s.equipped()):
+		case s.Phase == member.PhaseServiceDown || says.serviceDown:
+			down = append(down, Entry{s, StateServiceDown})
+		case says.suspect:
+			suspects = append(suspects, Entry{s, StateSuspect})
 		default:
 			entries = append(entries, Entry{s, StateActive})
 		}
 	}
-	entries = append(entries, last...)
+	entries = append(entries, suspects...)
+	if all := len(entries) + len(down); 2*(len(suspects)+len(down)) > all {
+		entries = append(entries, down...)
+	}
 	for _, s := range v.held {
 		entries = append(entries, Entry{s, StateHeldBack})
 	}

@@ -114,7 +114,7 @@ func TestApplyDelta_HeldBackUntilConfirmedOrBack(t *testing.T) {
 		t.Errorf("%d held back while the first joins again, want 3", got)
 	}
 	v = apply(t, v, next(view.Delta{Put: []*view.Server{back}}))
-	want := []string{"0 s00@12 w100", "2 s01@1 w100", "2 s02@1 w100"}
+	want := []string{"0 s00@12 w100", "3 s01@1 w100", "3 s02@1 w100"}
 	if diff := cmp.Diff(want, entryLines(v.Table())); diff != "" {
 		t.Errorf("after the return of the first (-want +got):\n%s", diff)
 	}
@@ -134,6 +134,7 @@ func TestApplySnapshot_OfAnotherHistory(t *testing.T) {
 		"new store, more than half gone":    {view.Snapshot{StoreID: "t", Servers: servers(4)}, 6},
 		"new store, empty":                  {view.Snapshot{StoreID: "t"}, 10},
 		"revision went back, most gone":     {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 9}, Servers: servers(1)}, 9},
+		"other history, most gone":          {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 99}, OtherHistory: true, Servers: servers(1)}, 9},
 		"the same history, most gone":       {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 99}, Servers: servers(1)}, 0},
 		"the same revision in a next epoch": {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 2, Revision: 10}, Servers: servers(10)}, 0},
 	} {

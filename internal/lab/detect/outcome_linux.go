@@ -1,21 +1,15 @@
 package detect
 
-import (
-	"context"
-	"os"
-	"strings"
-	"time"
-)
+import "context"
 
 // report sums up, and finds the removals that had no crash.
 func (e *experiment) report(ctx context.Context) (Report, error) {
 	r := summary(e.samples)
-	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
+	var err error
+	if r.Setting, err = e.setting(); err != nil {
 		return Report{}, err
 	}
-	r.Date, r.Machine = time.Now().Format(time.DateOnly), machine(strings.TrimSpace(string(kernel)))
-	r.Servers, r.Routers = e.cfg.Servers, e.cfg.Routers
+	r.Strain = e.strain.strain()
 	removals, err := e.site.Removals(ctx)
 	if err != nil {
 		return Report{}, err

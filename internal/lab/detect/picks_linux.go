@@ -13,9 +13,9 @@ const pickEvery = 2 * time.Millisecond
 
 // picks remembers when routers named which membership last.
 type picks struct {
-	// count is how many servers are asked for at once. It is half of the pool, so
-	// that a server that is not avoided is named every few milliseconds, and one
-	// that is avoided is never needed.
+	// count is how many servers are asked for at once: enough that a server that
+	// is not avoided is named every few milliseconds, and at most half of the
+	// pool, so that one that is avoided is never needed.
 	count uint32
 	mu    sync.Mutex
 	named map[membership]time.Time
@@ -27,7 +27,7 @@ type membership struct {
 }
 
 func newPicks(servers int) *picks {
-	return &picks{count: uint32(min(servers/2, 100)), named: make(map[membership]time.Time)}
+	return &picks{count: uint32(min(servers/2, 25)), named: make(map[membership]time.Time)}
 }
 
 // pick asks a router for servers until ctx ends.

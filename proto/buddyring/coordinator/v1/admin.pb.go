@@ -2353,6 +2353,566 @@ func (x *Departure) GetHoldDown() *durationpb.Duration {
 	return nil
 }
 
+// GetBrakeRequest asks where a pool stands.
+type GetBrakeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBrakeRequest) Reset() {
+	*x = GetBrakeRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBrakeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBrakeRequest) ProtoMessage() {}
+
+func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBrakeRequest.ProtoReflect.Descriptor instead.
+func (*GetBrakeRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetBrakeRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+// BrakeZone is a zone with servers that count for the brake.
+type BrakeZone struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The zone.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Its members, with those removed by verdict within the brake window.
+	Members uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
+	// Those of them that count.
+	Suspects uint32 `protobuf:"varint,3,opt,name=suspects,proto3" json:"suspects,omitempty"`
+	// How many the brake lets pass.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrakeZone) Reset() {
+	*x = BrakeZone{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrakeZone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrakeZone) ProtoMessage() {}
+
+func (x *BrakeZone) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrakeZone.ProtoReflect.Descriptor instead.
+func (*BrakeZone) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *BrakeZone) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *BrakeZone) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *BrakeZone) GetSuspects() uint32 {
+	if x != nil {
+		return x.Suspects
+	}
+	return 0
+}
+
+func (x *BrakeZone) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// BrakeStop is a rule that holds all removals by verdict.
+type BrakeStop struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// brake, zone_brake or floor.
+	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Why, in a plain clause with the numbers.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Since when.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrakeStop) Reset() {
+	*x = BrakeStop{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrakeStop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrakeStop) ProtoMessage() {}
+
+func (x *BrakeStop) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrakeStop.ProtoReflect.Descriptor instead.
+func (*BrakeStop) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *BrakeStop) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *BrakeStop) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *BrakeStop) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// HeldRemoval is a member whose removal is held. It is suspect: routers prefer
+// others.
+type HeldRemoval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server.
+	ServerId string `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Its zone.
+	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Its rack.
+	Rack string `protobuf:"bytes,3,opt,name=rack,proto3" json:"rack,omitempty"`
+	// Since when it is suspect.
+	SuspectSince  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=suspect_since,json=suspectSince,proto3" json:"suspect_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldRemoval) Reset() {
+	*x = HeldRemoval{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldRemoval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldRemoval) ProtoMessage() {}
+
+func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldRemoval.ProtoReflect.Descriptor instead.
+func (*HeldRemoval) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *HeldRemoval) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *HeldRemoval) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *HeldRemoval) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *HeldRemoval) GetSuspectSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspectSince
+	}
+	return nil
+}
+
+// ReleasedRemoval is a member whose removal an operator has confirmed and that
+// is a member still.
+type ReleasedRemoval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server.
+	ServerId string `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Until when its removal passes brake and floor.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleasedRemoval) Reset() {
+	*x = ReleasedRemoval{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleasedRemoval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleasedRemoval) ProtoMessage() {}
+
+func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleasedRemoval.ProtoReflect.Descriptor instead.
+func (*ReleasedRemoval) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ReleasedRemoval) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *ReleasedRemoval) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// GetBrakeResponse tells where a pool stands.
+type GetBrakeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The numbers.
+	Safety *Safety `protobuf:"bytes,1,opt,name=safety,proto3" json:"safety,omitempty"`
+	// The zones with servers that count, by name.
+	Zones []*BrakeZone `protobuf:"bytes,2,rep,name=zones,proto3" json:"zones,omitempty"`
+	// The rules that hold removals; empty while none does.
+	Stops []*BrakeStop `protobuf:"bytes,3,rep,name=stops,proto3" json:"stops,omitempty"`
+	// Whose removal is held, by id.
+	Held []*HeldRemoval `protobuf:"bytes,4,rep,name=held,proto3" json:"held,omitempty"`
+	// What ReleaseBrake lets pass, by id.
+	Released []*ReleasedRemoval `protobuf:"bytes,5,rep,name=released,proto3" json:"released,omitempty"`
+	// Removed servers that routers keep as a last resort, by id.
+	KeptByRouters []string `protobuf:"bytes,6,rep,name=kept_by_routers,json=keptByRouters,proto3" json:"kept_by_routers,omitempty"`
+	// The revision that it shows.
+	Revision      uint64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBrakeResponse) Reset() {
+	*x = GetBrakeResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBrakeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBrakeResponse) ProtoMessage() {}
+
+func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBrakeResponse.ProtoReflect.Descriptor instead.
+func (*GetBrakeResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *GetBrakeResponse) GetSafety() *Safety {
+	if x != nil {
+		return x.Safety
+	}
+	return nil
+}
+
+func (x *GetBrakeResponse) GetZones() []*BrakeZone {
+	if x != nil {
+		return x.Zones
+	}
+	return nil
+}
+
+func (x *GetBrakeResponse) GetStops() []*BrakeStop {
+	if x != nil {
+		return x.Stops
+	}
+	return nil
+}
+
+func (x *GetBrakeResponse) GetHeld() []*HeldRemoval {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *GetBrakeResponse) GetReleased() []*ReleasedRemoval {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+func (x *GetBrakeResponse) GetKeptByRouters() []string {
+	if x != nil {
+		return x.KeptByRouters
+	}
+	return nil
+}
+
+func (x *GetBrakeResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ReleaseBrakeRequest confirms that servers are gone.
+type ReleaseBrakeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The servers; empty for all whose removal is held now.
+	ServerIds []string `protobuf:"bytes,2,rep,name=server_ids,json=serverIds,proto3" json:"server_ids,omitempty"`
+	// See the service.
+	ExpectedRevision *uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// See the service.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See the service.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseBrakeRequest) Reset() {
+	*x = ReleaseBrakeRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseBrakeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseBrakeRequest) ProtoMessage() {}
+
+func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseBrakeRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseBrakeRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ReleaseBrakeRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ReleaseBrakeRequest) GetServerIds() []string {
+	if x != nil {
+		return x.ServerIds
+	}
+	return nil
+}
+
+func (x *ReleaseBrakeRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *ReleaseBrakeRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReleaseBrakeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReleaseBrakeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// ReleaseBrakeResponse says what passes brake and floor now; with
+// validate_only, what would.
+type ReleaseBrakeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By id.
+	Released []*ReleasedRemoval `protobuf:"bytes,1,rep,name=released,proto3" json:"released,omitempty"`
+	// The revision of the change.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseBrakeResponse) Reset() {
+	*x = ReleaseBrakeResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseBrakeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseBrakeResponse) ProtoMessage() {}
+
+func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseBrakeResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseBrakeResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ReleaseBrakeResponse) GetReleased() []*ReleasedRemoval {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+func (x *ReleaseBrakeResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // ListAlarmsRequest asks for the active alarms.
 type ListAlarmsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2364,7 +2924,7 @@ type ListAlarmsRequest struct {
 
 func (x *ListAlarmsRequest) Reset() {
 	*x = ListAlarmsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2936,7 @@ func (x *ListAlarmsRequest) String() string {
 func (*ListAlarmsRequest) ProtoMessage() {}
 
 func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2949,7 @@ func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlarmsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListAlarmsRequest) GetPool() string {
@@ -2410,7 +2970,7 @@ type ListAlarmsResponse struct {
 
 func (x *ListAlarmsResponse) Reset() {
 	*x = ListAlarmsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2982,7 @@ func (x *ListAlarmsResponse) String() string {
 func (*ListAlarmsResponse) ProtoMessage() {}
 
 func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2995,7 @@ func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlarmsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListAlarmsResponse) GetAlarms() []*Alarm {
@@ -2454,7 +3014,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +3026,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +3039,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 // GetStatusResponse tells how the coordinator is.
@@ -2519,7 +3079,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +3091,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +3104,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetStatusResponse) GetCoordinatorId() string {
@@ -2658,7 +3218,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +3230,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +3243,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListRoutersRequest) GetPageSize() int32 {
@@ -2721,7 +3281,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +3293,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +3306,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Router) GetRouterId() string {
@@ -2804,7 +3364,7 @@ type HeldByRouter struct {
 
 func (x *HeldByRouter) Reset() {
 	*x = HeldByRouter{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +3376,7 @@ func (x *HeldByRouter) String() string {
 func (*HeldByRouter) ProtoMessage() {}
 
 func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +3389,7 @@ func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldByRouter.ProtoReflect.Descriptor instead.
 func (*HeldByRouter) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeldByRouter) GetPool() string {
@@ -2859,7 +3419,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2871,7 +3431,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2884,7 +3444,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -2916,7 +3476,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3488,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3501,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListSessionsRequest) GetPool() string {
@@ -2994,7 +3554,7 @@ type AgentSession struct {
 
 func (x *AgentSession) Reset() {
 	*x = AgentSession{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3566,7 @@ func (x *AgentSession) String() string {
 func (*AgentSession) ProtoMessage() {}
 
 func (x *AgentSession) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3579,7 @@ func (x *AgentSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSession.ProtoReflect.Descriptor instead.
 func (*AgentSession) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AgentSession) GetServerId() string {
@@ -3109,7 +3669,7 @@ type SessionSubject struct {
 
 func (x *SessionSubject) Reset() {
 	*x = SessionSubject{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3681,7 @@ func (x *SessionSubject) String() string {
 func (*SessionSubject) ProtoMessage() {}
 
 func (x *SessionSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3694,7 @@ func (x *SessionSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubject.ProtoReflect.Descriptor instead.
 func (*SessionSubject) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SessionSubject) GetServerId() string {
@@ -3178,7 +3738,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3750,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3763,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*AgentSession {
@@ -3397,7 +3957,47 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\aleft_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06leftAt\x12\x1d\n" +
 	"\n" +
 	"flap_score\x18\x04 \x01(\x01R\tflapScore\x126\n" +
-	"\thold_down\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bholdDown\"'\n" +
+	"\thold_down\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bholdDown\"%\n" +
+	"\x0fGetBrakeRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\"k\n" +
+	"\tBrakeZone\x12\x12\n" +
+	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x18\n" +
+	"\amembers\x18\x02 \x01(\rR\amembers\x12\x1a\n" +
+	"\bsuspects\x18\x03 \x01(\rR\bsuspects\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"e\n" +
+	"\tBrakeStop\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x93\x01\n" +
+	"\vHeldRemoval\x12\x1b\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
+	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x12\n" +
+	"\x04rack\x18\x03 \x01(\tR\x04rack\x12?\n" +
+	"\rsuspect_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fsuspectSince\"`\n" +
+	"\x0fReleasedRemoval\x12\x1b\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x88\x03\n" +
+	"\x10GetBrakeResponse\x128\n" +
+	"\x06safety\x18\x01 \x01(\v2 .buddyring.coordinator.v1.SafetyR\x06safety\x129\n" +
+	"\x05zones\x18\x02 \x03(\v2#.buddyring.coordinator.v1.BrakeZoneR\x05zones\x129\n" +
+	"\x05stops\x18\x03 \x03(\v2#.buddyring.coordinator.v1.BrakeStopR\x05stops\x129\n" +
+	"\x04held\x18\x04 \x03(\v2%.buddyring.coordinator.v1.HeldRemovalR\x04held\x12E\n" +
+	"\breleased\x18\x05 \x03(\v2).buddyring.coordinator.v1.ReleasedRemovalR\breleased\x12&\n" +
+	"\x0fkept_by_routers\x18\x06 \x03(\tR\rkeptByRouters\x12\x1a\n" +
+	"\brevision\x18\a \x01(\x04R\brevision\"\xec\x01\n" +
+	"\x13ReleaseBrakeRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1d\n" +
+	"\n" +
+	"server_ids\x18\x02 \x03(\tR\tserverIds\x120\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"y\n" +
+	"\x14ReleaseBrakeResponse\x12E\n" +
+	"\breleased\x18\x01 \x03(\v2).buddyring.coordinator.v1.ReleasedRemovalR\breleased\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"'\n" +
 	"\x11ListAlarmsRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"M\n" +
 	"\x12ListAlarmsResponse\x127\n" +
@@ -3477,7 +4077,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"StoreState\x12\x1b\n" +
 	"\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORE_STATE_OK\x10\x01\x12\x17\n" +
-	"\x13STORE_STATE_FAILING\x10\x022\xf5\x0e\n" +
+	"\x13STORE_STATE_FAILING\x10\x022\xc7\x10\n" +
 	"\fAdminService\x12d\n" +
 	"\tListPools\x12*.buddyring.coordinator.v1.ListPoolsRequest\x1a+.buddyring.coordinator.v1.ListPoolsResponse\x12^\n" +
 	"\aGetPool\x12(.buddyring.coordinator.v1.GetPoolRequest\x1a).buddyring.coordinator.v1.GetPoolResponse\x12g\n" +
@@ -3495,7 +4095,9 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"ListEvents\x12+.buddyring.coordinator.v1.ListEventsRequest\x1a,.buddyring.coordinator.v1.ListEventsResponse\x12l\n" +
 	"\vWatchEvents\x12,.buddyring.coordinator.v1.WatchEventsRequest\x1a-.buddyring.coordinator.v1.WatchEventsResponse0\x01\x12p\n" +
-	"\rExplainServer\x12..buddyring.coordinator.v1.ExplainServerRequest\x1a/.buddyring.coordinator.v1.ExplainServerResponse\x12g\n" +
+	"\rExplainServer\x12..buddyring.coordinator.v1.ExplainServerRequest\x1a/.buddyring.coordinator.v1.ExplainServerResponse\x12a\n" +
+	"\bGetBrake\x12).buddyring.coordinator.v1.GetBrakeRequest\x1a*.buddyring.coordinator.v1.GetBrakeResponse\x12m\n" +
+	"\fReleaseBrake\x12-.buddyring.coordinator.v1.ReleaseBrakeRequest\x1a..buddyring.coordinator.v1.ReleaseBrakeResponse\x12g\n" +
 	"\n" +
 	"ListAlarms\x12+.buddyring.coordinator.v1.ListAlarmsRequest\x1a,.buddyring.coordinator.v1.ListAlarmsResponse\x12d\n" +
 	"\tGetStatus\x12*.buddyring.coordinator.v1.GetStatusRequest\x1a+.buddyring.coordinator.v1.GetStatusResponse\x12j\n" +
@@ -3515,7 +4117,7 @@ func file_buddyring_coordinator_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(LeaderState)(0),              // 0: buddyring.coordinator.v1.LeaderState
 	(StoreState)(0),               // 1: buddyring.coordinator.v1.StoreState
@@ -3552,123 +4154,145 @@ var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(*Decision)(nil),              // 32: buddyring.coordinator.v1.Decision
 	(*ExplainServerResponse)(nil), // 33: buddyring.coordinator.v1.ExplainServerResponse
 	(*Departure)(nil),             // 34: buddyring.coordinator.v1.Departure
-	(*ListAlarmsRequest)(nil),     // 35: buddyring.coordinator.v1.ListAlarmsRequest
-	(*ListAlarmsResponse)(nil),    // 36: buddyring.coordinator.v1.ListAlarmsResponse
-	(*GetStatusRequest)(nil),      // 37: buddyring.coordinator.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 38: buddyring.coordinator.v1.GetStatusResponse
-	(*ListRoutersRequest)(nil),    // 39: buddyring.coordinator.v1.ListRoutersRequest
-	(*Router)(nil),                // 40: buddyring.coordinator.v1.Router
-	(*HeldByRouter)(nil),          // 41: buddyring.coordinator.v1.HeldByRouter
-	(*ListRoutersResponse)(nil),   // 42: buddyring.coordinator.v1.ListRoutersResponse
-	(*ListSessionsRequest)(nil),   // 43: buddyring.coordinator.v1.ListSessionsRequest
-	(*AgentSession)(nil),          // 44: buddyring.coordinator.v1.AgentSession
-	(*SessionSubject)(nil),        // 45: buddyring.coordinator.v1.SessionSubject
-	(*ListSessionsResponse)(nil),  // 46: buddyring.coordinator.v1.ListSessionsResponse
-	nil,                           // 47: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	(*Pool)(nil),                  // 48: buddyring.coordinator.v1.Pool
-	(*PoolSettings)(nil),          // 49: buddyring.coordinator.v1.PoolSettings
-	(*fieldmaskpb.FieldMask)(nil), // 50: google.protobuf.FieldMask
-	(Phase)(0),                    // 51: buddyring.coordinator.v1.Phase
-	(*Server)(nil),                // 52: buddyring.coordinator.v1.Server
-	(*ServerSpec)(nil),            // 53: buddyring.coordinator.v1.ServerSpec
-	(Wish)(0),                     // 54: buddyring.coordinator.v1.Wish
-	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
-	(*Intent)(nil),                // 56: buddyring.coordinator.v1.Intent
-	(*Event)(nil),                 // 57: buddyring.coordinator.v1.Event
-	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
-	(*Explanation)(nil),           // 59: buddyring.coordinator.v1.Explanation
-	(Cause)(0),                    // 60: buddyring.coordinator.v1.Cause
-	(*Alarm)(nil),                 // 61: buddyring.coordinator.v1.Alarm
-	(*Position)(nil),              // 62: buddyring.coordinator.v1.Position
+	(*GetBrakeRequest)(nil),       // 35: buddyring.coordinator.v1.GetBrakeRequest
+	(*BrakeZone)(nil),             // 36: buddyring.coordinator.v1.BrakeZone
+	(*BrakeStop)(nil),             // 37: buddyring.coordinator.v1.BrakeStop
+	(*HeldRemoval)(nil),           // 38: buddyring.coordinator.v1.HeldRemoval
+	(*ReleasedRemoval)(nil),       // 39: buddyring.coordinator.v1.ReleasedRemoval
+	(*GetBrakeResponse)(nil),      // 40: buddyring.coordinator.v1.GetBrakeResponse
+	(*ReleaseBrakeRequest)(nil),   // 41: buddyring.coordinator.v1.ReleaseBrakeRequest
+	(*ReleaseBrakeResponse)(nil),  // 42: buddyring.coordinator.v1.ReleaseBrakeResponse
+	(*ListAlarmsRequest)(nil),     // 43: buddyring.coordinator.v1.ListAlarmsRequest
+	(*ListAlarmsResponse)(nil),    // 44: buddyring.coordinator.v1.ListAlarmsResponse
+	(*GetStatusRequest)(nil),      // 45: buddyring.coordinator.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 46: buddyring.coordinator.v1.GetStatusResponse
+	(*ListRoutersRequest)(nil),    // 47: buddyring.coordinator.v1.ListRoutersRequest
+	(*Router)(nil),                // 48: buddyring.coordinator.v1.Router
+	(*HeldByRouter)(nil),          // 49: buddyring.coordinator.v1.HeldByRouter
+	(*ListRoutersResponse)(nil),   // 50: buddyring.coordinator.v1.ListRoutersResponse
+	(*ListSessionsRequest)(nil),   // 51: buddyring.coordinator.v1.ListSessionsRequest
+	(*AgentSession)(nil),          // 52: buddyring.coordinator.v1.AgentSession
+	(*SessionSubject)(nil),        // 53: buddyring.coordinator.v1.SessionSubject
+	(*ListSessionsResponse)(nil),  // 54: buddyring.coordinator.v1.ListSessionsResponse
+	nil,                           // 55: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	(*Pool)(nil),                  // 56: buddyring.coordinator.v1.Pool
+	(*PoolSettings)(nil),          // 57: buddyring.coordinator.v1.PoolSettings
+	(*fieldmaskpb.FieldMask)(nil), // 58: google.protobuf.FieldMask
+	(Phase)(0),                    // 59: buddyring.coordinator.v1.Phase
+	(*Server)(nil),                // 60: buddyring.coordinator.v1.Server
+	(*ServerSpec)(nil),            // 61: buddyring.coordinator.v1.ServerSpec
+	(Wish)(0),                     // 62: buddyring.coordinator.v1.Wish
+	(*durationpb.Duration)(nil),   // 63: google.protobuf.Duration
+	(*Intent)(nil),                // 64: buddyring.coordinator.v1.Intent
+	(*Event)(nil),                 // 65: buddyring.coordinator.v1.Event
+	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 67: buddyring.coordinator.v1.Explanation
+	(Cause)(0),                    // 68: buddyring.coordinator.v1.Cause
+	(*Safety)(nil),                // 69: buddyring.coordinator.v1.Safety
+	(*Alarm)(nil),                 // 70: buddyring.coordinator.v1.Alarm
+	(*Position)(nil),              // 71: buddyring.coordinator.v1.Position
 }
 var file_buddyring_coordinator_v1_admin_proto_depIdxs = []int32{
-	48, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	48, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	49, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	48, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	49, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	50, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
-	48, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	51, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
-	47, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	52, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
-	52, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	53, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	50, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	52, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	54, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
-	55, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
-	56, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
-	51, // 17: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
+	56, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	56, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	57, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	56, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	57, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	58, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
+	56, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	59, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
+	55, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	60, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
+	60, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	61, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	58, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	60, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	62, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
+	63, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
+	64, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
+	59, // 17: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
 	21, // 18: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
 	24, // 19: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
-	57, // 20: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
-	57, // 21: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
-	58, // 22: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
-	59, // 23: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	65, // 20: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
+	65, // 21: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
+	66, // 22: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
+	67, // 23: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
 	31, // 24: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
-	52, // 25: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	60, // 25: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
 	32, // 26: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
-	57, // 27: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
+	65, // 27: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
 	34, // 28: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
-	60, // 29: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
-	58, // 30: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
-	55, // 31: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
-	61, // 32: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
-	58, // 33: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	0,  // 34: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
-	1,  // 35: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
-	48, // 36: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	58, // 37: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
-	62, // 38: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
-	41, // 39: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
-	40, // 40: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
-	58, // 41: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
-	58, // 42: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
-	45, // 43: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
-	55, // 44: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
-	44, // 45: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
-	2,  // 46: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
-	4,  // 47: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
-	6,  // 48: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
-	8,  // 49: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
-	10, // 50: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
-	12, // 51: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
-	14, // 52: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
-	16, // 53: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
-	18, // 54: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
-	20, // 55: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
-	23, // 56: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
-	26, // 57: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
-	28, // 58: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
-	30, // 59: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
-	35, // 60: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
-	37, // 61: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
-	39, // 62: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
-	43, // 63: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
-	3,  // 64: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
-	5,  // 65: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
-	7,  // 66: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
-	9,  // 67: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
-	11, // 68: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
-	13, // 69: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
-	15, // 70: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
-	17, // 71: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
-	19, // 72: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
-	22, // 73: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
-	25, // 74: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
-	27, // 75: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
-	29, // 76: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
-	33, // 77: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
-	36, // 78: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
-	38, // 79: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
-	42, // 80: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
-	46, // 81: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
-	64, // [64:82] is the sub-list for method output_type
-	46, // [46:64] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	68, // 29: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
+	66, // 30: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
+	63, // 31: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
+	66, // 32: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
+	66, // 33: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
+	66, // 34: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
+	69, // 35: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
+	36, // 36: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
+	37, // 37: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
+	38, // 38: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
+	39, // 39: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	39, // 40: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	70, // 41: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
+	66, // 42: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	0,  // 43: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
+	1,  // 44: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
+	56, // 45: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	66, // 46: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
+	71, // 47: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
+	49, // 48: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
+	48, // 49: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
+	66, // 50: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
+	66, // 51: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
+	53, // 52: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
+	63, // 53: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
+	52, // 54: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
+	2,  // 55: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
+	4,  // 56: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
+	6,  // 57: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
+	8,  // 58: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
+	10, // 59: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
+	12, // 60: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
+	14, // 61: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
+	16, // 62: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
+	18, // 63: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
+	20, // 64: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
+	23, // 65: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
+	26, // 66: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
+	28, // 67: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
+	30, // 68: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
+	35, // 69: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
+	41, // 70: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
+	43, // 71: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
+	45, // 72: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
+	47, // 73: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
+	51, // 74: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
+	3,  // 75: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
+	5,  // 76: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
+	7,  // 77: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
+	9,  // 78: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
+	11, // 79: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
+	13, // 80: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
+	15, // 81: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
+	17, // 82: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
+	19, // 83: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
+	22, // 84: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
+	25, // 85: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
+	27, // 86: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
+	29, // 87: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
+	33, // 88: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
+	40, // 89: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
+	42, // 90: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
+	44, // 91: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
+	46, // 92: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
+	50, // 93: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
+	54, // 94: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
+	75, // [75:95] is the sub-list for method output_type
+	55, // [55:75] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_admin_proto_init() }
@@ -3684,14 +4308,15 @@ func file_buddyring_coordinator_v1_admin_proto_init() {
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[16].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[19].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[23].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[38].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[39].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_admin_proto_rawDesc), len(file_buddyring_coordinator_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   46,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,8 @@ const (
 	AdminService_ListEvents_FullMethodName    = "/buddyring.coordinator.v1.AdminService/ListEvents"
 	AdminService_WatchEvents_FullMethodName   = "/buddyring.coordinator.v1.AdminService/WatchEvents"
 	AdminService_ExplainServer_FullMethodName = "/buddyring.coordinator.v1.AdminService/ExplainServer"
+	AdminService_GetBrake_FullMethodName      = "/buddyring.coordinator.v1.AdminService/GetBrake"
+	AdminService_ReleaseBrake_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ReleaseBrake"
 	AdminService_ListAlarms_FullMethodName    = "/buddyring.coordinator.v1.AdminService/ListAlarms"
 	AdminService_GetStatus_FullMethodName     = "/buddyring.coordinator.v1.AdminService/GetStatus"
 	AdminService_ListRouters_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListRouters"
@@ -90,11 +92,21 @@ type AdminServiceClient interface {
 	// with all their evidence, newest first. Known ids are those of members and
 	// of servers in the history; others are NOT_FOUND.
 	ExplainServer(ctx context.Context, in *ExplainServerRequest, opts ...grpc.CallOption) (*ExplainServerResponse, error)
+	// GetBrake tells where a pool stands between its brake and its floor, and
+	// whose removal they hold.
+	GetBrake(ctx context.Context, in *GetBrakeRequest, opts ...grpc.CallOption) (*GetBrakeResponse, error)
+	// ReleaseBrake confirms that servers whose removal brake or floor hold are
+	// gone: for a minute it passes both, if the observers still miss them then.
+	// Routers let go of the servers that they keep back. FAILED_PRECONDITION
+	// (not_held) when a server that is named is not held, or nothing is.
+	ReleaseBrake(ctx context.Context, in *ReleaseBrakeRequest, opts ...grpc.CallOption) (*ReleaseBrakeResponse, error)
 	// ListAlarms lists the active alarms, newest first.
 	ListAlarms(ctx context.Context, in *ListAlarmsRequest, opts ...grpc.CallOption) (*ListAlarmsResponse, error)
 	// GetStatus tells how this coordinator is.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// ListRouters lists the routers seen lately and what they have applied.
+	// ListRouters lists the routers and what they have applied: those that are
+	// connected, those that said goodbye within the last 10 minutes, and those
+	// that went without a word within the last day.
 	ListRouters(ctx context.Context, in *ListRoutersRequest, opts ...grpc.CallOption) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
@@ -257,6 +269,26 @@ func (c *adminServiceClient) ExplainServer(ctx context.Context, in *ExplainServe
 	return out, nil
 }
 
+func (c *adminServiceClient) GetBrake(ctx context.Context, in *GetBrakeRequest, opts ...grpc.CallOption) (*GetBrakeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBrakeResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetBrake_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ReleaseBrake(ctx context.Context, in *ReleaseBrakeRequest, opts ...grpc.CallOption) (*ReleaseBrakeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseBrakeResponse)
+	err := c.cc.Invoke(ctx, AdminService_ReleaseBrake_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ListAlarms(ctx context.Context, in *ListAlarmsRequest, opts ...grpc.CallOption) (*ListAlarmsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAlarmsResponse)
@@ -348,11 +380,21 @@ type AdminServiceServer interface {
 	// with all their evidence, newest first. Known ids are those of members and
 	// of servers in the history; others are NOT_FOUND.
 	ExplainServer(context.Context, *ExplainServerRequest) (*ExplainServerResponse, error)
+	// GetBrake tells where a pool stands between its brake and its floor, and
+	// whose removal they hold.
+	GetBrake(context.Context, *GetBrakeRequest) (*GetBrakeResponse, error)
+	// ReleaseBrake confirms that servers whose removal brake or floor hold are
+	// gone: for a minute it passes both, if the observers still miss them then.
+	// Routers let go of the servers that they keep back. FAILED_PRECONDITION
+	// (not_held) when a server that is named is not held, or nothing is.
+	ReleaseBrake(context.Context, *ReleaseBrakeRequest) (*ReleaseBrakeResponse, error)
 	// ListAlarms lists the active alarms, newest first.
 	ListAlarms(context.Context, *ListAlarmsRequest) (*ListAlarmsResponse, error)
 	// GetStatus tells how this coordinator is.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// ListRouters lists the routers seen lately and what they have applied.
+	// ListRouters lists the routers and what they have applied: those that are
+	// connected, those that said goodbye within the last 10 minutes, and those
+	// that went without a word within the last day.
 	ListRouters(context.Context, *ListRoutersRequest) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -407,6 +449,12 @@ func (UnimplementedAdminServiceServer) WatchEvents(*WatchEventsRequest, grpc.Ser
 }
 func (UnimplementedAdminServiceServer) ExplainServer(context.Context, *ExplainServerRequest) (*ExplainServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainServer not implemented")
+}
+func (UnimplementedAdminServiceServer) GetBrake(context.Context, *GetBrakeRequest) (*GetBrakeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBrake not implemented")
+}
+func (UnimplementedAdminServiceServer) ReleaseBrake(context.Context, *ReleaseBrakeRequest) (*ReleaseBrakeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseBrake not implemented")
 }
 func (UnimplementedAdminServiceServer) ListAlarms(context.Context, *ListAlarmsRequest) (*ListAlarmsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAlarms not implemented")
@@ -686,6 +734,42 @@ func _AdminService_ExplainServer_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_GetBrake_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBrakeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetBrake(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetBrake_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetBrake(ctx, req.(*GetBrakeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ReleaseBrake_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseBrakeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ReleaseBrake(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ReleaseBrake_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ReleaseBrake(ctx, req.(*ReleaseBrakeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListAlarms_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAlarmsRequest)
 	if err := dec(in); err != nil {
@@ -816,6 +900,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ExplainServer",
 			Handler:    _AdminService_ExplainServer_Handler,
+		},
+		{
+			MethodName: "GetBrake",
+			Handler:    _AdminService_GetBrake_Handler,
+		},
+		{
+			MethodName: "ReleaseBrake",
+			Handler:    _AdminService_ReleaseBrake_Handler,
 		},
 		{
 			MethodName: "ListAlarms",

@@ -619,7 +619,10 @@ type Hello struct {
 	Spec *ServerSpec `protobuf:"bytes,6,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The agent's version.
 	Version string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
-	// What the agent can do beyond the first version, such as "check".
+	// What the agent can do beyond the first version. "removed": a Hello with an
+	// incarnation that was taken out is answered with ABORTED and the metadata of
+	// Session, so that the agent can act on it before it says Hello anew without
+	// one; otherwise it joins at once.
 	Features []string `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`
 	// The highest epoch the agent has seen.
 	Epoch uint64 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1327,8 +1330,13 @@ type Digest struct {
 	// 0 for a healthy observer; higher when its own loopback, timers or sends are
 	// in trouble.
 	SelfScore uint32 `protobuf:"varint,3,opt,name=self_score,json=selfScore,proto3" json:"self_score,omitempty"`
-	// What its own checks find; unset without checks.
+	// What its own checks find; unset without checks and before their first
+	// results.
 	ServiceHealth *ServiceHealth `protobuf:"bytes,4,opt,name=service_health,json=serviceHealth,proto3" json:"service_health,omitempty"`
+	// Why its newest state is not on its disk, in plain words; empty when it is.
+	// Until then assignments are not acknowledged. A change of this is sent at
+	// once.
+	StateTrouble  string `protobuf:"bytes,5,opt,name=state_trouble,json=stateTrouble,proto3" json:"state_trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1391,8 +1399,17 @@ func (x *Digest) GetServiceHealth() *ServiceHealth {
 	return nil
 }
 
+func (x *Digest) GetStateTrouble() string {
+	if x != nil {
+		return x.StateTrouble
+	}
+	return ""
+}
+
 // ServiceHealth is what an agent's checks find about its own server's service.
-// It says nothing about the host.
+// It says nothing about the host. It is sent after every Welcome as soon as
+// something is known, and by an agent without checks once, as UP, in case its
+// server had some before.
 type ServiceHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The incarnation it is about.
@@ -1608,8 +1625,9 @@ func (x *Question) GetExhaustive() bool {
 }
 
 // Answer is what an observer found out for a round. A reply to any probe is
-// answered at once; the first lost probe with final unset; the end of the
-// probes with final set. It is sent also when the probes could not be.
+// answered at once, with final set unless the question is exhaustive; the first
+// lost probe, and an answered connect, with final unset; the end of the probes
+// with final set. It is sent also when the probes could not be.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Question.round.
@@ -1989,13 +2007,14 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12>\n" +
 	"\bevidence\x18\x03 \x01(\v2\".buddyring.coordinator.v1.EvidenceR\bevidence\x121\n" +
 	"\x06jitter\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1e\n" +
-	"\vlost_of_ten\x18\x05 \x01(\rR\tlostOfTen\"\xce\x01\n" +
+	"\vlost_of_ten\x18\x05 \x01(\rR\tlostOfTen\"\xf3\x01\n" +
 	"\x06Digest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12C\n" +
 	"\bsubjects\x18\x02 \x03(\v2'.buddyring.coordinator.v1.SubjectDigestR\bsubjects\x12\x1d\n" +
 	"\n" +
 	"self_score\x18\x03 \x01(\rR\tselfScore\x12N\n" +
-	"\x0eservice_health\x18\x04 \x01(\v2'.buddyring.coordinator.v1.ServiceHealthR\rserviceHealth\"\x83\x01\n" +
+	"\x0eservice_health\x18\x04 \x01(\v2'.buddyring.coordinator.v1.ServiceHealthR\rserviceHealth\x12#\n" +
+	"\rstate_trouble\x18\x05 \x01(\tR\fstateTrouble\"\x83\x01\n" +
 	"\rServiceHealth\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.buddyring.coordinator.v1.ServiceStateR\x05state\x12\x12\n" +

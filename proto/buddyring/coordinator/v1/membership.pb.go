@@ -520,8 +520,9 @@ func (*SubscribeResponse_PoolDeleted) isSubscribeResponse_Message() {}
 // StreamStart opens the stream.
 type StreamStart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identifies the database. Another one than before, or a revision that goes
-	// back, means a restored backup: the router takes snapshots.
+	// Identifies the database. Another one than before, a revision that goes back,
+	// or another change at the same revision means a restored backup: the router
+	// takes snapshots.
 	StoreId string `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	// The leader's epoch.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -586,7 +587,10 @@ func (x *StreamStart) GetBookmarkInterval() *durationpb.Duration {
 type Compacted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pool.
-	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Whether the resume point is of another history, as after the restore of a
+	// backup, whatever the revisions say.
+	OtherHistory  *bool `protobuf:"varint,2,opt,name=other_history,json=otherHistory,proto3,oneof" json:"other_history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -626,6 +630,13 @@ func (x *Compacted) GetPool() string {
 		return x.Pool
 	}
 	return ""
+}
+
+func (x *Compacted) GetOtherHistory() bool {
+	if x != nil && x.OtherHistory != nil {
+		return *x.OtherHistory
+	}
+	return false
 }
 
 // Snapshot is a whole pool.
@@ -1174,9 +1185,11 @@ const file_buddyring_coordinator_v1_membership_proto_rawDesc = "" +
 	"\vStreamStart\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12F\n" +
-	"\x11bookmark_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10bookmarkInterval\"\x1f\n" +
+	"\x11bookmark_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10bookmarkInterval\"[\n" +
 	"\tCompacted\x12\x12\n" +
-	"\x04pool\x18\x01 \x01(\tR\x04pool\"\x86\x01\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12(\n" +
+	"\rother_history\x18\x02 \x01(\bH\x00R\fotherHistory\x88\x01\x01B\x10\n" +
+	"\x0e_other_history\"\x86\x01\n" +
 	"\bSnapshot\x12>\n" +
 	"\bposition\x18\x01 \x01(\v2\".buddyring.coordinator.v1.PositionR\bposition\x12:\n" +
 	"\aservers\x18\x02 \x03(\v2 .buddyring.coordinator.v1.ServerR\aservers\"\xb6\x02\n" +
@@ -1303,6 +1316,7 @@ func file_buddyring_coordinator_v1_membership_proto_init() {
 		(*SubscribeResponse_Bookmark)(nil),
 		(*SubscribeResponse_PoolDeleted)(nil),
 	}
+	file_buddyring_coordinator_v1_membership_proto_msgTypes[6].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_membership_proto_msgTypes[8].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_membership_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}

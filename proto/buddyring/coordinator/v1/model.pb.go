@@ -1027,7 +1027,11 @@ type Position struct {
 	// The leader's epoch.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The revision.
-	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The change that led to this revision: opaque, and unique over all histories.
+	// Sent with what a router applies; a resume point carries it back, so that a
+	// revision of another history is told apart. Empty where it is not known.
+	ChangeId      string `protobuf:"bytes,4,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1081,6 +1085,13 @@ func (x *Position) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Position) GetChangeId() string {
+	if x != nil {
+		return x.ChangeId
+	}
+	return ""
 }
 
 // Intent is an operator's wish for an id. It survives removal, rejoin, reboot
@@ -1591,8 +1602,8 @@ type Event struct {
 	// When, by the coordinator's clock.
 	At *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
 	// joined, activated, adopted, held, released, removed, not_removed, updated,
-	// intent, pool_created, pool_updated, alarm_raised, alarm_cleared or
-	// contradicted.
+	// intent, pool_created, pool_updated, alarm_raised, alarm_cleared,
+	// contradicted, service_down, service_up, braked, unbraked or moved.
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The server it is about, or empty for the pool.
 	ServerId string `protobuf:"bytes,7,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -1910,11 +1921,12 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\vfloor_limit\x18\x06 \x01(\rR\n" +
 	"floorLimit\x12%\n" +
 	"\x0ereference_size\x18\a \x01(\rR\rreferenceSizeB\x10\n" +
-	"\x0e_brake_engaged\"P\n" +
+	"\x0e_brake_engaged\"m\n" +
 	"\bPosition\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\x89\x02\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1b\n" +
+	"\tchange_id\x18\x04 \x01(\tR\bchangeId\"\x89\x02\n" +
 	"\x06Intent\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x122\n" +

@@ -35,6 +35,10 @@ const (
 	// Removed by the coordinator but kept by this router, because too many went
 	// at once: the last resort.
 	State_STATE_HELD_BACK State = 3
+	// Its service is down though its host is well. It gets work only while
+	// services down and suspects together are more than half of the pool, and
+	// then after ACTIVE and SUSPECT ones.
+	State_STATE_SERVICE_DOWN State = 4
 )
 
 // Enum value maps for State.
@@ -44,12 +48,14 @@ var (
 		1: "STATE_ACTIVE",
 		2: "STATE_SUSPECT",
 		3: "STATE_HELD_BACK",
+		4: "STATE_SERVICE_DOWN",
 	}
 	State_value = map[string]int32{
-		"STATE_UNSPECIFIED": 0,
-		"STATE_ACTIVE":      1,
-		"STATE_SUSPECT":     2,
-		"STATE_HELD_BACK":   3,
+		"STATE_UNSPECIFIED":  0,
+		"STATE_ACTIVE":       1,
+		"STATE_SUSPECT":      2,
+		"STATE_HELD_BACK":    3,
+		"STATE_SERVICE_DOWN": 4,
 	}
 )
 
@@ -444,7 +450,7 @@ type ResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pool.
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	// ACTIVE ones first, then SUSPECT, then HELD_BACK; by id within each.
+	// ACTIVE ones first, then SUSPECT, SERVICE_DOWN, HELD_BACK; by id within each.
 	Servers []*Server `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
 	// How old this may be.
 	Freshness     *Freshness `protobuf:"bytes,3,opt,name=freshness,proto3" json:"freshness,omitempty"`
@@ -1163,12 +1169,13 @@ const file_buddyring_router_v1_router_proto_rawDesc = "" +
 	"WatchDelta\x12-\n" +
 	"\x03put\x18\x01 \x03(\v2\x1b.buddyring.router.v1.ServerR\x03put\x12\x18\n" +
 	"\aremoved\x18\x02 \x03(\tR\aremoved\"\x0f\n" +
-	"\rWatchBookmark*X\n" +
+	"\rWatchBookmark*p\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x11\n" +
 	"\rSTATE_SUSPECT\x10\x02\x12\x13\n" +
-	"\x0fSTATE_HELD_BACK\x10\x03*[\n" +
+	"\x0fSTATE_HELD_BACK\x10\x03\x12\x16\n" +
+	"\x12STATE_SERVICE_DOWN\x10\x04*[\n" +
 	"\x06Policy\x12\x16\n" +
 	"\x12POLICY_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

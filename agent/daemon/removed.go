@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/buddyring/buddyring/agent/shell"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// fenceTime is how long what is done about a removal may take.
+const fenceTime = 30 * time.Second
+
+var errFenceTime = fmt.Errorf("it did not end within %v", fenceTime)
+
+// Removal says that others, by verdict or by hand, have taken an incarnation of
+// the agent's server out of its pool.
+type Removal struct {
+	Pool        member.Pool
+	ID          member.ID
+	Incarnation member.Incarnation
+	// Cause is CauseUnspecified where the coordinator does not remember it.
+	Cause member.Cause
+}
+
+// removed takes the news that an incarnation is over. If the agent held it, in
+// this boot of the host, and has not asked for its end, Deps.OnRemoved is called,
+// once: the incarnation is forgotten first.
+func (d *Daemon) removed(ctx context.Context, e *member.RemovedError) {
+	s := d.keeper.get()
+	if s.Incarnation == 0 || s.Incarnation != e.Incarnation || e.ID != d.id.server {
+		return
+	}
+	d.persist(ctx, func(st *State) { st.Incarnation, st.Leaving = 0, false })
+	if s.Leaving || d.leaving.isAsked() {
+		d.log.Info("left the pool", "incarnation", e.Incarnation)
+		return
+	}
+	d.metrics.removals.Inc()
+	d.log.Warn("others have taken this server out of its pool", "incarnation", e.Incarnation, "cause", e.Cause.String())
+	if d.deps.OnRemoved == nil || s.BootID != d.id.bootID {
+		return
+	}
+	d.fence(ctx, Removal{Pool: d.id.pool, ID: e.ID, Incarnation: e.Incarnation, Cause: e.Cause})
+}
+
+func (d *Daemon) fence(ctx context.Context, r Removal) {
+	ctx, cancel := context.WithTimeoutCause(ctx, fenceTime, errFenceTime)
+	defer cancel()
+	began := time.Now()
+	output, err := d.deps.OnRemoved(ctx, r)
+	level, took := slog.LevelInfo, time.Since(began).Round(time.Millisecond)
+	if err != nil {
+		level = slog.LevelWarn
+	}
+	d.log.Log(ctx, level, "on-removed command has ended", "incarnation", r.Incarnation, "error", err, "took", took, "output", output)
+}
+
+// persist changes the state and waits until the disk has been tried.
+func (d *Daemon) persist(ctx context.Context, change func(*State)) {
+	tried := make(chan struct{})
+	d.keeper.update(change, func(error) (again bool) {
+		close(tried)
+		return false
+	})
+	select {
+	case <-tried:
+	case <-ctx.Done():
+	}
+}
+
+// onRemoved returns a Deps.OnRemoved that runs a command line, or nil for none.
+func onRemoved(line string) func(context.Context, Removal) (string, error) {
+	if line == "" {
+		return nil
+	}
+	return func(ctx context.Context, r Removal) (string, error) {
+		return shell.Run(ctx, line, []string{
+			"BUDDYRING_POOL=" + string(r.Pool),
+			"BUDDYRING_SERVER_ID=" + string(r.ID),
+			"BUDDYRING_INCARNATION=" + strconv.FormatUint(uint64(r.Incarnation), 10),
+			"BUDDYRING_REASON=" + reasonOf(r.Cause),
+		})
+	}
+}
+
+// reasonOf is a cause in one word.
+func reasonOf(c member.Cause) string {
+	if c == member.CauseUnspecified {
+		return "unknown"
+	}
+	return c.String()
+}

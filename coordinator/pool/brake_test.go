@@ -1,0 +1,634 @@
+package pool_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// Each test here is about one rule of the brake or the floor and shows both: with
+// the rule nobody is removed, without it everybody is.
+
+// many is a pool of n in which all is well. Servers are s00, s01, …; site, if not
+// nil, says where each is.
+func many(t *testing.T, n int, site func(i int) (zone, rack string)) *desk {
+	t.Helper()
+	d := newDesk(t)
+	for i := range n {
+		h := agent(numbered(i))
+		if site != nil {
+			h.Spec.Zone, h.Spec.Rack = site(i)
+		}
+		d.hello(h)
+		d.commitAll()
+		if row := d.table.rows[h.ID]; row.First != "" {
+			d.report(row.First, h.ID, up)
+			d.commitAll()
+		}
+	}
+	d.digests()
+	d.wait(time.Second)
+	return d
+}
+
+func numbered(i int) member.ID { return member.ID(fmt.Sprintf("s%03d", i)) }
+
+// apart picks k members no two of which are neighbours, in ring order.
+func (d *desk) apart(k int) []member.ID {
+	d.t.Helper()
+	var ids []member.ID
+	for i := 0; i < len(d.table.order)-1 && len(ids) < k; i += 3 {
+		ids = append(ids, d.table.order[i])
+	}
+	if len(ids) < k {
+		d.t.Fatalf("only %d of %d are apart", len(ids), k)
+	}
+	return ids
+}
+
+// missAll lets all observers miss these servers at once: first the watchers, then
+// everybody who is asked.
+func (d *desk) missAll(ids []member.ID) {
+	d.t.Helper()
+	for _, id := range ids {
+		d.miss(id)
+	}
+	d.answersOf(ids)
+}
+
+// answersOf answers the newest rounds about servers with misses.
+func (d *desk) answersOf(ids []member.ID) {
+	d.t.Helper()
+	var last time.Time
+	for _, id := range ids {
+		for _, o := range d.observers(id) {
+			if !slices.Contains(ids, o) {
+				d.answer(o, id, down, false)
+			}
+		}
+		if at := d.notary.newest[id].lastProbe; at.After(last) {
+			last = at
+		}
+	}
+	d.wait(max(0, last.Sub(d.now)))
+	for _, id := range ids {
+		for _, o := range d.observers(id) {
+			if !slices.Contains(ids, o) {
+				d.answer(o, id, down, true)
+			}
+		}
+	}
+}
+
+// gone counts who of these has been removed, or is about to be.
+func (d *desk) gone(ids []member.ID) int {
+	d.t.Helper()
+	d.wait(300 * time.Millisecond)
+	d.commitAll()
+	n := 0
+	for _, id := range ids {
+		if d.removed(id) {
+			n++
+		}
+	}
+	return n
+}
+
+func off(s *member.Settings) {
+	s.BrakePercent, s.BrakeZonePercent, s.FloorPercent = 100, 100, 100
+}
+
+func TestBrakeHoldsASet(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		edit func(*member.Settings)
+		dead int
+		want int
+	}{
+		"as many as it allows": {nil, 3, 3},
+		"one more":             {nil, 4, 0},
+		"ten at once":          {nil, 10, 0},
+		"switched off":         {off, 10, 10},
+		"with more allowed":    {func(s *member.Settings) { s.BrakeLeast = 10 }, 10, 10},
+		"with a percentage":    {func(s *member.Settings) { s.BrakePercent = 33 }, 10, 10},
+		"with less allowed":    {func(s *member.Settings) { s.BrakeLeast, s.BrakePercent, s.BrakeRackPercent = 2, 6, 0 }, 3, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 31, nil)
+			if test.edit != nil {
+				d.set(test.edit)
+				d.commitAll()
+			}
+			dead := d.apart(test.dead)
+			d.missAll(dead)
+			if got := d.gone(dead); got != test.want {
+				t.Fatalf("%d of %d are removed, want %d", got, test.dead, test.want)
+			}
+			if braked := test.want == 0; d.alarm("BRAKE", "") != braked || d.m.Status().Braked != braked {
+				t.Errorf("alarms %v", d.alarms)
+			}
+			if test.want > 0 {
+				return
+			}
+			for _, id := range dead {
+				if _, suspect := d.marks[id]; !suspect || d.rule(id) != "brake" {
+					t.Errorf("%s is suspect: %v, by rule %q", id, suspect, d.rule(id))
+				}
+			}
+		})
+	}
+}
+
+// The verdicts of a set come one after the other, and the first ones have to wait
+// for company: when the fourth comes, all are held.
+func TestBrakeTakesBackWaitingVerdicts(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(4)
+	for _, id := range dead[:3] {
+		d.miss(id)
+	}
+	d.answersOf(dead[:2])
+	if d.flight != nil {
+		t.Fatal("the third is not waited for")
+	}
+	d.miss(dead[3])
+	if got := d.gone(dead); got != 0 || d.rule(dead[0]) == "brake" {
+		t.Fatalf("%d are removed, kept by %q", got, d.rule(dead[0]))
+	}
+	if !d.alarm("BRAKE", "") {
+		t.Error("no alarm")
+	}
+}
+
+// Removals count for a minute, also for a coordinator that has just started.
+func TestBrakeCountsRemovals(t *testing.T) {
+	t.Parallel()
+	for name, restart := range map[string]bool{"": false, "across a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 31, nil)
+			dead := d.apart(4)
+			for _, id := range dead[:3] {
+				d.die(id)
+			}
+			if restart {
+				d.table.at.Epoch++
+				d.boot()
+				for _, id := range d.table.order {
+					d.hello(agent(id))
+				}
+				d.digests()
+				d.commitAll()
+			}
+			last := dead[3]
+			d.missAll([]member.ID{last})
+			if d.gone(dead[3:]) != 0 || d.rule(last) != "brake" {
+				t.Fatalf("removed, or kept by %s", d.rule(last))
+			}
+			for range 60 {
+				d.nextRound(last)
+				d.answersOf([]member.ID{last})
+				if d.gone(dead[3:]) == 1 {
+					break
+				}
+			}
+			if !d.removed(last) || d.alarm("BRAKE", "") {
+				t.Fatalf("kept by %s, alarms %v", d.rule(last), d.alarms)
+			}
+		})
+	}
+}
+
+// The largest rack may go at once, up to a quarter of the pool.
+func TestBrakeAllowsARack(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ rack, dead, want int }{
+		"a rack":                    {6, 6, 6},
+		"a rack and one more":       {6, 7, 0},
+		"a rack that is half of it": {15, 9, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 30, nil)
+			// The racks are given afterwards, so that the dead are no neighbours.
+			dead := d.apart(test.dead)
+			racked := append(slices.Clone(dead), slices.DeleteFunc(slices.Clone(d.table.order), func(id member.ID) bool { return slices.Contains(dead, id) })...)[:test.rack]
+			for _, id := range racked {
+				d.call(func(c pool.Call) pool.Input {
+					return pool.UpdateServer{Call: c, ID: id, Edit: func(s member.Spec) (member.Spec, error) {
+						s.Rack = "r1"
+						return s, nil
+					}}
+				}, pool.Call{})
+			}
+			d.commitAll()
+			d.missAll(dead)
+			if got := d.gone(dead); got != test.want {
+				t.Fatalf("%d of %d are removed, want %d", got, test.dead, test.want)
+			}
+		})
+	}
+}
+
+func TestZoneBrake(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		size int
+		edit func(*member.Settings)
+		dead int
+		want int
+	}{
+		"a third of a zone":   {6, nil, 1, 1},
+		"more than a third":   {6, nil, 2, 0},
+		"more of a small one": {5, nil, 3, 3},
+		"switched off":        {6, func(s *member.Settings) { s.BrakeZonePercent = 100 }, 3, 3},
+		"of a larger one":     {12, nil, 3, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 31, nil)
+			if test.edit != nil {
+				d.set(test.edit)
+			}
+			dead := d.apart(test.dead)
+			zone := append(slices.Clone(dead), slices.DeleteFunc(slices.Clone(d.table.order), func(id member.ID) bool { return slices.Contains(dead, id) })...)[:test.size]
+			for _, id := range zone {
+				d.call(func(c pool.Call) pool.Input {
+					return pool.UpdateServer{Call: c, ID: id, Edit: func(s member.Spec) (member.Spec, error) {
+						s.Zone = "east"
+						return s, nil
+					}}
+				}, pool.Call{})
+			}
+			d.commitAll()
+			d.missAll(dead)
+			if got := d.gone(dead); got != test.want {
+				t.Fatalf("%d of %d are removed, want %d", got, test.dead, test.want)
+			}
+			if test.want == 0 && (d.rule(dead[0]) != "zone_brake" || !strings.Contains(d.m.Alarms()[0].Text, "zone east")) {
+				t.Errorf("kept by %s, %v", d.rule(dead[0]), d.m.Alarms())
+			}
+		})
+	}
+}
+
+// A zone does not shrink below the brake's size by what it has lost: one of six
+// may go, and then not the others one by one.
+func TestZoneBrakeRemembersTheZone(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, func(i int) (string, string) {
+		if i < 6 {
+			return "east", ""
+		}
+		return "west", ""
+	})
+	d.die(numbered(0))
+	d.missAll([]member.ID{numbered(1)})
+	if d.gone([]member.ID{numbered(1)}) != 0 || d.rule(numbered(1)) != "zone_brake" {
+		t.Fatalf("removed, or kept by %s", d.rule(numbered(1)))
+	}
+}
+
+// Suspects whose streams answer are behind a filter or a lossy link, and do not
+// speak for a mass failure.
+func TestBrakeLeavesOutThoseWhoseStreamAnswers(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	filtered := d.apart(6)
+	for _, id := range filtered {
+		d.miss(id)
+		d.echo(id)
+	}
+	d.answersOf(filtered)
+	if d.m.Status().Braked || d.alarm("BRAKE", "") {
+		t.Fatal("the brake is on")
+	}
+	if s := d.m.Brake().Safety; s.Suspects != 0 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestBrakeEnds(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(8)
+	d.missAll(dead)
+	if d.gone(dead) != 0 {
+		t.Fatal("removed")
+	}
+	since := d.m.Brake().Stops[0].Since
+	// All but one are back: the evidence is gone.
+	for _, id := range dead[1:] {
+		d.report(d.table.rows[id].First, id, up)
+		d.report(d.table.rows[id].Second, id, up)
+		d.nextOrNone(id, up)
+	}
+	back := d.now
+	if !d.alarm("BRAKE", "") {
+		t.Fatal("the brake lets go at the first sign of calm")
+	}
+	for d.m.Status().Braked && d.now.Sub(back) < 30*time.Second {
+		d.live(100 * time.Millisecond)
+	}
+	if calm := d.now.Sub(back); d.m.Status().Braked || d.alarm("BRAKE", "") || calm < 5*time.Second || calm > 10*time.Second {
+		t.Fatalf("after %v: %+v", d.now.Sub(back), d.m.Brake())
+	}
+	if since.IsZero() {
+		t.Error("nobody knows since when")
+	}
+	d.commitAll()
+	for range 10 {
+		d.nextRound(dead[0])
+		d.answersOf(dead[:1])
+		if d.gone(dead[:1]) == 1 {
+			return
+		}
+	}
+	t.Fatalf("the one that is dead stays by %s", d.rule(dead[0]))
+}
+
+// nextOrNone answers the round that is open about a server, if there is one.
+func (d *desk) nextOrNone(id member.ID, s pool.Sight) {
+	d.t.Helper()
+	for _, o := range d.observers(id) {
+		if p := d.byID[o]; p != nil && p.speaks() {
+			d.answer(o, id, s, true)
+		}
+	}
+}
+
+// The alarm says what is held, why and since when; the history says it too.
+func TestBrakeTells(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(7)
+	d.missAll(dead)
+	d.live(10 * time.Second)
+	d.commitAll()
+	var alarm member.Alarm
+	for _, a := range d.m.Alarms() {
+		if a.Name == "BRAKE" {
+			alarm = a
+		}
+	}
+	sorted := slices.Sorted(slices.Values(dead))
+	want := fmt.Sprintf("removals by verdict are held: 7 of 31 servers are suspect or were removed within 1 min, and the brake allows 3; held: %s, %s, %s, %s, %s and 2 more",
+		sorted[0], sorted[1], sorted[2], sorted[3], sorted[4])
+	if alarm.Text != want || alarm.Since.IsZero() {
+		t.Errorf("%q", alarm.Text)
+	}
+	status := d.m.Brake()
+	if len(status.Held) != 7 || status.Held[0].ID != sorted[0] || status.Held[0].Since.IsZero() || status.Stops[0].Rule != "brake" {
+		t.Errorf("%+v", status)
+	}
+	if s := status.Safety; s != (member.Safety{Members: 31, Suspects: 7, BrakeLimit: 3, Engaged: true, FloorLimit: 15, ReferenceSize: 31}) {
+		t.Errorf("%+v", s)
+	}
+	if before := d.m.Decisions(dead[0])[0].Explanation.Before; before == nil || *before != status.Safety {
+		t.Errorf("explained by %+v", before)
+	}
+}
+
+func TestFloor(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		edit func(*member.Settings)
+		want int
+	}{
+		"holds":        {func(s *member.Settings) { s.BrakePercent = 100 }, 0},
+		"switched off": {off, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 8, nil)
+			d.set(test.edit)
+			d.commitAll()
+			for i := range 3 {
+				d.die(numbered(i))
+			}
+			if s := d.m.Brake().Safety; s.Lost != 3 || s.ReferenceSize != 8 || test.want == 0 && s.FloorLimit != 4 {
+				t.Fatalf("%+v", s)
+			}
+			// One more would do; two are more than the floor allows.
+			dead := []member.ID{d.table.order[0], d.table.order[2]}
+			d.missAll(dead)
+			if got := d.gone(dead); got != test.want {
+				t.Fatalf("%d are removed, want %d; kept by %s", got, test.want, d.rule(dead[0]))
+			}
+			if held := test.want == 0; d.alarm("FLOOR", "") != held || held && d.rule(dead[0]) != "floor" {
+				t.Errorf("kept by %s, %v", d.rule(dead[0]), d.alarms)
+			}
+		})
+	}
+}
+
+// Whoever comes back, or joins in the place of a lost member, makes room again.
+func TestFloorRises(t *testing.T) {
+	t.Parallel()
+	d := many(t, 8, nil)
+	d.set(func(s *member.Settings) { s.BrakePercent = 100 })
+	d.commitAll()
+	for i := range 4 {
+		d.die(numbered(i))
+	}
+	d.hello(reboot(numbered(0)))
+	d.hello(agent("new"))
+	d.commitAll()
+	if s := d.m.Brake().Safety; s.Lost != 2 || s.ReferenceSize != 8 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// Half an hour without a verdict makes the size that there is the one that is
+// meant.
+func TestReferenceSizeFollows(t *testing.T) {
+	t.Parallel()
+	d := many(t, 8, nil)
+	d.die(numbered(0))
+	d.die(numbered(1))
+	if d.table.reference != 8 {
+		t.Fatalf("%d", d.table.reference)
+	}
+	at := d.now
+	for d.table.reference == 8 && d.now.Sub(at) < time.Hour {
+		d.live(time.Minute)
+		d.commitAll()
+	}
+	if took := d.now.Sub(at); d.table.reference != 6 || took < 29*time.Minute || took > 32*time.Minute {
+		t.Fatalf("%d after %v", d.table.reference, took)
+	}
+	d.step(pool.Leave{Session: d.byID[numbered(4)].hello.Session, Incarnation: d.table.rows[numbered(4)].Incarnation})
+	d.commitAll()
+	if d.table.reference != 5 {
+		t.Fatalf("%d after a shutdown", d.table.reference)
+	}
+}
+
+func (d *desk) releaseBrake(of pool.Call, ids ...member.ID) *call {
+	d.t.Helper()
+	c := d.call(func(c pool.Call) pool.Input { return pool.ReleaseBrake{Call: c, IDs: ids} }, of)
+	if d.flight != nil {
+		if !d.flight.MassChangeConfirmed {
+			d.t.Error("routers are not told that it is confirmed")
+		}
+		d.commitAll()
+	}
+	return c
+}
+
+func TestReleaseBrake(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(8)
+	d.missAll(dead)
+	if d.gone(dead) != 0 {
+		t.Fatal("removed")
+	}
+	d.commitAll()
+	// Checked only, nothing happens.
+	if c := d.releaseBrake(pool.Call{ValidateOnly: true}); c.reply == nil || c.reply.Err != nil || !d.m.Status().Braked {
+		t.Fatalf("%+v", c.reply)
+	}
+	c := d.releaseBrake(pool.Call{Actor: "ann", Reason: "the switch burned", RequestID: "r1", Hash: "h"})
+	if c.reply == nil || c.reply.Err != nil {
+		t.Fatalf("%+v", c.reply)
+	}
+	status := d.m.Brake()
+	if len(status.Released) != 8 || len(status.Held) != 0 || d.m.Status().Braked || d.alarm("BRAKE", "") {
+		t.Fatalf("%+v", status)
+	}
+	// Somebody else falls silent meanwhile: not confirmed, and few enough.
+	confirmed := false
+	for range 20 {
+		d.nextRound(dead[0])
+		d.answersOf(dead)
+		d.wait(300 * time.Millisecond)
+		if d.flight != nil && len(d.flight.Remove) > 0 {
+			confirmed = d.flight.MassChangeConfirmed
+			break
+		}
+	}
+	d.commitAll()
+	if got := d.gone(dead); got != 8 || !confirmed {
+		t.Fatalf("%d are removed, confirmed to the routers: %v", got, confirmed)
+	}
+	if d.table.reference != 31-8 || d.m.Brake().Safety.Suspects != 0 || d.m.Brake().Safety.Lost != 0 {
+		t.Errorf("reference size %d, %+v", d.table.reference, d.m.Brake().Safety)
+	}
+	// The same request again is answered alike.
+	if again := d.releaseBrake(pool.Call{RequestID: "r1", Hash: "h"}); again.reply == nil || again.reply.Err != nil || again.reply.Revision != c.reply.Revision {
+		t.Errorf("%+v", again.reply)
+	}
+}
+
+func TestReleaseBrakeByName(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(8)
+	d.missAll(dead)
+	if d.gone(dead) != 0 {
+		t.Fatal("removed")
+	}
+	d.commitAll()
+	well := d.table.order[1]
+	for _, ids := range [][]member.ID{{well}, {dead[0], "nobody"}} {
+		if c := d.releaseBrake(pool.Call{}, ids...); c.reply == nil {
+			t.Fatal("no answer")
+		} else if refused, ok := errors.AsType[*member.RefusedError](c.reply.Err); !ok || refused.Rule != "not_held" {
+			t.Fatalf("%v", c.reply.Err)
+		}
+	}
+	named := dead[:2]
+	if c := d.releaseBrake(pool.Call{}, named...); c.reply == nil || c.reply.Err != nil {
+		t.Fatalf("%+v", c.reply)
+	}
+	for range 10 {
+		d.nextRound(dead[0])
+		d.answersOf(dead)
+		if d.gone(named) == 2 {
+			break
+		}
+	}
+	if got := d.gone(dead); got != 2 || !d.removed(dead[0]) || !d.removed(dead[1]) {
+		t.Fatalf("%d are removed", got)
+	}
+	if !d.m.Status().Braked {
+		t.Error("the others are not held any more")
+	}
+}
+
+// What was confirmed holds for a minute, for those who were held then.
+func TestReleaseIsOver(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(8)
+	d.missAll(dead)
+	d.commitAll()
+	d.releaseBrake(pool.Call{})
+	d.live(61 * time.Second)
+	d.commitAll()
+	for range 3 {
+		d.nextRound(dead[0])
+		d.answersOf(dead)
+	}
+	if d.gone(dead) != 0 || d.rule(dead[0]) != "brake" {
+		t.Fatalf("kept by %s", d.rule(dead[0]))
+	}
+	if n := d.m.Sizes()["released"]; n != 0 {
+		t.Errorf("%d are released for ever", n)
+	}
+}
+
+func TestReleaseOfNothing(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	c := d.releaseBrake(pool.Call{})
+	if refused, ok := errors.AsType[*member.RefusedError](c.reply.Err); !ok || refused.Rule != "not_held" {
+		t.Fatalf("%+v", c.reply)
+	}
+	// Routers that keep removed servers are told all the same.
+	c = d.call(func(c pool.Call) pool.Input { return pool.ReleaseBrake{Call: c, Kept: []member.ID{"gone"}} }, pool.Call{})
+	if d.flight == nil || !d.flight.MassChangeConfirmed {
+		t.Fatalf("%+v", c.reply)
+	}
+	d.commitAll()
+	if c.reply.Err != nil {
+		t.Fatal(c.reply.Err)
+	}
+}
+
+// In shadow mode the brake says what it would have held.
+func TestShadowModeShowsTheBrake(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	d.set(func(s *member.Settings) { s.Mode = member.ModeShadow })
+	d.commitAll()
+	dead := d.apart(8)
+	d.missAll(dead)
+	text := d.m.Decisions(dead[7])[0].Explanation.Text
+	if d.rule(dead[7]) != "shadow_mode" || !strings.Contains(text, "its removal would be held: 8 of 31 servers") {
+		t.Errorf("%s: %s", d.rule(dead[7]), text)
+	}
+}
+
+// A removal says where it left the pool between brake and floor.
+func TestRemovalTellsOfSafety(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	d.die("c")
+	x := d.m.Decisions("c")[0].Explanation
+	before := member.Safety{Members: 5, Suspects: 1, BrakeLimit: 3, FloorLimit: 2, ReferenceSize: 5}
+	after := before
+	after.Members, after.Lost = 4, 1
+	if x.Before == nil || *x.Before != before || x.After == nil || *x.After != after {
+		t.Errorf("before %+v, after %+v", x.Before, x.After)
+	}
+}

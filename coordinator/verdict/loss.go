@@ -1,0 +1,39 @@
+package verdict
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	// LossyFrom is how many of ten probes must be lost for a link to count as
+	// lossy: Rapid's edge failure detector takes 40 % of ten probes, too.
+	LossyFrom = 4
+	// LossyUntil is how many at most are lost when it counts so no more.
+	LossyUntil = 2
+	// LossyFor is how long a server must lose so much before it is taken out.
+	LossyFor = 3 * time.Second
+	// lossyNeeded is how many observers must agree.
+	lossyNeeded = 3
+)
+
+// Loss is what observers see of a server that loses packets: its watchers for
+// LossyFor, witnesses over as many probes as a window has.
+type Loss struct {
+	// Watchers that see it lossy; Witnesses that do; Clean witnesses, that do not.
+	// Observers that are lossy themselves do not count.
+	Watchers, Witnesses, Clean int
+}
+
+// JudgeLoss says whether a server loses so much that it is of no use. A link, or
+// an observer, that is lossy takes nobody out: all watchers that count and at
+// least one witness must see it, three in all, and no witness may see it clean.
+func JudgeLoss(l Loss) Ruling {
+	switch seen := l.Watchers + l.Witnesses; {
+	case l.Clean > 0:
+		return Ruling{Alive, "loss_not_confirmed", fmt.Sprintf("%d watchers lose %d and more of ten probes to it, but %d of %d witnesses do not", l.Watchers, LossyFrom, l.Clean, l.Clean+l.Witnesses)}
+	case l.Watchers == 0 || l.Witnesses == 0 || seen < lossyNeeded:
+		return Ruling{Undecided, "too_few_observers", fmt.Sprintf("%d watchers and %d witnesses lose %d and more of ten probes to it, and %d observers are needed", l.Watchers, l.Witnesses, LossyFrom, lossyNeeded)}
+	}
+	return Ruling{Lossy, "lossy", fmt.Sprintf("%d watchers and %d witnesses lost %d and more of ten probes to it for %v", l.Watchers, l.Witnesses, LossyFrom, LossyFor)}
+}
