@@ -102,10 +102,16 @@ func (e *experiment) prepare(ctx context.Context) error {
 		return err
 	}
 	_, err := e.site.Admin().UpdatePool(ctx, &coordinatorv1.UpdatePoolRequest{
-		Pool:       lab.Pool,
-		Settings:   &coordinatorv1.PoolSettings{HoldDown: durationpb.New(holdDown), HoldDownMax: durationpb.New(holdDown)},
-		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"hold_down", "hold_down_max"}},
-		Reason:     "an experiment with many crashes",
+		Pool: lab.Pool,
+		Settings: &coordinatorv1.PoolSettings{
+			HoldDown: durationpb.New(holdDown), HoldDownMax: durationpb.New(holdDown), HoldDownLoss: durationpb.New(holdDown),
+			// So many crashes in a minute would put the brake on.
+			BrakePercent: new(uint32(100)), BrakeZonePercent: new(uint32(100)), FloorPercent: new(uint32(100)),
+		},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{
+			"hold_down", "hold_down_max", "hold_down_loss", "brake_percent", "brake_zone_percent", "floor_percent",
+		}},
+		Reason: "an experiment with many crashes",
 	})
 	if err != nil {
 		return fmt.Errorf("shorten the hold-down: %w", err)
