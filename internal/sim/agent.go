@@ -99,7 +99,7 @@ func (s *Sim) attempt(h *host) {
 		h.agent.link.stream, h.agent.link.welcomed, h.agent.link.unacked = st, false, 0
 		s.sendUp(st, pool.Hello{
 			Session: st.id, ID: h.id, Spec: h.spec(), BootID: h.bootID(), InstanceID: h.instanceID(h.run),
-			Incarnation: h.agent.incarnation, Peer: h.addr.String(),
+			Incarnation: h.agent.incarnation, TellRemoval: true, Peer: h.addr.String(),
 		})
 		s.agentAfter(h, welcomeTime, func() {
 			if h.agent.link.stream == st && !h.agent.link.welcomed {
@@ -165,6 +165,9 @@ func (s *Sim) hearCoordinator(st *stream, message any) {
 			l.unacked = 0
 		}
 	case farewell:
+		if removed, ok := errors.AsType[*member.RemovedError](m.err); ok && removed.Incarnation == h.agent.incarnation {
+			h.agent.incarnation = 0
+		}
 		s.closeUp(st)
 		l.stream = nil
 		s.lost(h, l.welcomed, m.err)

@@ -19,7 +19,7 @@
 //
 // Equal Options give equal runs: nothing reads a clock, depends on the order of
 // a map, or draws from a generator that was not seeded. The one real clock is in
-// the meter of the machine's time, which only prints. A Result carries a hash of
+// the meter of the machine's cost, which only prints. A Result carries a hash of
 // everything that the coordinator heard and did.
 //
 // # What it is not

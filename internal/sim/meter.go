@@ -2,17 +2,13 @@ package sim
 
 import "time"
 
-// meter measures the machine's real time. What it says is printed and decides
-// nothing.
+// meter measures what the machine takes of a processor. What it says is printed
+// and decides nothing.
 type meter struct {
-	began time.Time
+	began time.Duration
 	total time.Duration
-	calls int
 }
 
-func (m *meter) begin() { m.began = time.Now() }
+func (m *meter) begin() { m.began = processorTime() }
 
-func (m *meter) end() {
-	m.total += time.Since(m.began)
-	m.calls++
-}
+func (m *meter) end() { m.total += processorTime() - m.began }

@@ -156,6 +156,9 @@ func (s *Sim) found(h *host, x *exam, f detector.Findings) {
 	for _, p := range f.Probes {
 		s.probe(h, p, x)
 	}
+	if len(f.Dial.To) > 0 {
+		s.dial(h, x, f.Dial)
+	}
 	for _, a := range f.Answers {
 		s.answer(h, x, a)
 	}
@@ -163,13 +166,35 @@ func (s *Sim) found(h *host, x *exam, f detector.Findings) {
 		return
 	}
 	now := h.clock.read(s.now)
-	x.due = h.clock.monotonic(s.now) + max(0, x.Wake().Sub(now))
+	due := h.clock.monotonic(s.now) + max(0, x.Wake().Sub(now))
+	if due == x.due {
+		return
+	}
+	x.due = due
 	s.queue.push(s.now+h.clock.until(s.now, x.due), event{kind: examTick, host: h, run: h.run, flight: flight{exam: x, deadline: x.due}})
+}
+
+// dial tries the TCP connects of an examination, which no filter of ICMP and no
+// deafness of a prober touches. There is no time for a second SYN.
+func (s *Sim) dial(h *host, x *exam, d detector.Dial) {
+	result, wait := detector.ConnectUnanswered, d.Timeout
+	for _, to := range d.To {
+		o := s.hostAt(to.Addr())
+		if o != nil && s.net.carries(packet{from: h, to: o}, s.now) && s.net.carries(packet{from: o, to: h}, s.now) {
+			result, wait = detector.ConnectAnswered, min(wait, s.net.delay(h, o)+s.net.delay(o, h))
+		}
+	}
+	s.agentAfter(h, wait, func() {
+		if !x.Done() {
+			s.found(h, x, x.Connected(result))
+		}
+	})
 }
 
 // examined is a call of an examination that was arranged for.
 func (s *Sim) examined(h *host, f flight) {
 	if x := f.exam; !x.Done() && x.due == f.deadline && x.stream == h.agent.link.stream {
+		x.due = 0
 		s.found(h, x, x.Tick(h.clock.read(s.now)))
 	}
 }

@@ -51,7 +51,7 @@ type Result struct {
 	Probes   int `json:"probes"`
 	Replies  int `json:"replies"`
 	Messages int `json:"coordinator_messages"`
-	// StepSeconds is the real time that the machine took.
+	// StepSeconds is what the machine took of a processor.
 	StepSeconds float64 `json:"machine_seconds"`
 }
 

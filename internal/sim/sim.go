@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -57,6 +58,9 @@ type event struct {
 func Run(o Options) (*Result, error) { return run(o, nil) }
 
 func run(o Options, log *Log) (*Result, error) {
+	// The meter counts the time of this thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	s, err := newSim(o, log)
 	if err != nil {
 		return nil, err

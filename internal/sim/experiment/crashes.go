@@ -18,8 +18,8 @@ func OneCrash(e Effort) ([]Row, error) {
 		o := sim.DefaultOptions(c.servers)
 		o.Network.Loss = c.loss
 		o.Settle += time.Duration(c.servers) * time.Millisecond
-		o.Duration = time.Duration(2*c.crashes+5) * time.Second
-		o.Faults = []sim.Fault{{Kind: sim.Crash, Who: sim.Who{Count: 1}, Within: 2 * time.Second, Every: 2 * time.Second, Times: c.crashes}}
+		o.Duration = time.Duration(4*c.crashes+5) * time.Second
+		o.Faults = []sim.Fault{{Kind: sim.Crash, Who: sim.Who{Count: 1}, Within: 2 * time.Second, Every: 4 * time.Second, Times: c.crashes}}
 		b, err := run(o, c.seeds*int(e))
 		if err != nil {
 			return nil, err
