@@ -18,6 +18,11 @@ import (
 // new for every probe, by which it knows the reply.
 const payload = 24
 
+// leaving is how long a request may take to leave this host, at least. That
+// takes a processor, which a busy host may have to wait for, and is no part of
+// the round trip.
+const leaving = 100 * time.Millisecond
+
 // echo is one echo request on its way. Each channel gets at most one value.
 type echo struct {
 	target  netip.Addr
@@ -36,7 +41,13 @@ func (p *Prober) ping(ctx context.Context, a netip.Addr, timeout time.Duration) 
 		target: a, sent: make(chan time.Time, 1), replied: make(chan time.Time, 1), failed: make(chan error, 1),
 	}
 	p.runs.Go(func() { e.run(ctx, p.cfg.Mode, p.cfg.Logger) })
-	timer := time.NewTimer(timeout)
+	return e.follow(ctx, timeout)
+}
+
+// follow waits for the request to leave, and from then on for its reply.
+func (e *echo) follow(ctx context.Context, timeout time.Duration) Result {
+	patience := max(timeout, leaving)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case sent := <-e.sent:
@@ -44,7 +55,7 @@ func (p *Prober) ping(ctx context.Context, a netip.Addr, timeout time.Duration) 
 	case err := <-e.failed:
 		return notSent(err)
 	case <-timer.C:
-		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", a, timeout))
+		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", e.target, patience))
 	case <-ctx.Done():
 		return notSent(ctx.Err())
 	}
