@@ -31,7 +31,7 @@ func Versus(ctx context.Context, cfg VersusConfig) (VersusReport, error) {
 	if cfg.Rounds < 1 || cfg.Crashes < cfg.Rounds {
 		return VersusReport{}, fmt.Errorf("compare: %d crashes in %d rounds: there must be at least one in each", cfg.Crashes, cfg.Rounds)
 	}
-	var r VersusReport
+	r := VersusReport{Rounds: cfg.Rounds, Buddyring: Side{Wrong: []string{}}, Memberlist: Side{Wrong: []string{}}}
 	for round := range cfg.Rounds {
 		crashes := cfg.Crashes / cfg.Rounds
 		if round < cfg.Crashes%cfg.Rounds {
@@ -54,7 +54,6 @@ func Versus(ctx context.Context, cfg VersusConfig) (VersusReport, error) {
 		}
 		r.add(report, theirs)
 	}
-	r.Rounds = cfg.Rounds
 	r.sum()
 	return r, nil
 }
