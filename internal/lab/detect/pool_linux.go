@@ -53,9 +53,7 @@ func newPool(ctx context.Context, cfg PoolConfig) (_ *pool, err error) {
 	if cfg.Servers < 4 || cfg.Routers < 1 {
 		return nil, fmt.Errorf("start pool: %d servers and %d routers: at least 4 and 1 are needed", cfg.Servers, cfg.Routers)
 	}
-	p := &pool{servers: names(cfg.Servers), agents: make(map[string]*lab.Agent), routers: cfg.Routers}
-	seed := uint64(time.Now().UnixNano())
-	p.random = rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // who is hit next is no secret
+	p := &pool{servers: names(cfg.Servers), agents: make(map[string]*lab.Agent), routers: cfg.Routers, random: chance()}
 	p.site, err = lab.New(lab.Config{Bin: cfg.Bin, Dir: cfg.Dir, Hosts: p.servers, Routers: cfg.Routers})
 	if err != nil {
 		return nil, err
@@ -64,6 +62,12 @@ func newPool(ctx context.Context, cfg PoolConfig) (_ *pool, err error) {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+// chance draws other numbers in every run.
+func chance() *rand.Rand {
+	seed := uint64(time.Now().UnixNano())
+	return rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // who is hit next is no secret
 }
 
 func names(n int) (all []string) {
