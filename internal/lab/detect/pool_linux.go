@@ -134,16 +134,23 @@ func (p *pool) setting() (Setting, error) {
 
 func rack(i int) string { return "rack-" + strconv.Itoa(i%4+1) }
 
-// manyCrashes lets servers come back soon, whatever they came back from.
+// manyCrashes lets servers crash as often as the experiment wants: without
+// brake and floor, and back soon, whatever they come back from.
 func (p *pool) manyCrashes(ctx context.Context) error {
+	const off = 100
 	_, err := p.site.Admin().UpdatePool(ctx, &coordinatorv1.UpdatePoolRequest{
-		Pool:       lab.Pool,
-		Settings:   &coordinatorv1.PoolSettings{HoldDown: durationpb.New(holdDown), HoldDownMax: durationpb.New(holdDown)},
-		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"hold_down", "hold_down_max"}},
-		Reason:     "an experiment with many crashes",
+		Pool: lab.Pool,
+		Settings: &coordinatorv1.PoolSettings{
+			HoldDown: durationpb.New(holdDown), HoldDownMax: durationpb.New(holdDown), HoldDownLoss: durationpb.New(holdDown),
+			BrakePercent: new(uint32(off)), BrakeZonePercent: new(uint32(off)), FloorPercent: new(uint32(off)), HeldPercent: new(uint32(off)),
+		},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{
+			"hold_down", "hold_down_max", "hold_down_loss", "brake_percent", "brake_zone_percent", "floor_percent", "held_percent",
+		}},
+		Reason: "an experiment with many crashes",
 	})
 	if err != nil {
-		return fmt.Errorf("shorten the hold-down: %w", err)
+		return fmt.Errorf("prepare the pool for many crashes: %w", err)
 	}
 	return nil
 }
