@@ -18,11 +18,6 @@ import (
 // new for every probe, by which it knows the reply.
 const payload = 24
 
-// leaving is how long a request may take to leave this host, at least. That
-// takes a processor, which a busy host may have to wait for, and is no part of
-// the round trip.
-const leaving = 100 * time.Millisecond
-
 // echo is one echo request on its way. Each channel gets at most one value.
 type echo struct {
 	target  netip.Addr
@@ -41,13 +36,7 @@ func (p *Prober) ping(ctx context.Context, a netip.Addr, timeout time.Duration) 
 		target: a, sent: make(chan time.Time, 1), replied: make(chan time.Time, 1), failed: make(chan error, 1),
 	}
 	p.runs.Go(func() { e.run(ctx, p.cfg.Mode, p.cfg.Logger) })
-	return e.follow(ctx, timeout)
-}
-
-// follow waits for the request to leave, and from then on for its reply.
-func (e *echo) follow(ctx context.Context, timeout time.Duration) Result {
-	patience := max(timeout, leaving)
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
 	case sent := <-e.sent:
@@ -55,7 +44,7 @@ func (e *echo) follow(ctx context.Context, timeout time.Duration) Result {
 	case err := <-e.failed:
 		return notSent(err)
 	case <-timer.C:
-		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", e.target, patience))
+		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", a, timeout))
 	case <-ctx.Done():
 		return notSent(ctx.Err())
 	}
