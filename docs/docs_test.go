@@ -154,7 +154,7 @@ func anchors(t *testing.T, file string) []string {
 // folders are those at the root; a name in backquotes that begins with one of
 // them, and a slash, is a path.
 var folders = []string{
-	"proto/", "coordinator/", "agent/", "router/", "client/", "buddyctl/", "sql/", "internal/", "docs/", "deploy/", "tools/", ".ci/",
+	"proto/", "coordinator/", "agent/", "router/", "client/", "buddyctl/", "sql/", "internal/", "docs/", "deploy/", "tools/", "bench/", ".ci/",
 }
 
 var path = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)

@@ -28,9 +28,12 @@ const (
 	recipeRouter = "127.0.0.1:7500"
 )
 
-// maxTimeReached is how grpcurl exits when -max-time ends a stream: 64 and the
-// code DEADLINE_EXCEEDED.
-const maxTimeReached = 68
+// How grpcurl exits: with 64 and the code. DEADLINE_EXCEEDED is how -max-time ends
+// a stream, FAILED_PRECONDITION how a safety rule refuses.
+const (
+	maxTimeReached = 64 + 4
+	refused        = 64 + 9
+)
 
 // TestRecipes runs every recipe against real programs on loopback: a
 // coordinator on a SQLite file, a router, and the agents of three servers, with
@@ -47,14 +50,11 @@ func TestRecipes(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "sh", "-ec", script)
 			cmd.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"))
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
-			want := 0
-			if b.info == streamRecipe {
-				want = maxTimeReached
-			}
+			want := map[string]int{streamRecipe: maxTimeReached, refusedRecipe: refused}[b.info]
 			if err := cmd.Run(); cmd.ProcessState.ExitCode() != want {
 				t.Errorf("%v, want exit status %d\n%s\nstdout:\n%s\nstderr:\n%s", err, want, script, &stdout, &stderr)
 			}
-			if stdout.Len() == 0 {
+			if stdout.Len() == 0 && want != refused {
 				t.Errorf("nothing was printed\n%s", script)
 			}
 		})

@@ -12,10 +12,12 @@ import (
 
 // Recipes are shell blocks whose info string says so: all commands of a
 // "sh grpcurl" block exit with 0, those of a "sh grpcurl stream" block are ended
-// by -max-time.
+// by -max-time, and the one of a "sh grpcurl refused" block is refused by a safety
+// rule.
 const (
-	recipe       = "sh grpcurl"
-	streamRecipe = "sh grpcurl stream"
+	recipe        = "sh grpcurl"
+	streamRecipe  = "sh grpcurl stream"
+	refusedRecipe = "sh grpcurl refused"
 )
 
 // recipes are the runbook's, in order.
@@ -24,7 +26,7 @@ func recipes(t *testing.T) []block {
 	var found []block
 	for _, d := range documents(t) {
 		for _, b := range d.blocks() {
-			if b.info == recipe || b.info == streamRecipe {
+			if b.info == recipe || b.info == streamRecipe || b.info == refusedRecipe {
 				found = append(found, b)
 			}
 		}

@@ -56,9 +56,8 @@ func get(u *url.URL) func(context.Context) error {
 		req.Header.Set("User-Agent", "buddyring-agent")
 		resp, err := client.Do(req)
 		if err != nil {
-			var outer *url.Error // which repeats the URL
-			if errors.As(err, &outer) {
-				err = outer.Err
+			if outer, ok := errors.AsType[*url.Error](err); ok {
+				return outer.Err // without the URL, which is the check's name
 			}
 			return err
 		}

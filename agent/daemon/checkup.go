@@ -165,7 +165,7 @@ func (c *checkup) look() health.Verdict {
 func (c *checkup) repeat(ctx context.Context, check Check) {
 	ticker := time.NewTicker(checkPeriod)
 	defer ticker.Stop()
-	var unended <-chan error
+	var unended *attempt
 	for {
 		var err error
 		began := time.Now()
@@ -196,28 +196,37 @@ var (
 	errNotEnding = errors.New("its last run has not ended yet")
 )
 
+// attempt is one run of a check. err may be read once ended is closed.
+type attempt struct {
+	ended chan struct{}
+	err   error
+}
+
 // once makes a check and says how it went. A run that does not end with its time
 // has failed, and is returned; while it has not ended, there is no other.
-func (c *checkup) once(ctx context.Context, check Check, unended <-chan error) (<-chan error, error) {
+func (c *checkup) once(ctx context.Context, check Check, unended *attempt) (*attempt, error) {
 	if unended != nil {
 		select {
-		case <-unended:
+		case <-unended.ended: // too late, however it went
 		default:
 			return unended, errNotEnding
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	ended := make(chan error, 1)
-	c.runs.Go(func() { ended <- check.Run(ctx) })
+	a := &attempt{ended: make(chan struct{})}
+	c.runs.Go(func() {
+		defer close(a.ended)
+		a.err = check.Run(ctx)
+	})
 	select {
-	case err := <-ended:
-		if err != nil && ctx.Err() != nil {
-			err = errNoAnswer
+	case <-a.ended:
+		if a.err != nil && ctx.Err() != nil {
+			return nil, errNoAnswer
 		}
-		return nil, err
+		return nil, a.err
 	case <-ctx.Done():
-		return ended, errNoAnswer
+		return a, errNoAnswer
 	}
 }
 

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -40,7 +39,7 @@ func (d *Daemon) removed(ctx context.Context, e *member.RemovedError) {
 		return
 	}
 	d.metrics.removals.Inc()
-	d.log.Warn("others have taken this server out of its pool", "incarnation", e.Incarnation, "cause", e.Cause.String())
+	d.log.Warn("others have taken this server out of its pool", "incarnation", e.Incarnation, "cause", reasonOf(e.Cause))
 	if d.deps.OnRemoved == nil || s.BootID != d.id.bootID {
 		return
 	}
@@ -52,11 +51,12 @@ func (d *Daemon) fence(ctx context.Context, r Removal) {
 	defer cancel()
 	began := time.Now()
 	output, err := d.deps.OnRemoved(ctx, r)
-	level, took := slog.LevelInfo, time.Since(began).Round(time.Millisecond)
+	log := d.log.With("incarnation", r.Incarnation, "took", time.Since(began).Round(time.Millisecond), "output", output)
 	if err != nil {
-		level = slog.LevelWarn
+		log.Warn("on-removed command failed", "error", err)
+		return
 	}
-	d.log.Log(ctx, level, "on-removed command has ended", "incarnation", r.Incarnation, "error", err, "took", took, "output", output)
+	log.Info("on-removed command has ended")
 }
 
 // persist changes the state and waits until the disk has been tried.

@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	// Fall is how many results in a row must be failures until a check counts as
-	// down, Rise how many must be passes until it is up again. At the start one
-	// pass is enough: there is no failure that it could be a mere pause of.
-	Fall, Rise = 3, 2
+	// Fall is how many results in a row must be failures until a check is down.
+	Fall = 3
+	// Rise is how many must be passes until it is up again. At the start one is
+	// enough: there is no failure that it could be a mere pause of.
+	Rise = 2
 )
 
 // State is what the checks come to.

@@ -126,6 +126,7 @@ type fakeAdmin struct {
 	ring     *coordinatorv1.GetRingResponse
 	check    *coordinatorv1.CheckRingResponse
 	explain  *coordinatorv1.ExplainServerResponse
+	brake    *coordinatorv1.GetBrakeResponse
 	// fail, if set, is asked before every call.
 	fail func(method string) error
 	// watch, if set, serves WatchEvents.
@@ -234,6 +235,18 @@ func (f *fakeAdmin) WatchEvents(r *coordinatorv1.WatchEventsRequest, s coordinat
 
 func (f *fakeAdmin) ExplainServer(_ context.Context, r *coordinatorv1.ExplainServerRequest) (*coordinatorv1.ExplainServerResponse, error) {
 	return f.explain, f.heard("ExplainServer", r)
+}
+
+func (f *fakeAdmin) GetBrake(_ context.Context, r *coordinatorv1.GetBrakeRequest) (*coordinatorv1.GetBrakeResponse, error) {
+	return f.brake, f.heard("GetBrake", r)
+}
+
+func (f *fakeAdmin) ReleaseBrake(_ context.Context, r *coordinatorv1.ReleaseBrakeRequest) (*coordinatorv1.ReleaseBrakeResponse, error) {
+	answer := &coordinatorv1.ReleaseBrakeResponse{Revision: 43}
+	for _, id := range r.GetServerIds() {
+		answer.Released = append(answer.Released, &coordinatorv1.ReleasedRemoval{ServerId: id})
+	}
+	return answer, f.heard("ReleaseBrake", r)
 }
 
 func (f *fakeAdmin) ListAlarms(_ context.Context, r *coordinatorv1.ListAlarmsRequest) (*coordinatorv1.ListAlarmsResponse, error) {

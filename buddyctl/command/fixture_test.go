@@ -21,9 +21,12 @@ func busyAdmin() *fakeAdmin {
 					Mode:          coordinatorv1.Mode_MODE_ENFORCE,
 					ProbeInterval: durationpb.New(500 * time.Millisecond), StallTolerance: durationpb.New(500 * time.Millisecond),
 					RemovalGrace: durationpb.New(0), HoldDown: durationpb.New(5 * time.Second), HoldDownMax: durationpb.New(5 * time.Minute),
+					HoldDownLoss: durationpb.New(30 * time.Second), BrakeLeast: new(uint32(3)), BrakePercent: new(uint32(10)),
+					BrakeRackPercent: new(uint32(25)), BrakeZonePercent: new(uint32(33)), BrakeWindow: durationpb.New(time.Minute),
+					FloorPercent: new(uint32(50)), HeldPercent: new(uint32(10)),
 				},
 			},
-			{Pool: "edge", Epoch: 3, Revision: 7, WarmingUp: new(true), Settings: &coordinatorv1.PoolSettings{Mode: coordinatorv1.Mode_MODE_SHADOW}},
+			{Pool: "edge", Epoch: 3, Revision: 7, WarmingUp: new(true), BrakeEngaged: new(true), ServiceDown: 2, Settings: &coordinatorv1.PoolSettings{Mode: coordinatorv1.Mode_MODE_SHADOW}},
 			{Pool: "game", Epoch: 3, Revision: 1, Settings: &coordinatorv1.PoolSettings{Mode: coordinatorv1.Mode_MODE_PAUSED}},
 		},
 		servers:  busyServers(),
@@ -36,10 +39,38 @@ func busyAdmin() *fakeAdmin {
 			Consistent: new(true), Members: 5, Acknowledged: 4, Revision: 42,
 			Problems: []*coordinatorv1.RingProblem{{ServerId: "db-4", Kind: "agent_absent", Text: "db-4's agent has no session"}},
 		},
+		brake: &coordinatorv1.GetBrakeResponse{
+			Safety: busySafety(false), Revision: 42,
+			Zones: []*coordinatorv1.BrakeZone{{Zone: "a", Members: 6, Suspects: 1, Limit: 1}},
+		},
 		explain: &coordinatorv1.ExplainServerResponse{
 			Summary:   "db-6 is not a member of pool default: it was removed as crashed.",
 			Departure: &coordinatorv1.Departure{Incarnation: 9, Cause: coordinatorv1.Cause_CAUSE_CRASHED, LeftAt: ago(41 * time.Second), FlapScore: 1, HoldDown: durationpb.New(5 * time.Second)},
 		},
+	}
+}
+
+func busySafety(engaged bool) *coordinatorv1.Safety {
+	return &coordinatorv1.Safety{
+		Members: 19, Suspects: 2, BrakeLimit: 7, BrakeEngaged: &engaged, Lost: 1, FloorLimit: 10, ReferenceSize: 20,
+	}
+}
+
+// heldBrake is a pool whose removals are held.
+func heldBrake() *coordinatorv1.GetBrakeResponse {
+	return &coordinatorv1.GetBrakeResponse{
+		Safety: busySafety(true), Revision: 42,
+		Zones: []*coordinatorv1.BrakeZone{{Zone: "a", Members: 7, Suspects: 4, Limit: 2}},
+		Stops: []*coordinatorv1.BrakeStop{{
+			Rule: "zone_brake", Since: ago(95 * time.Second),
+			Text: "4 of 7 servers of zone a are suspect or were removed within 1 min, and the brake allows 2",
+		}},
+		Held: []*coordinatorv1.HeldRemoval{
+			{ServerId: "db-1", Zone: "a", Rack: "r1", SuspectSince: ago(95 * time.Second)},
+			{ServerId: "db-2", Zone: "a", SuspectSince: ago(94 * time.Second)},
+		},
+		Released:      []*coordinatorv1.ReleasedRemoval{{ServerId: "db-3", Until: timestamppb.New(noon.Add(42 * time.Second))}},
+		KeptByRouters: []string{"db-8", "db-9"},
 	}
 }
 
@@ -69,6 +100,7 @@ func busyServers() []*coordinatorv1.Server {
 	servers[3].Suspect, servers[3].AgentConnected = new(true), new(false)
 	servers[4].PhaseSince, servers[4].HeldUntil = ago(3*time.Second), timestamppb.New(noon.Add(7*time.Second))
 	servers[4].Spec.Weight = new(uint32(0))
+	servers[0].ServiceText = "http://127.0.0.1:8080/health: 503"
 	return servers
 }
 

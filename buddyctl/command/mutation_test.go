@@ -51,6 +51,41 @@ func TestMutations(t *testing.T) {
 			},
 			"valid; nothing was changed\n",
 		},
+		"brake release": {
+			append([]string{"brake", "release"}, common...),
+			&coordinatorv1.ReleaseBrakeRequest{Pool: "edge", RequestId: "r-1", Reason: "why not"},
+			"confirmed at revision 43; no member waits for that, and routers let go of the removed servers that they keep\n",
+		},
+		"brake release by name": {
+			append([]string{"brake", "release", "db-1", "db-2"}, common...),
+			&coordinatorv1.ReleaseBrakeRequest{Pool: "edge", ServerIds: []string{"db-1", "db-2"}, RequestId: "r-1", Reason: "why not"},
+			"confirmed at revision 43 that these are gone: db-1, db-2; they leave within a minute if they are still missed\n",
+		},
+		"brake release checked": {
+			append([]string{"brake", "release", "db-1"}, revised...),
+			&coordinatorv1.ReleaseBrakeRequest{
+				Pool: "edge", ServerIds: []string{"db-1"}, ExpectedRevision: new(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not",
+			},
+			"valid; it would confirm that these are gone: db-1; nothing was changed\n",
+		},
+		"the numbers of a pool": {
+			append([]string{
+				"pools", "update", "default", "--brake-least", "0", "--brake-percent", "100", "--brake-rack-percent", "1", "--brake-zone-percent", "2",
+				"--brake-window", "30s", "--floor-percent", "3", "--held-percent", "4", "--hold-down-loss", "1m",
+			}, common[2:]...),
+			&coordinatorv1.UpdatePoolRequest{
+				Pool: "default", RequestId: "r-1", Reason: "why not",
+				Settings: &coordinatorv1.PoolSettings{
+					HoldDownLoss: durationpb.New(time.Minute), BrakeWindow: durationpb.New(30 * time.Second), BrakeLeast: new(uint32(0)),
+					BrakePercent: new(uint32(100)), BrakeRackPercent: new(uint32(1)), BrakeZonePercent: new(uint32(2)),
+					FloorPercent: new(uint32(3)), HeldPercent: new(uint32(4)),
+				},
+				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{
+					"hold_down_loss", "brake_window", "brake_least", "brake_percent", "brake_rack_percent", "brake_zone_percent", "floor_percent", "held_percent",
+				}},
+			},
+			"changed brake_least, brake_percent, brake_rack_percent, brake_window, brake_zone_percent, floor_percent, held_percent, hold_down_loss of pool default at revision 43\n",
+		},
 		"create pool": {
 			append([]string{"pools", "create", "new", "--mode", "shadow", "--hold-down", "7s"}, common[2:]...),
 			&coordinatorv1.CreatePoolRequest{

@@ -7,10 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/buddyring/buddyring/buddyctl/output"
@@ -48,13 +46,16 @@ func listPools(ctx context.Context, c coordinatorv1.AdminServiceClient) ([]*coor
 }
 
 func poolGrid(pools []*coordinatorv1.Pool) *output.Grid {
-	g := output.NewGrid("POOL", "MODE", "MEMBERS", "ACTIVE", "SUSPECT", "REFERENCE", "REVISION")
+	g := output.NewGrid("POOL", "MODE", "MEMBERS", "ACTIVE", "SUSPECT", "SERVICE DOWN", "REFERENCE", "REVISION")
 	for _, p := range pools {
 		mode := output.Name(p.GetSettings().GetMode())
 		if p.GetWarmingUp() {
 			mode += " (warming up)"
 		}
-		g.Add(p.GetPool(), mode, number(p.GetMembers()), number(p.GetActive()), number(p.GetSuspect()),
+		if p.GetBrakeEngaged() {
+			mode += " (braked)"
+		}
+		g.Add(p.GetPool(), mode, number(p.GetMembers()), number(p.GetActive()), number(p.GetSuspect()), number(p.GetServiceDown()),
 			number(p.GetReferenceSize()), strconv.FormatUint(p.GetRevision(), 10))
 	}
 	return g
@@ -98,82 +99,17 @@ func (a *app) writePool(w io.Writer, p *coordinatorv1.Pool) error {
 	g := output.NewGrid("SETTING", "VALUE")
 	g.Add("mode", output.Name(s.GetMode()))
 	for _, d := range durationSettings {
-		g.Add(d.flag, d.get(s).AsDuration().String())
+		g.Add(d.flag, d.of(s).AsDuration().String())
+	}
+	for _, n := range numberSettings {
+		if v := n.of(s); v != nil {
+			g.Add(n.flag, number(*v))
+		}
 	}
 	if err := say(w, ""); err != nil {
 		return err
 	}
 	return g.Write(w, a.Terminal.Width)
-}
-
-// durationSettings are the settings of a pool that are lengths of time.
-var durationSettings = [...]struct { //nolint:gochecknoglobals // a constant table
-	flag, help string
-	get        func(*coordinatorv1.PoolSettings) *durationpb.Duration
-	set        func(*coordinatorv1.PoolSettings, *durationpb.Duration)
-}{
-	{
-		"probe-interval", "how often each watcher probes; 100ms to 10s",
-		(*coordinatorv1.PoolSettings).GetProbeInterval,
-		func(s *coordinatorv1.PoolSettings, d *durationpb.Duration) { s.ProbeInterval = d },
-	},
-	{
-		"stall-tolerance", "how long probes must fail before a removal; 100ms to 60s",
-		(*coordinatorv1.PoolSettings).GetStallTolerance,
-		func(s *coordinatorv1.PoolSettings, d *durationpb.Duration) { s.StallTolerance = d },
-	},
-	{
-		"removal-grace", "delays removals, never the suspect mark; up to 10m",
-		(*coordinatorv1.PoolSettings).GetRemovalGrace,
-		func(s *coordinatorv1.PoolSettings, d *durationpb.Duration) { s.RemovalGrace = d },
-	},
-	{
-		"hold-down", "the first hold-down of a server that returns after a crash; up to 1h",
-		(*coordinatorv1.PoolSettings).GetHoldDown,
-		func(s *coordinatorv1.PoolSettings, d *durationpb.Duration) { s.HoldDown = d },
-	},
-	{
-		"hold-down-max", "the longest hold-down; up to 24h",
-		(*coordinatorv1.PoolSettings).GetHoldDownMax,
-		func(s *coordinatorv1.PoolSettings, d *durationpb.Duration) { s.HoldDownMax = d },
-	},
-}
-
-// settingsFlags are the flags of a pool's settings.
-type settingsFlags struct {
-	mode      string
-	durations [len(durationSettings)]time.Duration
-}
-
-func (s *settingsFlags) define(cmd *cobra.Command) {
-	modes := coordinatorv1.Mode(0).Descriptor()
-	cmd.Flags().StringVar(&s.mode, "mode", "",
-		"what happens with a confirmed verdict: "+strings.Join(output.Names(modes), ", "))
-	complete(cmd, "mode", enum(modes))
-	for i, d := range durationSettings {
-		cmd.Flags().DurationVar(&s.durations[i], d.flag, 0, d.help)
-	}
-}
-
-// parse returns the settings whose flags are set, and their field names.
-func (s *settingsFlags) parse(cmd *cobra.Command) (*coordinatorv1.PoolSettings, []string, error) {
-	settings := &coordinatorv1.PoolSettings{}
-	var fields []string
-	if cmd.Flags().Changed("mode") {
-		n, err := output.ParseName("mode", settings.Mode.Descriptor(), s.mode)
-		if err != nil {
-			return nil, nil, err
-		}
-		settings.Mode = coordinatorv1.Mode(n)
-		fields = append(fields, "mode")
-	}
-	for i, d := range durationSettings {
-		if cmd.Flags().Changed(d.flag) {
-			d.set(settings, durationpb.New(s.durations[i]))
-			fields = append(fields, strings.ReplaceAll(d.flag, "-", "_"))
-		}
-	}
-	return settings, fields, nil
 }
 
 func (a *app) poolsCreateCommand() *cobra.Command {

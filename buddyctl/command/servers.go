@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -128,7 +129,7 @@ func (a *app) writeServers(w io.Writer, servers []*coordinatorv1.Server) error {
 }
 
 // state is a server's phase, the operator's wish if there is one, and whether
-// it is suspect.
+// it is suspect or its service down though the phase does not say so.
 func state(s *coordinatorv1.Server) string {
 	text := output.Name(s.GetPhase())
 	if s.GetIntent() > coordinatorv1.Wish_WISH_ACTIVE {
@@ -136,6 +137,9 @@ func state(s *coordinatorv1.Server) string {
 	}
 	if s.GetSuspect() {
 		text += "+suspect"
+	}
+	if s.GetServiceText() != "" && s.GetPhase() != coordinatorv1.Phase_PHASE_SERVICE_DOWN {
+		text += "+service_down"
 	}
 	return text
 }
@@ -197,6 +201,7 @@ func (a *app) writeServer(w io.Writer, s *coordinatorv1.Server) error {
 		{"waiting for", s.GetWaitingFor()},
 		{"held for another", output.Until(a.Now(), s.GetHeldUntil())},
 		{"suspect", yesNo(s.GetSuspect())},
+		{"service", cmp.Or(s.GetServiceText(), "up, as far as its agent says")},
 		{"operator's wish", output.Name(s.GetIntent())},
 		{"agent connected", yesNo(s.GetAgentConnected())},
 		{"first buddy", s.GetFirstBuddy()},

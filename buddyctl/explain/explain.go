@@ -121,6 +121,9 @@ func (p *page) decision(d *coordinatorv1.Decision) {
 	if e.GetRule() != "" {
 		p.text(output.Plain, "Rule: "+e.GetRule(), 6)
 	}
+	if e.GetSafetyBefore() != nil {
+		p.text(output.Plain, around(e.GetSafetyBefore(), e.GetSafetyAfter()), 7)
+	}
 	p.timeline(e, d.GetRouters())
 	p.rows(e.GetRows())
 	p.missing(e, d.GetRouters())

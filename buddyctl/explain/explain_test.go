@@ -55,6 +55,9 @@ func crash() *coordinatorv1.Decision {
 			ServerId: "db-3", Incarnation: 9, Verdict: "crashed", Rule: "observers_agree", Revision: 17,
 			Text:    "db-3 was removed as crashed: all 3 observers that could judge miss it (3 are needed) and its stream is silent",
 			Started: at(-41 * time.Second),
+
+			SafetyBefore: &coordinatorv1.Safety{Members: 12, Suspects: 2, BrakeLimit: 7, Lost: 1, FloorLimit: 6, ReferenceSize: 12},
+			SafetyAfter:  &coordinatorv1.Safety{Members: 11, Suspects: 2, BrakeLimit: 7, Lost: 2, FloorLimit: 6, ReferenceSize: 12},
 			Timeline: []*coordinatorv1.Moment{
 				doubt,
 				told(moment(0, "round", 7, "coordinator", ""), "3 probes each over 438ms"),
@@ -101,8 +104,9 @@ func deaf() *coordinatorv1.Decision {
 	up.Result, up.Rtt = "up", durationpb.New(290*time.Microsecond)
 	return &coordinatorv1.Decision{Explanation: &coordinatorv1.Explanation{
 		ServerId: "db-3", Incarnation: 9, Verdict: "not_removed", Rule: "others_reach_it",
-		Text:    "db-3 was not removed: 1 of 3 observers miss it, but 1 reach it",
-		Started: at(-26 * time.Hour),
+		SafetyBefore: &coordinatorv1.Safety{Members: 12, Suspects: 1, BrakeLimit: 3, FloorLimit: 6, ReferenceSize: 12},
+		Text:         "db-3 was not removed: 1 of 3 observers miss it, but 1 reach it",
+		Started:      at(-26 * time.Hour),
 		Timeline: []*coordinatorv1.Moment{
 			moment(0, "doubt", 0, "db-2", "buddy"),
 			moment(0, "round", 3, "coordinator", ""),

@@ -149,11 +149,9 @@ func (m *Machine) present() verdict.Census {
 // watchSafety puts brake and floor on or off by present evidence, in which also
 // counts; it may be nil.
 func (m *Machine) watchSafety(also *server) {
-	g, census := &m.guard, verdict.Census{}
+	g, census := &m.guard, m.present()
 	if also != nil {
 		census = m.weigh(also)
-	} else {
-		census = m.present()
 	}
 	g.tendedAt, g.tended = m.now, len(m.marked)
 	m.tendStop(&g.brake, census, verdict.Brake)

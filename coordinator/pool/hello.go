@@ -275,6 +275,11 @@ func (m *Machine) miss(s *server, byPeer bool) {
 	s.session, s.lostAt, s.lostByPeer = 0, m.now, byPeer
 	m.missFrom(s, m.now)
 	if !byPeer {
+		if m.doubted(s) {
+			// What was found while it had a stream is worth another look.
+			s.inquiry.next = m.now
+			m.wake(m.now, wakeAgain, string(s.row.ID), 0)
+		}
 		return
 	}
 	m.contradict(s)

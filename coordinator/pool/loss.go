@@ -23,6 +23,9 @@ type lossInquiry struct {
 	// since is since when all its watchers that count see it lossy, zero if they do
 	// not.
 	since time.Time
+	// replied says that somebody has had a reply since: a server that never
+	// answers is not lossy, but dead, unreachable, or behind a filter.
+	replied bool
 	// round is the number of the witnesses' measurement, 0 for none; witnesses maps
 	// those asked to what they have found.
 	round     uint64
@@ -50,7 +53,10 @@ func (m *Machine) lossWatchers(s *server, long time.Duration) (lossy, clean int)
 		switch seen, known := s.sights[w.id]; {
 		case !known:
 		case seen.lossySince.IsZero():
-			clean++
+			// A temporary watcher may have sent too few probes to tell.
+			if w.role != RoleTemporary {
+				clean++
+			}
 		case m.now.Sub(seen.lossySince) >= long:
 			lossy++
 		}
@@ -61,7 +67,7 @@ func (m *Machine) lossWatchers(s *server, long time.Duration) (lossy, clean int)
 // judgeLoss begins or ends an inquiry about loss from what the watchers see.
 func (m *Machine) judgeLoss(s *server) {
 	lossy, clean := m.lossWatchers(s, 0)
-	is := lossy > 0 && clean == 0 && m.ring.Len() > 3 && m.judged(s)
+	is := lossy > 0 && clean == 0 && m.ring.Len() > 3 && m.judged(s) && !m.filtered[s.row.ID]
 	if !is {
 		m.refute(s, member.CauseLossy)
 	}
@@ -125,6 +131,7 @@ func (m *Machine) lossAnswer(sess *session, in Answer) bool {
 		found = lossSome
 	}
 	s.loss.witnesses[sess.hello.ID] = found
+	s.loss.replied = s.loss.replied || e.Sight == verdict.SightUp
 	m.tell(s, member.Moment{
 		Kind: "answer", Round: in.Round, Who: string(sess.hello.ID), Role: RoleWitness.String(), Result: e.Sight.String(),
 		Sent: e.Sent, Lost: e.Lost, RTT: e.RTT, Text: e.Trouble,
@@ -138,7 +145,7 @@ func (m *Machine) lookLoss(s *server, round uint64) {
 	if l.round != round || l.since.IsZero() {
 		return
 	}
-	sum := verdict.Loss{}
+	sum := verdict.Loss{Replied: l.replied}
 	sum.Watchers, _ = m.lossWatchers(s, verdict.LossyFor)
 	for id, found := range l.witnesses {
 		switch {

@@ -9,8 +9,13 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// mutedFor is how long an observer is not heard at the least.
-const mutedFor = 20 * time.Second
+const (
+	// mutedFor is how long an observer is not heard at the least.
+	mutedFor = 20 * time.Second
+	// badAfter is how long a watcher must have had no reply from a server that
+	// others reach before their edge counts as bad.
+	badAfter = time.Second
+)
 
 // trusts reports whether an observer's negatives count: not if it is muted, and
 // not if it is suspect itself. Blame is the smallest set of servers that explains
@@ -22,8 +27,15 @@ func (m *Machine) trusts(observer member.ID) bool {
 }
 
 // unproven reports whether nothing from the server itself speaks for it in the
-// present incident.
-func (m *Machine) unproven(s *server) bool { return s.inquiry.proof() != verdict.ProofAlive }
+// present incident. What the round before has proved holds until there was time for
+// an echo in the present one.
+func (m *Machine) unproven(s *server) bool {
+	q := &s.inquiry
+	if q.lastProof == verdict.ProofAlive && m.now.Sub(q.opened) < echoTime {
+		return false
+	}
+	return q.proof() != verdict.ProofAlive
+}
 
 // blameEdges notes which watchers are contradicted by the end of a round: they
 // miss the server while others reach it. Such an edge is bad, not the server; it
@@ -33,7 +45,8 @@ func (m *Machine) blameEdges(s *server, r *verdict.Round, ruling verdict.Ruling)
 	reached := ruling.Verdict == verdict.Alive && len(r.Reaching()) > 0
 	for _, w := range m.watchers(s) {
 		_, was := s.bad[w.id]
-		switch is := reached && s.sights[w.id].Sight == verdict.SightDown && m.live(w.id) != nil; {
+		seen := s.sights[w.id]
+		switch is := reached && seen.Sight == verdict.SightDown && m.now.Sub(seen.firstLost) >= badAfter && m.live(w.id) != nil; {
 		case is && !was:
 			if s.bad == nil {
 				s.bad = map[member.ID]time.Time{}

@@ -32,6 +32,9 @@ const (
 	// straggle is how long after its time-out a final answer may arrive; shortStraggle
 	// how long the last few are waited for.
 	straggle, shortStraggle = 150 * time.Millisecond, 50 * time.Millisecond
+	// echoTime is how long the echo of a nonce may take before its absence speaks
+	// against a server that has echoed in the round before.
+	echoTime = 50 * time.Millisecond
 	// pairSilence is how long a nonce may go unanswered in a pool of two before
 	// the one observer's doubt makes a suspect.
 	pairSilence = 150 * time.Millisecond
@@ -68,6 +71,9 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	}
 	switch r := q.round; {
 	case r == nil:
+		if m.filtered[s.row.ID] && !m.doubted(s) {
+			m.endIncident(s)
+		}
 	case before == verdict.SightDown && s.claim == nil && len(r.Down()) == 0 && !m.doubted(s):
 		m.endRound(s)
 		m.endIncident(s)
@@ -164,19 +170,23 @@ func (m *Machine) beginRound(s *server, over time.Duration) {
 	q.round, q.opened = r, m.now
 	m.rounds[r.ID] = s
 	m.count(CountRound)
-	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("up to %d probes each over %v", probes(over), over.Round(time.Millisecond))})
+	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("up to %d probes each over %v", m.probes(s, over), over.Round(time.Millisecond))})
 	if sess := m.sessions[s.session]; sess != nil {
 		m.challenge(sess)
 	} else if m.fellSilent(s) {
 		r.StreamSilent()
 	}
-	for _, at := range []time.Time{m.now.Add(pairSilence), m.now.Add(verdict.ReplaceAfter), r.Enough, r.Deadline} {
+	for _, at := range []time.Time{m.now.Add(echoTime), m.now.Add(pairSilence), m.now.Add(verdict.ReplaceAfter), r.Enough, r.Deadline} {
 		m.wake(at, wakeRound, "", r.ID)
 	}
 }
 
-// probes is how many go out over that time.
-func probes(over time.Duration) int {
+// probes is how many an observer sends over that time; few to a server of which is
+// known that something eats them.
+func (m *Machine) probes(s *server, over time.Duration) int {
+	if m.filtered[s.row.ID] {
+		return leastProbes
+	}
 	return min(max(int(over/probeSpacing), leastProbes), maxProbes)
 }
 
@@ -227,7 +237,7 @@ func (m *Machine) ask(s *server, r *verdict.Round, w watcher) {
 	r.Ask(w.id, m.now)
 	over := max(r.LastProbe.Sub(m.now), shortestRound)
 	m.emit(Ask{
-		Session: sess.id, Round: r.ID, Subject: m.subject(s, w.role), Probes: probes(over),
+		Session: sess.id, Round: r.ID, Subject: m.subject(s, w.role), Probes: m.probes(s, over),
 		Over: over, Timeout: m.timeout(s), Connect: m.connects(s),
 	})
 	m.tell(s, member.Moment{Kind: "asked", Round: r.ID, Who: string(w.id), Role: roleName(w.role)})
@@ -349,6 +359,7 @@ func (m *Machine) answer(in Answer) {
 	})
 	if e.Sight == verdict.SightUp {
 		m.reach(s)
+		s.loss.replied = true
 	}
 	m.progress(s)
 }
@@ -511,11 +522,8 @@ func (m *Machine) again(s *server, v verdict.Verdict) {
 		return
 	}
 	first, longest := time.Second, 5*time.Second
-	switch {
-	case v == verdict.Undecided, q.repeated:
+	if v == verdict.Undecided || q.repeated {
 		first, longest = 250*time.Millisecond, 2*time.Second
-	case v == verdict.Filtered:
-		longest = 30 * time.Second
 	}
 	pause := min(first<<min(q.tries, 5), longest)
 	if left := m.graceLeft(s); left > 0 && v == verdict.Undecided {
@@ -525,8 +533,8 @@ func (m *Machine) again(s *server, v verdict.Verdict) {
 	q.tries++
 	q.next = m.now.Add(pause)
 	m.wake(q.next, wakeAgain, string(s.row.ID), 0)
-	if v == verdict.Undecided {
-		m.remember(s, q.next.Add(answerTime))
+	if v == verdict.Undecided || v == verdict.Unreached {
+		m.remember(s, q.next.Add(m.settings.StallTolerance+answerTime))
 	}
 }
 

@@ -31,6 +31,8 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	deaf ID | hear ID            none of its probes is answered
 //	lie ID up|down|off           what it says of everybody
 //	icmp ID off|on               its kernel answers no probe
+//	tcp ID off|on                no connect to it is answered
+//	loss ID N                    N of ten probes to it are lost
 //	leave ID                     normal shutdown
 //	move ID                      the host gets another address
 //	wipe ID                      the agent's state directory is lost
@@ -136,6 +138,14 @@ func (w *world) execute(words []string) {
 		h().lie = map[string]pool.Sight{"up": up, "down": down}[arg(2)]
 	case "icmp":
 		h().icmpOff = arg(2) == "off"
+	case "tcp":
+		h().tcpOff = arg(2) == "off"
+	case "loss":
+		n, err := strconv.Atoi(arg(2))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		h().loss = n
 	case "leave":
 		w.leave(h())
 	case "move":

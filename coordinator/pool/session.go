@@ -52,6 +52,7 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 	}
 	switch e.Sight {
 	case verdict.SightUp:
+		s.loss.replied = true
 		m.mendEdge(s, observer)
 		m.good(s, observer, before.Sight)
 	case verdict.SightDown:

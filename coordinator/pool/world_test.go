@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -42,15 +43,22 @@ type world struct {
 
 // host is a machine with an agent.
 type host struct {
-	id       member.ID
-	addr     netip.Addr
-	zone     string
-	rack     string
-	up       bool
-	agent    bool
-	paused   bool
-	deaf     bool
-	icmpOff  bool
+	id      member.ID
+	addr    netip.Addr
+	zone    string
+	rack    string
+	up      bool
+	agent   bool
+	paused  bool
+	deaf    bool
+	icmpOff bool
+	// tcpOff says that no connect to it is answered; loss is how many of ten probes
+	// to it are lost.
+	tcpOff bool
+	loss   int
+	// sent counts the probes to others; window holds the newest ten outcomes.
+	sent     map[member.ID]int
+	window   map[member.ID][]bool
 	boot     int
 	instance int
 	session  pool.SessionID
@@ -252,6 +260,7 @@ func (w *world) startAgent(h *host) {
 	h.agent, h.paused = true, false
 	h.instance++
 	h.sights, h.lost = map[member.ID]pool.Sight{}, map[member.ID]time.Time{}
+	h.sent, h.window = map[member.ID]int{}, map[member.ID][]bool{}
 	h.assigned = pool.Assignment{}
 	w.hello(h)
 }
@@ -370,7 +379,7 @@ func (w *world) probe(h *host, s pool.Subject, gen int, repeat bool) {
 		w.at(h.assigned.Interval, func() { w.probe(h, s, gen, true) })
 	}
 	sent := w.now
-	seen := w.see(h, s)
+	seen := w.outcome(h, s)
 	wait := time.Millisecond
 	if seen == down {
 		wait = 20 * time.Millisecond
@@ -382,15 +391,53 @@ func (w *world) probe(h *host, s pool.Subject, gen int, repeat bool) {
 		if h.probeGen != gen || !h.running() {
 			return
 		}
-		before := h.sights[s.ID]
+		before, lossy := h.sights[s.ID], h.lossOf(s.ID) >= 4
 		h.sights[s.ID] = seen
 		if seen == up {
 			delete(h.lost, s.ID)
 		}
-		if before != seen {
-			w.step(pool.Report{Session: h.session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen)})
+		h.window[s.ID] = append(h.window[s.ID], seen == down)
+		h.window[s.ID] = h.window[s.ID][max(0, len(h.window[s.ID])-10):]
+		if before != seen || lossy != (h.lossOf(s.ID) >= 4) {
+			w.step(pool.Report{
+				Session: h.session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen), LostOfTen: h.lossOf(s.ID),
+			})
 		}
 	})
+}
+
+// outcome is what becomes of a probe: as things are, but for those that are lost.
+func (w *world) outcome(h *host, s pool.Subject) pool.Sight {
+	seen := w.see(h, s)
+	for _, o := range w.hosts {
+		if o.addr == s.Addresses[0] && o.loss > 0 {
+			h.sent[s.ID]++
+			if h.sent[s.ID]*o.loss%10 < o.loss {
+				return down
+			}
+		}
+	}
+	return seen
+}
+
+func (h *host) lossOf(id member.ID) int {
+	lost := 0
+	for _, l := range h.window[id] {
+		if l {
+			lost++
+		}
+	}
+	return lost
+}
+
+// connects reports whether a connect to a subject is answered.
+func (w *world) connects(h *host, s pool.Subject) bool {
+	for _, o := range w.hosts {
+		if o.addr == s.Addresses[0] {
+			return o.up && !o.tcpOff && h.up
+		}
+	}
+	return false
 }
 
 func (w *world) evidence(h *host, s pool.Subject, seen pool.Sight) pool.Evidence {
@@ -411,7 +458,7 @@ func (w *world) digest(h *host, gen int) {
 	d := pool.Digest{Session: h.session, Health: h.checked}
 	for _, s := range h.assigned.Subjects {
 		if seen := h.sights[s.ID]; seen != 0 {
-			d.Subjects = append(d.Subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen)})
+			d.Subjects = append(d.Subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen), LostOfTen: h.lossOf(s.ID)})
 		}
 	}
 	w.step(d)
@@ -429,27 +476,77 @@ func (w *world) ask(e pool.Ask) {
 			}
 		})
 	}
-	w.at(time.Millisecond, func() { w.examine(h, e, 0, answer) })
+	w.at(time.Millisecond, func() {
+		if x := (&exam{host: h, ask: e, answer: answer}); e.Exhaustive {
+			w.measure(x)
+		} else {
+			w.examine(x)
+		}
+	})
 }
 
-// examine sends the probes of a round: any reply ends it.
-func (w *world) examine(h *host, e pool.Ask, n int, answer func(time.Duration, pool.Evidence, bool)) {
-	if !h.running() {
+// exam is an examination for a round.
+type exam struct {
+	host       *host
+	ask        pool.Ask
+	sent, lost int
+	answer     func(time.Duration, pool.Evidence, bool)
+}
+
+// spacing is the time to the next probe.
+func (x *exam) spacing() time.Duration {
+	gaps := time.Duration(x.ask.Probes - 1)
+	return x.ask.Over*time.Duration(x.sent)/gaps - x.ask.Over*time.Duration(x.sent-1)/gaps
+}
+
+// examine sends the probes of a round: any reply ends it. Once the first is lost
+// it connects, too.
+func (w *world) examine(x *exam) {
+	if !x.host.running() {
 		return
 	}
-	if w.see(h, e.Subject) == up {
-		answer(time.Millisecond, pool.Evidence{Sight: up, Sent: n + 1, Lost: n, RTT: time.Millisecond}, true)
+	x.sent++
+	if w.outcome(x.host, x.ask.Subject) == up {
+		x.answer(time.Millisecond, pool.Evidence{Sight: up, Sent: x.sent, Lost: x.sent - 1, RTT: time.Millisecond}, true)
 		return
 	}
-	lost := pool.Evidence{Sight: down, Sent: n + 1, Lost: n + 1}
-	if n == e.Probes-1 {
-		answer(e.Timeout, lost, true)
+	lost := pool.Evidence{Sight: down, Sent: x.sent, Lost: x.sent}
+	switch connected := w.connects(x.host, x.ask.Subject); {
+	case x.sent == x.ask.Probes:
+		lost.Connect = verdict.ConnectUnanswered
+		if connected {
+			lost.Connect = verdict.ConnectAnswered
+		}
+		x.answer(x.ask.Timeout, lost, true)
+		return
+	case x.sent == 1:
+		x.answer(x.ask.Timeout, lost, false)
+		if connected {
+			lost.Connect = verdict.ConnectAnswered
+			x.answer(x.ask.Timeout+time.Millisecond, lost, false)
+		}
+	}
+	w.at(x.spacing(), func() { w.examine(x) })
+}
+
+// measure sends all probes and counts the lost ones.
+func (w *world) measure(x *exam) {
+	if !x.host.running() {
 		return
 	}
-	if n == 0 {
-		answer(e.Timeout, lost, false)
+	x.sent++
+	if w.outcome(x.host, x.ask.Subject) != up {
+		x.lost++
 	}
-	w.at(e.Over/time.Duration(e.Probes-1), func() { w.examine(h, e, n+1, answer) })
+	if x.sent < x.ask.Probes {
+		w.at(x.spacing(), func() { w.measure(x) })
+		return
+	}
+	e := pool.Evidence{Sight: up, Sent: x.sent, Lost: x.lost, RTT: time.Millisecond}
+	if x.lost == x.sent {
+		e = pool.Evidence{Sight: down, Sent: x.sent, Lost: x.lost}
+	}
+	x.answer(x.ask.Timeout, e, true)
 }
 
 func (w *world) challenge(e pool.Challenge) {
@@ -500,6 +597,7 @@ func (w *world) restart() {
 			w.at(time.Duration(len(w.sessions)+1)*10*time.Millisecond, func() {
 				h.assigned = pool.Assignment{}
 				h.sights, h.lost = map[member.ID]pool.Sight{}, map[member.ID]time.Time{}
+				h.sent, h.window = map[member.ID]int{}, map[member.ID][]bool{}
 				w.hello(h)
 			})
 		}

@@ -252,8 +252,8 @@ func (h *history) sizes() map[member.Phase]int {
 // upToConfirmed cuts changes after the last one that an operator has confirmed:
 // what he confirmed is what went by then, and not what has gone since.
 func upToConfirmed(entries []*entry) (confirmed, since []*entry) {
-	for i := len(entries) - 1; i >= 0; i-- {
-		if entries[i].confirmed {
+	for i, e := range slices.Backward(entries) {
+		if e.confirmed {
 			return entries[:i+1], entries[i+1:]
 		}
 	}

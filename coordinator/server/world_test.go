@@ -293,8 +293,7 @@ func (w *world) edges(pool string, want ...string) {
 	for _, e := range slices.Backward(res.GetEvents()) {
 		got = append(got, e.GetText())
 	}
-	same := func(text, start string) bool { return strings.HasPrefix(text, start) }
-	if !slices.EqualFunc(got, want, same) {
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
 		w.t.Errorf("edges of alarms are %q, want %q", got, want)
 	}
 }

@@ -23,13 +23,18 @@ type Loss struct {
 	// Watchers that see it lossy; Witnesses that do; Clean witnesses, that do not.
 	// Observers that are lossy themselves do not count.
 	Watchers, Witnesses, Clean int
+	// Replied says that anybody had a reply in that time.
+	Replied bool
 }
 
 // JudgeLoss says whether a server loses so much that it is of no use. A link, or
 // an observer, that is lossy takes nobody out: all watchers that count and at
-// least one witness must see it, three in all, and no witness may see it clean.
+// least one witness must see it, three in all, no witness may see it clean, and
+// some probe must have been answered.
 func JudgeLoss(l Loss) Ruling {
 	switch seen := l.Watchers + l.Witnesses; {
+	case !l.Replied:
+		return Ruling{Undecided, "never_answers", "all probes to it are lost, which is not for the rule about loss"}
 	case l.Clean > 0:
 		return Ruling{Alive, "loss_not_confirmed", fmt.Sprintf("%d watchers lose %d and more of ten probes to it, but %d of %d witnesses do not", l.Watchers, LossyFrom, l.Clean, l.Clean+l.Witnesses)}
 	case l.Watchers == 0 || l.Witnesses == 0 || seen < lossyNeeded:

@@ -12,10 +12,10 @@ func TestJudgeLoss(t *testing.T) {
 	t.Parallel()
 	for watchers := range 4 {
 		for witnesses := range 4 {
-			for clean := range 3 {
-				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: clean}
+			for i := range 6 {
+				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 3, Replied: i >= 3}
 				got := verdict.JudgeLoss(l)
-				want := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && clean == 0
+				want := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && l.Clean == 0 && l.Replied
 				if (got.Verdict == verdict.Lossy) != want || got.Rule == "" || got.Reason == "" {
 					t.Errorf("%+v: %+v, want a removal: %v", l, got, want)
 				}

@@ -279,6 +279,18 @@ func (f *fleet) startAgent(id string) {
 }
 
 // crash takes hosts off the network and ends what runs on them, at one moment.
+// unbraked lets any number of servers be removed at once.
+func (f *fleet) unbraked() {
+	f.t.Helper()
+	off := uint32(100)
+	_, err := f.admin.UpdatePool(f.t.Context(), &coordinatorv1.UpdatePoolRequest{
+		Settings: &coordinatorv1.PoolSettings{BrakePercent: &off, BrakeZonePercent: &off, FloorPercent: &off},
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 func (f *fleet) crash(ids ...string) {
 	f.network.set(func(n *network) {
 		for _, id := range ids {

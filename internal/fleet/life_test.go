@@ -82,6 +82,7 @@ func TestTenCrashes(t *testing.T) {
 		f.add(all...)
 		f.settled(30*time.Second, all...)
 		f.warm()
+		f.unbraked()
 		var dead []string
 		for i, id := range f.ring() {
 			if i%4 == 3 {
@@ -109,6 +110,37 @@ func TestTenCrashes(t *testing.T) {
 	})
 }
 
+// With the brake on, nobody leaves: ten of forty are more than it allows. The
+// routers steer clients away all the same.
+func TestTenCrashesAreHeld(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 40)
+		f.add(all...)
+		f.settled(30*time.Second, all...)
+		f.warm()
+		var dead []string
+		for i, id := range f.ring() {
+			if i%4 == 3 {
+				dead = append(dead, id)
+			}
+		}
+		f.crash(dead...)
+		time.Sleep(20 * time.Second)
+		if got := f.removals(); len(got) != 0 {
+			f.t.Errorf("%v were removed", got)
+		}
+		brake, err := f.admin.GetBrake(f.t.Context(), &coordinatorv1.GetBrakeRequest{})
+		if err != nil || len(brake.GetHeld()) != 10 || len(brake.GetStops()) == 0 {
+			f.t.Errorf("%v, %v", brake, err)
+		}
+		if _, err := f.admin.ReleaseBrake(f.t.Context(), &coordinatorv1.ReleaseBrakeRequest{Reason: "they burned"}); err != nil {
+			f.t.Fatal(err)
+		}
+		f.settled(10*time.Second, without(all, dead...)...)
+		f.consistent()
+	})
+}
+
 // Neighbours that die together have nobody left who watches the inner ones, but
 // for those that the closing ring gives them.
 func TestNeighboursCrash(t *testing.T) {
@@ -117,6 +149,7 @@ func TestNeighboursCrash(t *testing.T) {
 		f.add(all...)
 		f.settled(30*time.Second, all...)
 		f.warm()
+		f.unbraked()
 		dead := f.ring()[10:15]
 		begin := time.Now()
 		f.crash(dead...)

@@ -6,7 +6,8 @@ import "time"
 // either happens whole or not at all.
 type Change struct {
 	// ID makes the change repeatable: after a COMMIT of unknown outcome the
-	// store finds it in the fence row's last_change_id.
+	// store finds it in the fence row's last_change_id. No two changes share it,
+	// whatever history they belong to.
 	ID   string
 	Pool Pool
 	// Base is the position the change was made from. The change takes effect

@@ -174,13 +174,16 @@ func fromStatus(st *status.Status) error {
 	return out
 }
 
-// removedFrom takes a cause of a later version for none.
+// removedFrom returns nil where no removal is told. It takes a cause of a later
+// version for none.
 func removedFrom(metadata map[string]string) *member.RemovedError {
-	incarnation, err := strconv.ParseUint(metadata["incarnation"], 10, 64)
-	if err != nil || metadata["removed"] == "" {
+	if metadata["removed"] == "" {
 		return nil
 	}
-	e := &member.RemovedError{ID: member.ID(metadata["removed"]), Incarnation: member.Incarnation(incarnation)}
+	e := &member.RemovedError{ID: member.ID(metadata["removed"])}
+	if n, err := strconv.ParseUint(metadata["incarnation"], 10, 64); err == nil {
+		e.Incarnation = member.Incarnation(n)
+	}
 	if cause, err := member.ParseCause(metadata["cause"]); err == nil {
 		e.Cause = cause
 	}

@@ -70,7 +70,7 @@ func (r CalmReport) Write(w io.Writer) error {
 	b.WriteString(table(rows))
 	for _, f := range r.Faults {
 		for _, text := range f.Removed {
-			fmt.Fprintf(&b, "\nRemoved during %q: %s", f.Fault, text)
+			fmt.Fprintf(&b, "\nRemoved during %q: %s\n", f.Fault, text)
 		}
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {

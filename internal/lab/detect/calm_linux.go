@@ -81,7 +81,10 @@ func (p *pool) endure(ctx context.Context, f fault) (FaultReport, error) {
 	var strainErr error
 	looking.Go(func() { strainErr = strain.watch(lookCtx) })
 	looking.Go(func() { o.look(lookCtx) })
-	r := FaultReport{Fault: f.name, Text: f.text, Victims: f.victims(len(p.servers)), Times: f.times}
+	r := FaultReport{
+		Fault: f.name, Text: f.text, Victims: f.victims(len(p.servers)), Times: f.times,
+		Removed: []string{}, Alarms: []AlarmCount{},
+	}
 	for range f.times {
 		if err := p.play(ctx, f, &r); err != nil {
 			return FaultReport{}, err

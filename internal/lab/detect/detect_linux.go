@@ -143,11 +143,11 @@ func (e *experiment) crash(ctx context.Context, server, kind string) (Sample, er
 	return s, e.back(server, kind)
 }
 
-// rounds is how many rounds a removal has taken.
+// rounds is how many rounds have ended before the removal.
 func rounds(why *coordinatorv1.Explanation) int {
 	ids := make(map[uint64]bool)
 	for _, m := range why.GetTimeline() {
-		if m.GetRound() != 0 {
+		if m.GetKind() == "verdict" {
 			ids[m.GetRound()] = true
 		}
 	}

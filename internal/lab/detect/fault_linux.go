@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"syscall"
 	"time"
@@ -93,13 +92,14 @@ func starve(ctx context.Context, p *pool, victims []string) (func() error, error
 	ctx, cancel := context.WithCancel(ctx)
 	var starving sync.WaitGroup
 	for _, v := range victims {
+		random := chance()
 		starving.Go(func() {
 			for ctx.Err() == nil {
 				// An agent that has ended is found out at the end.
 				_ = p.agents[v].Signal(syscall.SIGSTOP)
-				_ = pause(ctx, rand.N(longestWait))
+				_ = pause(ctx, time.Duration(random.Int64N(int64(longestWait))))
 				_ = p.agents[v].Signal(syscall.SIGCONT)
-				_ = pause(ctx, rand.N(longestTurn))
+				_ = pause(ctx, time.Duration(random.Int64N(int64(longestTurn))))
 			}
 		})
 	}

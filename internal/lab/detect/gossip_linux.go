@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,9 +23,10 @@ const seeds = 3
 
 // gossip is a memberlist cluster in a lab of its own, one process per host.
 type gossip struct {
-	lab   *netlab.Lab
-	bin   string
-	names []string
+	lab    *netlab.Lab
+	bin    string
+	names  []string
+	random *rand.Rand
 
 	mu      sync.Mutex
 	members map[string]*gossiper
@@ -58,7 +60,7 @@ type heard struct {
 // newGossip starts a cluster and waits until all see all.
 func newGossip(ctx context.Context, cfg PoolConfig) (_ *gossip, err error) {
 	g := &gossip{
-		bin: filepath.Join(cfg.Bin, "bench-memberlist"), names: names(cfg.Servers),
+		bin: filepath.Join(cfg.Bin, "bench-memberlist"), names: names(cfg.Servers), random: chance(),
 		members: make(map[string]*gossiper), down: make(map[string]bool),
 	}
 	if g.lab, err = netlab.New(netlab.Config{Hosts: g.names}); err != nil {

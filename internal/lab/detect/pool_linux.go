@@ -53,9 +53,7 @@ func newPool(ctx context.Context, cfg PoolConfig) (_ *pool, err error) {
 	if cfg.Servers < 4 || cfg.Routers < 1 {
 		return nil, fmt.Errorf("start pool: %d servers and %d routers: at least 4 and 1 are needed", cfg.Servers, cfg.Routers)
 	}
-	p := &pool{servers: names(cfg.Servers), agents: make(map[string]*lab.Agent), routers: cfg.Routers}
-	seed := uint64(time.Now().UnixNano())
-	p.random = rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // who is hit next is no secret
+	p := &pool{servers: names(cfg.Servers), agents: make(map[string]*lab.Agent), routers: cfg.Routers, random: chance()}
 	p.site, err = lab.New(lab.Config{Bin: cfg.Bin, Dir: cfg.Dir, Hosts: p.servers, Routers: cfg.Routers})
 	if err != nil {
 		return nil, err
@@ -64,6 +62,12 @@ func newPool(ctx context.Context, cfg PoolConfig) (_ *pool, err error) {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+// chance draws other numbers in every run.
+func chance() *rand.Rand {
+	seed := uint64(time.Now().UnixNano())
+	return rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // who is hit next is no secret
 }
 
 func names(n int) (all []string) {
@@ -130,16 +134,23 @@ func (p *pool) setting() (Setting, error) {
 
 func rack(i int) string { return "rack-" + strconv.Itoa(i%4+1) }
 
-// manyCrashes lets servers come back soon, whatever they came back from.
+// manyCrashes lets servers crash as often as the experiment wants: without
+// brake and floor, and back soon, whatever they come back from.
 func (p *pool) manyCrashes(ctx context.Context) error {
+	const off = 100
 	_, err := p.site.Admin().UpdatePool(ctx, &coordinatorv1.UpdatePoolRequest{
-		Pool:       lab.Pool,
-		Settings:   &coordinatorv1.PoolSettings{HoldDown: durationpb.New(holdDown), HoldDownMax: durationpb.New(holdDown)},
-		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"hold_down", "hold_down_max"}},
-		Reason:     "an experiment with many crashes",
+		Pool: lab.Pool,
+		Settings: &coordinatorv1.PoolSettings{
+			HoldDown: durationpb.New(holdDown), HoldDownMax: durationpb.New(holdDown), HoldDownLoss: durationpb.New(holdDown),
+			BrakePercent: new(uint32(off)), BrakeZonePercent: new(uint32(off)), FloorPercent: new(uint32(off)), HeldPercent: new(uint32(off)),
+		},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{
+			"hold_down", "hold_down_max", "hold_down_loss", "brake_percent", "brake_zone_percent", "floor_percent", "held_percent",
+		}},
+		Reason: "an experiment with many crashes",
 	})
 	if err != nil {
-		return fmt.Errorf("shorten the hold-down: %w", err)
+		return fmt.Errorf("prepare the pool for many crashes: %w", err)
 	}
 	return nil
 }

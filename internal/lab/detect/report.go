@@ -1,6 +1,11 @@
-// Package detect measures how soon a crash is noticed: a pool of real agents
-// loses one host after another, and the time is taken until the routers avoid
-// it and until they know that it is removed.
+// Package detect makes experiments with a pool of real agents on a private
+// network. Run measures how soon a crash is noticed: one host after another is
+// lost, and the time is taken until the routers avoid it and until they know
+// that it is removed. Versus does the same to memberlist, in turns. Calm plays
+// faults that must not remove anybody, and Cost measures a pool at rest.
+//
+// Every report says how starved the machine was. The package judges nothing:
+// its figures are compared with their aims by people.
 package detect
 
 import (
@@ -69,7 +74,7 @@ func (s Strain) text() string {
 	text := fmt.Sprintf("Processors %.0f %% busy; timers late by p50 %.1f ms, p99 %.1f ms, max %.1f ms.",
 		s.Busy, s.Late.P50, s.Late.P99, s.Late.Max)
 	if s.Late.Max >= milliseconds(starved) {
-		text += " The machine was starved: times above say more about it than about the system."
+		text += " The machine was starved: these times say more about it than about the system."
 	}
 	return text
 }
@@ -195,9 +200,11 @@ func (r Report) Write(w io.Writer) error {
 		row(fmt.Sprintf("%s (%d) → removed", name, k.Crashes), k.Removed)
 	}
 	b.WriteString(table(rows))
+	var rounds []string
 	for i, n := range r.Rounds {
-		fmt.Fprintf(&b, "\nRemovals that took %d rounds: %d", i+1, n)
+		rounds = append(rounds, fmt.Sprintf("%d × %d", n, i+1))
 	}
+	fmt.Fprintf(&b, "\nRounds of questions per removal: %s", strings.Join(rounds, ", "))
 	fmt.Fprintf(&b, "\nRemoved without a crash: %d%s\n", len(r.WrongRemovals), named(r.WrongRemovals))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write report: %w", err)

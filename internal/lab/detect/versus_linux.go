@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +30,7 @@ func Versus(ctx context.Context, cfg VersusConfig) (VersusReport, error) {
 	if cfg.Rounds < 1 || cfg.Crashes < cfg.Rounds {
 		return VersusReport{}, fmt.Errorf("compare: %d crashes in %d rounds: there must be at least one in each", cfg.Crashes, cfg.Rounds)
 	}
-	var r VersusReport
+	r := VersusReport{Rounds: cfg.Rounds, Buddyring: Side{Wrong: []string{}}, Memberlist: Side{Wrong: []string{}}}
 	for round := range cfg.Rounds {
 		crashes := cfg.Crashes / cfg.Rounds
 		if round < cfg.Crashes%cfg.Rounds {
@@ -54,7 +53,6 @@ func Versus(ctx context.Context, cfg VersusConfig) (VersusReport, error) {
 		}
 		r.add(report, theirs)
 	}
-	r.Rounds = cfg.Rounds
 	r.sum()
 	return r, nil
 }
@@ -94,10 +92,10 @@ func gossipCrashes(ctx context.Context, cfg Config) (r gossipReport, err error) 
 // sample crashes a host at random and brings it back. Of a kind with what is
 // measured of buddyring: the first to act, and the last to know.
 func (g *gossip) sample(ctx context.Context, i int) (Sample, error) {
-	if err := pause(ctx, rand.N(phases)); err != nil {
+	if err := pause(ctx, time.Duration(g.random.Int64N(int64(phases)))); err != nil {
 		return Sample{}, err
 	}
-	s := Sample{Server: g.names[rand.IntN(len(g.names))], Kind: kind(i)}
+	s := Sample{Server: g.names[g.random.IntN(len(g.names))], Kind: kind(i)}
 	start := time.Now()
 	first, last, err := g.crash(ctx, s.Server, s.Kind)
 	if err != nil {
@@ -105,6 +103,6 @@ func (g *gossip) sample(ctx context.Context, i int) (Sample, error) {
 	}
 	s.Avoided, s.Removed = first.Sub(start), last.Sub(start)
 	others := slices.DeleteFunc(slices.Clone(g.names), func(name string) bool { return name == s.Server })
-	rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	g.random.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
 	return s, g.back(ctx, s.Server, others[:seeds])
 }
