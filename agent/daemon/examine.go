@@ -44,7 +44,7 @@ func (s *session) answer(q question, a detector.Answer) {
 	if a.Final {
 		s.metrics.answers.WithLabelValues(sightName(a.Evidence.Sight)).Inc()
 	}
-	s.put(s.outbox, toAnswer(q, a, s.watcher.sees().score))
+	s.put(s.outbox, toAnswer(q, a, s.watcher.sees().examiner))
 }
 
 // examine runs one examination to its end, or until ctx ends.

@@ -25,8 +25,10 @@ type Prober interface {
 type sighting struct {
 	views []detector.View
 	// score and trouble are what the agent thinks of itself.
-	score   int
-	trouble string
+	score int
+	// examiner is score as far as it concerns answers to questions.
+	examiner int
+	trouble  string
 }
 
 // timeout is how long to wait for a reply of a server, or 0 if it is not
@@ -139,6 +141,7 @@ func (w *watcher) look(d *detector.Detector) {
 	now := time.Now()
 	s := &sighting{views: d.Views(now)}
 	s.score, s.trouble = d.Self(now)
+	s.examiner = d.Examiner(now)
 	w.seen.Store(s)
 	w.metrics.saw(*s)
 }

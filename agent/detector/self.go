@@ -103,6 +103,16 @@ func (d *Detector) loopbackInFlight() bool {
 	return false
 }
 
+// Examiner returns how far the observer distrusts itself in an Examination: as
+// Self, but for late timers, which an Examination notices in its own probes.
+func (d *Detector) Examiner(now time.Time) int {
+	score, _ := d.Self(now)
+	if now.Before(d.self.lateUntil) {
+		score--
+	}
+	return score
+}
+
 // Self returns how far the observer distrusts itself: 0 is a healthy one, and
 // each kind of trouble adds 1. The text names them.
 func (d *Detector) Self(now time.Time) (score int, trouble string) {

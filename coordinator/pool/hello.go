@@ -58,6 +58,10 @@ func (m *Machine) removed(h Hello) *member.RemovedError {
 	if !h.TellRemoval || h.Incarnation == 0 || member.Revision(h.Incarnation) > m.position.Revision {
 		return nil
 	}
+	if s := m.servers[h.ID]; s != nil && s.row.Incarnation == h.Incarnation {
+		// It is remembered as departed when it failed while it was held, too.
+		return nil
+	}
 	removed := &member.RemovedError{ID: h.ID, Incarnation: h.Incarnation}
 	if d, ok := m.departed[h.ID]; ok && d.Incarnation == h.Incarnation {
 		removed.Cause = d.Cause

@@ -73,7 +73,11 @@ func (m *Machine) judgeLoss(s *server) {
 	}
 	switch {
 	case is && s.loss.since.IsZero():
-		m.measureLoss(s)
+		// Of a server that may be dead the round tells first.
+		q := &s.inquiry
+		if q.verdict == nil && (q.round == nil || len(q.round.Reaching()) > 0 || !m.unproven(s)) {
+			m.measureLoss(s)
+		}
 	case !is && !s.loss.since.IsZero():
 		m.endLoss(s)
 		if s.inquiry.round == nil && s.inquiry.verdict == nil && !m.doubted(s) {

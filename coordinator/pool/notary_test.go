@@ -418,7 +418,7 @@ func (n *notary) judgeCrashed(removal member.Removal) {
 		n.d.fail("%s is to be removed although a connect was answered", id)
 	case negatives < needed:
 		n.d.fail("%s is to be removed with %d negatives of %d", id, negatives, needed)
-	case r.lastProbe.Sub(r.opened) < tb.settings.StallTolerance-ageCredit:
+	case r.lastProbe.Sub(r.opened) < r.least(tb.settings.StallTolerance):
 		n.d.fail("%s is to be removed after probes over %v", id, r.lastProbe.Sub(r.opened))
 	case now.Sub(r.lastNegative) > verdictLife+time.Second:
 		n.d.fail("%s is to be removed by evidence of %v ago", id, now.Sub(r.lastNegative))
@@ -432,6 +432,18 @@ func (n *notary) judgeCrashed(removal member.Removal) {
 			n.d.fail("%s is to be removed although %s, a watcher, reaches it", id, observer)
 		}
 	}
+}
+
+// least is the shortest time over which probes must have gone out in a round. One
+// that goes on where another has ended in which nobody reached the server may be
+// shorter.
+func (r *minutes) least(tolerance time.Duration) time.Duration {
+	b := r.before
+	if b != nil && b.incarnation == r.incarnation && len(b.ups) == 0 && !b.alive && !b.answered && b.negatives() > 0 &&
+		b.lastProbe.Sub(b.opened) >= tolerance-ageCredit && !r.opened.After(b.deadline.Add(100*time.Millisecond)) {
+		return tolerance / 2
+	}
+	return tolerance - ageCredit
 }
 
 // aboutRow is the newest round about a member, which must be about its present

@@ -765,6 +765,9 @@ func (g *rig) isLive(row member.Server) bool {
 	return a != nil && a.up && p.speaks()
 }
 
+// stopped are the rules that may have let go only now.
+var stopped = map[string]bool{"brake": true, "zone_brake": true, "floor": true}
+
 func (g *rig) checkSettled(row member.Server, live int) {
 	st, _ := g.m.Server(row.ID)
 	n := len(g.table.rows)
@@ -781,8 +784,8 @@ func (g *rig) checkSettled(row member.Server, live int) {
 		g.fail("%s is well and said to be unreached", row.ID)
 	case !isUp && row.Phase == member.PhaseJoining && !g.isLive(row):
 		g.fail("%s is dead and goes on joining", row.ID)
-	case !isUp && judged && row.Phase != member.PhaseJoining && live >= min(3, n-1) && n > 2 && len(g.m.Brake().Stops) == 0:
-		g.fail("%s is dead and stays, of %d with %d live ones", row.ID, n, live)
+	case !isUp && judged && row.Phase != member.PhaseJoining && live >= min(3, n-1) && n > 2 && len(g.m.Brake().Stops) == 0 && !stopped[g.rule(row.ID)]:
+		g.fail("%s is dead and stays by %s, of %d with %d live ones", row.ID, g.rule(row.ID), n, live)
 	case g.isLive(row) && g.alarm("AGENT_DOWN", row.ID):
 		g.fail("the agent of %s is there and said to be down", row.ID)
 	case !g.isLive(row) && !g.alarm("AGENT_DOWN", row.ID) && !st.Suspect:

@@ -143,12 +143,15 @@ func (m *Machine) openRound(s *server) {
 	if q.tale == nil {
 		m.beginIncident(s, m.now)
 	}
-	credit := time.Duration(0)
-	if q.tries == 0 && s.claim == nil {
-		credit = min(m.now.Sub(q.firstLost), ageCredit)
+	over := m.settings.StallTolerance
+	switch {
+	case s.claim != nil:
+	case q.goesOn && m.now.Sub(q.next) <= roundPause:
+		over /= 2
+	case q.tries == 0:
+		over -= min(m.now.Sub(q.firstLost), ageCredit)
 	}
-	over := max(m.settings.StallTolerance-credit, shortestRound)
-	m.beginRound(s, over)
+	m.beginRound(s, max(over, shortestRound))
 	r := q.round
 	m.askObservers(s, r, observersWanted)
 	if m.ring.Len() <= 2 || s.claim != nil {
@@ -449,7 +452,16 @@ func (m *Machine) decide(s *server) {
 		m.raise(alarmUnreached, s.row.ID, fmt.Sprintf("%s: %s", s.row.ID, ruling.Reason))
 	}
 	m.notRemoved(s, ruling)
+	q := &s.inquiry
+	q.goesOn = ruling.Rule == verdict.TooFew && c.Down > 0 && c.Proof != verdict.ProofAlive && m.mayGoOn(r)
 	m.again(s, ruling.Verdict)
+	m.judgeLoss(s)
+}
+
+// mayGoOn reports whether another round may go on where this one ends: it has
+// reached over the stall tolerance by itself.
+func (m *Machine) mayGoOn(r *verdict.Round) bool {
+	return !r.Second && r.LastProbe.Sub(r.Opened) >= m.settings.StallTolerance-ageCredit
 }
 
 // sum sums a round up for judgement.
@@ -529,6 +541,9 @@ func (m *Machine) again(s *server, v verdict.Verdict) {
 	if left := m.graceLeft(s); left > 0 && v == verdict.Undecided {
 		// The round after this should end with the grace.
 		pause = min(pause, max(left-m.settings.StallTolerance, first))
+	}
+	if q.goesOn {
+		pause = 0
 	}
 	q.tries++
 	q.next = m.now.Add(pause)

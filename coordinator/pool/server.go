@@ -104,7 +104,9 @@ type inquiry struct {
 	overruled map[member.ID]bool
 	// repeated says that the newest finished round came to Unreached with nobody
 	// connecting; acquitted, that it found the server well though some miss it.
-	repeated, acquitted bool
+	// goesOn, that too few observers missed it and nothing spoke for it: the next
+	// round goes on where that one ended.
+	repeated, acquitted, goesOn bool
 	// last holds the final negatives of the newest finished round until lastUntil.
 	last      []member.ID
 	lastUntil time.Time

@@ -48,7 +48,7 @@ func (m *Machine) endIncident(s *server) {
 	q.tries, q.next = 0, time.Time{}
 	q.lastProof, q.lastDial = verdict.ProofAbsent, verdict.DialNone
 	q.overruled, q.asked = nil, nil
-	q.repeated, q.acquitted = false, false
+	q.repeated, q.acquitted, q.goesOn = false, false, false
 	m.unfilter(s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
 }

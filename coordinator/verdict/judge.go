@@ -89,6 +89,10 @@ type Ruling struct {
 	Rule, Reason string
 }
 
+// TooFew is the rule by which a case stays undecided because too few observers
+// could tell.
+const TooFew = "too_few_observers"
+
 // Needed is how many observers must miss a server before it may be removed, in
 // a pool with so many others.
 func Needed(others int) int { return min(3, others) }
@@ -123,9 +127,9 @@ func Judge(c Case) Ruling {
 	case !c.Second && c.Down >= Needed(c.Others):
 		return Ruling{Crashed, "observers_agree", fmt.Sprintf("all %d observers that could judge miss it (%d are needed) and %s", c.Down, Needed(c.Others), c.Proof)}
 	case c.Second:
-		return Ruling{Undecided, "too_few_observers", fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, freshNeeded)}
+		return Ruling{Undecided, TooFew, fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, freshNeeded)}
 	}
-	return Ruling{Undecided, "too_few_observers", fmt.Sprintf("%d of %d observers miss it, and %d are needed", c.Down, asked, Needed(c.Others))}
+	return Ruling{Undecided, TooFew, fmt.Sprintf("%d of %d observers miss it, and %d are needed", c.Down, asked, Needed(c.Others))}
 }
 
 func (c Case) asked() int { return c.Up + c.Down + c.Unknown + c.Connected }
@@ -156,7 +160,7 @@ func (c Case) NobodyConnects() bool {
 func judgePair(c Case) Ruling {
 	switch {
 	case c.Down == 0:
-		return Ruling{Undecided, "too_few_observers", "the only observer cannot tell"}
+		return Ruling{Undecided, TooFew, "the only observer cannot tell"}
 	case c.Proof != ProofSilent:
 		return Ruling{Undecided, "pair_needs_silence", "the only observer misses it, but in a pool of two its stream must fall silent too, and " + c.Proof.String()}
 	case c.Dial != DialUnanswered:

@@ -38,7 +38,7 @@ func JudgeLoss(l Loss) Ruling {
 	case l.Clean > 0:
 		return Ruling{Alive, "loss_not_confirmed", fmt.Sprintf("%d watchers lose %d and more of ten probes to it, but %d of %d witnesses do not", l.Watchers, LossyFrom, l.Clean, l.Clean+l.Witnesses)}
 	case l.Watchers == 0 || l.Witnesses == 0 || seen < lossyNeeded:
-		return Ruling{Undecided, "too_few_observers", fmt.Sprintf("%d watchers and %d witnesses lose %d and more of ten probes to it, and %d observers are needed", l.Watchers, l.Witnesses, LossyFrom, lossyNeeded)}
+		return Ruling{Undecided, TooFew, fmt.Sprintf("%d watchers and %d witnesses lose %d and more of ten probes to it, and %d observers are needed", l.Watchers, l.Witnesses, LossyFrom, lossyNeeded)}
 	}
 	return Ruling{Lossy, "lossy", fmt.Sprintf("%d watchers and %d witnesses lost %d and more of ten probes to it for %v", l.Watchers, l.Witnesses, LossyFrom, LossyFor)}
 }

@@ -43,8 +43,9 @@ type observer struct {
 	final    bool
 	// connected says that a connect of its was answered.
 	connected bool
-	// failed says that Failing has listed it, replaced that it is not waited for.
-	failed, replaced bool
+	// failed says that Failing has listed it, replaced that it is not waited for;
+	// doubtful that it does not trust itself.
+	failed, replaced, doubtful bool
 }
 
 // Ask notes that an observer was asked. Asking one twice is ignored.
@@ -88,6 +89,7 @@ func (r *Round) Answer(id member.ID, a Answer) bool {
 	if o == nil || o.final {
 		return false
 	}
+	o.doubtful = a.SelfScore > 0
 	if a.Evidence.Sight == SightDown && (a.SelfScore > 0 || a.Final && a.At.Before(r.LastProbe)) {
 		a.Evidence.Sight = SightCannotJudge
 	}
@@ -139,7 +141,7 @@ func (r *Round) Failing(now time.Time) []member.ID {
 	for i := range r.observers {
 		o := &r.observers[i]
 		silent := !o.heard && now.Sub(o.askedAt) >= ReplaceAfter
-		useless := o.final && o.evidence.Sight == SightCannotJudge && now.Before(r.LastProbe)
+		useless := (o.final || o.doubtful) && o.evidence.Sight == SightCannotJudge && now.Before(r.LastProbe)
 		if (silent || useless) && !o.failed {
 			o.failed = true
 			ids = append(ids, o.id)

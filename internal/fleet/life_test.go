@@ -1,14 +1,17 @@
 package fleet_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/buddyring/buddyring/agent/daemon"
 	"github.com/buddyring/buddyring/internal/member"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -258,6 +261,47 @@ func TestAgentKilled(t *testing.T) {
 		f.startAgent("web-4")
 		time.Sleep(5 * time.Second)
 		f.consistent()
+		if got := f.removals(); len(got) != 0 {
+			f.t.Errorf("removals: %v", got)
+		}
+	})
+}
+
+// service is one that a server's agent checks.
+type service struct{ hung atomic.Bool }
+
+func (s *service) String() string { return "http://service" }
+
+func (s *service) Run(ctx context.Context) error {
+	if s.hung.Load() {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
+// A service that hangs on a host that answers pings is out of routing within 4 s,
+// and its host stays in the ring.
+func TestHungService(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 6)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		ring, web := f.ring(), &service{}
+		f.servers["web-3"].agent.Recheck(f.t.Context(), []daemon.Check{web})
+		for _, after := range []time.Duration{10 * time.Second, 10*time.Second + time.Millisecond, 10500 * time.Millisecond} {
+			time.Sleep(after)
+			f.settled(0, all...)
+			web.hung.Store(true)
+			f.settled(4*time.Second, without(all, "web-3")...)
+			time.Sleep(time.Minute)
+			f.settled(0, without(all, "web-3")...)
+			if now := f.ring(); !slices.Equal(now, ring) {
+				f.t.Errorf("the ring was %v and is %v", ring, now)
+			}
+			web.hung.Store(false)
+			f.settled(3*time.Second, all...)
+		}
 		if got := f.removals(); len(got) != 0 {
 			f.t.Errorf("removals: %v", got)
 		}
