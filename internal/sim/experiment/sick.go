@@ -174,15 +174,15 @@ func BackgroundLoss(e Effort) ([]Row, error) {
 	} {
 		o := sim.DefaultOptions(500)
 		o.Network.Loss, o.Network.Model, o.Duration = c.loss, c.model, minutes(5)
-		b, err := run(o, 4*int(e))
+		target, seeds := "0 healthy removed in 3,000 server-years", 4
+		if c.loss > 0.01 {
+			target, seeds = "≤ 1 healthy removed in 1,000 server-years", 1
+		}
+		b, err := run(o, seeds*int(e))
 		if err != nil {
 			return nil, err
 		}
 		what := fmt.Sprintf("%.0f%% loss each way, %s", c.loss*100, c.model)
-		target := "0 healthy removed in 3,000 server-years"
-		if c.loss > 0.01 {
-			target = "≤ 1 healthy removed in 1,000 server-years"
-		}
 		rows = append(rows, b.row(Row{
 			ID: "D8", Experiment: what, Target: target, Safety: true,
 			Measured: fmt.Sprintf("%d removed in %.3g server-years (a rate below %.3g a year); %d wrong suspects, %.0f ms each", b.WrongRemovals,
