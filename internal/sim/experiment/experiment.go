@@ -19,6 +19,9 @@ type Row struct {
 	// are removed or kept wrongly, and not about time.
 	Met    bool `json:"met"`
 	Safety bool `json:"safety"`
+	// Unproven says that nothing has spoken against the target in a time that is too
+	// short to prove it; Met is true then.
+	Unproven bool `json:"unproven,omitempty"`
 	// Runs is how many runs with different seeds stand behind it.
 	Runs int `json:"runs"`
 	// Replay makes the first run again that missed the target, or is empty.

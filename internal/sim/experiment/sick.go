@@ -184,7 +184,7 @@ func BackgroundLoss(e Effort) ([]Row, error) {
 		}
 		what := fmt.Sprintf("%.0f%% loss each way, %s", c.loss*100, c.model)
 		rows = append(rows, b.row(Row{
-			ID: "D8", Experiment: what, Target: target, Safety: true,
+			ID: "D8", Experiment: what, Target: target, Safety: true, Unproven: b.WrongRemovals == 0 && b.ServerYears < 1000,
 			Measured: fmt.Sprintf("%d removed in %.3g server-years (a rate below %.3g a year); %d wrong suspects, %.0f ms each", b.WrongRemovals,
 				b.ServerYears, bound(b.WrongRemovals)/b.ServerYears, b.WrongSuspects, 1000*b.WrongSuspectSeconds/max(1, float64(b.WrongSuspects))),
 		}, func(r *sim.Result) bool { return !r.Good() }))

@@ -54,6 +54,8 @@ func run() int {
 
 func mark(r experiment.Row) string {
 	switch {
+	case r.Met && r.Unproven:
+		return "none seen"
 	case r.Met:
 		return "met"
 	case r.Safety:
