@@ -632,3 +632,47 @@ func TestRemovalTellsOfSafety(t *testing.T) {
 		t.Errorf("before %+v, after %+v", x.Before, x.After)
 	}
 }
+
+// A verdict that was held counts for a while, also when the stream answers then:
+// its round has come to a removal all the same.
+func TestBrakeCountsVerdicts(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(4)
+	d.missAll(dead)
+	if d.gone(dead) != 0 {
+		t.Fatal("removed")
+	}
+	for _, id := range dead {
+		d.nextRound(id)
+	}
+	for _, id := range dead {
+		d.echo(id)
+	}
+	if s := d.m.Brake().Safety; s.Suspects != 4 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// HELD members get no work: they do not use up what the brake lets pass.
+func TestBrakeLeavesOutTheHeld(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	d.set(func(s *member.Settings) {
+		s.BrakeLeast, s.BrakePercent, s.BrakeRackPercent, s.BrakeWindow = 1, 0, 0, time.Second
+	})
+	d.commitAll()
+	pair := d.apart(2)
+	d.die(pair[0])
+	d.hello(reboot(pair[0]))
+	d.commitAll()
+	d.live(2 * time.Second)
+	d.miss(pair[0])
+	if p := d.phase(pair[0]); p != member.PhaseHeld {
+		t.Fatalf("it is %s", p)
+	}
+	d.missAll(pair[1:])
+	if d.gone(pair[1:]) != 1 {
+		t.Fatalf("kept by %s: %+v", d.rule(pair[1]), d.m.Brake())
+	}
+}
