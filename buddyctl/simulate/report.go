@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,8 +169,12 @@ func (r report) writeVerdict(b *strings.Builder) {
 		b.WriteString(".\n")
 		return
 	}
-	fmt.Fprintf(b, "Bad: %d healthy servers were removed, %d dead ones were not, the ring broke %d times.\nTo see a failing run again:\n",
+	fmt.Fprintf(b, "Bad: %d healthy servers were removed, %d dead ones were not, the ring broke %d times.\n",
 		r.Summary.WrongRemovals, r.Summary.Remaining, r.Summary.BrokenRings)
+	if r.Summary.Remaining > 0 && r.braked() {
+		b.WriteString("The brake holds the dead ones, as it should when so many go at once; an operator would release it.\n")
+	}
+	b.WriteString("To see a failing run again:\n")
 	for i, command := range r.Replay {
 		if i == shownFailures {
 			fmt.Fprintf(b, "  … and %d more seeds\n", len(r.Replay)-i)
@@ -177,6 +182,13 @@ func (r report) writeVerdict(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "  %s\n", command)
 	}
+}
+
+// braked reports whether the brake was on at the end of a run.
+func (r report) braked() bool {
+	return slices.ContainsFunc(r.Runs, func(res *sim.Result) bool {
+		return slices.ContainsFunc(res.AlarmsLeft, func(a string) bool { return strings.HasPrefix(a, "BRAKE") })
+	})
 }
 
 // ms is a time in milliseconds for people.

@@ -69,6 +69,7 @@ type agent struct {
 func newHost(i int, o *Options) *host {
 	h := &host{
 		index: int32(i + 1), id: member.ID("web-" + strconv.Itoa(i+1)), clock: newClock(), downSince: never, boot: 1,
+		// See hostAt.
 		addr: netip.AddrFrom4([4]byte{10, byte((i + 1) >> 16), byte((i + 1) >> 8), byte(i + 1)}),
 	}
 	if o.Zones > 0 {
