@@ -264,6 +264,10 @@ func (n *network) Probe(ctx context.Context, t prober.Target, timeout time.Durat
 	return prober.Result{Outcome: prober.Replied, RTT: time.Millisecond}
 }
 
+func (n *network) Volley(ctx context.Context, t prober.Target, _ int, _ time.Duration) func(int, time.Duration) prober.Result {
+	return func(_ int, timeout time.Duration) prober.Result { return n.Probe(ctx, t, timeout) }
+}
+
 func (n *network) ended() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

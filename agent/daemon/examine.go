@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/buddyring/buddyring/agent/detector"
@@ -11,12 +12,12 @@ import (
 const (
 	// maxExaminations is how many questions of a session are worked on at a time.
 	maxExaminations = 64
-	// maxExamSockets is how many sockets the examinations have open at a time.
-	// Twenty probes to each of a dozen dead servers are 240.
-	maxExamSockets = 512
-
-	tooBusy = "this agent is busy with too many questions"
+	// maxInFlight is how many probes and connects of examinations are under way at
+	// a time. Twenty probes to each of a dozen dead servers are 240.
+	maxInFlight = 512
 )
+
+var errBusy = errors.New("this agent is busy with too many questions")
 
 // examine works on a question beside everything else. A watched server is
 // waited for as long as its own link needs.
@@ -28,7 +29,7 @@ func (s *session) examine(ctx context.Context, q question) {
 	case s.slots <- struct{}{}:
 	default:
 		s.answer(q, detector.Answer{Final: true, Evidence: detector.Evidence{
-			Sight: detector.CannotJudge, Trouble: tooBusy,
+			Sight: detector.CannotJudge, Trouble: errBusy.Error(),
 		}})
 		return
 	}
@@ -51,6 +52,8 @@ func (w *watcher) examine(ctx context.Context, q detector.Question, answer func(
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	e := detector.Examine(time.Now(), q)
+	probes, spacing := e.Schedule()
+	fire := w.prober.Volley(ctx, targetOf(q.Subject), probes, spacing)
 	outcomes := make(chan detector.Outcome)
 	connects := make(chan detector.Connect)
 	timer := time.NewTimer(0)
@@ -68,7 +71,7 @@ func (w *watcher) examine(ctx context.Context, q detector.Question, answer func(
 			f = e.Tick(time.Now())
 		}
 		for _, p := range f.Probes {
-			w.probes.Go(func() { w.examineOnce(ctx, p, outcomes) })
+			w.probes.Go(func() { w.tellOutcome(ctx, p, w.once(p, fire), outcomes) })
 		}
 		if len(f.Dial.To) > 0 {
 			w.probes.Go(func() { w.connect(ctx, f.Dial, connects) })
@@ -80,18 +83,13 @@ func (w *watcher) examine(ctx context.Context, q detector.Question, answer func(
 	}
 }
 
-// examineOnce sends one probe of an examination, if there is room for it.
-func (w *watcher) examineOnce(ctx context.Context, p detector.Probe, outcomes chan<- detector.Outcome) {
-	n := int64(len(p.Subject.Addresses))
-	if w.room.TryAcquire(n) {
-		defer w.room.Release(n)
-		w.probe(ctx, p, outcomes)
-		return
+// once makes one probe of an examination, if there is room for it.
+func (w *watcher) once(p detector.Probe, fire func(i int, timeout time.Duration) prober.Result) prober.Result {
+	if !w.room.TryAcquire(1) {
+		return prober.Result{Outcome: prober.NotSent, Err: errBusy}
 	}
-	select {
-	case outcomes <- detector.Outcome{Probe: p.ID, Result: detector.NotSent, Trouble: tooBusy}:
-	case <-ctx.Done():
-	}
+	defer w.room.Release(1)
+	return fire(int(p.ID-1), p.Timeout)
 }
 
 // connect tries the TCP connects of an examination, if there is room for them.

@@ -163,7 +163,7 @@ func TestExaminationsAreBounded(t *testing.T) {
 	}{
 		{4, 4, prober.Replied, true},
 		{4, 4 * (20 + 1), prober.Lost, true},
-		{maxExaminations, maxExamSockets, prober.Lost, false},
+		{maxExaminations, maxInFlight, prober.Lost, false},
 	} {
 		t.Run(fmt.Sprintf("%d servers, outcome %d", c.servers, c.fate), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 // Prober sends probes and waits for their end; see prober.Prober.
 type Prober interface {
 	Probe(ctx context.Context, t prober.Target, timeout time.Duration) prober.Result
+	Volley(ctx context.Context, t prober.Target, n int, spacing time.Duration) func(i int, timeout time.Duration) prober.Result
 	Connect(ctx context.Context, to []netip.AddrPort, timeout time.Duration) prober.Result
 }
 
@@ -53,7 +54,7 @@ type watcher struct {
 	attached chan sink
 	seen     atomic.Pointer[sighting]
 	probes   sync.WaitGroup
-	// room bounds the sockets of examinations.
+	// room bounds what examinations have in flight.
 	room *semaphore.Weighted
 }
 
@@ -61,7 +62,7 @@ func newWatcher(p Prober, loopback prober.Target, log *slog.Logger, m *metrics) 
 	w := &watcher{
 		prober: p, loopback: loopback, log: log, metrics: m,
 		assigned: make(chan Assignment), attached: make(chan sink),
-		room: semaphore.NewWeighted(maxExamSockets),
+		room: semaphore.NewWeighted(maxInFlight),
 	}
 	w.seen.Store(&sighting{})
 	return w
@@ -161,13 +162,21 @@ func subjects(a Assignment) []detector.Subject {
 	return out
 }
 
-// probe sends one probe and hands its outcome to whoever asked for it.
+// probe sends one probe and hands its outcome to the detector.
 func (w *watcher) probe(ctx context.Context, p detector.Probe, outcomes chan<- detector.Outcome) {
-	target := prober.Target{Addresses: p.Subject.Addresses, Probe: p.Subject.Probe}
+	target := targetOf(p.Subject)
 	if p.Loopback {
 		target = w.loopback
 	}
-	r := w.prober.Probe(ctx, target, p.Timeout)
+	w.tellOutcome(ctx, p, w.prober.Probe(ctx, target, p.Timeout), outcomes)
+}
+
+func targetOf(s detector.Subject) prober.Target {
+	return prober.Target{Addresses: s.Addresses, Probe: s.Probe}
+}
+
+// tellOutcome hands the result of a probe to whoever asked for it.
+func (w *watcher) tellOutcome(ctx context.Context, p detector.Probe, r prober.Result, outcomes chan<- detector.Outcome) {
 	if ctx.Err() != nil {
 		return
 	}

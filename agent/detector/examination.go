@@ -99,6 +99,12 @@ func Examine(now time.Time, q Question) *Examination {
 	return e
 }
 
+// Schedule returns how many probes there are and how far apart. Their IDs count
+// from 1.
+func (e *Examination) Schedule() (probes int, spacing time.Duration) {
+	return e.question.Probes, e.spacing
+}
+
 // Done reports whether the final answer has been given.
 func (e *Examination) Done() bool { return e.done }
 

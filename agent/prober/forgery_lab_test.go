@@ -60,6 +60,11 @@ func TestForgedReplies(t *testing.T) {
 				if r.Outcome != c.want {
 					t.Errorf("%v: %+v", mode, r)
 				}
+				for i, r := range shoot(t, testProber(t, mode), 2, victim) {
+					if r.Outcome != c.want {
+						t.Errorf("%v, probe %d of several: %+v", mode, i, r)
+					}
+				}
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,12 +19,33 @@ import (
 // new for every probe, by which it knows the reply.
 const payload = 24
 
-// echo is one echo request on its way. Each channel gets at most one value.
-type echo struct {
-	target  netip.Addr
-	sent    chan time.Time
-	replied chan time.Time
-	failed  chan error
+// volley is a series of echo requests that one pinger sends through one socket.
+type volley struct {
+	target netip.Addr
+	// shots are by sequence number; both channels of one get at most one value.
+	shots []shot
+	// broken is closed when the pinger fails, for the reason why.
+	broken chan struct{}
+	once   sync.Once
+	why    error
+}
+
+type shot struct{ sent, replied chan time.Time }
+
+func newVolley(target netip.Addr, n int) *volley {
+	v := &volley{target: target, shots: make([]shot, n), broken: make(chan struct{})}
+	for i := range v.shots {
+		v.shots[i] = shot{sent: make(chan time.Time, 1), replied: make(chan time.Time, 1)}
+	}
+	return v
+}
+
+// fail ends all probes of the volley.
+func (v *volley) fail(err error) {
+	v.once.Do(func() {
+		v.why = err
+		close(v.broken)
+	})
 }
 
 // ping sends one echo request and waits for its reply. The pinger has a socket
@@ -32,19 +54,22 @@ type echo struct {
 func (p *Prober) ping(ctx context.Context, a netip.Addr, timeout time.Duration) Result {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	e := &echo{
-		target: a, sent: make(chan time.Time, 1), replied: make(chan time.Time, 1), failed: make(chan error, 1),
-	}
-	p.runs.Go(func() { e.run(ctx, p.cfg.Mode, p.cfg.Logger) })
+	v := newVolley(a, 1)
+	p.runs.Go(func() { v.run(ctx, p.cfg, time.Hour) })
+	return v.probe(ctx, 0, timeout)
+}
+
+// probe waits until the i-th request has gone out, and then for its reply.
+func (v *volley) probe(ctx context.Context, i int, timeout time.Duration) Result {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
-	case sent := <-e.sent:
-		return e.await(ctx, sent, timeout)
-	case err := <-e.failed:
-		return notSent(err)
+	case sent := <-v.shots[i].sent:
+		return v.await(ctx, i, sent, timeout)
+	case <-v.broken:
+		return notSent(v.why)
 	case <-timer.C:
-		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", a, timeout))
+		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", v.target, timeout))
 	case <-ctx.Done():
 		return notSent(ctx.Err())
 	}
@@ -53,16 +78,16 @@ func (p *Prober) ping(ctx context.Context, a netip.Addr, timeout time.Duration) 
 // await waits for the reply to a request that went out at sent. An observer that
 // comes late to the time-out looks once more before it calls the reply lost, and
 // if it comes late to that as well, or comes very late, says so.
-func (e *echo) await(ctx context.Context, sent time.Time, timeout time.Duration) Result {
+func (v *volley) await(ctx context.Context, i int, sent time.Time, timeout time.Duration) Result {
 	deadline, again, late := sent.Add(timeout), false, false
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	for {
 		select {
-		case at := <-e.replied:
+		case at := <-v.shots[i].replied:
 			return Result{Outcome: Replied, RTT: at.Sub(sent), Late: late}
-		case err := <-e.failed:
-			return notSent(err)
+		case <-v.broken:
+			return notSent(v.why)
 		case <-ctx.Done():
 			return notSent(ctx.Err())
 		case <-timer.C:
@@ -75,7 +100,7 @@ func (e *echo) await(ctx context.Context, sent time.Time, timeout time.Duration)
 			continue
 		}
 		select {
-		case at := <-e.replied:
+		case at := <-v.shots[i].replied:
 			return Result{Outcome: Replied, RTT: at.Sub(sent), Late: late}
 		default:
 			return Result{Outcome: Lost, Late: late || behind > lateness}
@@ -83,37 +108,42 @@ func (e *echo) await(ctx context.Context, sent time.Time, timeout time.Duration)
 	}
 }
 
-// run runs a pinger that sends one request. It has no Count: that would end it
-// at the first reply with the right payload even if it came from another
-// address.
-func (e *echo) run(ctx context.Context, mode Mode, log *slog.Logger) {
+// run runs a pinger that sends the requests, the first at once. A pinger stops
+// sending when it has sent its Count, and ends when it has had as many replies
+// with the right payload, even if they came from another address. So it is told
+// one more than it sends, and after the last that it has sent one more.
+func (v *volley) run(ctx context.Context, cfg Config, spacing time.Duration) {
 	p := probing.New("")
-	p.SetIPAddr(&net.IPAddr{IP: e.target.AsSlice()})
-	p.SetPrivileged(mode == ModeRaw)
-	p.SetLogger(spinGuard{log: log, failed: e.failed})
-	p.Size, p.Interval = payload, time.Hour
+	p.SetIPAddr(&net.IPAddr{IP: v.target.AsSlice()})
+	p.SetPrivileged(cfg.Mode == ModeRaw)
+	p.SetLogger(spinGuard{log: cfg.Logger, fail: v.fail})
+	p.Size, p.Interval, p.Count = payload, spacing, len(v.shots)+1
 	p.RecordRtts, p.RecordTTLs = false, false
-	p.OnSend = func(*probing.Packet) { e.sent <- time.Now() }
-	p.OnSendError = func(_ *probing.Packet, err error) { fail(e.failed, err) }
+	sent := 0
+	p.OnSend = func(r *probing.Packet) {
+		note(v.shots[r.Seq].sent)
+		if sent = r.Seq + 1; sent == len(v.shots) {
+			p.PacketsSent++
+		}
+	}
+	p.OnSendError = func(_ *probing.Packet, err error) { v.fail(err) }
 	p.OnRecv = func(r *probing.Packet) {
-		if from, ok := netip.AddrFromSlice(r.IPAddr.IP); ok && from.Unmap() == e.target && r.Seq == 0 {
-			select {
-			case e.replied <- time.Now():
-			default:
-			}
+		if from, ok := netip.AddrFromSlice(r.IPAddr.IP); ok && from.Unmap() == v.target && r.Seq < sent {
+			note(v.shots[r.Seq].replied)
 		}
 	}
 	p.OnDuplicateRecv = p.OnRecv
 	// A read error of the socket is trouble of this host. OnRecvError is not for
 	// it: that is called for every poll that found nothing.
 	if err := p.RunWithContext(ctx); err != nil && ctx.Err() == nil {
-		fail(e.failed, fmt.Errorf("ping %v: %w", e.target, err))
+		v.fail(fmt.Errorf("ping %v: %w", v.target, err))
 	}
 }
 
-func fail(failed chan<- error, err error) {
+// note keeps the present moment unless one is kept already.
+func note(moment chan<- time.Time) {
 	select {
-	case failed <- err:
+	case moment <- time.Now():
 	default:
 	}
 }
@@ -123,12 +153,12 @@ func fail(failed chan<- error, err error) {
 // address and tries again for ever, deaf to its context. Leaving the goroutine
 // from the announcement is the only way out.
 type spinGuard struct {
-	log    *slog.Logger
-	failed chan<- error
+	log  *slog.Logger
+	fail func(error)
 }
 
 func (g spinGuard) Infof(string, ...any) {
-	fail(g.failed, fmt.Errorf("send echo request: %w", errForbidden))
+	g.fail(fmt.Errorf("send echo request: %w", errForbidden))
 	runtime.Goexit()
 }
 

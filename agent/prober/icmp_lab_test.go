@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -145,6 +146,61 @@ func TestSilenceIsLost(t *testing.T) {
 	})
 }
 
+// shoot sends n probes of the addresses 20 ms apart.
+func shoot(t *testing.T, p *Prober, n int, addresses ...netip.Addr) []Result {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const spacing = 20 * time.Millisecond
+	fire := p.Volley(ctx, Target{Addresses: addresses}, n, spacing)
+	results := make([]Result, n)
+	var shots sync.WaitGroup
+	for i := range n {
+		shots.Go(func() { results[i] = fire(i, 500*time.Millisecond) })
+		time.Sleep(spacing)
+	}
+	shots.Wait()
+	return results
+}
+
+func TestVolley(t *testing.T) {
+	eachMode(t, func(t *testing.T, p *Prober) {
+		for _, c := range []struct {
+			addresses []netip.Addr
+			want      Outcome
+		}{
+			{[]netip.Addr{loopback}, Replied},
+			{[]netip.Addr{loopback6}, Replied},
+			{[]netip.Addr{silent, loopback6}, Replied},
+			{[]netip.Addr{silent}, Lost},
+			{[]netip.Addr{silent, unroutable}, Lost},
+			{[]netip.Addr{forbidden}, NotSent},
+			{[]netip.Addr{unroutable}, NotSent},
+		} {
+			for i, r := range shoot(t, p, 10, c.addresses...) {
+				if r.Outcome != c.want || r.RTT < 0 {
+					t.Errorf("%v: probe %d: %+v", c.addresses, i, r)
+				}
+			}
+		}
+	})
+}
+
+func TestConnectInSilenceIsLost(t *testing.T) {
+	t.Parallel()
+	p := testProber(t, ModeNone)
+	const timeout = 100 * time.Millisecond
+	began := time.Now()
+	r := p.Connect(t.Context(), []netip.AddrPort{netip.AddrPortFrom(silent, 80), netip.AddrPortFrom(unroutable, 80)}, timeout)
+	if took := time.Since(began); r.Outcome != Lost || took < timeout {
+		t.Errorf("%+v after %v", r, took)
+	}
+	r = p.Connect(t.Context(), []netip.AddrPort{netip.AddrPortFrom(silent, 80), netip.AddrPortFrom(loopback, 9)}, 10*time.Second)
+	if r.Outcome != Replied {
+		t.Errorf("a refusal among them: %+v", r)
+	}
+}
+
 func TestOneFamilyThatAnswersIsEnough(t *testing.T) {
 	eachMode(t, func(t *testing.T, p *Prober) {
 		r := p.Probe(t.Context(), Target{Addresses: []netip.Addr{silent, loopback6}}, 2*time.Second)
@@ -227,6 +283,34 @@ func TestSelfTestWithoutCapabilities(t *testing.T) {
 	}
 }
 
+// BenchmarkVolley is the cost of a dead server: 20 probes over 475 ms that wait
+// until 525 ms, through one socket.
+func BenchmarkVolley(b *testing.B) {
+	p := New(Config{Mode: ModeRaw, Logger: slog.New(slog.DiscardHandler)})
+	b.ReportAllocs()
+	before := cpuTime()
+	for b.Loop() {
+		ctx, cancel := context.WithCancel(b.Context())
+		fire := p.Volley(ctx, Target{Addresses: []netip.Addr{silent}}, 20, 25*time.Millisecond)
+		var shots sync.WaitGroup
+		for i := range 20 {
+			shots.Go(func() { fire(i, 525*time.Millisecond-time.Duration(i)*25*time.Millisecond) })
+			time.Sleep(25 * time.Millisecond)
+		}
+		shots.Wait()
+		cancel()
+	}
+	p.Wait()
+	b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
+}
+
+// cpuTime is what this process has used, in nanoseconds.
+func cpuTime() int64 {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
 // BenchmarkPing is the cost of one probe: a pinger with a socket of its own. An
 // agent sends four a second.
 func BenchmarkPing(b *testing.B) {
@@ -234,17 +318,14 @@ func BenchmarkPing(b *testing.B) {
 		b.Run(mode.String(), func(b *testing.B) {
 			p := New(Config{Mode: mode, Logger: slog.New(slog.DiscardHandler)})
 			b.ReportAllocs()
-			var before, after syscall.Rusage
-			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+			before := cpuTime()
 			for b.Loop() {
 				if r := p.Probe(b.Context(), Target{Addresses: []netip.Addr{loopback}}, time.Second); r.Outcome != Replied {
 					b.Fatalf("%+v", r)
 				}
 			}
 			p.Wait()
-			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
-			cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
-			b.ReportMetric(float64(cpu)/float64(b.N), "cpu-ns/op")
+			b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
 		})
 	}
 }

@@ -76,8 +76,8 @@ type Prober struct {
 // New returns a Prober.
 func New(cfg Config) *Prober { return &Prober{cfg: cfg} }
 
-// Wait returns when everything that Probe and Connect have started has ended,
-// which is up to 150 ms after the last call has returned.
+// Wait returns when everything that was started has ended, which is up to 150 ms
+// after the last call has returned and the context of the last Volley has ended.
 func (p *Prober) Wait() { p.runs.Wait() }
 
 // Probe sends one probe to every address of the target and waits for the first
@@ -88,12 +88,40 @@ func (p *Prober) Probe(ctx context.Context, t Target, timeout time.Duration) Res
 	if len(t.Addresses) == 0 {
 		return notSent(errors.New("the server has no probe address"))
 	}
-	if len(t.Addresses) == 1 {
-		return p.probeAddress(ctx, t.Addresses[0], t.Probe, timeout)
-	}
 	return p.race(ctx, len(t.Addresses), func(ctx context.Context, i int) Result {
 		return p.probeAddress(ctx, t.Addresses[i], t.Probe, timeout)
 	})
+}
+
+// Volley prepares n probes of one target, to be sent spacing apart: the i-th
+// call of the function that it returns, which is made when that probe is due,
+// waits for its fate as Probe does. Echo requests share one socket for each
+// address, which from the first call on sends them by itself. What is under way
+// ends with ctx.
+func (p *Prober) Volley(ctx context.Context, t Target, n int, spacing time.Duration) func(i int, timeout time.Duration) Result {
+	if n == 1 || len(t.Addresses) == 0 || t.Probe.Method == member.ProbeTCP || p.cfg.Mode == ModeNone {
+		return func(_ int, timeout time.Duration) Result { return p.Probe(ctx, t, timeout) }
+	}
+	volleys := make([]func() (*volley, error), len(t.Addresses))
+	for k, a := range t.Addresses {
+		volleys[k] = sync.OnceValues(func() (*volley, error) {
+			if err := checkAddress(ctx, a); err != nil {
+				return nil, err
+			}
+			v := newVolley(a, n)
+			p.runs.Go(func() { v.run(ctx, p.cfg, max(spacing, time.Millisecond)) })
+			return v, nil
+		})
+	}
+	return func(i int, timeout time.Duration) Result {
+		return p.race(ctx, len(volleys), func(ctx context.Context, k int) Result {
+			v, err := volleys[k]()
+			if err != nil {
+				return notSent(err)
+			}
+			return v.probe(ctx, i, timeout)
+		})
+	}
 }
 
 // Connect opens a TCP connection to every address at once, closes it again, and
@@ -112,9 +140,12 @@ func (p *Prober) Connect(ctx context.Context, to []netip.AddrPort, timeout time.
 	})
 }
 
-// race makes n attempts at once and returns the first reply, or the worst of
-// what they come to.
+// race makes n attempts at once, at least one, and returns the first reply, or
+// the worst of what they come to.
 func (p *Prober) race(ctx context.Context, n int, attempt func(ctx context.Context, i int) Result) Result {
+	if n == 1 {
+		return attempt(ctx, 0)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan Result, n)

@@ -153,17 +153,17 @@ func TestLateObserver(t *testing.T) {
 			{"starved, silence", 2 * starvation, 0, Result{Outcome: Lost, Late: true}},
 			{"starved, a reply", 2 * starvation, grace / 2, Result{Outcome: Replied, Late: true, RTT: timeout + 2*starvation + grace/2}},
 		} {
-			e := &echo{replied: make(chan time.Time, 1), failed: make(chan error, 1)}
+			v := newVolley(loopback, 1)
 			if c.answer > 0 {
-				time.AfterFunc(c.answer, func() { e.replied <- time.Now() })
+				time.AfterFunc(c.answer, func() { note(v.shots[0].replied) })
 			}
-			if got := e.await(t.Context(), time.Now().Add(-timeout-c.behind), timeout); got != c.want {
+			if got := v.await(t.Context(), 0, time.Now().Add(-timeout-c.behind), timeout); got != c.want {
 				t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 			}
 		}
-		e := &echo{replied: make(chan time.Time, 1), failed: make(chan error, 1)}
-		e.failed <- errors.New("network is down")
-		if r := e.await(t.Context(), time.Now(), time.Hour); r.Outcome != NotSent {
+		v := newVolley(loopback, 1)
+		v.fail(errors.New("network is down"))
+		if r := v.await(t.Context(), 0, time.Now(), time.Hour); r.Outcome != NotSent {
 			t.Errorf("a failure: %+v", r)
 		}
 	})

@@ -65,6 +65,10 @@ func (p probes) Probe(ctx context.Context, t prober.Target, timeout time.Duratio
 	}
 }
 
+func (p probes) Volley(ctx context.Context, t prober.Target, _ int, _ time.Duration) func(int, time.Duration) prober.Result {
+	return func(_ int, timeout time.Duration) prober.Result { return p.Probe(ctx, t, timeout) }
+}
+
 // Connect has the fate of a probe of the first address.
 func (p probes) Connect(ctx context.Context, to []netip.AddrPort, timeout time.Duration) prober.Result {
 	return p.Probe(ctx, prober.Target{Addresses: []netip.Addr{to[0].Addr()}}, timeout)
