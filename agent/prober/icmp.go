@@ -19,6 +19,11 @@ import (
 // new for every probe, by which it knows the reply.
 const payload = 24
 
+// leaving is how long a request may take to leave this host, at least. That
+// takes a processor, which a busy host may have to wait for, and is no part of
+// the round trip.
+const leaving = 100 * time.Millisecond
+
 // volley is a series of echo requests that one pinger sends through one socket.
 type volley struct {
 	target netip.Addr
@@ -61,7 +66,8 @@ func (p *Prober) ping(ctx context.Context, a netip.Addr, timeout time.Duration) 
 
 // probe waits until the i-th request has gone out, and then for its reply.
 func (v *volley) probe(ctx context.Context, i int, timeout time.Duration) Result {
-	timer := time.NewTimer(timeout)
+	patience := max(timeout, leaving)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case sent := <-v.shots[i].sent:
@@ -69,7 +75,7 @@ func (v *volley) probe(ctx context.Context, i int, timeout time.Duration) Result
 	case <-v.broken:
 		return notSent(v.why)
 	case <-timer.C:
-		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", v.target, timeout))
+		return notSent(fmt.Errorf("ping %v: the request did not leave this host within %v", v.target, patience))
 	case <-ctx.Done():
 		return notSent(ctx.Err())
 	}

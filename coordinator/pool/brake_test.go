@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -630,5 +631,87 @@ func TestRemovalTellsOfSafety(t *testing.T) {
 	after.Members, after.Lost = 4, 1
 	if x.Before == nil || *x.Before != before || x.After == nil || *x.After != after {
 		t.Errorf("before %+v, after %+v", x.Before, x.After)
+	}
+}
+
+// unreached answers the newest rounds about servers: their streams answer, and
+// nobody reaches them by probe or connect.
+func (d *desk) unreached(ids []member.ID) {
+	d.t.Helper()
+	var last time.Time
+	for _, id := range ids {
+		d.echo(id)
+		if at := d.notary.newest[id].lastProbe; at.After(last) {
+			last = at
+		}
+	}
+	d.wait(max(0, last.Sub(d.now)))
+	for _, id := range ids {
+		for _, o := range d.observers(id) {
+			a := d.answerOf(o, id, down, true)
+			a.Evidence.Connect = verdict.ConnectUnanswered
+			d.step(a)
+		}
+	}
+}
+
+// Servers that nobody reaches although their streams answer do not speak for a
+// mass failure before a round comes to their removal; then they do.
+func TestBrakeCountsVerdicts(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		edit func(*member.Settings)
+		want int
+	}{"on": {nil, 0}, "switched off": {off, 4}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 31, nil)
+			if test.edit != nil {
+				d.set(test.edit)
+				d.commitAll()
+			}
+			cut := d.apart(4)
+			for _, id := range cut {
+				d.report(d.table.rows[id].Second, id, down)
+				d.echo(id)
+				d.report(d.table.rows[id].First, id, down)
+			}
+			d.unreached(cut)
+			if s := d.m.Brake().Safety; s.Suspects != 0 || s.Engaged {
+				t.Fatalf("they count too early: %+v", s)
+			}
+			d.nextRound(cut[0])
+			d.wait(50 * time.Millisecond)
+			d.unreached(cut)
+			if got := d.gone(cut); got != test.want {
+				t.Fatalf("%d are removed, want %d; kept by %s", got, test.want, d.rule(cut[0]))
+			}
+			if held := test.want == 0; d.m.Status().Braked != held {
+				t.Errorf("%+v", d.m.Brake())
+			}
+		})
+	}
+}
+
+// HELD members get no work: they do not use up what the brake lets pass.
+func TestBrakeLeavesOutTheHeld(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	d.set(func(s *member.Settings) {
+		s.BrakeLeast, s.BrakePercent, s.BrakeRackPercent, s.BrakeWindow = 1, 0, 0, time.Second
+	})
+	d.commitAll()
+	pair := d.apart(2)
+	d.die(pair[0])
+	d.hello(reboot(pair[0]))
+	d.commitAll()
+	d.live(2 * time.Second)
+	d.miss(pair[0])
+	if p := d.phase(pair[0]); p != member.PhaseHeld {
+		t.Fatalf("it is %s", p)
+	}
+	d.missAll(pair[1:])
+	if d.gone(pair[1:]) != 1 {
+		t.Fatalf("kept by %s: %+v", d.rule(pair[1]), d.m.Brake())
 	}
 }

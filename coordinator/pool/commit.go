@@ -246,6 +246,11 @@ func (m *Machine) rejected(in Rejected) {
 	m.wake(m.retryAt, wakePropose, "", 0)
 	m.notes = append(b.notes, m.notes...)
 	m.notes = m.notes[:min(len(m.notes), notesLimit)]
+	if len(m.notes) > 0 {
+		// By themselves they are no reason to press a database that fails.
+		m.notesAt = m.now.Add(noteDelay)
+		m.wake(m.notesAt, wakePropose, "", 0)
+	}
 	m.fail(b, in.Err)
 	again := m.greetAgain
 	m.greetAgain = nil

@@ -211,6 +211,24 @@ func TestHoldDownWithoutReboot(t *testing.T) {
 	}
 }
 
+// A host that flips faster than its hold-down contradicts each removal. The first
+// is forgiven; after that it is held as after loss.
+func TestFlappingIsHeld(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	for i, phase := range []member.Phase{member.PhaseJoining, member.PhaseHeld} {
+		d.die("c")
+		d.live(4 * time.Second)
+		d.hello(agent("c"))
+		d.commit()
+		if row := d.table.rows["c"]; row.Phase != phase {
+			t.Fatalf("it is %s after its return %d, want %s", row.Phase, i+1, phase)
+		}
+		d.report(d.table.rows["c"].First, "c", up)
+		d.commitAll()
+	}
+}
+
 // A HELD member gets no work, so a verdict about it does not take its row out:
 // its hold-down begins anew, doubled, once for each incident.
 func TestHeldAnew(t *testing.T) {

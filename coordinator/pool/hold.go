@@ -12,6 +12,10 @@ import (
 // is taken out.
 const heldPatience = 30 * time.Second
 
+// forgiven is the flap score up to which a contradicted removal has no hold-down:
+// that of a first removal, or of one long after another.
+const forgiven = 1.5
+
 // holdFirst is the first hold-down after a removal for a cause.
 func (m *Machine) holdFirst(cause member.Cause) time.Duration {
 	if cause == member.CauseCrashed {
@@ -23,7 +27,7 @@ func (m *Machine) holdFirst(cause member.Cause) time.Duration {
 // holdBack puts a server that was removed by verdict into its hold-down, unless
 // too many are held. One that was removed as crashed and comes back on the same
 // boot contradicts that: within its hold-down it was well all the time and is not
-// held; later it was unreachable, and is held as after loss. The first return
+// held, unless it flaps; later it was unreachable, and is held as after loss. The first return
 // settles both: what is remembered has no hold-down and no boot afterwards. The
 // text says which it was.
 func (b *batch) holdBack(h Hello, row *member.Server, first bool) string {
@@ -38,10 +42,15 @@ func (b *batch) holdBack(h Hello, row *member.Server, first bool) string {
 	hold, why := d.HoldDown, "it was removed as "+d.Cause.String()
 	if d.Cause == member.CauseCrashed && d.BootID != "" && d.BootID == h.BootID {
 		away := m.now.Sub(d.LeftAt)
-		hold, why = 0, fmt.Sprintf("its removal is contradicted: it is back %s later, within its hold-down, without having rebooted", seconds(away))
-		if away > d.HoldDown {
-			hold = verdict.HoldDown(d.FlapScore, m.settings.HoldDownLoss, m.settings.HoldDownMax)
+		why = fmt.Sprintf("its removal is contradicted: it is back %s later, within its hold-down, without having rebooted", seconds(away))
+		hold = verdict.HoldDown(d.FlapScore, m.settings.HoldDownLoss, m.settings.HoldDownMax)
+		switch {
+		case away > d.HoldDown:
 			why = fmt.Sprintf("it is back %s after its removal without having rebooted, so it was unreachable", seconds(away))
+		case d.FlapScore > forgiven:
+			why += ", and was removed before not long ago"
+		default:
+			hold = 0
 		}
 		b.contradicted(d, why)
 	}

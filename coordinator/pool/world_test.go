@@ -511,15 +511,16 @@ func (w *world) examine(x *exam) {
 		return
 	}
 	lost := pool.Evidence{Sight: down, Sent: x.sent, Lost: x.sent}
-	switch connected := w.connects(x.host, x.ask.Subject); {
-	case x.sent == x.ask.Probes:
+	connected := w.connects(x.host, x.ask.Subject)
+	switch x.sent {
+	case x.ask.Probes:
 		lost.Connect = verdict.ConnectUnanswered
 		if connected {
 			lost.Connect = verdict.ConnectAnswered
 		}
 		x.answer(x.ask.Timeout, lost, true)
 		return
-	case x.sent == 1:
+	case 1:
 		x.answer(x.ask.Timeout, lost, false)
 		if connected {
 			lost.Connect = verdict.ConnectAnswered

@@ -10,13 +10,11 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"io"
 	"math/big"
 	"net"
 	"os"
 	"path"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -32,7 +30,12 @@ func TestTLS(t *testing.T) {
 	address := server.Database(t)
 	server.Exec(t, "CREATE USER app@localhost REQUIRE SSL")
 	server.Exec(t, "GRANT ALL ON *.* TO app@localhost")
-	url := "mysql://app@" + forward(t, server.Socket()) + "/" + path.Base(address)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Forward(t, lis)
+	url := "mysql://app@" + lis.Addr().String() + "/" + path.Base(address)
 
 	for name, config := range map[string]*tls.Config{
 		"plaintext": nil, "another authority": {RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12},
@@ -92,38 +95,4 @@ func certificate(t *testing.T) (cert, key string, authority *x509.CertPool) {
 		authority.AddCert(parsed)
 	}
 	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", secret), authority
-}
-
-// forward returns a TCP address on loopback that leads to a unix socket.
-func forward(t *testing.T, socket string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("unix", socket)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
-				wg.Go(func() {
-					_, _ = io.Copy(way[0], way[1])
-					_ = errors.Join(way[0].Close(), way[1].Close())
-				})
-			}
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		wg.Wait()
-	})
-	return l.Addr().String()
 }

@@ -8,9 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,7 +105,7 @@ func (m *mariadb) prepare(host *netlab.Host) error {
 	if err != nil {
 		return err
 	}
-	m.t.Cleanup(forward(lis, m.Socket()))
+	m.Forward(m.t, lis)
 	early, err := m.coordinator(host, "--listen", "127.0.0.1:0")
 	if err == nil || !strings.Contains(early, `run "buddyring-coordinator migrate"`) {
 		return fmt.Errorf("a start without a schema ends with %w: %s", err, early)
@@ -129,34 +127,6 @@ func (m *mariadb) coordinator(host *netlab.Host, args ...string) (string, error)
 	}
 	err := cmd.Wait()
 	return out.String(), err
-}
-
-// forward passes connections on to a unix socket until it is ended.
-func forward(lis net.Listener, socket string) (end func()) {
-	var passing sync.WaitGroup
-	passing.Go(func() {
-		for {
-			client, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("unix", socket)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
-				passing.Go(func() {
-					_, _ = io.Copy(way[0], way[1])
-					_ = errors.Join(way[0].Close(), way[1].Close())
-				})
-			}
-		}
-	})
-	return func() {
-		_ = lis.Close()
-		passing.Wait()
-	}
 }
 
 // memberRow is a row as somebody with a SQL client reads it.
