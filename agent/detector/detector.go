@@ -165,6 +165,9 @@ type flight struct {
 	sent  time.Time
 	// void marks a probe whose loss says nothing, since the observer stood still.
 	void bool
+	// extra marks a probe of a burst. One short outage loses all of them, so that
+	// they do not count in the window.
+	extra bool
 }
 
 // Detector watches the subjects of one agent. It is not safe for concurrent
@@ -250,14 +253,14 @@ func (d *Detector) judge(now time.Time, f flight, o Outcome, out *Output) {
 	}
 	switch o.Result {
 	case Replied:
-		w.replied(now, f.sent, o)
+		w.replied(now, f, o)
 	case NotSent:
 		w.notSent(o.Trouble)
 	case Lost:
 		if f.void || o.Stalled || now.Before(d.self.quarantine) {
 			return
 		}
-		w.lost(now, f.sent)
+		w.lost(now, f)
 	}
 	if crossed := w.crossed(); w.sight != before || crossed {
 		out.Reports = append(out.Reports, d.report(now, w))
@@ -272,23 +275,25 @@ func (d *Detector) due(now time.Time, out *Output) {
 	for _, w := range d.watches {
 		if !w.next.After(now) {
 			w.next = nextPhase(now.Add(d.period/2), w.PhaseOffset, d.period)
-			d.send(now, w, out)
+			d.send(now, flight{watch: w}, out)
 		}
 		if w.burst > 0 && !w.burstNext.After(now) {
 			w.burst--
 			w.burstNext = now.Add(burstSpacing)
-			d.send(now, w, out)
+			d.send(now, flight{watch: w, extra: true}, out)
 		}
 	}
 	if len(d.watches) > 0 && !d.self.loopNext.After(now) && !d.loopbackInFlight() {
 		d.self.loopNext = now.Add(d.loopbackPeriod())
-		d.send(now, nil, out)
+		d.send(now, flight{}, out)
 	}
 }
 
-func (d *Detector) send(now time.Time, w *watch, out *Output) {
+func (d *Detector) send(now time.Time, f flight, out *Output) {
 	d.lastID++
-	d.flights[d.lastID] = flight{watch: w, sent: now}
+	f.sent = now
+	d.flights[d.lastID] = f
+	w := f.watch
 	p := Probe{ID: d.lastID, Loopback: w == nil, Timeout: MaxTimeout}
 	if w != nil {
 		p.Subject, p.Timeout = w.Subject, w.timeout()

@@ -43,13 +43,15 @@ func (w *watch) timeout() time.Duration {
 	return w.rtt.measured()
 }
 
-func (w *watch) replied(now, sent time.Time, o Outcome) {
+func (w *watch) replied(now time.Time, f flight, o Outcome) {
 	w.sendable = true
-	w.window.add(false)
+	if !f.extra {
+		w.window.add(false)
+	}
 	w.run, w.firstLost, w.burst, w.trouble = 0, time.Time{}, 0, ""
 	w.lastReply = now
-	if sent.After(w.answered) {
-		w.answered = sent
+	if f.sent.After(w.answered) {
+		w.answered = f.sent
 	}
 	if !o.Stalled {
 		w.lastRTT = o.RTT
@@ -60,15 +62,17 @@ func (w *watch) replied(now, sent time.Time, o Outcome) {
 
 // lost counts a loss. It opens or prolongs a doubt only if no later probe has
 // been answered.
-func (w *watch) lost(now, sent time.Time) {
+func (w *watch) lost(now time.Time, f flight) {
 	w.sendable = true
-	w.window.add(true)
-	if !sent.After(w.answered) {
+	if !f.extra {
+		w.window.add(true)
+	}
+	if !f.sent.After(w.answered) {
 		return
 	}
 	w.run++
-	if w.run == 1 || sent.Before(w.firstLost) {
-		w.firstLost = sent
+	if w.run == 1 || f.sent.Before(w.firstLost) {
+		w.firstLost = f.sent
 	}
 	w.trouble = ""
 	if w.sight != Down {

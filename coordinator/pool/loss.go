@@ -10,11 +10,13 @@ import (
 
 const (
 	// lossWitnesses is how many witnesses measure a server that its watchers see
-	// losing packets; each sends lossProbes over lossOver, which leaves time for the
-	// answer within verdict.LossyFor.
+	// losing packets; each sends lossProbes over lossOver. A watcher has lost four
+	// probes by then, one every half second: with lossTime for the measurement and
+	// its answers the loss has lasted for verdict.LossyFor.
 	lossWitnesses = 3
-	lossProbes    = 10
-	lossOver      = verdict.LossyFor - 400*time.Millisecond
+	lossProbes    = 15
+	lossOver      = 1500 * time.Millisecond
+	lossTime      = lossOver + 300*time.Millisecond
 )
 
 // lossInquiry is what the machine is finding out about a server that loses
@@ -67,7 +69,7 @@ func (m *Machine) lossWatchers(s *server, long time.Duration) (lossy, clean int)
 // judgeLoss begins or ends an inquiry about loss from what the watchers see.
 func (m *Machine) judgeLoss(s *server) {
 	lossy, clean := m.lossWatchers(s, 0)
-	is := lossy > 0 && clean == 0 && m.ring.Len() > 3 && m.judged(s) && !m.filtered[s.row.ID]
+	is := lossy >= 2 && clean == 0 && m.ring.Len() > 3 && m.judged(s) && !m.filtered[s.row.ID]
 	if !is {
 		m.refute(s, member.CauseLossy)
 	}
@@ -107,7 +109,7 @@ func (m *Machine) measureLoss(s *server) {
 		})
 		m.tell(s, member.Moment{Kind: "asked", Round: s.loss.round, Who: string(id), Role: RoleWitness.String()})
 	}
-	m.wake(m.now.Add(verdict.LossyFor), wakeLoss, string(s.row.ID), s.loss.round)
+	m.wake(m.now.Add(lossTime), wakeLoss, string(s.row.ID), s.loss.round)
 }
 
 // lossAnswer takes the answer of a witness and reports whether it was about loss.
@@ -127,7 +129,7 @@ func (m *Machine) lossAnswer(sess *session, in Answer) bool {
 	}
 	switch {
 	case e.Sight != verdict.SightUp && e.Sight != verdict.SightDown, in.SelfScore > 0, e.Sent < lossProbes/2:
-	case 10*e.Lost >= verdict.LossyFrom*e.Sent:
+	case 2*e.Lost >= e.Sent:
 		found = lossHeavy
 	case 10*e.Lost <= verdict.LossyUntil*e.Sent:
 		found = lossClean
@@ -150,7 +152,7 @@ func (m *Machine) lookLoss(s *server, round uint64) {
 		return
 	}
 	sum := verdict.Loss{Replied: l.replied}
-	sum.Watchers, _ = m.lossWatchers(s, verdict.LossyFor)
+	sum.Watchers, _ = m.lossWatchers(s, lossTime)
 	for id, found := range l.witnesses {
 		switch {
 		case found == lossClean:

@@ -172,7 +172,7 @@ func note(times map[member.ID]map[member.ID]time.Time, subject, observer member.
 func (n *notary) answer(in pool.Answer) {
 	id, ok := n.current(in.Session)
 	if l := n.measured[in.Round]; ok && l != nil {
-		if l.subject == in.Subject && l.incarnation == in.Incarnation && slices.Contains(l.asked, id) && in.Final && 10*in.Evidence.Lost >= 4*in.Evidence.Sent {
+		if l.subject == in.Subject && l.incarnation == in.Incarnation && slices.Contains(l.asked, id) && in.Final && 2*in.Evidence.Lost >= in.Evidence.Sent {
 			l.heavy++
 		}
 		return
@@ -521,7 +521,7 @@ func (n *notary) judgeLossy(removal member.Removal) {
 	id, row := removal.ID, n.d.table.rows[removal.ID]
 	watchers, heavy := 0, 0
 	for _, since := range n.lossy[id] {
-		if n.d.now.Sub(since) >= 3*time.Second {
+		if n.d.now.Sub(since) >= 1800*time.Millisecond {
 			watchers++
 		}
 	}

@@ -22,8 +22,8 @@ const (
 	// probeSpacing is the time between two probes of a round. An observer is done
 	// with the first reply, so that a live server sees one; of a burst of loss, so
 	// many are bound to see a gap.
-	probeSpacing           = 25 * time.Millisecond
-	leastProbes, maxProbes = 3, 20
+	probeSpacing           = 16 * time.Millisecond
+	leastProbes, maxProbes = 3, 30
 	// ageCredit is how much of the stall tolerance the first doubt of an incident
 	// may have behind it; more could be a liar's invention.
 	ageCredit = 100 * time.Millisecond
@@ -63,6 +63,10 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	q.last = slices.DeleteFunc(q.last, func(id member.ID) bool { return id == observer })
 	// A reply from before the newest round says nothing against it.
 	isNews := m.now.Add(-seen.LastReplyAge).After(q.opened)
+	if isNews && before == verdict.SightDown {
+		// What was missed before that is over.
+		q.last = nil
+	}
 	if isNews {
 		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
 	}

@@ -40,6 +40,10 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 	}
 	before := s.sights[observer]
 	now := sight{Evidence: e, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour)), lossySince: before.lossySince}
+	if before.Sight == e.Sight && before.firstLost.Before(now.firstLost) {
+		// A run of losses does not get younger.
+		now.firstLost = before.firstLost
+	}
 	switch {
 	case d.LostOfTen <= verdict.LossyUntil:
 		now.lossySince = time.Time{}

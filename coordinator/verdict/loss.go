@@ -11,16 +11,17 @@ const (
 	LossyFrom = 4
 	// LossyUntil is how many at most are lost when it counts so no more.
 	LossyUntil = 2
-	// LossyFor is how long a server must lose so much before it is taken out.
+	// LossyFor is how long a server must lose so much, from its first lost probe,
+	// before it is taken out.
 	LossyFor = 3 * time.Second
 	// lossyNeeded is how many observers must agree.
 	lossyNeeded = 3
 )
 
-// Loss is what observers see of a server that loses packets: its watchers for
-// LossyFor, witnesses over as many probes as a window has.
+// Loss is what observers see of a server that loses packets.
 type Loss struct {
-	// Watchers that see it lossy; Witnesses that do; Clean witnesses, that do not.
+	// Watchers that see it lossy; Witnesses that lose half of their probes and more;
+	// Clean witnesses, that lose few.
 	// Observers that are lossy themselves do not count.
 	Watchers, Witnesses, Clean int
 	// Replied says that anybody had a reply in that time.
@@ -38,7 +39,7 @@ func JudgeLoss(l Loss) Ruling {
 	case l.Clean > 0:
 		return Ruling{Alive, "loss_not_confirmed", fmt.Sprintf("%d watchers lose %d and more of ten probes to it, but %d of %d witnesses do not", l.Watchers, LossyFrom, l.Clean, l.Clean+l.Witnesses)}
 	case l.Watchers == 0 || l.Witnesses == 0 || seen < lossyNeeded:
-		return Ruling{Undecided, TooFew, fmt.Sprintf("%d watchers and %d witnesses lose %d and more of ten probes to it, and %d observers are needed", l.Watchers, l.Witnesses, LossyFrom, lossyNeeded)}
+		return Ruling{Undecided, TooFew, fmt.Sprintf("%d watchers lose %d and more of ten probes to it and %d witnesses half of theirs, and %d observers are needed", l.Watchers, LossyFrom, l.Witnesses, lossyNeeded)}
 	}
-	return Ruling{Lossy, "lossy", fmt.Sprintf("%d watchers and %d witnesses lost %d and more of ten probes to it for %v", l.Watchers, l.Witnesses, LossyFrom, LossyFor)}
+	return Ruling{Lossy, "lossy", fmt.Sprintf("%d watchers lost %d and more of ten probes to it and %d witnesses half of theirs, for %v", l.Watchers, LossyFrom, l.Witnesses, LossyFor)}
 }
