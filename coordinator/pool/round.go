@@ -107,6 +107,7 @@ func (m *Machine) refute(s *server, causes ...member.Cause) {
 
 // reach notes that this incarnation has been reached by an observer.
 func (m *Machine) reach(s *server) {
+	s.repliedAt = m.now
 	if s.reached {
 		return
 	}

@@ -25,8 +25,10 @@ type server struct {
 	// sights are what its watchers see; rtt the largest round trip seen lately.
 	sights map[member.ID]sight
 	rtt    time.Duration
-	// reached says that an observer has reached this incarnation.
-	reached bool
+	// reached says that an observer has reached this incarnation, repliedAt when one
+	// did last.
+	reached   bool
+	repliedAt time.Time
 	// temporary maps an absent watcher to the one in its place.
 	temporary map[member.ID]member.ID
 	// bad maps watchers that miss it, while others reach it, to since when.

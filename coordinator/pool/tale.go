@@ -68,7 +68,7 @@ func (m *Machine) tell(s *server, moment member.Moment) {
 
 func (m *Machine) explanation(s *server, outcome string, ruling verdict.Ruling) member.Explanation {
 	e := member.Explanation{
-		ID: s.row.ID, Incarnation: s.row.Incarnation, Verdict: outcome, Rule: ruling.Rule, Started: m.now,
+		ID: s.row.ID, Incarnation: s.row.Incarnation, Verdict: outcome, Rule: ruling.Rule, Started: m.now, Decided: m.now,
 	}
 	e.Before = m.safety()
 	if t := s.inquiry.tale; t != nil {

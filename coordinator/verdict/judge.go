@@ -111,7 +111,11 @@ func Judge(c Case) Ruling {
 		// One against all others, who are at least two: yet others decide who is odd.
 		return Ruling{Split, "one_reaches_it", fmt.Sprintf("%d of %d observers miss it, and only one reaches it", c.Down, asked)}
 	case c.Up > 0 && c.Down == 0:
-		return Ruling{Alive, "answers", fmt.Sprintf("%d of %d observers reach it and none misses it", c.Up, asked)}
+		text := fmt.Sprintf("%d of %d observers reach it and none misses it", c.Up, asked)
+		if c.Connected > 0 {
+			text = fmt.Sprintf("%d of %d observers reach it, %d only by a TCP connect", c.Up+c.Connected, asked, c.Connected)
+		}
+		return Ruling{Alive, "answers", text}
 	case c.Up > 0:
 		return Ruling{Alive, "others_reach_it", fmt.Sprintf("%d of %d observers miss it, but %d reach it", c.Down, asked, c.Up)}
 	case c.Connected > 0:
