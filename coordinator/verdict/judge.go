@@ -97,9 +97,9 @@ const TooFew = "too_few_observers"
 // a pool with so many others.
 func Needed(others int) int { return min(3, others) }
 
-// freshNeeded is how many observers who were not asked before must miss a server
+// FreshNeeded is how many observers who were not asked before must miss a server
 // that one observer has reached.
-const freshNeeded = 2
+const FreshNeeded = 2
 
 // Judge is the table of verdicts.
 func Judge(c Case) Ruling {
@@ -126,12 +126,12 @@ func Judge(c Case) Ruling {
 		return judgeProven(c)
 	case c.Others == 1:
 		return judgePair(c)
-	case c.Second && c.Down >= freshNeeded:
+	case c.Second && c.Down >= FreshNeeded:
 		return Ruling{Crashed, "odd_one_out", fmt.Sprintf("one observer reached it, but all %d others asked after that miss it, and %s", c.Down, c.Proof)}
 	case !c.Second && c.Down >= Needed(c.Others):
 		return Ruling{Crashed, "observers_agree", fmt.Sprintf("all %d observers that could judge miss it (%d are needed) and %s", c.Down, Needed(c.Others), c.Proof)}
 	case c.Second:
-		return Ruling{Undecided, TooFew, fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, freshNeeded)}
+		return Ruling{Undecided, TooFew, fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, FreshNeeded)}
 	}
 	return Ruling{Undecided, TooFew, fmt.Sprintf("%d of %d observers miss it, and %d are needed", c.Down, asked, Needed(c.Others))}
 }
