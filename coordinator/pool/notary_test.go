@@ -65,6 +65,8 @@ type minutes struct {
 	// round before it.
 	before    *minutes
 	overruled member.ID
+	// turns counts the replies of observers that had missed it to the end.
+	turns map[member.ID]int
 	// asked is whether a connect was asked for.
 	asked, dialed, answered bool
 	deadline                time.Time
@@ -152,6 +154,9 @@ func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Inc
 		note(n.reached, subject, id, at)
 		if r := n.newest[subject]; r != nil && at.After(r.opened) {
 			r.ups[id] = true
+			if r.finals[id] == verdict.SightDown {
+				r.turns[id]++
+			}
 		}
 	}
 	if _, was := n.lossy[subject][id]; lost >= 4 && !was {
@@ -279,7 +284,7 @@ func (n *notary) round(id uint64, subject member.ID) *minutes {
 		delete(n.byID, old.id)
 	}
 	r := &minutes{
-		id: id, subject: subject, opened: n.d.now, finals: map[member.ID]pool.Sight{}, ups: map[member.ID]bool{}, before: old,
+		id: id, subject: subject, opened: n.d.now, finals: map[member.ID]pool.Sight{}, ups: map[member.ID]bool{}, turns: map[member.ID]int{}, before: old,
 		members: len(n.d.table.rows), suspects: n.suspectsBeside(subject, subject),
 	}
 	// Its nonce, if it has one, is the newest that was asked for at this time.
@@ -292,6 +297,9 @@ func (n *notary) round(id uint64, subject member.ID) *minutes {
 		if r.overruled = old.odd(); r.overruled == "" {
 			r.overruled = old.overruled
 		}
+	}
+	if old != nil && old.incarnation == n.d.table.rows[subject].Incarnation {
+		r.turns = old.turns
 	}
 	n.newest[subject], n.byID[id] = r, r
 	return r
@@ -496,7 +504,7 @@ func (r *minutes) positives() []member.ID {
 // mayIgnore reports whether an observer's positives may be ignored: others, who
 // were not asked with it, have found the server dead.
 func (r *minutes) mayIgnore(observer member.ID) bool {
-	return r.odd() == observer || r.overruled == observer
+	return r.odd() == observer || r.overruled == observer || r.turns[observer] >= 2
 }
 
 func (n *notary) judgeUnreachable(removal member.Removal) {

@@ -225,13 +225,20 @@ func (m *Machine) probes(s *server, over time.Duration) int {
 	return min(max(int(over/probeSpacing), leastProbes), maxProbes)
 }
 
-// askObservers asks the watchers, and as many witnesses as make up wanted. Of
-// those who were overruled about the server nobody is asked.
+// askObservers asks the watchers, those who have reached the server in the present
+// incident, and as many witnesses as make up wanted. Of those who were overruled
+// about the server nobody is asked.
 func (m *Machine) askObservers(s *server, r *verdict.Round, wanted int) {
 	q := &s.inquiry
 	for _, w := range m.watchers(s) {
 		if !r.Second && m.live(w.id) != nil && !q.overruled[w.id] && !slices.Contains(r.Observers(), w.id) {
 			m.ask(s, r, w)
+		}
+	}
+	for _, id := range sortedKeys(q.reachers) {
+		// A muted one, too: its positives count.
+		if !r.Second && len(r.Observers()) < observersMost && m.live(id) != nil && !q.overruled[id] && !slices.Contains(r.Observers(), id) {
+			m.ask(s, r, watcher{id, RoleWitness})
 		}
 	}
 	for m.trusted(r.Observers()) < wanted && len(r.Observers()) < observersMost && m.askWitness(s, r) {
@@ -467,6 +474,12 @@ func (m *Machine) endRound(s *server) *verdict.Round {
 		if o := m.servers[id]; o != nil {
 			o.load = max(0, o.load-1)
 		}
+	}
+	for _, id := range r.Reaching() {
+		q.remind(id)
+	}
+	if r.OddInsists() {
+		q.remind(r.Odd)
 	}
 	q.last, q.lastProof, q.lastDial = r.Missing(), r.Proof(), r.Dial
 	m.remember(s, m.now.Add(memoryOfAnswers))

@@ -108,8 +108,10 @@ type inquiry struct {
 	// positives do not count until a gate refuses or the incident is over; turned are
 	// those who have reached the server after they had missed it in the round behind a
 	// verdict that waited.
-	first     *verdict.Round
-	turned    map[member.ID]bool
+	first  *verdict.Round
+	turned map[member.ID]bool
+	// reachers have reached the server in a round of the present incident.
+	reachers  map[member.ID]bool
 	asked     []member.ID
 	overruled map[member.ID]bool
 	// repeated says that the newest finished round came to Unreached with nobody
@@ -130,6 +132,14 @@ type inquiry struct {
 	firstLost time.Time
 	verdict   *confirmed
 	tale      *tale
+}
+
+// remind keeps an observer to be asked again in the present incident.
+func (q *inquiry) remind(id member.ID) {
+	if q.reachers == nil {
+		q.reachers = map[member.ID]bool{}
+	}
+	q.reachers[id] = true
 }
 
 // confirmed is a verdict that waits for its commit.
