@@ -31,7 +31,7 @@ func ParseFault(field, text string) (Fault, error) {
 			return Fault{}, member.Invalid(field, "%s: %v", word, err)
 		}
 	}
-	return f, f.check()
+	return f, f.check(MaxServers)
 }
 
 func (f *Fault) set(key, value string) (err error) {
