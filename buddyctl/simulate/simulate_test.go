@@ -150,7 +150,7 @@ func TestMisuse(t *testing.T) {
 			t.Errorf("%s: exit %d, %s\n%s", line, code, told.String(), out.String())
 		}
 	}
-	for _, fault := range []string{"crash count=11", "crash servers=3,11", "deafen watchers=11"} {
+	for _, fault := range []string{"crash count=11", "crash servers=3,11", "deafen watchers=11", "crash", "make-liar count=1"} {
 		if _, code := run(t, "--servers", "10", "--fault", fault); code != 2 {
 			t.Errorf("--fault %s: exit %d", fault, code)
 		}

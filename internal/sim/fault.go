@@ -90,6 +90,9 @@ func (f *Fault) check(servers int) error {
 	if !(f.Loss >= 0 && f.Loss <= 1) || !(f.Who.Share >= 0 && f.Who.Share <= 1) || f.Who.Count < 0 || f.Who.Watchers < 0 {
 		return member.Invalid("fault", "%v needs shares from 0 to 1 and numbers that are not negative", f.Kind)
 	}
+	if f.Kind == MakeLiar && f.Lie == Honest {
+		return member.Invalid("fault", "%v needs lie=, one of %v", f.Kind, Lies())
+	}
 	if most := max(f.Who.Count, f.Who.Watchers); most > servers {
 		return member.Invalid("fault", "%v strikes %d, and the pool has %d servers", f.Kind, most, servers)
 	}
