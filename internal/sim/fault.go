@@ -292,7 +292,7 @@ func (f *Fault) Tell() string {
 	var b strings.Builder
 	what := f.does()
 	if f.Who.one() {
-		what = ofOne.Replace(what)
+		what = ofOne(what)
 	}
 	b.WriteString(f.Who.tell() + " " + what)
 	fmt.Fprintf(&b, ", after %v", f.At)
@@ -312,9 +312,11 @@ func (f *Fault) Tell() string {
 	return b.String()
 }
 
-// ofOne turns what several servers do into what one does.
-var ofOne = strings.NewReplacer("crash", "crashes", "lose ", "loses ", "have ", "has ", "are ", "is ", "do not", "does not",
-	"their", "its", "they", "it", "receive", "receives", "send", "sends", "clocks that run", "a clock that runs")
+// ofOne turns what several do into what one does.
+func ofOne(s string) string {
+	return strings.NewReplacer("crash", "crashes", "lose ", "loses ", "have ", "has ", "are ", "is ", "do not", "does not",
+		"their", "its", "they", "it", "receive", "receives", "send", "sends", "clocks that run", "a clock that runs").Replace(s)
+}
 
 func (f *Fault) does() string {
 	switch f.Kind {
