@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/buddyring/buddyring/buddyctl/output"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -122,7 +124,7 @@ func (p *page) decision(d *coordinatorv1.Decision) {
 	if e.GetRevision() != 0 {
 		head = append(head, fmt.Sprintf("revision %d", e.GetRevision()))
 	}
-	head = append(head, p.clock(e.GetStarted().AsTime())+", "+output.Since(p.Now, e.GetStarted())+" ago",
+	head = append(head, p.clock(decided(e).AsTime())+", "+output.Since(p.Now, decided(e))+" ago",
 		fmt.Sprintf("incarnation %d", e.GetIncarnation()))
 	p.text(inkOf(e), strings.Join(head, " · "), 2)
 	if text := output.Line(e.GetText()); !strings.Contains(p.summary, text) {
@@ -226,7 +228,7 @@ func (p *page) earlier(id string, decisions []*coordinatorv1.Decision) {
 	for _, d := range decisions {
 		e := d.GetExplanation()
 		p.row(output.Line(fmt.Sprintf("  %4s ago  %-12s %s",
-			output.Since(p.Now, e.GetStarted()), e.GetVerdict(), e.GetText())))
+			output.Since(p.Now, decided(e)), e.GetVerdict(), e.GetText())))
 	}
 }
 
@@ -241,4 +243,12 @@ func (p *page) events(events []*coordinatorv1.Event) {
 		p.row(output.Line(fmt.Sprintf("  %4s ago  revision %-5d %-12s %s",
 			output.Since(p.Now, e.GetAt()), e.GetRevision(), e.GetKind(), e.GetText())))
 	}
+}
+
+// decided is when a decision was made, or at least when its incident began.
+func decided(e *coordinatorv1.Explanation) *timestamppb.Timestamp {
+	if at := e.GetDecided(); at != nil {
+		return at
+	}
+	return e.GetStarted()
 }

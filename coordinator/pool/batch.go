@@ -209,6 +209,7 @@ func (b *batch) leave(in Leave) {
 	}
 	id := sess.hello.ID
 	done := func(left bool, text string) {
+		sess.leaving = false
 		m.emit(LeaveDone{Session: in.Session, Left: left, Text: text})
 	}
 	s := m.servers[id]

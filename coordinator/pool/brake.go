@@ -131,7 +131,8 @@ func (m *Machine) guarded() {
 	if len(m.marked)+g.tended+len(g.losses) == 0 && !g.brake.on && !g.floor.on {
 		return
 	}
-	if len(m.marked) == g.tended && g.standing != nil && m.now.Sub(g.tendedAt) < guardGrain {
+	settled := len(m.marked) == g.tended && g.standing != nil || g.brake.on
+	if settled && m.now.Sub(g.tendedAt) < guardGrain {
 		return
 	}
 	m.watchSafety(nil)

@@ -120,6 +120,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.noted, id)
 	delete(m.ailing, id)
 	delete(m.servers, id)
+	delete(m.guard.released, id)
 	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved, alarmServiceDown} {
 		m.clearAlarm(name, id)
 	}
@@ -176,6 +177,8 @@ func (m *Machine) renew(s *server) {
 	m.endLoss(s)
 	m.unfilter(s.row.ID)
 	m.unmute(s)
+	delete(m.guard.released, s.row.ID)
+	s.condemned, s.sweptAt = time.Time{}, time.Time{}
 	s.inquiry, s.bad = inquiry{}, nil
 	s.sights, s.rtt, s.reached = map[member.ID]sight{}, 0, false
 	delete(m.marked, s.row.ID)

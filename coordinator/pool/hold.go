@@ -103,7 +103,7 @@ func (b *batch) contradicted(d member.Departed, why string) {
 // lostForGood reports whether a HELD member has been silent and unreached for so
 // long that it is taken out. HELD members get no work, so there is no hurry.
 func (m *Machine) lostForGood(s *server) bool {
-	return s.mark != nil && m.now.Sub(s.inquiry.suspectSince) >= heldPatience
+	return s.mark != nil && m.now.Sub(s.inquiry.suspectSince) >= heldPatience && m.now.Sub(s.repliedAt) >= heldPatience
 }
 
 // gateHeld lets one verdict of an incident begin the hold-down of a HELD member

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/verdict"
@@ -75,9 +76,7 @@ func (m *Machine) judgeLoss(s *server) {
 	}
 	switch {
 	case is && s.loss.since.IsZero():
-		// Of a server that may be dead the round tells first.
-		q := &s.inquiry
-		if q.verdict == nil && (q.round == nil || len(q.round.Reaching()) > 0 || !m.unproven(s)) {
+		if m.answersNow(s) {
 			m.measureLoss(s)
 		}
 	case !is && !s.loss.since.IsZero():
@@ -86,6 +85,18 @@ func (m *Machine) judgeLoss(s *server) {
 			m.endIncident(s)
 		}
 	}
+}
+
+// answersNow reports whether the server answers at all at this moment: an outage,
+// however long, is no loss but a matter for rounds.
+func (m *Machine) answersNow(s *server) bool {
+	q := &s.inquiry
+	if q.verdict != nil || q.round != nil && len(q.round.Reaching()) == 0 && m.unproven(s) {
+		return false
+	}
+	return slices.ContainsFunc(m.watchers(s), func(w watcher) bool {
+		return s.sights[w.id].Sight == verdict.SightUp && m.live(w.id) != nil
+	})
 }
 
 // measureLoss asks witnesses.

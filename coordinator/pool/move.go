@@ -19,7 +19,14 @@ const (
 // buddies have been unable to reach each other for long, though both are well.
 // Until then a temporary watcher helps out.
 func (m *Machine) lookMove(s *server) {
+	if m.now.Before(s.moveAt) {
+		return
+	}
 	if !m.wantsMove(s) {
+		if len(s.bad) > 0 {
+			s.moveAt = m.now.Add(movePause)
+			m.wake(s.moveAt, wakeMove, string(s.row.ID), 0)
+		}
 		return
 	}
 	if wait := movePause - m.now.Sub(m.movedAt); wait > 0 && !m.movedAt.IsZero() {
@@ -51,6 +58,7 @@ func (b *batch) move(id member.ID) {
 	}
 	before, _ := b.draft.Buddies(id)
 	b.draft.Unlink(id)
+	again := func(error) { m.wake(m.now.Add(movePause), wakeMove, string(id), 0) }
 	spec := s.row.Spec
 	for range 8 {
 		at, _ := b.draft.Place(ring.Site{Zone: spec.Zone, Rack: spec.Rack}, m.random.Uint64, b.site)
@@ -63,7 +71,9 @@ func (b *batch) move(id member.ID) {
 			Kind: member.EventMoved, ID: id, Incarnation: s.row.Incarnation, Actor: actorSelf,
 			Text: fmt.Sprintf("%s was moved between %s and %s: it and a buddy of its have not reached each other for %v, though others reach both", id, at, next.First, moveAfter),
 		})
+		b.after(nil, again)
 		return
 	}
 	b.draft.Splice(id, before.Second)
+	again(nil)
 }

@@ -54,6 +54,8 @@ func (m *Machine) blameEdges(s *server, r *verdict.Round, ruling verdict.Ruling)
 			s.bad[w.id] = m.now
 			m.wake(m.now.Add(moveAfter), wakeMove, string(s.row.ID), 0)
 			m.lookDeaf(w.id)
+		case is:
+			m.lookDeaf(w.id)
 		case !reached && was && slices.ContainsFunc(r.Missing(), func(id member.ID) bool { return id != w.id }):
 			// Others miss it, too, by now.
 			delete(s.bad, w.id)

@@ -68,6 +68,10 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 		q.last = nil
 	}
 	if isNews {
+		q.repeated = false
+		if m.turnsRound(s, observer) {
+			return
+		}
 		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
 	}
 	if before == verdict.SightDown {
@@ -85,9 +89,32 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 		if !r.Heard(observer) {
 			m.tell(s, member.Moment{Kind: "answer", Round: r.ID, Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT, Text: "its own probes"})
 		}
+		if !slices.Contains(r.Observers(), observer) {
+			m.servers[observer].load++
+		}
 		r.Reach(observer, m.now)
 		m.progress(s)
 	}
+}
+
+// turnsRound hears a reply by an observer that has missed the server in the round
+// behind the verdict that waits. Once is a reply; who does so again is overruled, as
+// one observer must not keep a dead server by changing its mind. It reports whether
+// it was.
+func (m *Machine) turnsRound(s *server, observer member.ID) bool {
+	q := &s.inquiry
+	if q.verdict == nil || q.verdict.round == nil || !slices.Contains(q.verdict.round.Missing(), observer) {
+		return false
+	}
+	if q.turned == nil {
+		q.turned = map[member.ID]bool{}
+	}
+	if !q.turned[observer] {
+		q.turned[observer] = true
+		return false
+	}
+	m.overrule(s, observer)
+	return true
 }
 
 // contradict hears from a server, which speaks against its being found dead.
@@ -107,6 +134,7 @@ func (m *Machine) refute(s *server, causes ...member.Cause) {
 
 // reach notes that this incarnation has been reached by an observer.
 func (m *Machine) reach(s *server) {
+	s.repliedAt = m.now
 	if s.reached {
 		return
 	}
@@ -206,8 +234,19 @@ func (m *Machine) askObservers(s *server, r *verdict.Round, wanted int) {
 			m.ask(s, r, w)
 		}
 	}
-	for len(r.Observers()) < wanted && m.askWitness(s, r) {
+	for m.trusted(r.Observers()) < wanted && len(r.Observers()) < observersMost && m.askWitness(s, r) {
 	}
+}
+
+// trusted counts those whose negatives count.
+func (m *Machine) trusted(observers []member.ID) int {
+	n := 0
+	for _, id := range observers {
+		if m.trusts(id) {
+			n++
+		}
+	}
+	return n
 }
 
 // askWitness asks one more and reports whether there is one.
@@ -224,6 +263,15 @@ func (m *Machine) askWitness(s *server, r *verdict.Round) bool {
 	return ok
 }
 
+// mostObservers is how many may be asked in a round: the first leaves some for a
+// second one where there are enough.
+func (m *Machine) mostObservers(r *verdict.Round) int {
+	if others := m.ring.Len() - 1; !r.Second && others >= observersWanted+verdict.FreshNeeded {
+		return min(observersMost, others-verdict.FreshNeeded)
+	}
+	return observersMost
+}
+
 // reinforce asks more observers about a server that has become suspect, but
 // leaves some for a second round. They probe to the end of the round only: those
 // before them must have begun when it did.
@@ -232,7 +280,7 @@ func (m *Machine) reinforce(s *server) {
 	if r == nil || len(r.Observers()) == 0 || r.Proof() == verdict.ProofAlive || r.LastProbe.Sub(m.now) < shortestRound {
 		return
 	}
-	m.askObservers(s, r, min(observersSuspect, m.ring.Len()-1-freshNeeded))
+	m.askObservers(s, r, min(observersSuspect, m.ring.Len()-1-verdict.FreshNeeded))
 }
 
 func (m *Machine) ask(s *server, r *verdict.Round, w watcher) {
@@ -375,14 +423,22 @@ func (m *Machine) answer(in Answer) {
 // verdict of that round waits, a reply is a sign of life.
 func (m *Machine) lateAnswer(sess *session, in Answer) {
 	m.count(CountDropped)
-	s := m.servers[in.Subject]
-	if s == nil || s.row.Incarnation != in.Incarnation || s.inquiry.verdict == nil || s.inquiry.overruled[sess.hello.ID] {
+	s, observer := m.servers[in.Subject], sess.hello.ID
+	alive := in.Evidence.Sight == verdict.SightUp || in.Evidence.Connect == verdict.ConnectAnswered
+	if !alive || s == nil || s.row.Incarnation != in.Incarnation || s.inquiry.overruled[observer] {
 		return
 	}
-	r := s.inquiry.verdict.round
-	alive := in.Evidence.Sight == verdict.SightUp || in.Evidence.Connect == verdict.ConnectAnswered
-	if alive && r != nil && r.ID == in.Round && slices.Contains(r.Observers(), sess.hello.ID) {
+	wasAsked := func(r *verdict.Round) bool {
+		return r != nil && r.ID == in.Round && slices.Contains(r.Observers(), observer)
+	}
+	q := &s.inquiry
+	switch {
+	case q.verdict != nil && (wasAsked(q.verdict.round) || wasAsked(q.first)):
 		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
+	case q.round != nil && q.round.Second && wasAsked(q.first):
+		q.round.Reach(observer, m.now)
+		m.servers[observer].load++
+		m.progress(s)
 	}
 }
 
@@ -390,7 +446,7 @@ func (m *Machine) lateAnswer(sess *session, in Answer) {
 func (m *Machine) progress(s *server) {
 	r := s.inquiry.round
 	for _, id := range r.Failing(m.now) {
-		if len(r.Observers()) < observersMost && m.askWitness(s, r) {
+		if len(r.Observers()) < m.mostObservers(r) && m.askWitness(s, r) {
 			m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id), Text: "another is asked"})
 			r.Replace(id)
 		}
@@ -437,7 +493,7 @@ func (m *Machine) decide(s *server) {
 	ruling := verdict.Judge(c)
 	m.tell(s, member.Moment{Kind: "verdict", Round: r.ID, Who: "coordinator", Result: ruling.Verdict.String(), Text: ruling.Reason})
 	if ruling.Verdict == verdict.Split {
-		if m.openSecond(s, r) {
+		if len(s.inquiry.overruled) == 0 && m.openSecond(s, r) {
 			return
 		}
 		ruling.Verdict, ruling.Reason = verdict.Alive, ruling.Reason+"; nobody else is there to be asked"
@@ -457,7 +513,7 @@ func (m *Machine) decide(s *server) {
 	}
 	m.notRemoved(s, ruling)
 	q := &s.inquiry
-	q.goesOn = ruling.Rule == verdict.TooFew && c.Down > 0 && c.Proof != verdict.ProofAlive && m.mayGoOn(r)
+	q.goesOn = ruling.Rule == verdict.TooFew && c.Down >= 2 && c.Proof != verdict.ProofAlive && m.mayGoOn(r)
 	m.again(s, ruling.Verdict)
 	m.judgeLoss(s)
 }
@@ -502,6 +558,8 @@ func (m *Machine) mayRemove(s *server, cause member.Cause, ruling *verdict.Rulin
 		return true
 	}
 	*ruling = verdict.Ruling{Verdict: verdict.Undecided, Rule: gate.Rule, Reason: gate.Reason + "; otherwise: " + ruling.Reason}
+	// Until the gate opens everybody is to be heard again.
+	s.inquiry.overruled = nil
 	return false
 }
 
@@ -509,6 +567,7 @@ func (m *Machine) mayRemove(s *server, cause member.Cause, ruling *verdict.Rulin
 func (m *Machine) confirm(s *server, cause member.Cause, ruling verdict.Ruling) {
 	s.inquiry.verdict = &confirmed{cause: cause, ruling: ruling, at: m.now}
 	m.confirmed[s.row.ID] = true
+	m.judgeSuspicion(s)
 	m.wake(m.now.Add(gatherTime), wakePropose, "", 0)
 	m.wake(m.now.Add(verdictLife), wakeAgain, string(s.row.ID), 0)
 }
@@ -577,7 +636,8 @@ func (m *Machine) reconsider(s *server) {
 // others counts who could be asked about s: see verdict.Case.
 func (m *Machine) others(s *server) int {
 	n := m.ring.Len() - 1
-	if n < 3 {
+	if n < 3 || n-len(m.marked) >= 3 {
+		// Three are needed of so many, whoever else is suspect.
 		return n
 	}
 	for id := range m.marked {

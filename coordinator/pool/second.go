@@ -17,8 +17,8 @@ const freshMost = 4
 func (m *Machine) openSecond(s *server, first *verdict.Round) bool {
 	q := &s.inquiry
 	odd := first.Reaching()[0]
-	q.asked = first.Observers()
-	if !m.enoughFresh(s, freshNeeded) {
+	q.first, q.asked = first, first.Observers()
+	if !m.enoughFresh(s, verdict.FreshNeeded) {
 		return false
 	}
 	m.overrule(s, odd)
@@ -28,9 +28,6 @@ func (m *Machine) openSecond(s *server, first *verdict.Round) bool {
 	m.askObservers(s, q.round, 1+freshMost)
 	return true
 }
-
-// freshNeeded is how many a second round needs.
-const freshNeeded = 2
 
 // enoughFresh reports whether n members could be asked who were not.
 func (m *Machine) enoughFresh(s *server, n int) bool {

@@ -25,12 +25,16 @@ type server struct {
 	// sights are what its watchers see; rtt the largest round trip seen lately.
 	sights map[member.ID]sight
 	rtt    time.Duration
-	// reached says that an observer has reached this incarnation.
-	reached bool
+	// reached says that an observer has reached this incarnation, repliedAt when one
+	// did last.
+	reached   bool
+	repliedAt time.Time
 	// temporary maps an absent watcher to the one in its place.
 	temporary map[member.ID]member.ID
 	// bad maps watchers that miss it, while others reach it, to since when.
-	bad     map[member.ID]time.Time
+	bad map[member.ID]time.Time
+	// moveAt is when the machine next looks whether it wants another place.
+	moveAt  time.Time
 	inquiry inquiry
 	loss    lossInquiry
 	// load is in how many rounds it is asked as an observer now; muted, since when
@@ -67,8 +71,10 @@ type session struct {
 	id       SessionID
 	hello    Hello
 	accepted bool
-	// left says that it was told that its server has left.
+	// left says that it was told that its server has left, leaving that it waits to
+	// be told.
 	left      bool
+	leaving   bool
 	since     time.Time
 	lastHeard time.Time
 	// nonce is the newest challenge not yet answered, 0 for none; provenAt is when
@@ -98,8 +104,12 @@ type inquiry struct {
 	// tries rounds that came to nothing.
 	opened, next time.Time
 	tries        int
-	// asked are the observers of the first of two rounds. overruled are those whose
-	// positives do not count in the present incident.
+	// first is the first of two rounds, asked its observers. overruled are those whose
+	// positives do not count until a gate refuses or the incident is over; turned are
+	// those who have reached the server after they had missed it in the round behind a
+	// verdict that waited.
+	first     *verdict.Round
+	turned    map[member.ID]bool
 	asked     []member.ID
 	overruled map[member.ID]bool
 	// repeated says that the newest finished round came to Unreached with nobody

@@ -52,7 +52,7 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 	}
 	s.sights[observer] = now
 	if e.RTT > 0 {
-		s.rtt = max(e.RTT, s.rtt*7/8)
+		s.rtt = max(min(e.RTT, time.Second), s.rtt*7/8)
 	}
 	switch e.Sight {
 	case verdict.SightUp:
@@ -248,5 +248,10 @@ func (m *Machine) leave(in Leave) {
 		m.count(CountDropped)
 		return
 	}
+	if sess.leaving {
+		m.count(CountDropped)
+		return
+	}
+	sess.leaving = true
 	m.queue = append(m.queue, item{leave: &in})
 }

@@ -98,6 +98,10 @@ func (m *Machine) suspicious(s *server) bool {
 	if !m.judged(s) {
 		return false
 	}
+	if s.inquiry.verdict != nil {
+		// Whatever the verdict: it counts for the brake, and routers are to know.
+		return true
+	}
 	switch m.ring.Len() {
 	case 1:
 		return m.fellSilent(s)

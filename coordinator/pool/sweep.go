@@ -30,7 +30,9 @@ func (m *Machine) sweep(s *server) {
 		m.sweepAll(s)
 		return
 	}
-	m.sweepAround(s, sweepArc)
+	if m.now.Sub(s.sweptAt) >= sweepPause {
+		m.sweepAround(s, sweepArc)
+	}
 }
 
 func (m *Machine) sweepAll(s *server) {
@@ -44,7 +46,11 @@ func (m *Machine) sweepAll(s *server) {
 
 // sweepAround asks the reach members on each side of a suspect.
 func (m *Machine) sweepAround(s *server, reach int) {
-	m.sweptAt = m.now
+	if 2*reach >= sweepWhole {
+		m.sweepAll(s)
+		return
+	}
+	s.sweptAt = m.now
 	m.sweepOver(m.around(s, reach))
 	m.wake(m.now.Add(sweepTime), wakeSweep, string(s.row.ID), uint64(reach))
 }

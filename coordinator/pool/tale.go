@@ -47,7 +47,7 @@ func (m *Machine) endIncident(s *server) {
 	}
 	q.tries, q.next = 0, time.Time{}
 	q.lastProof, q.lastDial = verdict.ProofAbsent, verdict.DialNone
-	q.overruled, q.asked = nil, nil
+	q.overruled, q.turned, q.asked, q.first = nil, nil, nil, nil
 	q.repeated, q.acquitted, q.goesOn = false, false, false
 	m.unfilter(s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
@@ -68,7 +68,7 @@ func (m *Machine) tell(s *server, moment member.Moment) {
 
 func (m *Machine) explanation(s *server, outcome string, ruling verdict.Ruling) member.Explanation {
 	e := member.Explanation{
-		ID: s.row.ID, Incarnation: s.row.Incarnation, Verdict: outcome, Rule: ruling.Rule, Started: m.now,
+		ID: s.row.ID, Incarnation: s.row.Incarnation, Verdict: outcome, Rule: ruling.Rule, Started: m.now, Decided: m.now,
 	}
 	e.Before = m.safety()
 	if t := s.inquiry.tale; t != nil {

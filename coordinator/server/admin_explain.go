@@ -285,7 +285,7 @@ func (k *knowledge) lastDecision() string {
 		return ""
 	}
 	x := k.decisions[0].Explanation
-	return fmt.Sprintf("The newest decision, %s: %s.", k.ago(x.Started), strings.TrimSuffix(x.Text, "."))
+	return fmt.Sprintf("The newest decision, %s: %s.", k.ago(cmp.Or(x.Decided, x.Started)), strings.TrimSuffix(x.Text, "."))
 }
 
 // ago is a time as people say it.

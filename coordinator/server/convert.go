@@ -182,6 +182,7 @@ func toExplanation(x member.Explanation, revision member.Revision) *pb.Explanati
 		Rule:        x.Rule,
 		Text:        x.Text,
 		Started:     toTime(x.Started),
+		Decided:     toTime(x.Decided),
 		Timeline:    timeline,
 		Rows:        rows,
 		Revision:    uint64(revision),

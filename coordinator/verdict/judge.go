@@ -97,9 +97,9 @@ const TooFew = "too_few_observers"
 // a pool with so many others.
 func Needed(others int) int { return min(3, others) }
 
-// freshNeeded is how many observers who were not asked before must miss a server
+// FreshNeeded is how many observers who were not asked before must miss a server
 // that one observer has reached.
-const freshNeeded = 2
+const FreshNeeded = 2
 
 // Judge is the table of verdicts.
 func Judge(c Case) Ruling {
@@ -111,7 +111,11 @@ func Judge(c Case) Ruling {
 		// One against all others, who are at least two: yet others decide who is odd.
 		return Ruling{Split, "one_reaches_it", fmt.Sprintf("%d of %d observers miss it, and only one reaches it", c.Down, asked)}
 	case c.Up > 0 && c.Down == 0:
-		return Ruling{Alive, "answers", fmt.Sprintf("%d of %d observers reach it and none misses it", c.Up, asked)}
+		text := fmt.Sprintf("%d of %d observers reach it and none misses it", c.Up, asked)
+		if c.Connected > 0 {
+			text = fmt.Sprintf("%d of %d observers reach it, %d only by a TCP connect", c.Up+c.Connected, asked, c.Connected)
+		}
+		return Ruling{Alive, "answers", text}
 	case c.Up > 0:
 		return Ruling{Alive, "others_reach_it", fmt.Sprintf("%d of %d observers miss it, but %d reach it", c.Down, asked, c.Up)}
 	case c.Connected > 0:
@@ -122,12 +126,12 @@ func Judge(c Case) Ruling {
 		return judgeProven(c)
 	case c.Others == 1:
 		return judgePair(c)
-	case c.Second && c.Down >= freshNeeded:
+	case c.Second && c.Down >= FreshNeeded:
 		return Ruling{Crashed, "odd_one_out", fmt.Sprintf("one observer reached it, but all %d others asked after that miss it, and %s", c.Down, c.Proof)}
 	case !c.Second && c.Down >= Needed(c.Others):
 		return Ruling{Crashed, "observers_agree", fmt.Sprintf("all %d observers that could judge miss it (%d are needed) and %s", c.Down, Needed(c.Others), c.Proof)}
 	case c.Second:
-		return Ruling{Undecided, TooFew, fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, freshNeeded)}
+		return Ruling{Undecided, TooFew, fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, FreshNeeded)}
 	}
 	return Ruling{Undecided, TooFew, fmt.Sprintf("%d of %d observers miss it, and %d are needed", c.Down, asked, Needed(c.Others))}
 }

@@ -110,6 +110,8 @@ type Explanation struct {
 	Text    string `json:"text"`
 	// Started is when the first doubt arrived, by the wall clock.
 	Started time.Time `json:"started"`
+	// Decided is when the decision was made; zero in histories of old.
+	Decided time.Time `json:"decided"`
 	// Timeline is in order of At.
 	Timeline []Moment `json:"timeline"`
 	// Rows are the ring rows before and after, for the servers that changed.

@@ -1476,7 +1476,9 @@ type Explanation struct {
 	// Brake and floor before the decision and after it.
 	SafetyBefore *Safety `protobuf:"bytes,10,opt,name=safety_before,json=safetyBefore,proto3" json:"safety_before,omitempty"`
 	// After it; unset where nothing was removed.
-	SafetyAfter   *Safety `protobuf:"bytes,11,opt,name=safety_after,json=safetyAfter,proto3" json:"safety_after,omitempty"`
+	SafetyAfter *Safety `protobuf:"bytes,11,opt,name=safety_after,json=safetyAfter,proto3" json:"safety_after,omitempty"`
+	// When it was decided; unset in histories of old.
+	Decided       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=decided,proto3" json:"decided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1584,6 +1586,13 @@ func (x *Explanation) GetSafetyBefore() *Safety {
 func (x *Explanation) GetSafetyAfter() *Safety {
 	if x != nil {
 		return x.SafetyAfter
+	}
+	return nil
+}
+
+func (x *Explanation) GetDecided() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Decided
 	}
 	return nil
 }
@@ -1956,7 +1965,7 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\aBuddies\x12\x1f\n" +
 	"\vfirst_buddy\x18\x01 \x01(\tR\n" +
 	"firstBuddy\x12!\n" +
-	"\fsecond_buddy\x18\x02 \x01(\tR\vsecondBuddy\"\xe3\x03\n" +
+	"\fsecond_buddy\x18\x02 \x01(\tR\vsecondBuddy\"\x99\x04\n" +
 	"\vExplanation\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
@@ -1969,7 +1978,8 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12E\n" +
 	"\rsafety_before\x18\n" +
 	" \x01(\v2 .buddyring.coordinator.v1.SafetyR\fsafetyBefore\x12C\n" +
-	"\fsafety_after\x18\v \x01(\v2 .buddyring.coordinator.v1.SafetyR\vsafetyAfter\"\x88\x03\n" +
+	"\fsafety_after\x18\v \x01(\v2 .buddyring.coordinator.v1.SafetyR\vsafetyAfter\x124\n" +
+	"\adecided\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\adecided\"\x88\x03\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x10\n" +
@@ -2087,15 +2097,16 @@ var file_buddyring_coordinator_v1_model_proto_depIdxs = []int32{
 	13, // 27: buddyring.coordinator.v1.Explanation.rows:type_name -> buddyring.coordinator.v1.RowChange
 	9,  // 28: buddyring.coordinator.v1.Explanation.safety_before:type_name -> buddyring.coordinator.v1.Safety
 	9,  // 29: buddyring.coordinator.v1.Explanation.safety_after:type_name -> buddyring.coordinator.v1.Safety
-	19, // 30: buddyring.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	1,  // 31: buddyring.coordinator.v1.Event.cause:type_name -> buddyring.coordinator.v1.Cause
-	15, // 32: buddyring.coordinator.v1.Event.explanation:type_name -> buddyring.coordinator.v1.Explanation
-	19, // 33: buddyring.coordinator.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	19, // 30: buddyring.coordinator.v1.Explanation.decided:type_name -> google.protobuf.Timestamp
+	19, // 31: buddyring.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	1,  // 32: buddyring.coordinator.v1.Event.cause:type_name -> buddyring.coordinator.v1.Cause
+	15, // 33: buddyring.coordinator.v1.Event.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	19, // 34: buddyring.coordinator.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_model_proto_init() }
