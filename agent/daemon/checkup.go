@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -193,7 +192,7 @@ func (c *checkup) repeat(ctx context.Context, check Check) {
 
 var (
 	errNoAnswer  = fmt.Errorf("no answer within %v", checkTimeout)
-	errNotEnding = errors.New("its last run has not ended yet")
+	errNotEnding = fmt.Errorf("%w, and the run before still hangs", errNoAnswer)
 )
 
 // attempt is one run of a check. err may be read once ended is closed.

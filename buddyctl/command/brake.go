@@ -19,20 +19,24 @@ func (a *app) brakeCommand() *cobra.Command {
 		Short: "Whether removals are held, whose and why; confirm them",
 		Long: "brake shows where a pool stands between its brake, which holds removals when too many servers\n" +
 			"are suspect at once, and its floor, which keeps a part of the pool whatever happens.\n\n" +
-			"Exit status: 0 removals go on, 1 they are held.",
+			"Exit status: 0 neither brake nor floor hold removals, 1 they do.",
 		Example:           "  buddyctl brake\n  buddyctl brake release web-3 web-4 --reason \"the rack lost power\"",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var brake *coordinatorv1.GetBrakeResponse
+			var pool *coordinatorv1.GetPoolResponse
 			err := a.askAdmin(cmd.Context(), func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
-				brake, err = c.GetBrake(ctx, &coordinatorv1.GetBrakeRequest{Pool: a.pool})
+				if brake, err = c.GetBrake(ctx, &coordinatorv1.GetBrakeRequest{Pool: a.pool}); err != nil {
+					return err
+				}
+				pool, err = c.GetPool(ctx, &coordinatorv1.GetPoolRequest{Pool: a.pool})
 				return err
 			})
 			if err != nil {
 				return err
 			}
-			if err := a.show(brake, func(w io.Writer) error { return a.writeBrake(w, brake) }); err != nil {
+			if err := a.show(brake, func(w io.Writer) error { return a.writeBrake(w, brake, pool.GetPool().GetSettings().GetMode()) }); err != nil {
 				return err
 			}
 			if len(brake.GetStops()) > 0 {
@@ -45,18 +49,23 @@ func (a *app) brakeCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) writeBrake(w io.Writer, b *coordinatorv1.GetBrakeResponse) error {
+func (a *app) writeBrake(w io.Writer, b *coordinatorv1.GetBrakeResponse, mode coordinatorv1.Mode) error {
 	s := b.GetSafety()
 	var lines []string
 	for _, stop := range b.GetStops() {
 		lines = append(lines, fmt.Sprintf("HELD for %s by %s: %s", output.Since(a.Now(), stop.GetSince()), stop.GetRule(), stop.GetText()))
 	}
-	if len(lines) == 0 {
+	switch {
+	case mode == coordinatorv1.Mode_MODE_SHADOW:
+		lines = append(lines, "the pool is in shadow mode: nobody is removed")
+	case mode == coordinatorv1.Mode_MODE_PAUSED:
+		lines = append(lines, "the pool is paused: nobody is removed")
+	case len(lines) == 0:
 		lines = append(lines, "removals by verdict go on")
 	}
 	lines = append(lines, explain.Safety(s), fmt.Sprintf("%d members of %d", s.GetMembers(), s.GetReferenceSize()))
 	for _, z := range b.GetZones() {
-		lines = append(lines, fmt.Sprintf("zone %s: %s of %d allowed, %s", z.GetZone(), count(z.GetSuspects(), "suspect"), z.GetLimit(), count(z.GetMembers(), "member")))
+		lines = append(lines, fmt.Sprintf("zone %s: %s of %d allowed, %s", z.GetZone(), explain.Suspects(z.GetSuspects()), z.GetLimit(), count(z.GetMembers(), "member")))
 	}
 	for _, r := range b.GetReleased() {
 		lines = append(lines, fmt.Sprintf("%s is confirmed to be gone, for another %s", r.GetServerId(), output.Until(a.Now(), r.GetUntil())))

@@ -146,6 +146,13 @@ func (f *fakeAdmin) heard(method string, m proto.Message) error {
 	return nil
 }
 
+// first returns the oldest request.
+func (f *fakeAdmin) first() proto.Message {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.requests[0]
+}
+
 // last returns the newest request.
 func (f *fakeAdmin) last() proto.Message {
 	f.mu.Lock()

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -46,14 +47,19 @@ func (a *app) intentCommand() *cobra.Command {
 				req.ExpiresIn = durationpb.New(lasts)
 			}
 			var answer *coordinatorv1.SetIntentResponse
+			stranger := false
 			err = a.askAdmin(cmd.Context(), func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
-				answer, err = c.SetIntent(ctx, req)
-				return err
+				if answer, err = c.SetIntent(ctx, req); err != nil || m.validateOnly {
+					return err
+				}
+				_, err = c.GetServer(ctx, &coordinatorv1.GetServerRequest{Pool: a.pool, ServerId: args[0]})
+				stranger = errors.Is(err, member.ErrNotFound)
+				return nil // the change is done, whatever is known of the server
 			})
 			if err != nil {
 				return m.unsure(err)
 			}
-			return a.changed(&m, answer, a.wishText(answer))
+			return a.changed(&m, answer, a.wishText(answer, stranger))
 		},
 	}
 	cmd.Flags().DurationVar(&lasts, "for", 0, "how long it holds; without it, until it is changed")
@@ -61,12 +67,16 @@ func (a *app) intentCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) wishText(answer *coordinatorv1.SetIntentResponse) string {
+func (a *app) wishText(answer *coordinatorv1.SetIntentResponse, stranger bool) string {
 	i := answer.GetIntent()
 	until := ""
 	if i.GetExpiresAt() != nil {
 		until = " for " + output.Until(a.Now(), i.GetExpiresAt())
 	}
-	return fmt.Sprintf("%s is wished to be %s%s, at revision %d",
+	text := fmt.Sprintf("the intent for %s is %s%s, at revision %d",
 		i.GetServerId(), output.Name(i.GetWish()), until, answer.GetRevision())
+	if stranger && i.GetWish() != coordinatorv1.Wish_WISH_ACTIVE {
+		text += "; no such member now: kept for when it joins"
+	}
+	return text
 }

@@ -41,7 +41,12 @@ func TestMutations(t *testing.T) {
 				Pool: "edge", ServerId: "db-1", Wish: coordinatorv1.Wish_WISH_MAINTENANCE, ExpiresIn: durationpb.New(2 * time.Hour),
 				RequestId: "r-1", Reason: "why not",
 			},
-			"db-1 is wished to be maintenance for 2h, at revision 43\n",
+			"the intent for db-1 is maintenance for 2h, at revision 43\n",
+		},
+		"intent for a stranger": {
+			[]string{"intent", "web-99", "drain", "--request-id", "r-1"},
+			&coordinatorv1.SetIntentRequest{ServerId: "web-99", Wish: coordinatorv1.Wish_WISH_DRAIN, RequestId: "r-1"},
+			"the intent for web-99 is drain, at revision 43; no such member now: kept for when it joins\n",
 		},
 		"intent checked": {
 			append([]string{"intent", "db-1", "active"}, revised...),
@@ -142,7 +147,7 @@ func TestMutations(t *testing.T) {
 			if r.code != 0 || r.stdout != c.says {
 				t.Errorf("exit %d, stdout %q, want %q, stderr %q", r.code, r.stdout, c.says, r.stderr)
 			}
-			if diff := cmp.Diff(c.want, admin.last(), protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(c.want, admin.first(), protocmp.Transform()); diff != "" {
 				t.Errorf("request (-want +got):\n%s", diff)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,7 +47,16 @@ type run struct {
 	page  *page
 	facts *Facts
 	began time.Time
+
+	// serving says that the story is over; a program that ends by itself is only
+	// told then, through deaths.
+	serving atomic.Bool
+	deaths  chan error
 }
+
+// deathsBacklog holds the programs that ended while the page was busy. More than
+// that go untold.
+const deathsBacklog = 64
 
 func (r *run) inNamespaces(ctx context.Context) int {
 	return r.play(ctx, newNamespaces, "")
@@ -61,6 +71,7 @@ func (r *run) onLoopback(ctx context.Context, why error) int {
 
 func (r *run) play(ctx context.Context, newStage func([]string) (stage, error), note string) int {
 	r.began = time.Now()
+	r.deaths = make(chan error, deathsBacklog)
 	r.page = &page{w: r.w, terminal: output.Detect(r.w, os.Getenv)}
 	if r.json {
 		r.page = &page{w: io.Discard}
@@ -109,7 +120,7 @@ func (r *run) perform(ctx context.Context, newStage func([]string) (stage, error
 	defer func() { err = errors.Join(err, f.close()) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	f.fail = cancel
+	f.fail = func(err error) { r.lost(err, cancel) }
 	if f.doors, err = openDoors(ctx); err != nil {
 		return err
 	}
@@ -117,6 +128,19 @@ func (r *run) perform(ctx context.Context, newStage func([]string) (stage, error
 	r.facts.Listeners = f.doors.facts()
 	r.introduce(f.doors)
 	return r.connected(ctx, f, servers)
+}
+
+// lost hears of a program that has ended by itself: the end of the story, but not
+// of serving.
+func (r *run) lost(err error, end context.CancelCauseFunc) {
+	if !r.serving.Load() {
+		end(err)
+		return
+	}
+	select {
+	case r.deaths <- err:
+	default:
+	}
 }
 
 // introduce says what there is to see.
@@ -251,6 +275,7 @@ func (r *run) finish(ctx context.Context, f *fleet) error {
 		r.tellJSON()
 		return nil
 	}
+	r.serving.Store(true)
 	r.page.text("Everything stays up until Ctrl-C. Try these from another shell:")
 	r.page.blank()
 	r.page.commands(
@@ -263,11 +288,23 @@ func (r *run) finish(ctx context.Context, f *fleet) error {
 		r.facts.Listeners.Admin, r.facts.Listeners.Router, r.facts.Listeners.CoordinatorHTTP, r.facts.Listeners.RouterHTTP,
 		filepath.Join(f.dir, "buddyring.db")))
 	r.tellJSON()
-	<-ctx.Done()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
+	return r.stay(ctx)
+}
+
+// stay waits for Ctrl-C and tells which programs end meanwhile.
+func (r *run) stay(ctx context.Context) error {
+	for {
+		select {
+		case err := <-r.deaths:
+			r.page.blank()
+			r.page.text(err.Error())
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+				return cause
+			}
+			return nil
+		}
 	}
-	return nil
 }
 
 // tellJSON prints the facts, if that was asked for.

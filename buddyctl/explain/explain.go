@@ -24,8 +24,8 @@ const maxEvents = 5
 
 // View says how to write.
 type View struct {
-	// Terminal is what it is written to. Without a width, lines are 80
-	// characters.
+	// Terminal is what it is written to. Without a width, paragraphs are 80
+	// characters wide.
 	Terminal output.Terminal
 	// Now is what ages are relative to, in the zone that times are shown in.
 	Now time.Time
@@ -33,7 +33,8 @@ type View struct {
 	All bool
 }
 
-// Write writes what is known of a server. Lines are at most 80 characters.
+// Write writes what is known of a server. Lines are at most 80 characters, but
+// for those of events and earlier decisions where no terminal would break them.
 func Write(w io.Writer, id string, r *coordinatorv1.ExplainServerResponse, v View) error {
 	p := &page{View: v, width: maxWidth}
 	if v.Terminal.Width > 0 {
@@ -67,6 +68,15 @@ type page struct {
 func (p *page) line(ink output.Ink, s string) {
 	p.b.WriteString(p.Terminal.Paint(ink, output.Truncate(s, p.width)))
 	p.b.WriteByte('\n')
+}
+
+// row writes a line that is cut only where a terminal would break it.
+func (p *page) row(s string) {
+	if p.Terminal.Width == 0 {
+		p.b.WriteString(s + "\n")
+		return
+	}
+	p.line(output.Plain, s)
 }
 
 // text writes a paragraph; its lines after the first are indented.
@@ -217,7 +227,7 @@ func (p *page) earlier(id string, decisions []*coordinatorv1.Decision) {
 	p.heading(fmt.Sprintf("Earlier decisions (in full: buddyctl explain %s --all)", id))
 	for _, d := range decisions {
 		e := d.GetExplanation()
-		p.line(output.Plain, output.Line(fmt.Sprintf("  %4s ago  %-12s %s",
+		p.row(output.Line(fmt.Sprintf("  %4s ago  %-12s %s",
 			output.Since(p.Now, decided(e)), e.GetVerdict(), e.GetText())))
 	}
 }
@@ -230,7 +240,7 @@ func (p *page) events(events []*coordinatorv1.Event) {
 	newest := slices.Clone(events[:min(maxEvents, len(events))])
 	slices.Reverse(newest)
 	for _, e := range newest {
-		p.line(output.Plain, output.Line(fmt.Sprintf("  %4s ago  revision %-5d %-12s %s",
+		p.row(output.Line(fmt.Sprintf("  %4s ago  revision %-5d %-12s %s",
 			output.Since(p.Now, e.GetAt()), e.GetRevision(), e.GetKind(), e.GetText())))
 	}
 }

@@ -8,12 +8,13 @@ import (
 
 // Safety is where a pool stands between its brake and its floor, in one line.
 func Safety(s *coordinatorv1.Safety) string {
-	suspects := "suspects"
-	if s.GetSuspects() == 1 {
-		suspects = "suspect"
-	}
-	return fmt.Sprintf("brake: %d %s of %d allowed; floor: %d lost of %d allowed",
-		s.GetSuspects(), suspects, s.GetBrakeLimit(), s.GetLost(), s.GetFloorLimit())
+	return fmt.Sprintf("brake: %s of %d allowed; floor: %d lost of %d allowed",
+		Suspects(s.GetSuspects()), s.GetBrakeLimit(), s.GetLost(), s.GetFloorLimit())
+}
+
+// Suspects counts the servers that count for the brake.
+func Suspects(n uint32) string {
+	return fmt.Sprintf("%d suspect or lately removed", n)
 }
 
 // around is the same before and after a decision.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/sim"
 )
 
@@ -26,8 +27,8 @@ func Command() *cobra.Command {
 		Short: "Try settings and faults out on a simulated pool",
 		Long: "simulate runs a pool of up to " + fmt.Sprint(sim.MaxServers) + " servers in virtual time, with the code that decides in production,\n" +
 			"does to it what the flags say, and tells what came of it. Flags combine. Nothing real is touched.\n\n" +
-			"What happens: the pool settles, then time counts for --duration. Deaf, lying, starved and lossy servers are so from\n" +
-			"the beginning; crashes and other blows come after a quarter of the time, at the latest after 10 s.\n\n" +
+			"What happens: the pool settles, then time counts for --duration. Deaf, lying and starved servers are so from the\n" +
+			"beginning; crashes, lossy servers and other blows come after a quarter of the time, at the latest after 10 s.\n\n" +
 			"A --fault is anything else: a kind (" + kinds() + ")\n" +
 			"and KEY=VALUE for whom it strikes (count, share, adjacent, watchers, zone, rack, servers), when (at, within, for,\n" +
 			"times, every, same) and how (loss, lie, clock), as in \"unplug count=20 at=1s for=400ms times=50 every=1s\".\n\n" +
@@ -51,7 +52,17 @@ func Command() *cobra.Command {
 	return cmd
 }
 
-func (f *flags) run(o sim.Options, w io.Writer) error {
+func (f *flags) run(o sim.Options, w io.Writer) (err error) {
+	trace, err := create("trace", f.trace)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, trace.close()) }()
+	script, err := create("script", f.script)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, script.close()) }()
 	results, err := sim.RunSeeds(o, f.seeds, nil)
 	if err != nil {
 		return err
@@ -64,7 +75,7 @@ func (f *flags) run(o sim.Options, w io.Writer) error {
 	} else if err := r.write(w); err != nil {
 		return err
 	}
-	if err := f.replay(o, r); err != nil {
+	if err := replay(o, r, trace, script); err != nil {
 		return err
 	}
 	if !r.Good {
@@ -75,8 +86,8 @@ func (f *flags) run(o sim.Options, w io.Writer) error {
 
 // replay runs the first failing seed again, or the first one, to write down what
 // happens.
-func (f *flags) replay(o sim.Options, r report) error {
-	if f.trace == "" && f.script == "" {
+func replay(o sim.Options, r report, trace, script record) error {
+	if trace.file == nil && script.file == nil {
 		return nil
 	}
 	o.Seed = r.worstSeed()
@@ -84,21 +95,36 @@ func (f *flags) replay(o sim.Options, r report) error {
 	if err != nil {
 		return err
 	}
-	if err := save(f.trace, log.Write); err != nil {
-		return err
+	if trace.file != nil {
+		if err := log.Write(trace.file); err != nil {
+			return err
+		}
 	}
-	return save(f.script, func(w io.Writer) error { return log.WriteScript(w, o) })
+	if script.file != nil {
+		return log.WriteScript(script.file, o)
+	}
+	return nil
 }
 
-// save writes a file, if it has a name.
-func save(path string, write func(io.Writer) error) (err error) {
+// record is a file that a run is written to, if one was asked for.
+type record struct{ file *os.File }
+
+// create makes the file that a flag names, before the run: one that cannot be
+// written is a mistake of the caller.
+func create(flag, path string) (record, error) {
 	if path == "" {
-		return nil
+		return record{}, nil
 	}
 	file, err := os.Create(path)
 	if err != nil {
-		return err
+		return record{}, member.Invalid(flag, "%v", err)
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	return write(file)
+	return record{file}, nil
+}
+
+func (r record) close() error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
 }

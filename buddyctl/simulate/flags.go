@@ -107,6 +107,9 @@ func (f *flags) options() (sim.Options, error) {
 	if o.Network.Model, err = sim.ParseLossModel("loss-model", f.model); err != nil {
 		return o, err
 	}
+	if err := f.checkNumbers(); err != nil {
+		return o, err
+	}
 	at := min(blow, o.Duration/4)
 	if o.Store.HangFor > 0 {
 		o.Store.HangAt = at
@@ -114,7 +117,47 @@ func (f *flags) options() (sim.Options, error) {
 	if o.Faults, err = f.plan(at, o.Duration); err != nil {
 		return o, err
 	}
-	return o, o.Check()
+	if err := o.Check(); err != nil {
+		return o, err
+	}
+	if f.script != "" {
+		return o, sim.CheckScript(o)
+	}
+	return o, nil
+}
+
+// checkNumbers says which fault is given more servers than there are, or fewer
+// than none, or a zone or rack that there is not.
+func (f *flags) checkNumbers() error {
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{
+		{"crash", f.crash},
+		{"crash-adjacent", f.adjacent},
+		{"deaf", f.deaf},
+		{"deaf-pair", f.deafPairs},
+		{"liar", f.liars},
+		{"pause", f.pause},
+		{"starve", f.starve},
+		{"stall", f.stall},
+		{"suspend", f.suspend},
+		{"flap", f.flap},
+		{"lossy", f.lossy},
+		{"restart-agent", f.restart},
+		{"clock-jump", f.jump},
+	} {
+		if n.value < 0 || n.value > f.o.Servers {
+			return member.Invalid(n.flag, "%d is not from 0 to %d, the size of the pool", n.value, f.o.Servers)
+		}
+	}
+	if f.crashZone && f.o.Zones == 0 {
+		return member.Invalid("crash-zone", "the pool has no zones")
+	}
+	if f.crashRack && (f.o.Zones == 0 || f.o.Racks == 0) {
+		return member.Invalid("crash-rack", "the pool has no racks")
+	}
+	return nil
 }
 
 // plan turns the flags into faults.

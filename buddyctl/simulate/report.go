@@ -69,7 +69,7 @@ func (r report) writePlan(b *strings.Builder) {
 	if len(r.Runs) > 1 {
 		seeds = fmt.Sprintf("seeds %d to %d", o.Seed, o.Seed+uint64(len(r.Runs))-1)
 	}
-	fmt.Fprintf(b, "%d servers, %d routers, %v of virtual time, %s.\n\nDone to the pool:\n", o.Servers, o.Routers, o.Duration, seeds)
+	fmt.Fprintf(b, "%s, %s, %v of virtual time, %s.\n\nDone to the pool:\n", several(o.Servers, "server"), several(o.Routers, "router"), o.Duration, seeds)
 	nothing := true
 	say := func(is bool, format string, args ...any) {
 		if is {
@@ -92,7 +92,7 @@ func (r report) writePlan(b *strings.Builder) {
 
 func (r report) writeOutcome(b *strings.Builder) {
 	s := r.Summary
-	fmt.Fprintf(b, "\nWhat came of it, in %d runs and %.4g server-years:\n", s.Runs, s.ServerYears)
+	fmt.Fprintf(b, "\nWhat came of it, in %s and %s:\n", several(s.Runs, "run"), serverTime(s.ServerYears))
 	fmt.Fprintf(b, "  removed though healthy: %d\n", s.WrongRemovals)
 	shown := 0
 	for _, res := range r.Runs {
@@ -102,14 +102,11 @@ func (r report) writeOutcome(b *strings.Builder) {
 			}
 		}
 	}
-	fmt.Fprintf(b, "  suspect though healthy: %d times, %.1f s in all", s.WrongSuspects, s.WrongSuspectSeconds)
+	fmt.Fprintf(b, "  suspect though healthy: %s, %.1f s in all", several(s.WrongSuspects, "time"), s.WrongSuspectSeconds)
 	if s.WrongSuspects > 0 {
-		fmt.Fprintf(b, "; once in %.3g server-years, for %s on average", s.RecurrenceYears, ms(1000*s.WrongSuspectSeconds/float64(s.WrongSuspects)))
+		fmt.Fprintf(b, "; once in %s, for %s on average", serverTime(s.RecurrenceYears), ms(1000*s.WrongSuspectSeconds/float64(s.WrongSuspects)))
 	}
-	fmt.Fprintf(b, "\n  revisions with removals: %d; a subscriber saw at most %d sizes in one run", s.RemovalRevisions, s.DistinctSizes)
-	if first := r.Runs[0]; len(first.Sizes) <= shownServers {
-		fmt.Fprintf(b, ": %s in the first", list(first.Sizes))
-	}
+	fmt.Fprintf(b, "\n  revisions with removals: %d; %s", s.RemovalRevisions, r.sizes())
 	last := r.Runs[len(r.Runs)-1]
 	fmt.Fprintf(b, "\n  at the end of the last run: %d members, %d given out (never fewer than %d), %d agents connected\n",
 		last.Members, last.Active, last.FewestActive, last.Connected)
@@ -121,11 +118,23 @@ func (r report) writeOutcome(b *strings.Builder) {
 	}
 }
 
+// sizes says which sizes of the pool a subscriber saw.
+func (r report) sizes() string {
+	first := r.Runs[0].Sizes
+	switch {
+	case len(first) > shownServers:
+		return fmt.Sprintf("a subscriber saw at most %s of the pool in a run", several(r.Summary.DistinctSizes, "size"))
+	case len(r.Runs) > 1:
+		return fmt.Sprintf("a subscriber saw at most %s of the pool in a run; in the first: %s", several(r.Summary.DistinctSizes, "size"), list(first))
+	}
+	return "a subscriber saw these sizes of the pool: " + list(first)
+}
+
 func removedHits(r *sim.Result) []string {
 	var texts []string
 	for _, h := range r.Stricken {
 		if h.Removals > 0 {
-			texts = append(texts, fmt.Sprintf("%s after %s (%d times)", h.Server, ms(h.RemovedMS), h.Removals))
+			texts = append(texts, fmt.Sprintf("%s after %s (%s)", h.Server, ms(h.RemovedMS), several(h.Removals, "time")))
 		}
 	}
 	return texts
@@ -136,7 +145,11 @@ func (r report) writeDetection(b *strings.Builder) {
 	if s.Removed.Count == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d crashes:\n", s.Removed.Count)
+	crashes := "1 crash"
+	if s.Removed.Count > 1 {
+		crashes = fmt.Sprintf("%d crashes", s.Removed.Count)
+	}
+	fmt.Fprintf(b, "\n%s:\n", crashes)
 	g := output.NewGrid("  UNTIL THE LAST ROUTER KNEW", "P50", "P99", "MAX")
 	g.Add("  crash → avoided", ms(s.Avoided.P50), ms(s.Avoided.P99), ms(s.Avoided.Max))
 	g.Add("  crash → removed", ms(s.Removed.P50), ms(s.Removed.P99), ms(s.Removed.Max))
@@ -189,6 +202,25 @@ func (r report) braked() bool {
 	return slices.ContainsFunc(r.Runs, func(res *sim.Result) bool {
 		return slices.ContainsFunc(res.AlarmsLeft, func(a string) bool { return strings.HasPrefix(a, "BRAKE") })
 	})
+}
+
+// several counts things.
+func several(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// serverTime is a time that servers have lived through together.
+func serverTime(years float64) string {
+	switch hours := years * 365.25 * 24; {
+	case hours < 100:
+		return fmt.Sprintf("%.2g server-hours", hours)
+	case years < 1:
+		return fmt.Sprintf("%.3g server-days", hours/24)
+	}
+	return fmt.Sprintf("%.4g server-years", years)
 }
 
 // ms is a time in milliseconds for people.

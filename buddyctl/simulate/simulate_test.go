@@ -32,12 +32,12 @@ func TestFlagsDoWhatTheySay(t *testing.T) {
 	for line, told := range map[string]string{
 		"--crash 2":                          "2 servers crash, after 3s",
 		"--crash-adjacent 3":                 "3 neighbours on the ring crash, after 3s",
-		"--crash-rack":                       "rack-1 of zone-1 crash, after 3s",
+		"--crash-rack":                       "rack-1 of zone-1 crashes, after 3s",
 		"--loss 1%":                          "the network loses 1% of all packets each way",
 		"--loss 1% --loss-model link-bursts": "in bursts of 200ms that lose 90% (link-bursts)",
-		"--deaf 1":                           "1 server have an agent whose own probes all fail",
-		"--deaf-pair 1":                      "both watchers of 1 servers have an agent whose own probes all fail",
-		"--liar 1 --lie random":              "1 server have an agent that lies about everybody: random",
+		"--deaf 1":                           "1 server has an agent whose own probes all fail",
+		"--deaf-pair 1":                      "both watchers of 1 server have an agent whose own probes all fail",
+		"--liar 1 --lie random":              "1 server has an agent that lies about everybody: random",
 		"--cut-coordinator 50%":              "50% of the servers are cut off from the coordinator",
 		"--icmp-filter":                      "all servers have their ICMP dropped by a firewall",
 		"--stall 2":                          "2 servers lose their network, after 3s, for 400ms, 9 times, every 1s others",
@@ -115,12 +115,44 @@ func TestAFailureCanBeReplayed(t *testing.T) {
 
 func TestMisuse(t *testing.T) {
 	t.Parallel()
-	for _, line := range []string{
-		"--servers 0", "--loss 120%", "--loss x", "--set colour=red", "--set brake_percent", "--set brake_percent=200", "--lie sometimes",
-		"--fault burn", "--loss-model fractal", "--seeds 0", "more", "--cut-coordinator 2",
+	for line, named := range map[string]string{
+		"--servers 0":                           "servers: 0 is not from 1",
+		"--loss 120%":                           "loss: ",
+		"--loss x":                              "loss: ",
+		"--loss-model fractal":                  "loss-model: ",
+		"--cut-coordinator 2":                   "cut-coordinator: ",
+		"--lie sometimes":                       "lie: ",
+		"--set colour=red":                      "set: ",
+		"--set brake_percent":                   "set: ",
+		"--set brake_percent=200":               "brake_percent",
+		"--seeds 0":                             "seeds: ",
+		"--duration 0":                          "duration: 0s is less than 1ms",
+		"--duration -5s":                        "duration: -5s is less than 1ms",
+		"--settle -1s":                          "settle: ",
+		"--crash -1":                            "crash: -1 is not from 0 to 100, the size of the pool",
+		"--servers 10 --crash 99":               "crash: 99 is not from 0 to 10",
+		"--servers 10 --deaf 11":                "deaf: ",
+		"--servers 10 --crash-adjacent 11":      "crash-adjacent: ",
+		"--crash-zone --zones 0":                "crash-zone: ",
+		"--crash-rack --racks 0":                "crash-rack: ",
+		"--fault burn":                          "fault: ",
+		"--servers 10 --fault crash=11":         "fault: ",
+		"--trace /nonexistent/x":                "trace: ",
+		"--script /nonexistent/x":               "script: ",
+		"--script /nonexistent/x --servers 251": "script: a scenario script has at most 250 servers",
+		"--script /nonexistent/x --suspend 1":   "script: scenario scripts have no word for suspend",
+		"more":                                  "more",
 	} {
-		if out, code := run(t, strings.Fields(line)...); code != 2 {
-			t.Errorf("%s: exit %d\n%s", line, code, out)
+		var out, told bytes.Buffer
+		world := command.World{Stdout: &out, Stderr: &told}
+		code := command.Run(t.Context(), append([]string{"simulate"}, strings.Fields(line)...), world, simulate.Command())
+		if code != 2 || out.Len() > 0 || !strings.Contains(told.String(), named) {
+			t.Errorf("%s: exit %d, %s\n%s", line, code, told.String(), out.String())
+		}
+	}
+	for _, fault := range []string{"crash count=11", "crash servers=3,11", "deafen watchers=11", "crash", "make-liar count=1"} {
+		if _, code := run(t, "--servers", "10", "--fault", fault); code != 2 {
+			t.Errorf("--fault %s: exit %d", fault, code)
 		}
 	}
 }

@@ -109,6 +109,9 @@ func (s *Sim) neighbour(hosts []*host, i int) *host {
 func (w *Who) tell() string {
 	switch {
 	case len(w.Servers) > 0:
+		if len(w.Servers) == 1 {
+			return fmt.Sprintf("server %d", w.Servers[0])
+		}
 		return fmt.Sprintf("servers %v", w.Servers)
 	case w.Rack != "":
 		return w.Rack + " of " + w.Zone
@@ -117,17 +120,37 @@ func (w *Who) tell() string {
 	case w.Watched:
 		return "whom they watch"
 	case w.Either:
-		return fmt.Sprintf("a watcher of %d servers", w.Watchers)
+		return fmt.Sprintf("a watcher of %s", ofServers(w.Watchers))
 	case w.Watchers > 0:
-		return fmt.Sprintf("both watchers of %d servers", w.Watchers)
-	case w.Adjacent:
+		return fmt.Sprintf("both watchers of %s", ofServers(w.Watchers))
+	case w.Adjacent && w.Count > 1:
 		return fmt.Sprintf("%d neighbours on the ring", w.Count)
 	case w.Share == 1:
 		return "all servers"
 	case w.Share > 0:
 		return share(w.Share) + " of the servers"
-	case w.Count == 1:
+	}
+	return ofServers(w.Count)
+}
+
+func ofServers(n int) string {
+	if n == 1 {
 		return "1 server"
 	}
-	return fmt.Sprintf("%d servers", w.Count)
+	return fmt.Sprintf("%d servers", n)
+}
+
+// one reports whether tell names a single server, rack or zone.
+func (w *Who) one() bool {
+	switch {
+	case len(w.Servers) > 0:
+		return len(w.Servers) == 1
+	case w.Zone != "":
+		return true
+	case w.Watched:
+		return false
+	case w.Watchers > 0:
+		return w.Either && w.Watchers == 1
+	}
+	return w.Count == 1
 }

@@ -80,15 +80,26 @@ type Fault struct {
 	Clock time.Duration
 }
 
-func (f *Fault) check() error {
+func (f *Fault) check(servers int) error {
 	if f.Kind < Crash || f.Kind > BreakEdge {
 		return member.Invalid("fault", "has no kind")
 	}
 	if f.At < 0 || f.For < 0 || f.Within < 0 || f.Times > 1 && f.Every <= 0 {
-		return member.Invalid(f.Kind.String(), "needs times that are not negative, and some time between repetitions")
+		return member.Invalid("fault", "%v needs times that are not negative, and some time between repetitions", f.Kind)
 	}
 	if !(f.Loss >= 0 && f.Loss <= 1) || !(f.Who.Share >= 0 && f.Who.Share <= 1) || f.Who.Count < 0 || f.Who.Watchers < 0 {
-		return member.Invalid(f.Kind.String(), "needs shares from 0 to 1 and numbers that are not negative")
+		return member.Invalid("fault", "%v needs shares from 0 to 1 and numbers that are not negative", f.Kind)
+	}
+	if f.Kind == MakeLiar && f.Lie == Honest {
+		return member.Invalid("fault", "%v needs lie=, one of %v", f.Kind, Lies())
+	}
+	if most := max(f.Who.Count, f.Who.Watchers); most > servers {
+		return member.Invalid("fault", "%v strikes %d, and the pool has %d servers", f.Kind, most, servers)
+	}
+	for _, n := range f.Who.Servers {
+		if n < 1 || n > servers {
+			return member.Invalid("fault", "%v: server %d is not from 1 to %d", f.Kind, n, servers)
+		}
 	}
 	return nil
 }
@@ -279,7 +290,11 @@ func (f *Fault) String() string {
 // Tell says in plain words what the fault is.
 func (f *Fault) Tell() string {
 	var b strings.Builder
-	b.WriteString(f.Who.tell() + " " + f.does())
+	what := f.does()
+	if f.Who.one() {
+		what = ofOne(what)
+	}
+	b.WriteString(f.Who.tell() + " " + what)
 	fmt.Fprintf(&b, ", after %v", f.At)
 	if f.Within > 0 {
 		fmt.Fprintf(&b, " to %v", f.At+f.Within)
@@ -295,6 +310,12 @@ func (f *Fault) Tell() string {
 		fmt.Fprintf(&b, ", %d times, every %v %s", f.Times, f.Every, who)
 	}
 	return b.String()
+}
+
+// ofOne turns what several do into what one does.
+func ofOne(s string) string {
+	return strings.NewReplacer("crash", "crashes", "lose ", "loses ", "have ", "has ", "are ", "is ", "do not", "does not",
+		"their", "its", "they", "it", "receive", "receives", "send", "sends", "clocks that run", "a clock that runs").Replace(s)
 }
 
 func (f *Fault) does() string {

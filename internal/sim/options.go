@@ -125,7 +125,7 @@ func (o Options) Check() error {
 		field string
 		value float64
 	}{
-		{"loss", o.Network.Loss}, {"burst_loss", o.Network.BurstLoss}, {"commit_fail", o.Store.Fail}, {"chaos", o.Chaos},
+		{"loss", o.Network.Loss}, {"burst-loss", o.Network.BurstLoss}, {"commit-fail", o.Store.Fail}, {"chaos", o.Chaos},
 	} {
 		if !(f.value >= 0 && f.value <= 1) {
 			return member.Invalid(f.field, "%v is not from 0 to 1", f.value)
@@ -134,8 +134,25 @@ func (o Options) Check() error {
 	if o.Network.Model != Independent && o.Network.Loss >= o.Network.BurstLoss {
 		return member.Invalid("loss", "%v is not below the loss within bursts, %v", o.Network.Loss, o.Network.BurstLoss)
 	}
+	for _, f := range []struct {
+		field string
+		value time.Duration
+		least time.Duration
+	}{
+		{"duration", o.Duration, time.Millisecond},
+		{"settle", o.Settle, 0},
+		{"burst", o.Network.Burst, time.Millisecond},
+		{"delay", o.Network.Delay, 0},
+		{"jitter", o.Network.Jitter, 0},
+		{"commit-delay", o.Store.Delay, 0},
+		{"commit-hang", o.Store.HangFor, 0},
+	} {
+		if f.value < f.least {
+			return member.Invalid(f.field, "%v is less than %v", f.value, f.least)
+		}
+	}
 	for i := range o.Faults {
-		if err := o.Faults[i].check(); err != nil {
+		if err := o.Faults[i].check(o.Servers); err != nil {
 			return err
 		}
 	}

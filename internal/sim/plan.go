@@ -31,7 +31,10 @@ func ParseFault(field, text string) (Fault, error) {
 			return Fault{}, member.Invalid(field, "%s: %v", word, err)
 		}
 	}
-	return f, f.check()
+	if w := &f.Who; w.Count == 0 && w.Share == 0 && w.Watchers == 0 && w.Zone == "" && len(w.Servers) == 0 && !w.Watched {
+		return Fault{}, member.Invalid(field, "%q strikes nobody; say whom, as in count=3", text)
+	}
+	return f, f.check(MaxServers)
 }
 
 func (f *Fault) set(key, value string) (err error) {

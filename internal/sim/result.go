@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
@@ -107,7 +108,7 @@ func (s *Sim) result() *Result {
 		}
 	}
 	for key := range l.raisedNow {
-		r.AlarmsLeft = append(r.AlarmsLeft, key.Name+" "+key.Subject)
+		r.AlarmsLeft = append(r.AlarmsLeft, strings.TrimSpace(key.Name+" "+key.Subject))
 	}
 	slices.Sort(r.AlarmsLeft)
 	r.Stricken = s.stricken()

@@ -25,12 +25,25 @@ func Record(o Options) (*Log, error) {
 // scriptServers is how many servers a scenario script may have.
 const scriptServers = 250
 
+// CheckScript says what a run does that a scenario script cannot say.
+func CheckScript(o Options) error {
+	if o.Servers > scriptServers {
+		return member.Invalid("script", "a scenario script has at most %d servers, and this run has %d", scriptServers, o.Servers)
+	}
+	for i := range o.Faults {
+		if _, err := scriptCommand(done{fault: &o.Faults[i], host: &host{}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // WriteScript writes the faults of the run up to its first failure as a scenario
 // script of package pool, without expected output. A script has a network that
 // loses nothing and makes a ring of its own; what it cannot say is an error.
 func (l *Log) WriteScript(w io.Writer, o Options) error {
-	if o.Servers > scriptServers {
-		return member.Invalid("script", "a scenario script has at most %d servers, and this run has %d", scriptServers, o.Servers)
+	if err := CheckScript(o); err != nil {
+		return err
 	}
 	b := bufio.NewWriter(w)
 	_, _ = fmt.Fprintf(b, "# %s\n", o.Command()) // errors stay with b until Flush
