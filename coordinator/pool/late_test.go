@@ -1,0 +1,114 @@
+package pool_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// A second honest reply that comes late, while the second round is on, counts.
+func TestLateReplyInTheSecondRound(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 20)
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	row, first := d.table.rows["c"], d.notary.newest["c"]
+	witnesses := slices.DeleteFunc(slices.Clone(first.observers), func(id member.ID) bool { return id == row.First || id == row.Second })
+	d.answer(witnesses[0], "c", up, true)
+	late := d.answerOf(witnesses[1], "c", up, true)
+	for _, id := range first.observers {
+		if id != witnesses[0] && id != witnesses[1] {
+			d.answer(id, "c", down, false)
+		}
+	}
+	d.toLastProbe("c")
+	for _, id := range slices.Clone(first.observers) {
+		if id != witnesses[0] && id != witnesses[1] && d.notary.newest["c"] == first {
+			d.answer(id, "c", down, true)
+		}
+	}
+	d.wait(200 * time.Millisecond)
+	if d.notary.newest["c"] == first {
+		t.Fatal("no second round")
+	}
+	d.step(late)
+	d.answerAll("c", down)
+	d.wait(10 * time.Millisecond)
+	if d.removes("c") {
+		t.Fatal("removed although two observers of its first round reach it")
+	}
+}
+
+// One buddy cannot keep a dead server by changing its mind while the verdict
+// waits for the database.
+func TestChangedMindKeepsNobody(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 12)
+	liar := d.table.rows["c"].First
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	for i := range 10 {
+		if d.flight == nil {
+			d.intend(serverID(20+i%5), []member.Wish{member.WishDrain, member.WishMaintenance}[i%2])
+		}
+		d.answerAll("c", down)
+		d.wait(5 * time.Millisecond)
+		d.report(liar, "c", up)
+		d.report(liar, "c", down)
+		d.wait(100 * time.Millisecond)
+		d.commit()
+		if d.removes("c") {
+			return
+		}
+		d.nextRound("c")
+	}
+	t.Fatalf("kept by %s", d.rule("c"))
+}
+
+// What an operator has confirmed is over with the incarnation that it was about.
+func TestReleaseEndsWithTheIncarnation(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(8)
+	d.missAll(dead)
+	d.commitAll()
+	d.releaseBrake(pool.Call{})
+	for d.gone(dead) < len(dead) {
+		d.nextRound(dead[0])
+		d.answersOf(dead)
+	}
+	d.commitAll()
+	for _, id := range dead {
+		d.hello(reboot(id))
+		d.commitAll()
+	}
+	if released := d.m.Brake().Released; len(released) > 0 {
+		t.Fatalf("still released: %+v", released)
+	}
+}
+
+// A verdict that came from no suspicion counts for the brake, and makes its server
+// suspect.
+func TestVerdictMakesSuspect(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 8)
+	d.intend("zebra", member.WishDrain) // is under way
+	row := d.table.rows["c"]
+	for _, id := range []member.ID{row.First, row.Second} {
+		d.step(pool.Report{Session: d.byID[id].hello.Session, Subject: "c", Incarnation: row.Incarnation, Evidence: evidence(up), LostOfTen: 8})
+	}
+	d.wait(1700 * time.Millisecond)
+	for id, l := range d.notary.measured {
+		for _, w := range l.asked {
+			e := pool.Evidence{Sight: up, Sent: 15, Lost: 12, RTT: time.Millisecond}
+			d.step(pool.Answer{Session: d.byID[w].hello.Session, Round: id, Subject: "c", Incarnation: row.Incarnation, Evidence: e, Final: true})
+		}
+	}
+	d.wait(200 * time.Millisecond)
+	if _, suspect := d.marks["c"]; !suspect || d.m.Brake().Safety.Suspects != 1 {
+		t.Fatalf("suspect %v, %+v", suspect, d.m.Brake().Safety)
+	}
+}
