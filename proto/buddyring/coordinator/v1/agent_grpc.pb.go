@@ -37,9 +37,9 @@ type AgentServiceClient interface {
 	// UNAVAILABLE (with a retry hint, or the leader's address) that it should be
 	// tried again or elsewhere, ABORTED that this stream, or the incarnation it
 	// speaks for, is over: the ErrorInfo has the metadata removed, incarnation and
-	// cause where others have taken the server out. Losing the stream removes nobody; an agent
-	// reconnects and is resumed. A newer session of the same agent replaces an
-	// older one.
+	// cause where others have taken the server out. Losing the stream by itself
+	// removes nobody; an agent reconnects and is resumed. A newer session of the
+	// same agent replaces an older one.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 }
 
@@ -79,9 +79,9 @@ type AgentServiceServer interface {
 	// UNAVAILABLE (with a retry hint, or the leader's address) that it should be
 	// tried again or elsewhere, ABORTED that this stream, or the incarnation it
 	// speaks for, is over: the ErrorInfo has the metadata removed, incarnation and
-	// cause where others have taken the server out. Losing the stream removes nobody; an agent
-	// reconnects and is resumed. A newer session of the same agent replaces an
-	// older one.
+	// cause where others have taken the server out. Losing the stream by itself
+	// removes nobody; an agent reconnects and is resumed. A newer session of the
+	// same agent replaces an older one.
 	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	mustEmbedUnimplementedAgentServiceServer()
 }
