@@ -112,3 +112,33 @@ func TestVerdictMakesSuspect(t *testing.T) {
 		t.Fatalf("suspect %v, %+v", suspect, d.m.Brake().Safety)
 	}
 }
+
+// If most of a pool does not echo a sweep in time, it is the coordinator that is
+// slow: nobody is looked into until there was more time.
+func TestSlowSweepWaits(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 12)
+	row := d.table.rows["c"]
+	for _, id := range d.table.order {
+		d.said[[2]member.ID{"nobody", id}] = down // it will not echo
+	}
+	looked := func() int {
+		n := 0
+		for _, id := range d.table.order {
+			if id != "c" && d.notary.newest[id] != nil {
+				n++
+			}
+		}
+		return n
+	}
+	d.report(row.Second, "c", down)
+	d.report(row.First, "c", down)
+	d.wait(400 * time.Millisecond)
+	if n := looked(); n > 0 {
+		t.Fatalf("%d are looked into", n)
+	}
+	d.wait(time.Second)
+	if looked() == 0 {
+		t.Fatal("nobody is ever looked into")
+	}
+}

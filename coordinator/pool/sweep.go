@@ -11,6 +11,8 @@ const (
 	// time between two sweeps of the same members.
 	sweepTime  = 150 * time.Millisecond
 	sweepPause = 500 * time.Millisecond
+	// sweepLimit is how long at the most, when more than half are silent.
+	sweepLimit = time.Second
 	// sweepWhole is the largest pool that is swept whole. In a larger one the sweep
 	// begins sweepArc members to each side of a suspect and doubles while it finds
 	// silent ones in the outer half.
@@ -85,6 +87,10 @@ func (m *Machine) lookSweep(center *server, reach int) {
 	if reach > 0 {
 		ids = m.around(center, reach)
 	}
+	if m.slowSweep(ids) {
+		m.wake(m.now.Add(sweepTime), wakeSweep, string(center.row.ID), uint64(reach))
+		return
+	}
 	far := false
 	for i, id := range ids {
 		s := m.servers[id]
@@ -104,12 +110,30 @@ func (m *Machine) lookSweep(center *server, reach int) {
 	}
 }
 
+// slowSweep reports whether more than half of those who were asked are silent and
+// there is time left to wait for them: then it is the coordinator, or the way to
+// it, that is slow, and rounds about all of them would make it worse.
+func (m *Machine) slowSweep(ids []member.ID) bool {
+	silent := 0
+	for _, id := range ids {
+		s := m.servers[id]
+		if !m.silentInSweep(s) {
+			continue
+		}
+		if m.now.Sub(s.sweptAt) >= sweepLimit {
+			return false
+		}
+		silent++
+	}
+	return 2*silent > len(ids)
+}
+
 // silentInSweep reports whether a member was asked in the present sweep and has
 // not echoed.
 func (m *Machine) silentInSweep(s *server) bool {
 	sess := m.sessions[s.session]
 	asked := m.now.Sub(s.sweptAt)
-	return sess != nil && asked >= sweepTime && asked < sweepPause && sess.provenAt.Before(s.sweptAt)
+	return sess != nil && asked >= sweepTime && asked < 2*sweepLimit && sess.provenAt.Before(s.sweptAt)
 }
 
 // unheard reports whether a member has not answered what a sweep has asked it
