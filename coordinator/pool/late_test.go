@@ -142,3 +142,22 @@ func TestSlowSweepWaits(t *testing.T) {
 		t.Fatal("nobody is ever looked into")
 	}
 }
+
+// Who was overruled is heard again when a gate has refused the removal.
+func TestGateHearsEverybodyAgain(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 20)
+	d.set(func(s *member.Settings) { s.RemovalGrace = 5 * time.Second })
+	d.commitAll()
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	row := d.table.rows["c"]
+	odd := slices.DeleteFunc(slices.Clone(d.observers("c")), func(id member.ID) bool { return id == row.First || id == row.Second })[0]
+	d.answerWith("c", but(odd, up, down))
+	d.answerWith("c", but(odd, up, down))
+	d.staysAfterRound("c", "removal_grace")
+	d.nextRound("c")
+	if !slices.Contains(d.observers("c"), odd) {
+		t.Fatalf("%s has reached c, and is not among %v", odd, d.observers("c"))
+	}
+}
