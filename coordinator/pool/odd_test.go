@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -261,48 +262,129 @@ func TestBrokenLinkMovesTheRing(t *testing.T) {
 	t.Fatalf("c stays beside %s: %+v", buddy, d.table.rows["c"])
 }
 
+// measured answers the measurements of a server's loss that come within a time:
+// the watchers and the first of the witnesses each in their way. The stream of one
+// that loses packets does not answer at once.
+func (d *desk) measured(subject member.ID, within time.Duration, prompt bool, watcher, first, others pool.Evidence) {
+	d.t.Helper()
+	answered := map[uint64]bool{}
+	for end := d.now.Add(within); d.now.Before(end) && !d.removes(subject); d.wait(50 * time.Millisecond) {
+		if p := d.byID[subject]; prompt {
+			d.step(pool.Echo{Session: p.hello.Session, Nonce: p.nonce})
+		}
+		for _, round := range slices.Sorted(maps.Keys(d.notary.measured)) {
+			l := d.notary.measured[round]
+			if answered[round] || l.subject != subject || d.now.Sub(l.at) < 700*time.Millisecond {
+				continue
+			}
+			answered[round] = true
+			row, found := d.table.rows[subject], first
+			for _, id := range l.asked {
+				e := watcher
+				if id != row.First && id != row.Second {
+					e, found = found, others
+				}
+				d.step(pool.Answer{
+					Session: d.byID[id].hello.Session, Round: round, Subject: subject, Incarnation: l.incarnation, Evidence: e, Final: true,
+				})
+			}
+		}
+	}
+}
+
+// lossy says that watchers lose many of their regular probes to a server.
+func (d *desk) lossy(subject member.ID, watchers ...member.ID) {
+	d.t.Helper()
+	for _, id := range watchers {
+		d.step(pool.Report{
+			Session: d.byID[id].hello.Session, Subject: subject, Incarnation: d.table.rows[subject].Incarnation, Evidence: evidence(up), LostOfTen: 8,
+		})
+	}
+}
+
 // Loss is judged by all watchers and by witnesses, and only of a server that
-// answers at all.
+// answers at all, though not at once whenever it is asked.
 func TestLoss(t *testing.T) {
 	t.Parallel()
-	heavy := pool.Evidence{Sight: up, Sent: 15, Lost: 12, RTT: time.Millisecond}
+	heavy := pool.Evidence{Sight: up, Sent: 8, Lost: 6, RTT: time.Millisecond}
+	clean := pool.Evidence{Sight: up, Sent: 8, Lost: 1, RTT: time.Millisecond}
+	gone := pool.Evidence{Sight: down, Sent: 8, Lost: 8}
 	for name, test := range map[string]struct {
-		watchers int
-		witness  pool.Evidence
-		replied  bool
-		removed  bool
+		watchers               int
+		prompt                 bool
+		watcher, first, others pool.Evidence
+		rule                   string
 	}{
-		"as the rule says":        {2, heavy, true, true},
-		"one watcher":             {1, heavy, true, false},
-		"clean for the witnesses": {2, pool.Evidence{Sight: up, Sent: 15, Lost: 1, RTT: time.Millisecond}, true, false},
-		"never a reply":           {2, pool.Evidence{Sight: down, Sent: 15, Lost: 15}, false, false},
+		"as the rule says":         {2, false, heavy, heavy, heavy, "lossy"},
+		"seen by one watcher":      {1, false, heavy, heavy, heavy, ""},
+		"clean for the witnesses":  {2, false, heavy, clean, clean, "loss_not_confirmed"},
+		"clean for one witness":    {2, false, heavy, clean, heavy, "loss_not_confirmed"},
+		"clean for the watchers":   {2, false, clean, heavy, heavy, "loss_not_confirmed"},
+		"never a reply":            {2, false, gone, gone, gone, "never_answers"},
+		"its stream loses nothing": {2, true, heavy, heavy, heavy, "icmp_limited"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := letters(t, 8)
 			row := d.table.rows["c"]
-			for _, id := range []member.ID{row.First, row.Second}[:test.watchers] {
-				e := pool.Evidence{Sight: verdict.SightCannotJudge}
-				if test.replied {
-					e = evidence(up)
+			began := d.now
+			d.lossy("c", []member.ID{row.First, row.Second}[:test.watchers]...)
+			d.measured("c", 4*time.Second, test.prompt, test.watcher, test.first, test.others)
+			if !d.removes("c") {
+				if d.rule("c") != test.rule {
+					t.Fatalf("not removed by %q", d.rule("c"))
 				}
-				d.step(pool.Report{Session: d.byID[id].hello.Session, Subject: "c", Incarnation: row.Incarnation, Evidence: e, LostOfTen: 8})
+				return
 			}
-			d.wait(1700 * time.Millisecond)
-			for id, l := range d.notary.measured {
-				for _, w := range l.asked {
-					d.step(pool.Answer{Session: d.byID[w].hello.Session, Round: id, Subject: "c", Incarnation: row.Incarnation, Evidence: test.witness, Final: true})
-				}
+			if test.rule != "lossy" {
+				t.Fatal("removed")
 			}
-			if d.removes("c") {
-				t.Fatal("removed before the time")
+			if cause := d.flight.Remove[0].Cause; cause != member.CauseLossy {
+				t.Errorf("as %s", cause)
 			}
-			d.wait(200 * time.Millisecond)
-			if d.removes("c") != test.removed {
-				t.Fatalf("removed %v, by %s", d.removes("c"), d.rule("c"))
+			if after := d.now.Sub(began); after < 1800*time.Millisecond {
+				t.Errorf("removed after %v", after)
 			}
-			if test.removed && d.flight.Remove[0].Cause != member.CauseLossy {
-				t.Errorf("as %s", d.flight.Remove[0].Cause)
+		})
+	}
+}
+
+// Loss is measured as soon as a round has shown that many probes are lost; but not
+// again at once when it has come to nothing.
+func TestRoundShowsLoss(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		sent     int
+		measured bool
+	}{
+		"answered at once":       {1, false},
+		"answered at the fourth": {4, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := letters(t, 8)
+			reached := pool.Evidence{Sight: up, Sent: test.sent, RTT: time.Millisecond}
+			round := func() {
+				d.report(d.table.rows["c"].First, "c", down)
+				d.answerWith("c", func(member.ID) pool.Evidence { return reached })
+				d.report(d.table.rows["c"].First, "c", up)
+			}
+			round()
+			if measured := len(d.notary.measured) > 0; measured != test.measured {
+				t.Fatalf("measured %v", measured)
+			}
+			clean := pool.Evidence{Sight: up, Sent: 8, RTT: time.Millisecond}
+			d.measured("c", time.Second, true, clean, clean, clean)
+			before := len(d.notary.measured)
+			d.wait(time.Second)
+			round()
+			if again := len(d.notary.measured) - before; again > 0 {
+				t.Errorf("measured again, %d times", again)
+			}
+			d.wait(5 * time.Second)
+			round()
+			if again := len(d.notary.measured) > before; again != test.measured {
+				t.Errorf("measured after a rest: %v", again)
 			}
 		})
 	}
