@@ -501,10 +501,17 @@ func (g *rig) doubtAll(id member.ID) {
 	}
 }
 
+// leave lets an agent leave, at once or after a drain; or the routers answer
+// those that drain.
 func (g *rig) leave() {
+	if g.n(2) == 0 {
+		g.confirm()
+	}
 	a := g.agents[g.n(rigAgents)]
 	if a.peer != nil && a.peer.open() {
-		g.play(pool.Leave{Session: a.peer.hello.Session, Incarnation: a.known - member.Incarnation(g.n(9)/8)})
+		g.play(pool.Leave{
+			Session: a.peer.hello.Session, Incarnation: a.known - member.Incarnation(g.n(9)/8), Drain: time.Duration(g.n(3)) * time.Second,
+		})
 	}
 }
 
@@ -635,7 +642,11 @@ func (g *rig) operate() {
 }
 
 func (g *rig) command(c pool.Call, id member.ID) pool.Input {
-	switch k := g.n(13); {
+	switch k := g.n(15); {
+	case k == 14:
+		return pool.DrainServer{Call: c, ID: id, Incarnation: member.Incarnation(max(0, g.n(20)-16)), Force: g.n(2) == 0}
+	case k == 13:
+		return pool.ResumeServer{Call: c, ID: id}
 	case k == 12:
 		return pool.ReleaseBrake{Call: c}
 	case k < 5:
@@ -672,8 +683,13 @@ func (g *rig) heardReply(c *call) {
 	if c.of.RequestID != "" {
 		g.requests[c.of.RequestID] = true
 	}
-	if in, ok := c.in.(pool.SetIntent); ok {
+	switch in := c.in.(type) {
+	case pool.SetIntent:
 		g.intents[in.ID] = rigIntent{in.Wish, in.ExpiresIn}
+	case pool.DrainServer:
+		g.intents[in.ID] = rigIntent{wish: member.WishDrain}
+	case pool.ResumeServer:
+		g.intents[in.ID] = rigIntent{wish: member.WishActive}
 	}
 }
 
@@ -719,6 +735,7 @@ func (g *rig) follow() {
 func (g *rig) settle() {
 	g.calm, g.old = true, nil
 	for range 11 {
+		g.confirm()
 		for _, a := range g.agents {
 			if a.up && a.peer != nil && a.peer.speaks() {
 				in := pool.Digest{Session: a.peer.hello.Session}
