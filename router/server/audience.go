@@ -5,9 +5,34 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/internal/member"
 )
+
+// settleLimit is how long a change waits for one door's clients before it is
+// acknowledged without those that do not take it.
+const settleLimit = 2 * time.Second
+
+// settler passes editions on to the clients of one door. What a router
+// acknowledges has been through all of its settlers: "safe to stop" rests on it.
+type settler interface {
+	// settle returns when the door's clients have been sent these editions or later
+	// ones. It bounds its own wait, and lets go of those that do not take them. It
+	// is called by one goroutine at a time. An error is that of ctx.
+	settle(ctx context.Context, editions []*edition) error
+}
+
+// settle waits for all settlers at once.
+func settle(ctx context.Context, settlers []settler, editions []*edition) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range settlers {
+		g.Go(func() error { return s.settle(ctx, editions) })
+	}
+	return g.Wait()
+}
 
 // audience are the watchers, and what each has been told. It is safe for
 // concurrent use.
@@ -23,6 +48,9 @@ type watcher struct {
 	pool member.Pool
 	// told is the seq of the edition it was last sent.
 	told atomic.Uint64
+	// dropped is closed when it has held up others for too long.
+	dropped chan struct{}
+	drop    func()
 }
 
 func newAudience() *audience {
@@ -32,7 +60,8 @@ func newAudience() *audience {
 // join adds a watcher. As long as it has been told nothing it is not behind: it
 // begins with what is current then.
 func (a *audience) join(pool member.Pool) *watcher {
-	w := &watcher{pool: pool}
+	w := &watcher{pool: pool, dropped: make(chan struct{})}
+	w.drop = sync.OnceFunc(func() { close(w.dropped) })
 	w.told.Store(math.MaxUint64)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -52,30 +81,43 @@ func (a *audience) tell(w *watcher, seq uint64) {
 	a.progress.set()
 }
 
-// await returns when every watcher of these editions' pools has been sent them
-// or later ones, or is gone; or when ctx ends. Only one goroutine may wait.
-func (a *audience) await(ctx context.Context, editions []*edition) error {
-	for !a.told(editions) {
+// settle returns when every watcher of these editions' pools has been sent them
+// or later ones, or is gone. One that has not within settleLimit is dropped: it
+// comes back for the newest.
+func (a *audience) settle(ctx context.Context, editions []*edition) error {
+	limit := time.NewTimer(settleLimit)
+	defer limit.Stop()
+	for {
+		behind := a.behind(editions)
+		if len(behind) == 0 {
+			return nil
+		}
 		select {
 		case <-a.progress:
+		case <-limit.C:
+			for _, w := range behind {
+				w.drop()
+			}
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
-func (a *audience) told(editions []*edition) bool {
+// behind are the watchers that have not been sent these editions.
+func (a *audience) behind(editions []*edition) []*watcher {
 	want := make(map[member.Pool]uint64, len(editions))
 	for _, e := range editions {
 		want[e.pool] = e.seq
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	var behind []*watcher
 	for w := range a.watchers {
 		if w.told.Load() < want[w.pool] {
-			return false
+			behind = append(behind, w)
 		}
 	}
-	return true
+	return behind
 }

@@ -56,7 +56,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.subscriber = &subscriber{
 		id: cfg.ID, version: cfg.Version, addresses: cfg.Coordinators, dial: s.dial,
-		pools: p, audience: everybody, changed: s.disk.dirty, metrics: m, log: deps.Logger,
+		pools: p, settlers: []settler{everybody}, changed: s.disk.dirty, metrics: m, log: deps.Logger,
 	}
 	routerv1.RegisterRouterServiceServer(s.rpc.GRPC(), s.service)
 	return s, nil
