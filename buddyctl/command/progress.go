@@ -31,7 +31,7 @@ func openProgress(name string) (*progress, error) {
 	if name == "" {
 		return p, nil
 	}
-	text, err := os.ReadFile(name) //nolint:gosec // the operator names it
+	text, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, &usageError{fmt.Errorf("read progress: %w", err)}
 	}
@@ -43,7 +43,7 @@ func openProgress(name string) (*progress, error) {
 		}
 		p.state[id] = state
 	}
-	p.file, err = os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // as above
+	p.file, err = os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("open progress: %w", err)}
 	}

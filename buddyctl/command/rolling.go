@@ -133,7 +133,7 @@ type ending struct {
 // sum says where the walk stands.
 func (r *rolling) sum(failed error) error {
 	if failed == nil {
-		return r.tell("all of %s restarted", count(uint32(r.done), "server")) //nolint:gosec // far fewer
+		return r.tell("all of %s restarted", count(uint32(r.done), "server"))
 	}
 	again := "run the same command again to go on"
 	if r.progress == "" {
@@ -264,7 +264,7 @@ func (r *rolling) drained(ctx context.Context, id string) error {
 }
 
 func (r *rolling) execute(ctx context.Context, s *coordinatorv1.Server) error {
-	c := exec.CommandContext(ctx, r.command[0], r.command[1:]...)
+	c := exec.CommandContext(ctx, r.command[0], r.command[1:]...) //nolint:gosec // it is the operator's own
 	c.Stdout, c.Stderr, c.WaitDelay = r.Stdout, r.Stderr, killAfter
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	var endpoints []string
