@@ -32,7 +32,7 @@ func (a *app) drainCommand() *cobra.Command {
 			"\"buddyctl resume SERVER\", or until it shuts down.\n\n" +
 			"Exit status: 0 SAFE, 1 PARTIAL: routers that have not confirmed are named, 4 refused: too many\n" +
 			"others are away, 5 no answer in time.",
-		Example:           "  buddyctl drain web-3 --reason \"new kernel\" && ssh web-3 reboot\n  buddyctl resume web-3",
+		Example:           "  buddyctl drain web-3 --reason \"new kernel\"\n  buddyctl resume web-3",
 		Args:              exactly("SERVER"),
 		ValidArgsFunction: arguments(a.completeServers),
 		RunE: func(cmd *cobra.Command, args []string) error {
