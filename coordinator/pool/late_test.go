@@ -133,7 +133,7 @@ func TestSlowSweepWaits(t *testing.T) {
 	}
 	d.report(row.Second, "c", down)
 	d.report(row.First, "c", down)
-	d.wait(400 * time.Millisecond)
+	d.wait(time.Second)
 	if n := looked(); n > 0 {
 		t.Fatalf("%d are looked into", n)
 	}

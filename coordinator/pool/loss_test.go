@@ -149,8 +149,8 @@ func TestLossIsMeasured(t *testing.T) {
 			row := d.table.rows["c"]
 			d.loses(row.First, "c", 8)
 			d.loses(row.Second, "c", 8)
-			if round, _ := d.witnesses(); (round != 0) != test.measured {
-				t.Errorf("measured: %v", round != 0)
+			if round, _ := d.witnesses(); (round != 0) != test.measured || d.suspect("c") != test.measured {
+				t.Errorf("measured: %v, suspect: %v", round != 0, d.suspect("c"))
 			}
 		})
 	}
