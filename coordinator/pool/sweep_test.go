@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/pool"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -63,5 +64,40 @@ func TestSweepLooksIntoTheJudgedOnly(t *testing.T) {
 	d.wait(200 * time.Millisecond)
 	if d.notary.newest[left] != nil || d.notary.newest[judged] == nil {
 		t.Fatalf("looked into the one in maintenance %v, into the other %v", d.notary.newest[left] != nil, d.notary.newest[judged] != nil)
+	}
+}
+
+// A pool of up to 2,000 is swept whole. In a larger one 64 to each side of the suspect
+// are asked, and more only where some of them are silent: so a long run of neighbours
+// that die together is found at once all the same.
+func TestSweepOfALargePool(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ n, dead, least, most int }{
+		"two thousand":            {2000, 1, 2001, 2001},
+		"more":                    {2001, 1, 129, 129},
+		"more, with a run of 200": {2001, 200, 500, 1500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newMass(t, test.n, func(int) (string, string) { return "", "" })
+			w.step(pool.UpdateSettings{Call: pool.Call{Token: 1}, Edit: func(s member.Settings) (member.Settings, error) {
+				off(&s)
+				return s, nil
+			}})
+			w.run(time.Second)
+			var dead []member.ID
+			for i := range test.dead {
+				dead = append(dead, numbered(700+i))
+			}
+			w.challenged = 0
+			w.lose(dead)
+			w.run(1500 * time.Millisecond)
+			if w.removed != test.dead {
+				t.Errorf("%d of %d are removed", w.removed, test.dead)
+			}
+			if w.challenged < test.least || w.challenged > test.most {
+				t.Errorf("%d streams are asked, want %d to %d", w.challenged, test.least, test.most)
+			}
+		})
 	}
 }
