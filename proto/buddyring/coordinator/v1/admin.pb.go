@@ -3072,7 +3072,13 @@ type GetStatusResponse struct {
 	// Live subscriptions of routers.
 	Subscriptions uint32 `protobuf:"varint,13,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// Active alarms.
-	Alarms        uint32 `protobuf:"varint,14,opt,name=alarms,proto3" json:"alarms,omitempty"`
+	Alarms uint32 `protobuf:"varint,14,opt,name=alarms,proto3" json:"alarms,omitempty"`
+	// Id of the coordinator that leads, if known.
+	LeaderId string `protobuf:"bytes,15,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
+	// How long ago the lease was renewed last, as this coordinator has seen it by
+	// its own clock. From 3 s on a leader makes no change durable; from 4 s on a
+	// standby may take over.
+	LeaseAge      *durationpb.Duration `protobuf:"bytes,16,opt,name=lease_age,json=leaseAge,proto3" json:"lease_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3205,6 +3211,130 @@ func (x *GetStatusResponse) GetAlarms() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetLeaderId() string {
+	if x != nil {
+		return x.LeaderId
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetLeaseAge() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseAge
+	}
+	return nil
+}
+
+// StepDownRequest asks the leader to give the lead back.
+type StepDownRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch that is to end; ABORTED if the leader is of another. 0 for any.
+	ExpectedEpoch uint64 `protobuf:"varint,1,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	// See the service.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepDownRequest) Reset() {
+	*x = StepDownRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepDownRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepDownRequest) ProtoMessage() {}
+
+func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepDownRequest.ProtoReflect.Descriptor instead.
+func (*StepDownRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *StepDownRequest) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *StepDownRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StepDownRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// StepDownResponse says what has ended.
+type StepDownResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch that has ended; with validate_only, that would.
+	Epoch         uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepDownResponse) Reset() {
+	*x = StepDownResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepDownResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepDownResponse) ProtoMessage() {}
+
+func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepDownResponse.ProtoReflect.Descriptor instead.
+func (*StepDownResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *StepDownResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // ListRoutersRequest asks for the routers.
 type ListRoutersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3218,7 +3348,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3360,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3373,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListRoutersRequest) GetPageSize() int32 {
@@ -3281,7 +3411,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3423,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3436,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Router) GetRouterId() string {
@@ -3364,7 +3494,7 @@ type HeldByRouter struct {
 
 func (x *HeldByRouter) Reset() {
 	*x = HeldByRouter{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3506,7 @@ func (x *HeldByRouter) String() string {
 func (*HeldByRouter) ProtoMessage() {}
 
 func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3519,7 @@ func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldByRouter.ProtoReflect.Descriptor instead.
 func (*HeldByRouter) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HeldByRouter) GetPool() string {
@@ -3419,7 +3549,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3561,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3574,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -3476,7 +3606,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3618,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +3631,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListSessionsRequest) GetPool() string {
@@ -3554,7 +3684,7 @@ type AgentSession struct {
 
 func (x *AgentSession) Reset() {
 	*x = AgentSession{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3696,7 @@ func (x *AgentSession) String() string {
 func (*AgentSession) ProtoMessage() {}
 
 func (x *AgentSession) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3709,7 @@ func (x *AgentSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSession.ProtoReflect.Descriptor instead.
 func (*AgentSession) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AgentSession) GetServerId() string {
@@ -3669,7 +3799,7 @@ type SessionSubject struct {
 
 func (x *SessionSubject) Reset() {
 	*x = SessionSubject{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +3811,7 @@ func (x *SessionSubject) String() string {
 func (*SessionSubject) ProtoMessage() {}
 
 func (x *SessionSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3694,7 +3824,7 @@ func (x *SessionSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubject.ProtoReflect.Descriptor instead.
 func (*SessionSubject) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SessionSubject) GetServerId() string {
@@ -3738,7 +3868,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +3880,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,7 +3893,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*AgentSession {
@@ -4002,7 +4132,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"M\n" +
 	"\x12ListAlarmsResponse\x127\n" +
 	"\x06alarms\x18\x01 \x03(\v2\x1f.buddyring.coordinator.v1.AlarmR\x06alarms\"\x12\n" +
-	"\x10GetStatusRequest\"\xac\x04\n" +
+	"\x10GetStatusRequest\"\x81\x05\n" +
 	"\x11GetStatusResponse\x12%\n" +
 	"\x0ecoordinator_id\x18\x01 \x01(\tR\rcoordinatorId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -4022,7 +4152,15 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\x05pools\x18\v \x03(\v2\x1e.buddyring.coordinator.v1.PoolR\x05pools\x12\x1a\n" +
 	"\bsessions\x18\f \x01(\rR\bsessions\x12$\n" +
 	"\rsubscriptions\x18\r \x01(\rR\rsubscriptions\x12\x16\n" +
-	"\x06alarms\x18\x0e \x01(\rR\x06alarms\"P\n" +
+	"\x06alarms\x18\x0e \x01(\rR\x06alarms\x12\x1b\n" +
+	"\tleader_id\x18\x0f \x01(\tR\bleaderId\x126\n" +
+	"\tlease_age\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\bleaseAge\"u\n" +
+	"\x0fStepDownRequest\x12%\n" +
+	"\x0eexpected_epoch\x18\x01 \x01(\x04R\rexpectedEpoch\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"(\n" +
+	"\x10StepDownResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"P\n" +
 	"\x12ListRoutersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -4077,7 +4215,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"StoreState\x12\x1b\n" +
 	"\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORE_STATE_OK\x10\x01\x12\x17\n" +
-	"\x13STORE_STATE_FAILING\x10\x022\xc7\x10\n" +
+	"\x13STORE_STATE_FAILING\x10\x022\xaa\x11\n" +
 	"\fAdminService\x12d\n" +
 	"\tListPools\x12*.buddyring.coordinator.v1.ListPoolsRequest\x1a+.buddyring.coordinator.v1.ListPoolsResponse\x12^\n" +
 	"\aGetPool\x12(.buddyring.coordinator.v1.GetPoolRequest\x1a).buddyring.coordinator.v1.GetPoolResponse\x12g\n" +
@@ -4102,7 +4240,8 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"ListAlarms\x12+.buddyring.coordinator.v1.ListAlarmsRequest\x1a,.buddyring.coordinator.v1.ListAlarmsResponse\x12d\n" +
 	"\tGetStatus\x12*.buddyring.coordinator.v1.GetStatusRequest\x1a+.buddyring.coordinator.v1.GetStatusResponse\x12j\n" +
 	"\vListRouters\x12,.buddyring.coordinator.v1.ListRoutersRequest\x1a-.buddyring.coordinator.v1.ListRoutersResponse\x12m\n" +
-	"\fListSessions\x12-.buddyring.coordinator.v1.ListSessionsRequest\x1a..buddyring.coordinator.v1.ListSessionsResponseBMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
+	"\fListSessions\x12-.buddyring.coordinator.v1.ListSessionsRequest\x1a..buddyring.coordinator.v1.ListSessionsResponse\x12a\n" +
+	"\bStepDown\x12).buddyring.coordinator.v1.StepDownRequest\x1a*.buddyring.coordinator.v1.StepDownResponseBMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
 
 var (
 	file_buddyring_coordinator_v1_admin_proto_rawDescOnce sync.Once
@@ -4117,7 +4256,7 @@ func file_buddyring_coordinator_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(LeaderState)(0),              // 0: buddyring.coordinator.v1.LeaderState
 	(StoreState)(0),               // 1: buddyring.coordinator.v1.StoreState
@@ -4166,133 +4305,138 @@ var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(*ListAlarmsResponse)(nil),    // 44: buddyring.coordinator.v1.ListAlarmsResponse
 	(*GetStatusRequest)(nil),      // 45: buddyring.coordinator.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 46: buddyring.coordinator.v1.GetStatusResponse
-	(*ListRoutersRequest)(nil),    // 47: buddyring.coordinator.v1.ListRoutersRequest
-	(*Router)(nil),                // 48: buddyring.coordinator.v1.Router
-	(*HeldByRouter)(nil),          // 49: buddyring.coordinator.v1.HeldByRouter
-	(*ListRoutersResponse)(nil),   // 50: buddyring.coordinator.v1.ListRoutersResponse
-	(*ListSessionsRequest)(nil),   // 51: buddyring.coordinator.v1.ListSessionsRequest
-	(*AgentSession)(nil),          // 52: buddyring.coordinator.v1.AgentSession
-	(*SessionSubject)(nil),        // 53: buddyring.coordinator.v1.SessionSubject
-	(*ListSessionsResponse)(nil),  // 54: buddyring.coordinator.v1.ListSessionsResponse
-	nil,                           // 55: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	(*Pool)(nil),                  // 56: buddyring.coordinator.v1.Pool
-	(*PoolSettings)(nil),          // 57: buddyring.coordinator.v1.PoolSettings
-	(*fieldmaskpb.FieldMask)(nil), // 58: google.protobuf.FieldMask
-	(Phase)(0),                    // 59: buddyring.coordinator.v1.Phase
-	(*Server)(nil),                // 60: buddyring.coordinator.v1.Server
-	(*ServerSpec)(nil),            // 61: buddyring.coordinator.v1.ServerSpec
-	(Wish)(0),                     // 62: buddyring.coordinator.v1.Wish
-	(*durationpb.Duration)(nil),   // 63: google.protobuf.Duration
-	(*Intent)(nil),                // 64: buddyring.coordinator.v1.Intent
-	(*Event)(nil),                 // 65: buddyring.coordinator.v1.Event
-	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
-	(*Explanation)(nil),           // 67: buddyring.coordinator.v1.Explanation
-	(Cause)(0),                    // 68: buddyring.coordinator.v1.Cause
-	(*Safety)(nil),                // 69: buddyring.coordinator.v1.Safety
-	(*Alarm)(nil),                 // 70: buddyring.coordinator.v1.Alarm
-	(*Position)(nil),              // 71: buddyring.coordinator.v1.Position
+	(*StepDownRequest)(nil),       // 47: buddyring.coordinator.v1.StepDownRequest
+	(*StepDownResponse)(nil),      // 48: buddyring.coordinator.v1.StepDownResponse
+	(*ListRoutersRequest)(nil),    // 49: buddyring.coordinator.v1.ListRoutersRequest
+	(*Router)(nil),                // 50: buddyring.coordinator.v1.Router
+	(*HeldByRouter)(nil),          // 51: buddyring.coordinator.v1.HeldByRouter
+	(*ListRoutersResponse)(nil),   // 52: buddyring.coordinator.v1.ListRoutersResponse
+	(*ListSessionsRequest)(nil),   // 53: buddyring.coordinator.v1.ListSessionsRequest
+	(*AgentSession)(nil),          // 54: buddyring.coordinator.v1.AgentSession
+	(*SessionSubject)(nil),        // 55: buddyring.coordinator.v1.SessionSubject
+	(*ListSessionsResponse)(nil),  // 56: buddyring.coordinator.v1.ListSessionsResponse
+	nil,                           // 57: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	(*Pool)(nil),                  // 58: buddyring.coordinator.v1.Pool
+	(*PoolSettings)(nil),          // 59: buddyring.coordinator.v1.PoolSettings
+	(*fieldmaskpb.FieldMask)(nil), // 60: google.protobuf.FieldMask
+	(Phase)(0),                    // 61: buddyring.coordinator.v1.Phase
+	(*Server)(nil),                // 62: buddyring.coordinator.v1.Server
+	(*ServerSpec)(nil),            // 63: buddyring.coordinator.v1.ServerSpec
+	(Wish)(0),                     // 64: buddyring.coordinator.v1.Wish
+	(*durationpb.Duration)(nil),   // 65: google.protobuf.Duration
+	(*Intent)(nil),                // 66: buddyring.coordinator.v1.Intent
+	(*Event)(nil),                 // 67: buddyring.coordinator.v1.Event
+	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 69: buddyring.coordinator.v1.Explanation
+	(Cause)(0),                    // 70: buddyring.coordinator.v1.Cause
+	(*Safety)(nil),                // 71: buddyring.coordinator.v1.Safety
+	(*Alarm)(nil),                 // 72: buddyring.coordinator.v1.Alarm
+	(*Position)(nil),              // 73: buddyring.coordinator.v1.Position
 }
 var file_buddyring_coordinator_v1_admin_proto_depIdxs = []int32{
-	56, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	56, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	57, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	56, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	57, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	58, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
-	56, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	59, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
-	55, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	60, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
-	60, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	61, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	58, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	60, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	62, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
-	63, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
-	64, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
-	59, // 17: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
+	58, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	58, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	59, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	58, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	59, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	60, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
+	58, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	61, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
+	57, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	62, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
+	62, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	63, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	60, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	62, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	64, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
+	65, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
+	66, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
+	61, // 17: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
 	21, // 18: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
 	24, // 19: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
-	65, // 20: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
-	65, // 21: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
-	66, // 22: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
-	67, // 23: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	67, // 20: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
+	67, // 21: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
+	68, // 22: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
+	69, // 23: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
 	31, // 24: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
-	60, // 25: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	62, // 25: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
 	32, // 26: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
-	65, // 27: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
+	67, // 27: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
 	34, // 28: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
-	68, // 29: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
-	66, // 30: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
-	63, // 31: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
-	66, // 32: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
-	66, // 33: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
-	66, // 34: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
-	69, // 35: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
+	70, // 29: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
+	68, // 30: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
+	65, // 31: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
+	68, // 32: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
+	68, // 33: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
+	68, // 34: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
+	71, // 35: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
 	36, // 36: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
 	37, // 37: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
 	38, // 38: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
 	39, // 39: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
 	39, // 40: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	70, // 41: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
-	66, // 42: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	72, // 41: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
+	68, // 42: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	0,  // 43: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
 	1,  // 44: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
-	56, // 45: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	66, // 46: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
-	71, // 47: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
-	49, // 48: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
-	48, // 49: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
-	66, // 50: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
-	66, // 51: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
-	53, // 52: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
-	63, // 53: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
-	52, // 54: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
-	2,  // 55: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
-	4,  // 56: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
-	6,  // 57: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
-	8,  // 58: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
-	10, // 59: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
-	12, // 60: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
-	14, // 61: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
-	16, // 62: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
-	18, // 63: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
-	20, // 64: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
-	23, // 65: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
-	26, // 66: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
-	28, // 67: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
-	30, // 68: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
-	35, // 69: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
-	41, // 70: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
-	43, // 71: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
-	45, // 72: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
-	47, // 73: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
-	51, // 74: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
-	3,  // 75: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
-	5,  // 76: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
-	7,  // 77: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
-	9,  // 78: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
-	11, // 79: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
-	13, // 80: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
-	15, // 81: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
-	17, // 82: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
-	19, // 83: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
-	22, // 84: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
-	25, // 85: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
-	27, // 86: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
-	29, // 87: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
-	33, // 88: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
-	40, // 89: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
-	42, // 90: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
-	44, // 91: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
-	46, // 92: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
-	50, // 93: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
-	54, // 94: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
-	75, // [75:95] is the sub-list for method output_type
-	55, // [55:75] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	58, // 45: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	65, // 46: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
+	68, // 47: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
+	73, // 48: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
+	51, // 49: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
+	50, // 50: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
+	68, // 51: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
+	68, // 52: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
+	55, // 53: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
+	65, // 54: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
+	54, // 55: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
+	2,  // 56: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
+	4,  // 57: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
+	6,  // 58: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
+	8,  // 59: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
+	10, // 60: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
+	12, // 61: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
+	14, // 62: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
+	16, // 63: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
+	18, // 64: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
+	20, // 65: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
+	23, // 66: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
+	26, // 67: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
+	28, // 68: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
+	30, // 69: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
+	35, // 70: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
+	41, // 71: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
+	43, // 72: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
+	45, // 73: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
+	49, // 74: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
+	53, // 75: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
+	47, // 76: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
+	3,  // 77: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
+	5,  // 78: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
+	7,  // 79: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
+	9,  // 80: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
+	11, // 81: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
+	13, // 82: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
+	15, // 83: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
+	17, // 84: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
+	19, // 85: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
+	22, // 86: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
+	25, // 87: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
+	27, // 88: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
+	29, // 89: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
+	33, // 90: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
+	40, // 91: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
+	42, // 92: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
+	44, // 93: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
+	46, // 94: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
+	52, // 95: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
+	56, // 96: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
+	48, // 97: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
+	77, // [77:98] is the sub-list for method output_type
+	56, // [56:77] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_admin_proto_init() }
@@ -4309,14 +4453,14 @@ func file_buddyring_coordinator_v1_admin_proto_init() {
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[19].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[23].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[39].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[48].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_admin_proto_rawDesc), len(file_buddyring_coordinator_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   54,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
