@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// RenewEvery is how often a leader renews, PollEvery how often a standby
-	// looks.
+	// RenewEvery is how often a leader renews.
 	RenewEvery = time.Second
-	PollEvery  = 250 * time.Millisecond
+	// PollEvery is how often a standby looks.
+	PollEvery = 250 * time.Millisecond
 	// Quiet is how long after its last renewal a leader may still propose.
 	Quiet = 3 * time.Second
 	// Life is how long the row must stand still before it may be taken over. It

@@ -281,7 +281,7 @@ func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
 	if path, ok := strings.CutPrefix(p.store.URL, store.KindSQLite+":"); ok {
 		deps.FreeBytes = func() (uint64, error) { return freeBytes(filepath.Dir(path)) }
 	}
-	s, err := New(p.cfg, deps)
+	s, err := New(p.cfg, deps) //nolint:contextcheck // the services get theirs with every call
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
-
-// staleHeader marks the answers of a standby, with the age of what they show in
-// seconds.
-const staleHeader = "buddyring-stale"
 
 // door finds who serves a method at present, or says why nobody does.
 type door func(ctx context.Context, method string) (any, error)
@@ -77,7 +74,7 @@ func (s *Server) adminDoor(ctx context.Context, method string) (any, error) {
 	if err != nil && !slices.Contains(toldWithoutTable(), method) {
 		return nil, err
 	}
-	stale := metadata.Pairs(staleHeader, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
+	stale := metadata.Pairs(rpc.StaleHeader, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
 	return admin, grpc.SetHeader(ctx, stale)
 }
 
