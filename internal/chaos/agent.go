@@ -21,6 +21,10 @@ const (
 	retryTime = 250 * time.Millisecond
 	// digestTime is how often a scripted agent sends a digest.
 	digestTime = 5 * time.Second
+	// ackTime is how long its acknowledgement, and the Welcome, may take.
+	ackTime = 2 * time.Second
+	// stayTime is how long a server stays a member, at most.
+	stayTime = 20 * time.Second
 )
 
 // agent is a scripted agent that sees everybody well. It stays a member for a
@@ -83,7 +87,10 @@ func (a *agent) begin() {
 	a.hello.Incarnation, a.hello.InstanceId, a.hello.BootId = 0, rand.Text(), rand.Text()
 }
 
-var errLeft = errors.New("the server has left")
+var (
+	errLeft   = errors.New("the server has left")
+	errSilent = errors.New("the coordinator is silent")
+)
 
 // session holds one session and returns how it ended.
 func (a *agent) session(ctx context.Context, address string) error {
@@ -119,63 +126,99 @@ func (a *agent) session(ctx context.Context, address string) error {
 	return g.Wait()
 }
 
+// conversation is the talking side of a session.
+type conversation struct {
+	*agent
+
+	stream   pb.AgentService_SessionClient
+	welcomed bool
+	// digests counts those sent; silence ends the session when the newest is not
+	// acknowledged, as an agent does.
+	digests uint64
+	silence *time.Timer
+	leave   *time.Timer
+}
+
 // talk answers until the session ends. That a message cannot be sent is the
 // receiver's to find out.
 func (a *agent) talk(ctx context.Context, stream pb.AgentService_SessionClient, inbox <-chan *pb.SessionResponse) error {
 	digest := time.NewTicker(digestTime)
 	defer digest.Stop()
-	leave := time.NewTimer(mathrand.N(20 * time.Second))
-	defer leave.Stop()
-	welcomed, seq := false, uint64(0)
+	c := &conversation{agent: a, stream: stream, silence: time.NewTimer(ackTime), leave: time.NewTimer(mathrand.N(stayTime))}
+	defer c.silence.Stop()
+	defer c.leave.Stop()
 	for {
-		var answers []*pb.SessionRequest
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-c.silence.C:
+			return errSilent
 		case <-digest.C:
-			if welcomed {
-				seq++
-				answers = append(answers, &pb.SessionRequest{Message: &pb.SessionRequest_Digest{Digest: &pb.Digest{Seq: seq}}})
-			}
-		case <-leave.C:
-			if !welcomed || a.calm.Load() && !a.leaving {
-				leave.Reset(time.Second)
-				break
-			}
-			a.leaving = true
-			a.ledger.leaving(a.hello.GetServerId())
-			answers = append(answers, &pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
-				Incarnation: a.hello.GetIncarnation(), Reason: "chaos",
-			}}})
+			c.digest()
+		case <-c.leave.C:
+			c.askToLeave()
 		case m := <-inbox:
-			if m.GetWelcome() == nil && m.GetEpoch() < a.floor {
-				a.ledger.stale(a.hello.GetServerId(), m.GetEpoch(), a.floor)
-				break
+			if err := c.take(m); err != nil {
+				return err
 			}
-			if w := m.GetWelcome(); w != nil {
-				if err := a.accept(m.GetEpoch(), w); err != nil {
-					return err
-				}
-				welcomed = true
-				if a.leaving {
-					leave.Reset(0)
-				}
-			}
-			if r := m.GetLeaveResult(); r != nil {
-				if !r.GetLeft() {
-					leave.Reset(time.Second)
-					break
-				}
-				a.ledger.left(a.hello.GetServerId())
-				a.begin()
-				return errLeft
-			}
-			answers = append(answers, answer(m)...)
-		}
-		for _, r := range answers {
-			_ = stream.Send(r)
 		}
 	}
+}
+
+func (c *conversation) send(r *pb.SessionRequest) { _ = c.stream.Send(r) }
+
+func (c *conversation) digest() {
+	if !c.welcomed {
+		return
+	}
+	c.digests++
+	c.send(&pb.SessionRequest{Message: &pb.SessionRequest_Digest{Digest: &pb.Digest{Seq: c.digests}}})
+	c.silence.Reset(ackTime)
+}
+
+func (c *conversation) askToLeave() {
+	if !c.welcomed || c.calm.Load() && !c.leaving {
+		c.leave.Reset(time.Second)
+		return
+	}
+	c.leaving = true
+	c.ledger.leaving(c.hello.GetServerId())
+	c.send(&pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
+		Incarnation: c.hello.GetIncarnation(), Reason: "chaos",
+	}}})
+}
+
+// take takes one message; an error ends the session.
+func (c *conversation) take(m *pb.SessionResponse) error {
+	if m.GetWelcome() == nil && m.GetEpoch() < c.floor {
+		c.ledger.stale(c.hello.GetServerId(), m.GetEpoch(), c.floor)
+		return nil
+	}
+	switch r := m.GetMessage().(type) {
+	case *pb.SessionResponse_Welcome:
+		if err := c.accept(m.GetEpoch(), r.Welcome); err != nil {
+			return err
+		}
+		c.welcomed = true
+		c.silence.Stop()
+		if c.leaving {
+			c.leave.Reset(0)
+		}
+	case *pb.SessionResponse_DigestAck:
+		c.silence.Stop()
+	case *pb.SessionResponse_LeaveResult:
+		if !r.LeaveResult.GetLeft() {
+			c.leave.Reset(time.Second)
+			return nil
+		}
+		c.ledger.left(c.hello.GetServerId())
+		c.begin()
+		return errLeft
+	}
+	for _, r := range answer(m) {
+		c.send(r)
+	}
+	return nil
 }
 
 // accept takes a Welcome, unless it comes from a leader of the past.

@@ -20,11 +20,15 @@ type Config struct {
 	Bin, Dir string
 	// Coordinators is how many there are, Servers how many scripted agents.
 	Coordinators, Servers int
+	// Agents is how many real agents there are besides, with a real router.
+	Agents int
 	// Kills is how often the leader is killed, Crashes how often together with the
-	// database, Handovers how often it is told to stop, and Stops how often it is
-	// stopped by SIGSTOP for StopFor and then continued.
-	Kills, Crashes, Handovers, Stops int
-	StopFor                          time.Duration
+	// database, Handovers how often it is told to stop, Stops how often it is
+	// stopped by SIGSTOP, Cuts how often it is cut off from the database, and
+	// Outages how often the database is stopped and continued, and killed and
+	// started again, under a leader that is well. The last three last for StopFor.
+	Kills, Crashes, Handovers, Stops, Cuts, Outages int
+	StopFor                                         time.Duration
 	// Progress is told what happens.
 	Progress io.Writer
 }
@@ -34,15 +38,21 @@ const (
 	patience = 60 * time.Second
 	// restTime is how long the pool is left alone between two faults, at most.
 	restTime = 2 * time.Second
+	// superseded is how long after an outage a leader that has not renewed its
+	// lease would have been succeeded.
+	superseded = 5 * time.Second
 )
 
 // run is one experiment.
 type run struct {
 	cfg    Config
 	site   *site
+	real   *real
 	ledger *ledger
 	calm   atomic.Bool
 	report Report
+	// outages counts those of the database.
+	outages int
 }
 
 // Run makes the experiment. The error is that of a fault that could not be made,
@@ -55,6 +65,10 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	r := &run{cfg: cfg, site: s, ledger: newLedger()}
 	r.report.Coordinators, r.report.Servers = cfg.Coordinators, cfg.Servers
+	if r.real, err = s.startReal(ctx, cfg.Agents); err != nil {
+		return Report{}, err
+	}
+	defer func() { err = errors.Join(err, r.real.close()) }()
 	living, stop := context.WithCancel(ctx)
 	defer stop()
 	var lives sync.WaitGroup
@@ -80,7 +94,10 @@ func (r *run) faults(ctx context.Context) error {
 	if _, err := r.accepted(ctx, 0); err != nil {
 		return err
 	}
-	for i := range max(r.cfg.Kills, r.cfg.Handovers, r.cfg.Stops, r.cfg.Crashes) {
+	if err := r.real.follow(ctx, 1); err != nil {
+		return err
+	}
+	for i := range max(r.cfg.Kills, r.cfg.Handovers, r.cfg.Stops, r.cfg.Crashes, r.cfg.Cuts, r.cfg.Outages) {
 		for _, f := range []struct {
 			name  string
 			times int
@@ -88,6 +105,7 @@ func (r *run) faults(ctx context.Context) error {
 		}{
 			{"kill", r.cfg.Kills, r.kill}, {"handover", r.cfg.Handovers, r.handOver},
 			{"stop", r.cfg.Stops, r.stop}, {"crash", r.cfg.Crashes, r.crash},
+			{"cut", r.cfg.Cuts, r.cut}, {"outage", r.cfg.Outages, r.outage},
 		} {
 			if i >= f.times {
 				continue
@@ -178,6 +196,76 @@ func (r *run) stop(ctx context.Context) error {
 	return r.standsBy(ctx, c)
 }
 
+// cut keeps the leader from the database until another one leads, and longer.
+func (r *run) cut(ctx context.Context) error {
+	c, epoch, err := r.site.leader(ctx)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	c.gate.shut()
+	defer c.gate.reopen()
+	if _, err := r.led(ctx, epoch); err != nil {
+		return err
+	}
+	sleep(ctx, r.cfg.StopFor-time.Since(begin))
+	c.gate.reopen()
+	r.say("%s of epoch %d was cut off from the database for %s", c.id, epoch, time.Since(begin).Round(time.Second))
+	return r.standsBy(ctx, c)
+}
+
+// led waits until a coordinator leads in an epoch after a given one.
+func (r *run) led(ctx context.Context, epoch uint64) (*coordinator, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("nobody leads anew"))
+	defer cancel()
+	for {
+		for _, c := range r.site.all {
+			status, err := c.status(ctx)
+			if err == nil && status.GetState() == pb.LeaderState_LEADER_STATE_LEADER && status.GetEpoch() > epoch {
+				return c, nil
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		sleep(ctx, 20*time.Millisecond)
+	}
+}
+
+// outage takes the database away, stopped or killed in turns, and gives it back:
+// the leader, which is well, must lead on in its epoch.
+func (r *run) outage(ctx context.Context) error {
+	c, epoch, err := r.site.leader(ctx)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if r.outages++; r.outages%2 == 1 {
+		err = r.site.server.Pause()
+		sleep(ctx, r.cfg.StopFor)
+		err = errors.Join(err, r.site.server.Continue())
+	} else {
+		err = r.site.server.Crash()
+		sleep(ctx, r.cfg.StopFor)
+		err = errors.Join(err, r.site.server.Recover())
+	}
+	if err != nil {
+		return err
+	}
+	r.say("the database was away for %s", time.Since(begin).Round(time.Second))
+	// Whoever would take over has had the time to.
+	sleep(ctx, superseded)
+	now, later, err := r.site.leader(ctx)
+	if err != nil {
+		return err
+	}
+	if now != c || later != epoch {
+		r.report.Superseded = append(r.report.Superseded, fmt.Sprintf("%s led in epoch %d before an outage of %s, %s in epoch %d after it",
+			c.id, epoch, time.Since(begin).Round(time.Second), now.id, later))
+	}
+	return nil
+}
+
 // standsBy waits until a coordinator knows that it does not lead.
 func (r *run) standsBy(ctx context.Context, c *coordinator) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s does not stand by", c.id))
@@ -224,11 +312,21 @@ func (r *run) settle(ctx context.Context) error {
 	var last error
 	for ctx.Err() == nil {
 		if last = r.consistent(ctx); last == nil && r.ledger.settled() {
-			return nil
+			return r.followed(ctx)
 		}
 		sleep(ctx, 200*time.Millisecond)
 	}
 	return errors.Join(context.Cause(ctx), last)
+}
+
+// followed waits until the real agents and the router are with the present
+// leader.
+func (r *run) followed(ctx context.Context) error {
+	_, epoch, err := r.site.leader(ctx)
+	if err != nil {
+		return err
+	}
+	return r.real.follow(ctx, epoch)
 }
 
 func (r *run) consistent(ctx context.Context) error {

@@ -42,24 +42,26 @@ func (r *run) check(ctx context.Context) error {
 	}
 	r.report.Joins, r.report.Leaves, r.report.Intents = l.joins, l.leaves, len(l.intents)
 	r.report.StaleEffects, r.report.WrongRemovals = l.staleEffect, l.removed
-	return errors.Join(r.staleWrites(ctx), r.wrongRemovals(ctx))
+	_, err = read(ctx, r.site.db, "SELECT revision FROM pool WHERE name = 'default'",
+		func(rows *sql.Rows, _ map[string]uint64) error { return rows.Scan(&r.report.Revisions) })
+	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx))
 }
 
 // staleWrites finds events of an epoch lower than one at an earlier revision:
 // only a leader that was not fenced makes such.
 func (r *run) staleWrites(ctx context.Context) error {
-	highest := uint64(0)
-	_, err := read(ctx, r.site.db, "SELECT revision, epoch, text FROM event WHERE pool = 'default' ORDER BY revision, seq",
+	highest := map[string]uint64{}
+	_, err := read(ctx, r.site.db, "SELECT pool, revision, epoch, text FROM event ORDER BY pool, revision, seq",
 		func(rows *sql.Rows, _ map[string]uint64) error {
 			var revision, epoch uint64
-			var text string
-			err := rows.Scan(&revision, &epoch, &text)
-			if epoch < highest {
+			var pool, text string
+			err := rows.Scan(&pool, &revision, &epoch, &text)
+			if epoch < highest[pool] {
 				r.report.StaleWrites = append(r.report.StaleWrites,
-					fmt.Sprintf("revision %d is of epoch %d, one before it of %d: %s", revision, epoch, highest, text))
+					fmt.Sprintf("revision %d of %s is of epoch %d, one before it of %d: %s", revision, pool, epoch, highest[pool], text))
 			}
-			highest = max(highest, epoch)
-			r.report.Revisions, r.report.Epochs = revision, highest
+			highest[pool] = max(highest[pool], epoch)
+			r.report.Epochs = max(r.report.Epochs, epoch)
 			return err
 		})
 	return err
@@ -67,12 +69,12 @@ func (r *run) staleWrites(ctx context.Context) error {
 
 // wrongRemovals finds the removals that no server has asked for.
 func (r *run) wrongRemovals(ctx context.Context) error {
-	_, err := read(ctx, r.site.db, "SELECT revision, cause, text FROM event WHERE pool = 'default' AND kind = 'removed' AND cause <> 'shutdown'",
+	_, err := read(ctx, r.site.db, "SELECT pool, revision, cause, text FROM event WHERE kind = 'removed' AND cause <> 'shutdown'",
 		func(rows *sql.Rows, _ map[string]uint64) error {
 			var revision uint64
-			var cause, text string
-			err := rows.Scan(&revision, &cause, &text)
-			r.report.WrongRemovals = append(r.report.WrongRemovals, fmt.Sprintf("revision %d, %s: %s", revision, cause, text))
+			var pool, cause, text string
+			err := rows.Scan(&pool, &revision, &cause, &text)
+			r.report.WrongRemovals = append(r.report.WrongRemovals, fmt.Sprintf("revision %d of %s, %s: %s", revision, pool, cause, text))
 			return err
 		})
 	return err

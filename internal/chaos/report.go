@@ -49,11 +49,14 @@ type Report struct {
 	StaleWrites   []string `json:"stale_writes"`
 	StaleEffects  []string `json:"stale_effects"`
 	WrongRemovals []string `json:"wrong_removals"`
+	// Superseded are leaders that were well and lost the lead by an outage of the
+	// database.
+	Superseded []string `json:"superseded"`
 }
 
 // Wrong counts what must not be.
 func (r Report) Wrong() int {
-	return len(r.Lost) + len(r.StaleWrites) + len(r.StaleEffects) + len(r.WrongRemovals)
+	return len(r.Lost) + len(r.StaleWrites) + len(r.StaleEffects) + len(r.WrongRemovals) + len(r.Superseded)
 }
 
 // Write writes the report for people.
@@ -80,6 +83,7 @@ func (r Report) Write(w io.Writer) error {
 	}{
 		{"lost acknowledged changes", r.Lost}, {"stale writes", r.StaleWrites},
 		{"stale effects at agents", r.StaleEffects}, {"wrong removals", r.WrongRemovals},
+		{"leaders that were well and lost the lead by an outage", r.Superseded},
 	} {
 		lines = append(lines, fmt.Sprintf("%-60s %d", c.name, len(c.what)))
 		for _, text := range c.what[:min(10, len(c.what))] {

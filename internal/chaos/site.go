@@ -42,6 +42,7 @@ type site struct {
 type coordinator struct {
 	id             string
 	address, admin string
+	gate           *gate
 	proc           *process.Process
 	conn           *grpc.ClientConn
 	client         pb.AdminServiceClient
@@ -109,6 +110,9 @@ func (s *site) newCoordinator(ctx context.Context, id string) (*coordinator, err
 	if err != nil {
 		return nil, err
 	}
+	if c.gate, err = newGate(s.server.Socket()); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	c.conn, c.client = conn, pb.NewAdminServiceClient(conn)
 	return c, nil
 }
@@ -135,8 +139,8 @@ func (s *site) start(ctx context.Context, c *coordinator) error {
 	proc, err := process.Start(here{}, process.Program{
 		Name: c.id, Path: filepath.Join(s.bin, "buddyring-coordinator"), Log: filepath.Join(s.dir, c.id+".log"),
 		Args: []string{
-			"--id", c.id, "--store", s.server.URL(database), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
-			"--admin-listen", c.admin, "--http-listen", "127.0.0.1:0",
+			"--id", c.id, "--store", c.gate.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
+			"--admin-listen", c.admin, "--http-listen", "127.0.0.1:0", "--allow-local-addresses",
 		},
 	}, func(err error) { failed <- err })
 	if err != nil {
@@ -199,7 +203,7 @@ func (s *site) close() error {
 			_ = c.proc.Signal(syscall.SIGCONT) // it may have ended
 			c.proc.Kill()
 		}
-		errs = append(errs, c.conn.Close())
+		errs = append(errs, c.conn.Close(), c.gate.close())
 	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
