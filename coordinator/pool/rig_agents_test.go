@@ -170,7 +170,7 @@ func (g *rig) lost(id member.ID) int {
 func (g *rig) examined(e pool.Ask, s pool.Sight, final bool) pool.Evidence {
 	ev := evidence(s)
 	if e.Exhaustive {
-		ev.Sent, ev.Lost = e.Probes, g.lost(e.Subject.ID)
+		ev.Sent, ev.Lost = e.Probes, min(e.Probes, g.lost(e.Subject.ID))
 		return ev
 	}
 	if s != up && final {
