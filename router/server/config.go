@@ -10,6 +10,7 @@ import (
 
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
+	"github.com/buddyring/buddyring/router/dns/zone"
 )
 
 // Config is what an operator decides about a router.
@@ -19,6 +20,10 @@ type Config struct {
 	ID string
 	// Listen and HTTPListen are HOST:PORT.
 	Listen, HTTPListen string
+	// DNSListen is the HOST:PORT of the DNS door, UDP and TCP; "" leaves it off.
+	DNSListen string
+	// DNSZone is the domain below which the DNS door answers.
+	DNSZone string
 	// Coordinators are HOST:PORT, at least one, tried in order and in turn.
 	Coordinators []string
 	// StateDir is where the last good views are kept; it is made if it is not
@@ -37,9 +42,12 @@ type Deps struct {
 	Logger      *slog.Logger
 	// Dialer opens a transport connection to a coordinator; nil for TCP.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
-	// Listen opens a listener by name, which is "grpc" or "http"; nil for
+	// Listen opens a listener by name, which is "grpc", "http" or "dns"; nil for
 	// Credentials.Listen.
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)
+	// ListenPacket opens the socket of the DNS door, which is "dns-udp"; nil for
+	// Credentials.ListenPacket.
+	ListenPacket func(ctx context.Context, name, address string) (net.PacketConn, error)
 }
 
 // Check says what is wrong with the configuration; its errors name the flag.
@@ -58,9 +66,19 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 			return err
 		}
 	}
-	for _, l := range []struct{ flag, address string }{{"listen", c.Listen}, {"http-listen", c.HTTPListen}} {
+	for _, l := range []struct{ flag, address string }{
+		{"listen", c.Listen}, {"http-listen", c.HTTPListen}, {"dns-listen", c.DNSListen},
+	} {
+		if l.flag == "dns-listen" && l.address == "" {
+			continue
+		}
 		if _, _, err := net.SplitHostPort(l.address); err != nil {
 			return member.Invalid(l.flag, "%q is not HOST:PORT", l.address)
+		}
+	}
+	if c.DNSListen != "" {
+		if err := zone.CheckOrigin("dns-zone", c.DNSZone); err != nil {
+			return err
 		}
 	}
 	if c.StateDir == "" {

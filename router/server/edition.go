@@ -11,6 +11,7 @@ import (
 
 	"github.com/buddyring/buddyring/internal/member"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
+	"github.com/buddyring/buddyring/router/door"
 	"github.com/buddyring/buddyring/router/view"
 )
 
@@ -38,6 +39,8 @@ type edition struct {
 	history []step
 	// superseded is closed when there is a newer edition, or the pool is gone.
 	superseded chan struct{}
+	// state is the edition as the doors see it.
+	state *door.State
 
 	// resolved are the answers to Resolve by endpoint name, snapshot and deltas
 	// those to watchers, deltas by the seq of the edition that the watcher has.
@@ -63,6 +66,7 @@ func newEdition(b *book, seq uint64, v *view.View) *edition {
 		pool: v.Pool(), seq: seq, view: v, turns: b.turns, contact: b.contact, metrics: b.metrics,
 		loads: b.counts.loadsOf(v.Table()), superseded: make(chan struct{}),
 	}
+	e.state = &door.State{View: v, Superseded: e.superseded, Freshness: e.contact.age}
 	e.history = nextHistory(b.edition, e)
 	e.snapshot = sync.OnceValues(e.encodeSnapshot)
 	e.resolved = map[string]func() ([]byte, error){}

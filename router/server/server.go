@@ -31,6 +31,8 @@ type Server struct {
 	service    *service
 	rpc        *rpc.Server
 	http       *observe.HTTP
+	// dns is nil where that door is off.
+	dns *dnsDoor
 }
 
 // New returns a router that does nothing until Run. Its metrics are on the
@@ -54,9 +56,13 @@ func New(cfg Config, deps Deps) (*Server, error) {
 			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,
 		}),
 	}
+	var err error
+	if s.dns, err = newDNSDoor(cfg, deps, p); err != nil {
+		return nil, err
+	}
 	s.subscriber = &subscriber{
 		id: cfg.ID, version: cfg.Version, addresses: cfg.Coordinators, dial: s.dial,
-		pools: p, audience: everybody, changed: s.disk.dirty, metrics: m, log: deps.Logger,
+		settle: cfg.settleTime(), pools: p, audience: everybody, changed: s.disk.dirty, metrics: m, log: deps.Logger,
 	}
 	routerv1.RegisterRouterServiceServer(s.rpc.GRPC(), s.service)
 	return s, nil
@@ -89,6 +95,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.service.closing = ctx.Done()
 	g.Go(func() error { return s.rpc.Serve(ctx, grpcListener) })
 	g.Go(func() error { return s.http.Serve(ctx, httpListener) })
+	if s.dns != nil {
+		g.Go(func() error { return s.dns.run(ctx) })
+	}
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.subscriber.run(ctx); return nil })
 	g.Go(func() error { s.disk.run(ctx); return nil })

@@ -41,6 +41,9 @@ type subscriber struct {
 	dial        func(address string) (*grpc.ClientConn, error)
 	pools       *pools
 	audience    *audience
+	// settle is how long clients that are told of nothing use what they have been
+	// answered: an acknowledgement waits for that.
+	settle time.Duration
 	// changed is set when there is something to keep on disk.
 	changed signal
 	metrics *metrics
@@ -165,8 +168,8 @@ func (s *subscriber) follow(ctx context.Context, stream pb.MembershipService_Sub
 }
 
 // acknowledge tells the coordinator what the router has applied, once all
-// watchers have been sent it. A watcher that does not read is dropped before
-// long. What is applied meanwhile is in the next one. At the router's end it says
+// watchers have been sent it and older answers have run out. A watcher that does
+// not read is dropped before long. What is applied meanwhile is in the next one. At the router's end it says
 // goodbye, and the coordinator ends the stream.
 func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, session session) error {
 	for {
@@ -184,6 +187,9 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 		if err := s.audience.await(ctx, at.pools); err != nil {
 			return err
 		}
+		if !s.settled(ctx, session) {
+			continue
+		}
 		err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: toAck(at)}})
 		if errors.Is(err, io.EOF) {
 			return nil // follow gets the reason
@@ -193,6 +199,23 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 		}
 		sleep(ctx, ackGap)
 	}
+}
+
+// settled waits until nobody uses an answer from before any more. It is false when
+// the session ends meanwhile.
+func (s *subscriber) settled(ctx context.Context, session session) bool {
+	if s.settle == 0 {
+		return true
+	}
+	timer := time.NewTimer(s.settle)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-session.ending:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 func (s *subscriber) hello() *pb.SubscribeHello {

@@ -41,9 +41,12 @@ type world struct {
 
 	mu           sync.Mutex
 	coordinators map[string]*coordinator
-	// grpc and http are the router's listeners.
-	grpc, http *bufconn.Listener
-	stop       func()
+	// grpc and http are the router's listeners, and dns with packets those of its DNS
+	// door, which is off unless the zone is set.
+	grpc, http, dns *bufconn.Listener
+	packets         *mailbox
+	zone            string
+	stop            func()
 }
 
 // inWorld runs a test in a bubble, with coordinators that can be reached.
@@ -68,14 +71,20 @@ func (w *world) router() *server.Server {
 	w.t.Helper()
 	w.grpc, w.http = bufconn.Listen(64<<10), bufconn.Listen(64<<10)
 	w.registry = prometheus.NewRegistry()
-	s, err := server.New(server.Config{
+	cfg := server.Config{
 		ID: "r1", Listen: "127.0.0.1:7500", HTTPListen: "127.0.0.1:7502",
 		Coordinators: []string{first, second}, StateDir: w.dir, Version: "test",
-	}, server.Deps{
+	}
+	if w.zone != "" {
+		cfg.DNSListen, cfg.DNSZone = "127.0.0.1:53", w.zone
+		w.dns, w.packets = bufconn.Listen(64<<10), newMailbox()
+	}
+	s, err := server.New(cfg, server.Deps{
 		Credentials: plaintext(w.t), Registry: w.registry, Logger: w.log, Dialer: w.dial,
 		Listen: func(_ context.Context, name, _ string) (net.Listener, error) {
-			return map[string]net.Listener{"grpc": w.grpc, "http": w.http}[name], nil
+			return map[string]net.Listener{"grpc": w.grpc, "http": w.http, "dns": w.dns}[name], nil
 		},
+		ListenPacket: func(context.Context, string, string) (net.PacketConn, error) { return w.packets, nil },
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -1,0 +1,99 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/router/dns"
+	"github.com/buddyring/buddyring/router/dns/zone"
+	"github.com/buddyring/buddyring/router/door"
+)
+
+// Pool implements door.Pools.
+func (p *pools) Pool(name member.Pool) (*door.State, error) {
+	if name == "" {
+		return nil, fmt.Errorf("pool %q: %w", name, member.ErrNotFound)
+	}
+	e, err := p.find(string(name))
+	if err != nil {
+		return nil, err
+	}
+	return e.state, nil
+}
+
+// Pools implements door.Pools.
+func (p *pools) Pools() ([]*door.State, error) {
+	if err := p.ready(); err != nil {
+		return nil, fmt.Errorf("%w: %w", member.ErrUnavailable, err)
+	}
+	editions := p.editions()
+	slices.SortFunc(editions, func(a, b *edition) int { return cmp.Compare(a.pool, b.pool) })
+	states := make([]*door.State, len(editions))
+	for i, e := range editions {
+		states[i] = e.state
+	}
+	return states, nil
+}
+
+// dnsDoor is the DNS door where it is on.
+type dnsDoor struct {
+	server  *dns.Server
+	address string
+	deps    Deps
+}
+
+// newDNSDoor returns nil where the door is off.
+func newDNSDoor(cfg Config, deps Deps, p door.Pools) (*dnsDoor, error) {
+	if cfg.DNSListen == "" {
+		return nil, nil
+	}
+	server, err := dns.New(dns.Config{Zone: cfg.DNSZone}, dns.Deps{Pools: p, Registry: deps.Registry, Logger: deps.Logger})
+	if err != nil {
+		return nil, err
+	}
+	return &dnsDoor{server: server, address: cfg.DNSListen, deps: deps}, nil
+}
+
+// run answers until ctx ends.
+func (d *dnsDoor) run(ctx context.Context) error {
+	streams, err := d.deps.listen(ctx, "dns", d.address)
+	if err != nil {
+		return err
+	}
+	open := d.deps.ListenPacket
+	if open == nil {
+		open = d.deps.Credentials.ListenPacket
+	}
+	packets, err := open(ctx, "dns-udp", samePort(d.address, streams.Addr()))
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for dns: %w", err), streams.Close())
+	}
+	d.deps.Logger.InfoContext(ctx, "dns door is open", "address", packets.LocalAddr().String())
+	return d.server.Run(ctx, packets, streams)
+}
+
+// samePort is the address with the port that a listener on it has got, where it
+// asked for any.
+func samePort(address string, got net.Addr) string {
+	host, _, err := net.SplitHostPort(address)
+	tcp, ok := got.(*net.TCPAddr)
+	if err != nil || !ok {
+		return address
+	}
+	return net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+}
+
+// settleTime is how long an answer that was given before a change may be used
+// after it by clients who are not told of the change.
+func (c Config) settleTime() time.Duration {
+	if c.DNSListen == "" {
+		return 0
+	}
+	return zone.TTL
+}

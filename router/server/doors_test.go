@@ -1,0 +1,139 @@
+package server_test
+
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// mailbox is a socket whose packets come and go through memory.
+type mailbox struct {
+	net.PacketConn
+
+	questions, answers chan []byte
+	closed             chan struct{}
+}
+
+func newMailbox() *mailbox {
+	return &mailbox{questions: make(chan []byte), answers: make(chan []byte), closed: make(chan struct{})}
+}
+
+func (m *mailbox) LocalAddr() net.Addr { return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53} }
+
+func (m *mailbox) Close() error {
+	close(m.closed)
+	return nil
+}
+
+func (m *mailbox) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case q := <-m.questions:
+		return copy(b, q), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}, nil
+	case <-m.closed:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+func (m *mailbox) WriteTo(b []byte, _ net.Addr) (int, error) {
+	m.answers <- b
+	return len(b), nil
+}
+
+// lookup asks the DNS door for services, by UDP.
+func (w *world) lookup(name string) *dns.Msg {
+	w.t.Helper()
+	m := new(dns.Msg)
+	m.SetQuestion(name, dns.TypeSRV)
+	question, err := m.Pack()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.packets.questions <- question
+	res := new(dns.Msg)
+	if err := res.Unpack(<-w.packets.answers); err != nil {
+		w.t.Fatal(err)
+	}
+	return res
+}
+
+func TestDNSDoorFollowsThePool(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.zone = "test."
+		w.start()
+		s := w.coordinators[first].next()
+		if res := w.lookup("_http._tcp.default.test."); res.Rcode != dns.RcodeServerFailure {
+			t.Errorf("before any state: %v", res)
+		}
+		s.send(catchUp(4)...)
+		if res := w.lookup("_http._tcp.default.test."); len(res.Answer) != 4 {
+			t.Errorf("4 servers: %v", res)
+		}
+		s.send(suspect(1, 1, "s001", time.Minute))
+		if res := w.lookup("_http._tcp.default.test."); len(res.Answer) != 3 {
+			t.Errorf("one is suspect: %v", res)
+		}
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		if res := w.lookup("_http._tcp.default.test."); res.Rcode != dns.RcodeNameError {
+			t.Errorf("the pool is gone: %v", res)
+		}
+	}, first)
+}
+
+// With the DNS door on, a change is acknowledged when the answers from before it
+// have run out; without it at once.
+func TestAckWaitsForTheTTL(t *testing.T) {
+	t.Parallel()
+	for zone, want := range map[string]time.Duration{"": 0, "test.": time.Second} {
+		t.Run("zone "+zone, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				w.zone = zone
+				w.start()
+				s := w.coordinators[first].next()
+				s.send(catchUp(4)...)
+				time.Sleep(2500 * time.Millisecond)
+				s.send(delta(&pb.Delta{Position: at(1, 11), Removed: crashed("s001")}))
+				sent := time.Now()
+				for s.acked() < 11 && time.Since(sent) < 10*time.Second {
+					time.Sleep(time.Millisecond)
+				}
+				if took := time.Since(sent); took < want || took > want+10*time.Millisecond {
+					t.Errorf("acknowledged after %v, want %v", took, want)
+				}
+			}, first)
+		})
+	}
+}
+
+// A router that ends says goodbye without waiting for the TTL.
+func TestGoodbyeDoesNotWaitForTheTTL(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.zone = "test."
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(4)...)
+		stopped := time.Now()
+		w.stopRouter()
+		if took := time.Since(stopped); took > 100*time.Millisecond || !s.saidGoodbye() {
+			t.Errorf("the router took %v to end; said goodbye: %v", took, s.saidGoodbye())
+		}
+	}, first)
+}
+
+// acked is the revision that was acknowledged last.
+func (s *session) acked() uint64 {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.acks) == 0 {
+		return 0
+	}
+	return s.acks[len(s.acks)-1].GetApplied()[0].GetRevision()
+}
