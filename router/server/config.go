@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,9 @@ type Config struct {
 	ID string
 	// Listen and HTTPListen are HOST:PORT.
 	Listen, HTTPListen string
+	// WebListen is the HOST:PORT of a listener for the HTTP door alone, apart from
+	// metrics; "" opens none.
+	WebListen string
 	// DNSListen is the HOST:PORT of the DNS door, UDP and TCP; "" leaves it off.
 	DNSListen string
 	// DNSZone is the domain below which the DNS door answers.
@@ -42,13 +46,16 @@ type Deps struct {
 	Logger      *slog.Logger
 	// Dialer opens a transport connection to a coordinator; nil for TCP.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
-	// Listen opens a listener by name, which is "grpc", "http" or "dns"; nil for
-	// Credentials.Listen.
+	// Listen opens a listener by name, which is "grpc", "http", "web" or "dns"; nil
+	// for Credentials.Listen.
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)
 	// ListenPacket opens the socket of the DNS door, which is "dns-udp"; nil for
 	// Credentials.ListenPacket.
 	ListenPacket func(ctx context.Context, name, address string) (net.PacketConn, error)
 }
+
+// off stands for a listener that is not wanted.
+const off = ":0"
 
 // Check says what is wrong with the configuration; its errors name the flag.
 func (c Config) Check(credentials *rpc.Credentials) error {
@@ -67,11 +74,9 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 		}
 	}
 	for _, l := range []struct{ flag, address string }{
-		{"listen", c.Listen}, {"http-listen", c.HTTPListen}, {"dns-listen", c.DNSListen},
+		{"listen", c.Listen}, {"http-listen", c.HTTPListen},
+		{"dns-listen", cmp.Or(c.DNSListen, off)}, {"web-listen", cmp.Or(c.WebListen, off)},
 	} {
-		if l.flag == "dns-listen" && l.address == "" {
-			continue
-		}
 		if _, _, err := net.SplitHostPort(l.address); err != nil {
 			return member.Invalid(l.flag, "%q is not HOST:PORT", l.address)
 		}

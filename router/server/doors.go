@@ -6,13 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/router/dns"
 	"github.com/buddyring/buddyring/router/dns/zone"
 	"github.com/buddyring/buddyring/router/door"
+	"github.com/buddyring/buddyring/router/web"
 )
 
 // Pool implements door.Pools.
@@ -87,6 +92,39 @@ func samePort(address string, got net.Addr) string {
 		return address
 	}
 	return net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+}
+
+// maxWebConns bounds the connections of the HTTP door's own listener.
+const maxWebConns = 8192
+
+// webDoor is the HTTP door's own listener where there is one.
+type webDoor struct {
+	server  *observe.HTTP
+	address string
+	deps    Deps
+}
+
+// newWebDoor returns the pages of the HTTP door, and its own listener or nil. The
+// own listener is for the public: with TLS, no client certificate is needed.
+func newWebDoor(cfg Config, deps Deps, p door.Pools) (map[string]http.Handler, *webDoor) {
+	pages := web.New(web.Deps{Pools: p, Registry: deps.Registry})
+	onMetricsPort := map[string]http.Handler{"/v1/": pages, "/sd/": pages}
+	if cfg.WebListen == "" {
+		return onMetricsPort, nil
+	}
+	return onMetricsPort, &webDoor{
+		server: observe.NewServer(deps.Credentials.HTTPConfig(), pages, deps.Logger), address: cfg.WebListen, deps: deps,
+	}
+}
+
+// run answers until ctx ends.
+func (d *webDoor) run(ctx context.Context) error {
+	lis, err := d.deps.listen(ctx, "web", d.address)
+	if err != nil {
+		return err
+	}
+	d.deps.Logger.InfoContext(ctx, "http door is open", "address", lis.Addr().String())
+	return d.server.Serve(ctx, netutil.LimitListener(lis, maxWebConns))
 }
 
 // settleTime is how long an answer that was given before a change may be used

@@ -31,8 +31,9 @@ type Server struct {
 	service    *service
 	rpc        *rpc.Server
 	http       *observe.HTTP
-	// dns is nil where that door is off.
+	// dns and web are nil where those listeners are off.
 	dns *dnsDoor
+	web *webDoor
 }
 
 // New returns a router that does nothing until Run. Its metrics are on the
@@ -45,6 +46,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	p := newPools(m, deps.Logger)
 	deps.Registry.MustRegister(newStates(p))
 	everybody := newAudience()
+	pages, web := newWebDoor(cfg, deps, p)
 	s := &Server{
 		cfg: cfg, deps: deps, pools: p,
 		disk:    &disk{dir: statedir.New(cfg.StateDir, "router"), pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
@@ -54,7 +56,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		}),
 		http: observe.NewHTTP(observe.HTTPConfig{
 			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,
+			Pages: pages,
 		}),
+		web: web,
 	}
 	var err error
 	if s.dns, err = newDNSDoor(cfg, deps, p); err != nil {
@@ -97,6 +101,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return s.http.Serve(ctx, httpListener) })
 	if s.dns != nil {
 		g.Go(func() error { return s.dns.run(ctx) })
+	}
+	if s.web != nil {
+		g.Go(func() error { return s.web.run(ctx) })
 	}
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.subscriber.run(ctx); return nil })
