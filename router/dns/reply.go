@@ -3,6 +3,7 @@ package dns
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -132,6 +133,11 @@ func (r *responder) answer(m *dns.Msg, size int, over transport, now time.Time) 
 	// over TCP there is nothing better to ask by.
 	m.Truncated = over == udp && (a.Cut || len(m.Answer) < records || len(m.Ns) < authority)
 	m.Compress = true
+	if m.Truncated && q.Qtype == dns.TypeSRV {
+		// Clients such as HAProxy take a part for the whole, and would drop all others:
+		// better none. A part of the addresses is of use to those who know no TCP.
+		m.Answer, m.Extra = nil, slices.DeleteFunc(m.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype != dns.TypeOPT })
+	}
 }
 
 // key is under what a pool's names are kept with its state.

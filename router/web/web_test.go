@@ -36,6 +36,8 @@ type pools struct {
 	mu     sync.Mutex
 	states map[member.Pool]*door.State
 	ends   map[member.Pool]chan struct{}
+	// asked, if there is one, is told each time that all pools are asked for.
+	asked chan struct{}
 }
 
 func (p *pools) Pool(name member.Pool) (*door.State, error) {
@@ -53,6 +55,12 @@ func (p *pools) Pool(name member.Pool) (*door.State, error) {
 func (p *pools) Pools() ([]*door.State, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.asked != nil {
+		select {
+		case p.asked <- struct{}{}:
+		default:
+		}
+	}
 	if p.states == nil {
 		return nil, member.ErrUnavailable
 	}
