@@ -88,8 +88,8 @@ func build(t *testing.T) string {
 
 // lab are running programs; everything that it starts ends with the test.
 type lab struct {
-	t             *testing.T
-	programs, dir string
+	t                              *testing.T
+	programs, dir                  string
 	admin, router, routerHTTP, dns *net.TCPListener
 }
 
@@ -112,8 +112,10 @@ func (l *lab) start() {
 	l.t.Cleanup(func() { _ = packets.Close() })
 	l.run("buddyring-router", "router",
 		[]process.Listener{
-			{Name: "grpc", Listener: l.router}, {Name: "http", Listener: l.routerHTTP},
-			{Name: "dns", Listener: l.dns}, {Name: "dns-udp", Listener: packets.(*net.UDPConn)},
+			{Name: "grpc", Listener: l.router},
+			{Name: "http", Listener: l.routerHTTP},
+			{Name: "dns", Listener: l.dns},
+			{Name: "dns-udp", Listener: packets.(*net.UDPConn)},
 		},
 		"--coordinator", agents.Addr().String(), "--dns-listen", l.dns.Addr().String())
 	for i, id := range []string{"web-1", "web-2", "web-3"} {

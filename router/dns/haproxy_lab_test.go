@@ -4,6 +4,7 @@ package dns_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -180,7 +181,7 @@ func TestHAProxySendsWhereThePoolIs(t *testing.T) {
 	address, _ := serve(t, p)
 	h := startHAProxy(t, address)
 	client := &http.Client{Transport: &http.Transport{
-		Dial:              func(string, string) (net.Conn, error) { return net.Dial("unix", h.front) },
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", h.front) },
 		DisableKeepAlives: true,
 	}}
 	for _, n := range []int{5, 2} {

@@ -140,10 +140,10 @@ func (s *Server) accept(ctx context.Context, lis net.Listener) error {
 		conn, err := lis.Accept()
 		switch {
 		case ctx.Err() != nil:
-			if err == nil {
+			if conn != nil {
 				_ = conn.Close() // nothing was said
 			}
-			return nil
+			return nil //nolint:nilerr // that the listener is closed is why
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept dns connection: %w", err)
 		case err != nil:

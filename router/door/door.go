@@ -35,12 +35,12 @@ type State struct {
 	made sync.Map
 }
 
-// Made returns what make makes for a key, made once in the life of a state. The
+// Made returns what build makes for a key, made once in the life of a state. The
 // keys of a door are of a type of its own, and as many as the state bounds.
-func Made[K comparable, T any](s *State, key K, make func() T) T {
+func Made[K comparable, T any](s *State, key K, build func() T) T {
 	once, ok := s.made.Load(key)
 	if !ok {
-		once, _ = s.made.LoadOrStore(key, sync.OnceValue(make))
+		once, _ = s.made.LoadOrStore(key, sync.OnceValue(build))
 	}
 	return once.(func() T)() //nolint:forcetypeassert // a key has one type of value
 }

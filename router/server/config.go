@@ -74,8 +74,10 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 		}
 	}
 	for _, l := range []struct{ flag, address string }{
-		{"listen", c.Listen}, {"http-listen", c.HTTPListen},
-		{"dns-listen", cmp.Or(c.DNSListen, off)}, {"web-listen", cmp.Or(c.WebListen, off)},
+		{"listen", c.Listen},
+		{"http-listen", c.HTTPListen},
+		{"dns-listen", cmp.Or(c.DNSListen, off)},
+		{"web-listen", cmp.Or(c.WebListen, off)},
 	} {
 		if _, _, err := net.SplitHostPort(l.address); err != nil {
 			return member.Invalid(l.flag, "%q is not HOST:PORT", l.address)
