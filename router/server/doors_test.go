@@ -2,11 +2,14 @@ package server_test
 
 import (
 	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
+	"google.golang.org/grpc/test/bufconn"
 
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -81,6 +84,47 @@ func TestDNSDoorFollowsThePool(t *testing.T) {
 		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
 		if res := w.lookup("_http._tcp.default.test."); res.Rcode != dns.RcodeNameError {
 			t.Errorf("the pool is gone: %v", res)
+		}
+	}, first)
+}
+
+// The HTTP door is on the port of the metrics, and on its own without them.
+func TestHTTPDoor(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		for _, path := range []string{"/v1/pools", "/v1/pools/default", "/sd/prometheus"} {
+			if code, _ := w.get(path); code != http.StatusServiceUnavailable {
+				t.Errorf("%s before any state: %d", path, code)
+			}
+		}
+		s.send(catchUp(4)...)
+		for _, lis := range []*bufconn.Listener{w.http, w.web} {
+			for path, want := range map[string]string{
+				"/v1/pools": `"active":4`, "/v1/pools/default": `"server_id":"s003"`, "/sd/prometheus?endpoint=admin": `"s003:81"`,
+			} {
+				if code, text := w.getFrom(lis, path); code != http.StatusOK || !strings.Contains(text, want) {
+					t.Errorf("%s: %d %s", path, code, text)
+				}
+			}
+		}
+		if code, _ := w.get("/metrics"); code != http.StatusOK {
+			t.Errorf("/metrics: %d", code)
+		}
+		for _, path := range []string{"/metrics", "/livez", "/readyz", "/"} {
+			if code, _ := w.getFrom(w.web, path); code != http.StatusNotFound {
+				t.Errorf("%s on the door's own port: %d", path, code)
+			}
+		}
+		// Who waits hears of a suspect.
+		_, text := w.get("/v1/pools/default")
+		_, index, _ := strings.Cut(text, `"index":"`)
+		index, _, _ = strings.Cut(index, `"`)
+		time.AfterFunc(2*time.Second, func() { s.send(suspect(1, 1, "s001", time.Minute)) })
+		began := time.Now()
+		if _, text := w.getFrom(w.web, "/v1/pools/default?index="+index); time.Since(began) != 2*time.Second || !strings.Contains(text, `"suspect"`) {
+			t.Errorf("after %v: %s", time.Since(began), text)
 		}
 	}, first)
 }
