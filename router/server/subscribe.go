@@ -16,6 +16,7 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 	"github.com/buddyring/buddyring/router/view"
+	"github.com/buddyring/buddyring/router/xds"
 )
 
 const (
@@ -41,6 +42,7 @@ type subscriber struct {
 	dial        func(address string) (*grpc.ClientConn, error)
 	pools       *pools
 	audience    *audience
+	xds         *xds.Door
 	// changed is set when there is something to keep on disk.
 	changed signal
 	metrics *metrics
@@ -165,8 +167,7 @@ func (s *subscriber) follow(ctx context.Context, stream pb.MembershipService_Sub
 }
 
 // acknowledge tells the coordinator what the router has applied, once all
-// watchers have been sent it. A watcher that does not read is dropped before
-// long. What is applied meanwhile is in the next one. At the router's end it says
+// clients have been sent it. One that does not read is dropped before long. What is applied meanwhile is in the next one. At the router's end it says
 // goodbye, and the coordinator ends the stream.
 func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, session session) error {
 	for {
@@ -181,7 +182,7 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 			return ctx.Err()
 		}
 		at := s.pools.standing()
-		if err := s.audience.await(ctx, at.pools); err != nil {
+		if err := s.awaitClients(ctx, at.pools); err != nil {
 			return err
 		}
 		err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: toAck(at)}})
