@@ -173,15 +173,14 @@ type host struct {
 func hostsOf(v *view.View, endpoint string) []host {
 	var hosts []host
 	seen := map[netip.AddrPort]bool{}
-	add := func(s *view.Server, priority, weight uint32) bool {
+	add := func(s *view.Server, priority, weight uint32) {
 		h, ok := hostOf(s, endpoint)
 		if !ok || seen[h.address] {
-			return false
+			return
 		}
 		seen[h.address] = true
 		h.priority, h.weight = priority, weight
 		hosts = append(hosts, h)
-		return true
 	}
 	// Priorities must have no gap.
 	next, state := uint32(0), view.StateActive

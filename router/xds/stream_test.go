@@ -95,7 +95,7 @@ func TestAnyRequests(t *testing.T) {
 	}()
 	rapid.Check(t, func(t *rapid.T) {
 		s := &script{ctx: ctx, requests: rapid.SliceOf(request()).Draw(t, "requests")}
-		_ = d.StreamAggregatedResources(s)
+		_ = d.StreamAggregatedResources(s) //nolint:contextcheck // the stream has it
 		if n, _ := d.audience.count(); n > 0 {
 			t.Errorf("%d streams are left", n)
 		}

@@ -141,8 +141,8 @@ func (c *Coordinator) Subscribe(stream pb.MembershipService_SubscribeServer) err
 			}
 		case <-tick.C:
 			c.bookmark(queue)
-		case <-ended:
-			return nil
+		case err := <-ended:
+			return err
 		}
 	}
 }

@@ -89,17 +89,24 @@ func (l *Lab) Servers(ctx context.Context, n int) ([]*Server, error) {
 	return servers, nil
 }
 
-// StartRouter starts the router, or starts it again.
+// StartRouter starts the router, or starts it again, and returns when it listens.
 func (l *Lab) StartRouter(ctx context.Context) error {
 	credentials, err := rpc.NewCredentials(l.cfg.Router, silent())
 	if err != nil {
 		return fmt.Errorf("start router: %w", err)
 	}
+	listening := make(chan struct{})
+	listen := func(ctx context.Context, name, address string) (net.Listener, error) {
+		if name == "http" {
+			defer close(listening)
+		}
+		return credentials.Listen(ctx, name, address)
+	}
 	l.Registry = prometheus.NewRegistry()
 	s, err := router.New(router.Config{
 		ID: "r1", Listen: l.RouterAddress, HTTPListen: "127.0.0.1:0",
 		Coordinators: []string{l.coordinator}, StateDir: l.cfg.Dir, Version: "lab",
-	}, router.Deps{Credentials: credentials, Registry: l.Registry, Logger: silent()})
+	}, router.Deps{Credentials: credentials, Registry: l.Registry, Logger: silent(), Listen: listen})
 	if err != nil {
 		return fmt.Errorf("start router: %w", err)
 	}
@@ -110,7 +117,13 @@ func (l *Lab) StartRouter(ctx context.Context) error {
 		cancel()
 		return <-ended
 	})
-	return nil
+	select {
+	case <-listening:
+		return nil
+	case err := <-ended:
+		ended <- err
+		return fmt.Errorf("start router: %w", err)
+	}
 }
 
 // StopRouter stops the router, which can be started again.

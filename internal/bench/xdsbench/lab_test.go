@@ -13,7 +13,10 @@ import (
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// grpc's xDS client never closes what watches its certificate files.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("google.golang.org/grpc/credentials/tls/certprovider/pemfile.(*watcher).run"))
+}
 
 // lab is a lab with servers in pool web, a router and a client of that pool.
 type lab struct {
