@@ -33,7 +33,7 @@ func newMetrics(reg *prometheus.Registry, a *audience) *metrics {
 		f.NewGaugeFunc(prometheus.GaugeOpts{Name: "buddyring_router_xds_" + name, Help: help}, value)
 	}
 	gauge("streams", "xDS clients that are connected.", func() float64 { all, _ := a.count(); return float64(all) })
-	gauge("rejecting", "xDS clients that rejected what they were last sent, and go on with what they had.",
+	gauge("clients_rejecting", "xDS clients that rejected what they were last sent, and go on with what they had.",
 		func() float64 { _, rejecting := a.count(); return float64(rejecting) })
 	return &metrics{
 		responses: counters("responses_total", "Responses to xDS clients, by kind: lds, rds, cds or eds.", "kind"),

@@ -75,13 +75,13 @@ func TestSettledWhenRejected(t *testing.T) {
 		if took := s.took(s.seq); took != time.Second {
 			t.Errorf("settled after %v", took)
 		}
-		if nacks, rejecting := w.metric("answers_total", "eds", "nack"), w.metric("rejecting"); nacks != 1 || rejecting != 1 {
+		if nacks, rejecting := w.metric("answers_total", "eds", "nack"), w.metric("clients_rejecting"); nacks != 1 || rejecting != 1 {
 			t.Errorf("%v rejections, %v clients that reject", nacks, rejecting)
 		}
 		s.change("b")
 		s.client.ack(s.update, "web")
 		synctest.Wait()
-		if rejecting := w.metric("rejecting"); rejecting != 0 {
+		if rejecting := w.metric("clients_rejecting"); rejecting != 0 {
 			t.Errorf("%v clients that reject", rejecting)
 		}
 		s.client.close()
