@@ -2,7 +2,7 @@ package server
 
 import (
 	"context"
-	"math"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -21,29 +21,37 @@ type audience struct {
 // watcher is one Watch stream.
 type watcher struct {
 	pool member.Pool
-	// told is the seq of the edition it was last sent.
+	// told is the seq of the edition it was last sent, 0 before.
 	told atomic.Uint64
+	// gone is set when the stream has ended.
+	gone atomic.Bool
 }
+
+// maxWatchers bounds what watchers cost a router: some 40 KiB each, most of which
+// is their share of a connection.
+const maxWatchers = 20_000
 
 func newAudience() *audience {
 	return &audience{watchers: map[*watcher]struct{}{}, progress: newSignal()}
 }
 
-// join adds a watcher. As long as it has been told nothing it is not behind: it
-// begins with what is current then.
-func (a *audience) join(pool member.Pool) *watcher {
+// join adds a watcher, which then begins with what is current.
+func (a *audience) join(pool member.Pool) (*watcher, error) {
 	w := &watcher{pool: pool}
-	w.told.Store(math.MaxUint64)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(a.watchers) >= maxWatchers {
+		return nil, fmt.Errorf("watch pool %q: %w: the router has %d watchers", pool, member.ErrExhausted, maxWatchers)
+	}
 	a.watchers[w] = struct{}{}
-	return w
+	return w, nil
 }
 
 func (a *audience) leave(w *watcher) {
 	a.mu.Lock()
 	delete(a.watchers, w)
 	a.mu.Unlock()
+	w.gone.Store(true)
 	a.progress.set()
 }
 
@@ -53,29 +61,42 @@ func (a *audience) tell(w *watcher, seq uint64) {
 }
 
 // await returns when every watcher of these editions' pools has been sent them
-// or later ones, or is gone; or when ctx ends. Only one goroutine may wait.
+// or later ones, or is gone; or when ctx ends. Watchers that join meanwhile begin
+// with these editions or later ones. Only one goroutine may wait.
 func (a *audience) await(ctx context.Context, editions []*edition) error {
-	for !a.told(editions) {
+	want := make(map[member.Pool]uint64, len(editions))
+	for _, e := range editions {
+		want[e.pool] = e.seq
+	}
+	behind := a.behind(want)
+	for {
+		// One at a time: each is looked at again until it is told, and then no more.
+		for len(behind) > 0 && behind[len(behind)-1].knows(want) {
+			behind = behind[:len(behind)-1]
+		}
+		if len(behind) == 0 {
+			return nil
+		}
 		select {
 		case <-a.progress:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
-func (a *audience) told(editions []*edition) bool {
-	want := make(map[member.Pool]uint64, len(editions))
-	for _, e := range editions {
-		want[e.pool] = e.seq
-	}
+func (w *watcher) knows(want map[member.Pool]uint64) bool {
+	return w.told.Load() >= want[w.pool] || w.gone.Load()
+}
+
+func (a *audience) behind(want map[member.Pool]uint64) []*watcher {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	var behind []*watcher
 	for w := range a.watchers {
-		if w.told.Load() < want[w.pool] {
-			return false
+		if !w.knows(want) {
+			behind = append(behind, w)
 		}
 	}
-	return true
+	return behind
 }

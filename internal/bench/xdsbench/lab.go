@@ -129,6 +129,25 @@ func (l *Lab) StartRouter(ctx context.Context) error {
 // StopRouter stops the router, which can be started again.
 func (l *Lab) StopRouter() error { return l.stopRouter() }
 
+// Confirmations is how often clients have confirmed assignments of this run of
+// the router.
+func (l *Lab) Confirmations() int {
+	families, err := l.Registry.Gather()
+	if err != nil {
+		return 0 // it will be asked again
+	}
+	total := 0.0
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := m.GetLabel()
+			if f.GetName() == "buddyring_router_xds_answers_total" && labels[0].GetValue() == "eds" && labels[1].GetValue() == "ack" {
+				total += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return int(total)
+}
+
 // Forget removes the state of a router that does not run.
 func (l *Lab) Forget() error {
 	if err := os.RemoveAll(l.cfg.Dir); err != nil {

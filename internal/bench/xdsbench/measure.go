@@ -167,7 +167,7 @@ func (m *measurement) drains(ctx context.Context) error {
 		}
 		s.Stop()
 		m.Remove(pool, pb.Cause_CAUSE_SHUTDOWN, s.ID)
-		next, err := m.Lab.Servers(ctx, 1)
+		next, err := m.Servers(ctx, 1)
 		if err != nil {
 			return err
 		}
@@ -197,11 +197,13 @@ func (m *measurement) restart(ctx context.Context) error {
 	if err := m.StartRouter(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	s := m.servers[0]
-	m.Remove(pool, pb.Cause_CAUSE_SHUTDOWN, s.ID)
-	for time.Since(s.Last()) < 10*settle && ctx.Err() == nil {
+	for m.Confirmations() == 0 && ctx.Err() == nil {
 		time.Sleep(settle)
 	}
+	if err := m.Acked(ctx, pool, m.Remove(pool, pb.Cause_CAUSE_SHUTDOWN, m.servers[0].ID)); err != nil {
+		return err
+	}
+	time.Sleep(settle)
 	return ctx.Err()
 }
 
