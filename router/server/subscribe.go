@@ -16,7 +16,6 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 	"github.com/buddyring/buddyring/router/view"
-	"github.com/buddyring/buddyring/router/xds"
 )
 
 const (
@@ -41,8 +40,8 @@ type subscriber struct {
 	addresses   []string
 	dial        func(address string) (*grpc.ClientConn, error)
 	pools       *pools
-	audience    *audience
-	xds         *xds.Door
+	// settlers are the doors that pass on what is applied.
+	settlers []settler
 	// changed is set when there is something to keep on disk.
 	changed signal
 	metrics *metrics
@@ -167,7 +166,7 @@ func (s *subscriber) follow(ctx context.Context, stream pb.MembershipService_Sub
 }
 
 // acknowledge tells the coordinator what the router has applied, once all
-// clients have been sent it. One that does not read is dropped before long. What is applied meanwhile is in the next one. At the router's end it says
+// settlers have passed it on. What is applied meanwhile is in the next one. At the router's end it says
 // goodbye, and the coordinator ends the stream.
 func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, session session) error {
 	for {
@@ -182,7 +181,7 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 			return ctx.Err()
 		}
 		at := s.pools.standing()
-		if err := s.awaitClients(ctx, at.pools); err != nil {
+		if err := settle(ctx, s.settlers, at.pools); err != nil {
 			return err
 		}
 		err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: toAck(at)}})

@@ -38,15 +38,13 @@ func (p *pools) settle() {
 	}
 }
 
-// awaitClients returns when all clients that follow the editions' pools have been
-// sent them, or are given up.
-func (s *subscriber) awaitClients(ctx context.Context, editions []*edition) error {
-	if err := s.audience.await(ctx, editions); err != nil {
-		return err
-	}
+// xdsDoor is the settler of xDS clients.
+type xdsDoor struct{ door *xds.Door }
+
+func (d xdsDoor) settle(ctx context.Context, editions []*edition) error {
 	seqs := make(map[member.Pool]uint64, len(editions))
 	for _, e := range editions {
 		seqs[e.pool] = e.seq
 	}
-	return s.xds.Settled(ctx, seqs)
+	return d.door.Settled(ctx, seqs)
 }
