@@ -99,13 +99,14 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.service.closing = ctx.Done()
 	g.Go(func() error { return s.rpc.Serve(ctx, grpcListener) })
 	g.Go(func() error { return s.http.Serve(ctx, httpListener) })
-	g.Go(func() error { return s.serveXDS(ctx, restored) })
+	g.Go(func() error { s.serveXDS(ctx, restored); return nil })
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.subscriber.run(ctx); return nil })
 	g.Go(func() error { s.disk.run(ctx); return nil })
 	g.Go(func() error { s.pools.keepTime(ctx); return nil })
 	err = g.Wait()
 	s.service.senders.running.Wait()
+	s.xds.Wait()
 	return err
 }
 

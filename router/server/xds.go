@@ -15,12 +15,12 @@ const xdsGrace = 2 * time.Second
 
 // serveXDS keeps the door for xDS clients up with the pools, and opens it once
 // what is not known does not exist.
-func (s *Server) serveXDS(ctx context.Context, restored bool) error {
+func (s *Server) serveXDS(ctx context.Context, restored bool) {
 	if restored {
 		grace := time.AfterFunc(xdsGrace, func() { s.pools.settle() })
 		defer grace.Stop()
 	}
-	return s.xds.Run(ctx, s.pools.replaced, func() ([]xds.Pool, bool) {
+	s.xds.Run(ctx, s.pools.replaced, func() ([]xds.Pool, bool) {
 		// Asked first: what is certain is in the editions then.
 		certain := s.pools.certain.Load()
 		var all []xds.Pool

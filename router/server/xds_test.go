@@ -1,10 +1,12 @@
 package server_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
@@ -55,6 +57,27 @@ func TestXDS_WaitsForTheWholeCatchUp(t *testing.T) {
 		if res, took := answered(t, stream); took < time.Second || len(res.GetResources()) != 1 {
 			t.Errorf("after %v: %v", took, res)
 		}
+	}, first)
+}
+
+// Envoy begins with a list of all its extensions.
+func TestXDS_TakesTheFirstRequestOfEnvoy(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.coordinators[first].next().send(catchUp(1)...)
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(w.conn()).StreamAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := &corev3.Node{Id: "edge-1"}
+		for range 2000 {
+			node.Extensions = append(node.Extensions, &corev3.Extension{Name: strings.Repeat("x", 50)})
+		}
+		if err := stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.ClusterType, Node: node}); err != nil {
+			t.Fatal(err)
+		}
+		answered(t, stream)
 	}, first)
 }
 

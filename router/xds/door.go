@@ -57,14 +57,13 @@ func (d *Door) Register(r grpc.ServiceRegistrar) {
 // Run publishes what current returns, at once and each time that changed is set,
 // and answers clients from when it first says ready: what is unknown then does
 // not exist. When ctx ends, all streams do. It is called once.
-func (d *Door) Run(ctx context.Context, changed <-chan struct{}, current func() (pools []Pool, ready bool)) error {
-	defer d.running.Wait()
+func (d *Door) Run(ctx context.Context, changed <-chan struct{}, current func() (pools []Pool, ready bool)) {
 	defer close(d.closing)
 	open := false
 	for {
 		pools, ready := current()
 		if err := d.publisher.publish(pools); err != nil {
-			return fmt.Errorf("serve xDS: %w", err)
+			d.log.ErrorContext(ctx, "not all is published to xDS clients, they keep what they have", "error", err)
 		}
 		d.audience.published(d.publisher.pools)
 		if ready && !open {
@@ -74,10 +73,14 @@ func (d *Door) Run(ctx context.Context, changed <-chan struct{}, current func() 
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil
+			return
 		}
 	}
 }
+
+// Wait returns when all that streams have started has ended. It is called when
+// their server has ended, so that there are no new ones.
+func (d *Door) Wait() { d.running.Wait() }
 
 // Settled returns when the states, by pool, or later ones have been published and
 // every stream that has asked for them has confirmed or rejected them, or is

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
@@ -130,6 +131,36 @@ func TestWhatHasNotChangedIsNotSent(t *testing.T) {
 	})
 }
 
+// Every resource is valid by its schema, and clusters say what keeps work from
+// servers that are gone or bad.
+func TestResourcesAreComplete(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.put(pool("web", row("a", "10.0.0.1:80")))
+		client := w.client()
+		for _, url := range []string{lds, rds, cds, eds} {
+			client.ask(url, "web")
+			res := client.recv()
+			m, err := res.GetResources()[0].UnmarshalNew()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.(interface{ ValidateAll() error }).ValidateAll(); err != nil {
+				t.Error(err)
+			}
+			if c, ok := m.(*clusterv3.Cluster); ok {
+				od := c.GetOutlierDetection()
+				if od.GetMaxEjectionPercent().GetValue() != 10 || od.GetInterval().AsDuration() != 10*time.Second ||
+					!c.GetIgnoreHealthOnHostRemoval() || c.GetCommonLbConfig().GetLocalityWeightedLbConfig() == nil ||
+					c.GetCommonLbConfig().GetHealthyPanicThreshold() == nil || c.GetCommonLbConfig().GetHealthyPanicThreshold().GetValue() != 0 {
+					t.Errorf("cluster %v", c)
+				}
+			}
+		}
+		client.close()
+	})
+}
+
 func TestHTTP2IsForServersThatSaySo(t *testing.T) {
 	t.Parallel()
 	grpc := func(s *view.Server) { s.Endpoints[0].Protocol = "grpc" }
@@ -143,6 +174,20 @@ func TestHTTP2IsForServersThatSaySo(t *testing.T) {
 			if web := strings.Contains(string(r.GetValue()), "web"); http2 != web {
 				t.Errorf("HTTP/2 %v in %q", http2, r.GetValue())
 			}
+		}
+		client.close()
+	})
+}
+
+func TestAPoolThatCannotBePublishedIsAlone(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.put(pool("bad", row("a", "10.0.0.1:80", zone("\xff"))))
+		w.put(pool("web", row("a", "10.0.0.2:80")))
+		client := w.client()
+		client.ask(eds, "bad", "web")
+		if diff := cmp.Diff(map[string][]string{"web": {"0 10.0.0.2:80 healthy a/weight-100 100"}}, hosts(t, client.recv())); diff != "" {
+			t.Error(diff)
 		}
 		client.close()
 	})

@@ -3,6 +3,7 @@ package xds
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -74,10 +75,12 @@ func (p *publisher) number(version string) (uint64, bool) {
 	return n, ok && err == nil
 }
 
-// publish brings the caches to the pools as they are, these and no others.
+// publish brings the caches to the pools as they are, these and no others. What
+// cannot be published keeps no other pool from being so.
 func (p *publisher) publish(pools []Pool) error {
 	c := changes{updates: map[string]map[string]types.Resource{}}
 	left := maps.Clone(p.pools)
+	var failed error
 	for _, pool := range pools {
 		name := pool.View.Pool()
 		delete(left, name)
@@ -85,7 +88,7 @@ func (p *publisher) publish(pools []Pool) error {
 			continue
 		}
 		if err := p.collect(pool, &c); err != nil {
-			return fmt.Errorf("publish pool %q: %w", name, err)
+			failed = errors.Join(failed, fmt.Errorf("publish pool %q: %w", name, err))
 		}
 	}
 	for name, known := range left {
@@ -94,7 +97,7 @@ func (p *publisher) publish(pools []Pool) error {
 			c.removed = append(c.removed, resource)
 		}
 	}
-	return p.apply(c)
+	return errors.Join(failed, p.apply(c))
 }
 
 // collect gathers what has changed of a pool. Names stay for as long as the pool

@@ -71,12 +71,8 @@ func inWorldThatIs(t *testing.T, ready bool, test func(t *testing.T, w *world)) 
 				t.Errorf("Serve: %v", err)
 			}
 		})
-		work.Go(func() {
-			if err := w.door.Run(ctx, w.changed, w.current); err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		})
-		w.stop = sync.OnceFunc(func() { cancel(); work.Wait() })
+		work.Go(func() { w.door.Run(ctx, w.changed, w.current) })
+		w.stop = sync.OnceFunc(func() { cancel(); work.Wait(); w.door.Wait() })
 		test(t, w)
 		w.stop()
 	})
