@@ -73,7 +73,12 @@ func (s *subscriber) run(ctx context.Context) {
 			turn++
 			address = s.addresses[turn%len(s.addresses)]
 		}
-		sleep(ctx, s.pause(failures, errors.Is(err, view.ErrGap)))
+		wait := s.pause(failures, errors.Is(err, view.ErrGap))
+		if confirmed && wait == 0 {
+			// All of a coordinator's routers lose it at once.
+			wait = time.Duration(rand.Int64N(int64(retryFirst))) //nolint:gosec // jitter
+		}
+		sleep(ctx, wait)
 	}
 }
 
