@@ -39,6 +39,7 @@ type host struct {
 	alarms  *alarms
 	health  *health
 	metrics *metrics
+	routers *routers
 	log     *slog.Logger
 
 	inbox chan work
@@ -47,7 +48,7 @@ type host struct {
 	tokens   atomic.Uint64
 	// over ends when the host has stopped, with the reason.
 	over *ending
-	// helpers are commits and dials.
+	// helpers are commits, dials and waits for routers.
 	helpers sync.WaitGroup
 	// committing is closed when the newest commit has ended; nil before the first.
 	committing chan struct{}
@@ -276,6 +277,10 @@ func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) 
 		h.metrics.suspects.WithLabelValues(string(h.pool)).Set(float64(h.marks.suspects(h.pool)))
 	case pool.Reply:
 		h.reply(e)
+	case pool.AwaitRouters:
+		if !h.stopping {
+			h.helpers.Go(func() { h.awaitRouters(ctx, e) })
+		}
 	case pool.Dial:
 		if !h.stopping {
 			h.helpers.Go(func() { h.tell(h.dialer.dial(ctx, e)) })
