@@ -114,6 +114,11 @@ sim-night: ## the same with 50 times as many seeds; hours
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-router
+bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to watchers, memory; ARGS="--only R1,R2" for some
+	@go build -o bin/bench-router ./internal/bench/bench-router
+	@bin/bench-router $(ARGS)
+
 FUZZTIME ?= 20s
 
 .PHONY: fuzz

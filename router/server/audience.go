@@ -27,8 +27,8 @@ type watcher struct {
 	gone atomic.Bool
 }
 
-// maxWatchers bounds what watchers cost a router: some 40 KiB each, most of which
-// is their share of a connection.
+// maxWatchers bounds what watchers cost a router: some 25 KiB each, their share of a
+// connection included.
 const maxWatchers = 20_000
 
 func newAudience() *audience {

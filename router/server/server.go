@@ -21,6 +21,10 @@ import (
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
+// callsAtOnce is enough for the calls that the processors of one host can have
+// under way.
+const callsAtOnce = 256
+
 // Server is a router.
 type Server struct {
 	cfg        Config
@@ -50,6 +54,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		service: &service{pools: p, audience: everybody, metrics: m},
 		rpc: rpc.NewServer(rpc.ServerConfig{
 			Credentials: deps.Credentials, Registry: deps.Registry, Logger: deps.Logger, Reflection: true,
+			CallsAtOnce: callsAtOnce,
 		}),
 		http: observe.NewHTTP(observe.HTTPConfig{
 			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,
