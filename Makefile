@@ -125,6 +125,11 @@ chaos: build ## kill the leader of three coordinators KILLS (100) times, stop an
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-router
+bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to watchers, memory; ARGS="--only R1,R2" for some
+	@go build -o bin/bench-router ./internal/bench/bench-router
+	@bin/bench-router $(ARGS)
+
 FUZZTIME ?= 20s
 
 .PHONY: fuzz

@@ -31,10 +31,11 @@ type lossInquiry struct {
 	// since is since when it is known to lose them, zero when there is no inquiry;
 	// began is when this one did, rest until when there is no other one.
 	since, began, rest time.Time
-	// round is the number of the measurement under way, 0 for none; found maps those
-	// asked to what they have found.
-	round uint64
-	found map[member.ID]lossFound
+	// round is the number of the measurement under way, 0 for none; lastProbe is when
+	// its last probes go out, found maps those asked to what they have found.
+	round     uint64
+	lastProbe time.Time
+	found     map[member.ID]lossFound
 	// measured counts the measurements in a row that have found it lossy, prompt
 	// those in which its stream answered at once; echoed says so of this one.
 	measured, prompt int
@@ -110,7 +111,7 @@ func (m *Machine) mayLose(s *server) bool {
 func (m *Machine) measureLoss(s *server) {
 	l := &s.loss
 	m.roundSeq++
-	l.round, l.found, l.echoed = m.roundSeq, map[member.ID]lossFound{}, false
+	l.round, l.lastProbe, l.found, l.echoed = m.roundSeq, m.now.Add(lossOver), map[member.ID]lossFound{}, false
 	m.losses[l.round] = s
 	if sess := m.live(s.row.ID); sess != nil {
 		m.challenge(sess)
@@ -162,7 +163,8 @@ func (m *Machine) lossAnswer(sess *session, in Answer) bool {
 		return true
 	}
 	f.done = true
-	if (e.Sight == verdict.SightUp || e.Sight == verdict.SightDown) && in.SelfScore == 0 && e.Sent >= lossProbes/2 {
+	early := m.now.Before(s.loss.lastProbe)
+	if (e.Sight == verdict.SightUp || e.Sight == verdict.SightDown) && in.SelfScore == 0 && e.Sent >= lossProbes/2 && !early {
 		f.LossFinding = verdict.FindLoss(e.Sent, e.Lost)
 	}
 	s.loss.found[sess.hello.ID] = f
@@ -170,12 +172,19 @@ func (m *Machine) lossAnswer(sess *session, in Answer) bool {
 		Kind: "answer", Round: in.Round, Who: string(sess.hello.ID), Result: e.Sight.String(),
 		Sent: e.Sent, Lost: e.Lost, RTT: e.RTT, Text: e.Trouble,
 	})
-	for _, f := range s.loss.found {
+	if !early && s.loss.complete() {
+		m.weighLoss(s)
+	}
+	return true
+}
+
+// complete reports whether all have answered.
+func (l *lossInquiry) complete() bool {
+	for _, f := range l.found {
 		if !f.done {
-			return true
+			return false
 		}
 	}
-	m.weighLoss(s)
 	return true
 }
 

@@ -204,6 +204,7 @@ func TestWhatAWitnessFinds(t *testing.T) {
 		"it distrusts itself":    {func(in *pool.Answer) { in.SelfScore = 1 }, tooFew},
 		"it cannot judge":        {func(in *pool.Answer) { in.Evidence.Sight = verdict.SightCannotJudge }, tooFew},
 		"all lost":               {func(in *pool.Answer) { in.Evidence.Sight, in.Evidence.Lost = down, 8 }, on},
+		"before its last probe":  {nil, tooFew},
 		"not done yet":           {func(in *pool.Answer) { in.Final = false }, tooFew},
 		"of another":             {func(in *pool.Answer) { in.Subject = "a" }, tooFew},
 		"of another incarnation": {func(in *pool.Answer) { in.Incarnation-- }, tooFew},
@@ -213,10 +214,17 @@ func TestWhatAWitnessFinds(t *testing.T) {
 			d := lossyLetters(t, 8)
 			round, _ := d.measurement()
 			all := d.measurers()
-			d.wait(700 * time.Millisecond)
+			d.wait(699 * time.Millisecond)
 			in := d.finding(all[2], heavyLoss)
-			test.edit(&in)
-			d.step(d.finding(all[0], heavyLoss), d.finding(all[1], heavyLoss), in)
+			if test.edit == nil {
+				d.step(in)
+			}
+			d.wait(time.Millisecond)
+			if test.edit != nil {
+				test.edit(&in)
+				d.step(in)
+			}
+			d.step(d.finding(all[0], heavyLoss), d.finding(all[1], heavyLoss))
 			d.wait(300 * time.Millisecond)
 			newest, _ := d.measurement()
 			if d.rule("c") != test.want || (newest != round) != (test.want == on) {

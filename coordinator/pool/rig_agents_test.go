@@ -150,7 +150,11 @@ func (g *rig) examine(e pool.Ask) {
 		}
 	}
 	s := g.sight(e.Subject)
-	if s != down {
+	switch {
+	case e.Exhaustive && (g.calm || g.n(16) > 0):
+		g.later(e.Over, func() { answer(s, true) })
+		return
+	case s != down:
 		answer(s, true)
 		return
 	}

@@ -55,8 +55,8 @@ type watcher struct {
 	drop    func()
 }
 
-// maxWatchers bounds what watchers cost a router: some 40 KiB each, most of which
-// is their share of a connection.
+// maxWatchers bounds what watchers cost a router: some 25 KiB each, their share of a
+// connection included.
 const maxWatchers = 20_000
 
 func newAudience() *audience {

@@ -24,6 +24,9 @@ import (
 
 // maxRecvBytes bounds a request. Envoy's first one lists all its extensions.
 const maxRecvBytes = 256 << 10
+// callsAtOnce is enough for the calls that the processors of one host can have
+// under way.
+const callsAtOnce = 256
 
 // Server is a router.
 type Server struct {
@@ -61,6 +64,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		rpc: rpc.NewServer(rpc.ServerConfig{
 			Credentials: deps.Credentials, Registry: deps.Registry, Logger: deps.Logger, Reflection: true,
 			MaxRecvBytes: maxRecvBytes,
+			CallsAtOnce: callsAtOnce,
 		}),
 		http: observe.NewHTTP(observe.HTTPConfig{
 			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,

@@ -9,3 +9,12 @@ func Places(t *Table) []int {
 	}
 	return counts
 }
+
+// PickTheGeneralWay is Pick without its plain way.
+func PickTheGeneralWay(t *Table, r *Request) (Choice, bool) {
+	o := t.offerOf(r.Endpoint)
+	if o == nil {
+		return Choice{}, false
+	}
+	return o.pick(r)
+}

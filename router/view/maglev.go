@@ -135,9 +135,8 @@ func eachTurn(slots []slot, heaviest, rounds uint64, do func(i int, round uint64
 func (p *picker) maglev(t *tier, bounded bool) (int, bool) {
 	at := t.places.of(t.slots)
 	place, _ := bits.Mul64(p.hash, placeCount)
-	home := int(at[place])
-	if p.takes(t, home, bounded) {
-		return home, true
+	if i := int(at[place]); p.takes(t, i, bounded) {
+		return i, true
 	}
 	s := source(p.hash)
 	step, _ := bits.Mul64(s.next(), placeCount-1)
@@ -147,23 +146,43 @@ func (p *picker) maglev(t *tier, bounded bool) (int, bool) {
 			return i, true
 		}
 	}
-	for n := range t.slots {
-		if i := (home + n) % len(t.slots); p.takes(t, i, bounded) {
+	return p.drawAmongRest(t, s, bounded)
+}
+
+// drawAmongRest draws by weight from what is neither skipped nor full, looking at all.
+func (p *picker) drawAmongRest(t *tier, random source, bounded bool) (int, bool) {
+	var sum uint64
+	for i := range t.slots {
+		if p.takes(t, i, bounded) {
+			sum += uint64(t.slots[i].weight)
+		}
+	}
+	place, _ := bits.Mul64(random.next(), sum)
+	for i := range t.slots {
+		if !p.takes(t, i, bounded) {
+			continue
+		}
+		weight := uint64(t.slots[i].weight)
+		if place < weight {
 			return i, true
 		}
+		place -= weight
 	}
 	return 0, false
 }
 
 func (p *picker) takes(t *tier, i int, bounded bool) bool {
 	s := &t.slots[i]
-	return (!bounded || !p.full(t, s)) && (!p.filtered || !p.skips(s))
+	return (!bounded || !t.full(p.request, s)) && (!p.filtered || !p.skips(s))
 }
+
+// bounded reports whether servers can be full.
+func (r *Request) bounded() bool { return r.Loads != nil && r.TotalLoad > 0 }
 
 // full reports whether one more would bring a server above the bound, which is
 // rounded up: load >= boundPart/boundOf * (total+1) * weight/sum.
-func (p *picker) full(t *tier, s *slot) bool {
-	hi, lo := bits.Mul64(p.request.Loads.Load(int(s.entry)), boundOf*t.sum)
-	boundHi, bound := bits.Mul64(p.request.TotalLoad+1, boundPart*uint64(s.weight))
+func (t *tier) full(r *Request, s *slot) bool {
+	hi, lo := bits.Mul64(r.Loads.Load(int(s.entry)), boundOf*t.sum)
+	boundHi, bound := bits.Mul64(r.TotalLoad+1, boundPart*uint64(s.weight))
 	return hi > boundHi || hi == boundHi && lo >= bound
 }

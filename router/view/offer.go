@@ -10,6 +10,8 @@ import (
 // certain endpoint, a tier for each state.
 type offer struct {
 	tiers [stateCount]tier
+	// best is the first tier that has slots; an empty one where none has.
+	best *tier
 }
 
 // slot is one server's endpoint on offer, with all that a pick needs to know
@@ -86,6 +88,11 @@ func newOffers(entries []Entry, weight func(i int) uint32) (first *offer, named 
 // newOffer takes the slots in order of preference.
 func newOffer(slots []slot, entries []Entry) *offer {
 	o := &offer{}
+	if len(slots) > 0 {
+		o.best = &o.tiers[entries[slots[0].entry].State]
+	} else {
+		o.best = &o.tiers[StateActive]
+	}
 	for len(slots) > 0 {
 		state := entries[slots[0].entry].State
 		n := slices.IndexFunc(slots, func(s slot) bool { return entries[s.entry].State != state })

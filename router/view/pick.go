@@ -1,7 +1,6 @@
 package view
 
 import (
-	"math/bits"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -88,11 +87,26 @@ type Choice struct {
 // Pick chooses one server; false if there is none. It does not allocate, but for
 // what it builds once in the life of a table: Maglev a table of places, and the
 // first request from a zone the division of the table by zones.
-func (t *Table) Pick(r *Request) (Choice, bool) {
+func (t *Table) Pick(r *Request) (c Choice, ok bool) {
 	o := t.offerOf(r.Endpoint)
 	if o == nil {
-		return Choice{}, false
+		return c, false
 	}
+	if len(r.Exclude) == 0 && r.Zone == "" {
+		if i, ok := o.best.pick(r); ok {
+			// A Choice does not fit into registers. Copying one, as tier.choice would,
+			// takes as long as all the rest.
+			s := &o.best.slots[i]
+			c.Index, c.Server, c.State, c.Address = int(s.entry), s.server, o.best.state, s.address
+			return c, true
+		}
+	}
+	return o.pick(r)
+}
+
+// pick is the general way; it chooses the same as the plain one where that
+// chooses at all.
+func (o *offer) pick(r *Request) (Choice, bool) {
 	p := picker{request: r, random: source(r.Random), filtered: len(r.Exclude) > 0}
 	p.prepare()
 	for i := range o.tiers {
@@ -172,7 +186,7 @@ type picker struct {
 func (p *picker) prepare() {
 	if p.request.Policy == Maglev {
 		p.hash = xxhash.Sum64String(p.request.Key)
-		p.bounded = p.request.Loads != nil && p.request.TotalLoad > 0
+		p.bounded = p.request.bounded()
 	}
 	if p.request.Zone != "" {
 		p.flip()
@@ -241,7 +255,7 @@ func (p *picker) pick(t *tier, turn uint64, bounded bool) (int, bool) {
 func (p *picker) p2c(t *tier) (int, bool) {
 	if t.cells == nil && !p.filtered && p.request.Loads != nil && len(t.slots) > 1 {
 		first, second := t.drawPair(p.random.next())
-		return p.lessLoaded(t, first, second), true
+		return t.lessLoaded(p.request.Loads, first, second), true
 	}
 	first, ok := p.draw(t)
 	if !ok || p.request.Loads == nil || len(t.slots) == 1 {
@@ -250,15 +264,15 @@ func (p *picker) p2c(t *tier) (int, bool) {
 	for range attempts {
 		second := t.draw(p.random.next())
 		if second != first && (!p.filtered || !p.skips(&t.slots[second])) {
-			return p.lessLoaded(t, first, second), true
+			return t.lessLoaded(p.request.Loads, first, second), true
 		}
 	}
 	return first, true
 }
 
-func (p *picker) lessLoaded(t *tier, first, second int) int {
+func (t *tier) lessLoaded(loads Loads, first, second int) int {
 	a, b := &t.slots[first], &t.slots[second]
-	loadA, loadB := p.request.Loads.Load(int(a.entry)), p.request.Loads.Load(int(b.entry))
+	loadA, loadB := loads.Load(int(a.entry)), loads.Load(int(b.entry))
 	chosen := first
 	if loadA*uint64(b.weight) > loadB*uint64(a.weight) {
 		chosen = second
@@ -281,29 +295,7 @@ func (p *picker) redraw(t *tier) (int, bool) {
 			return i, true
 		}
 	}
-	return p.drawAmongRest(t)
-}
-
-// drawAmongRest draws by weight from what is not excluded, looking at all.
-func (p *picker) drawAmongRest(t *tier) (int, bool) {
-	var sum uint64
-	for i := range t.slots {
-		if s := &t.slots[i]; !p.skips(s) {
-			sum += uint64(s.weight)
-		}
-	}
-	place, _ := bits.Mul64(p.random.next(), sum)
-	for i := range t.slots {
-		s := &t.slots[i]
-		if p.skips(s) {
-			continue
-		}
-		if place < uint64(s.weight) {
-			return i, true
-		}
-		place -= uint64(s.weight)
-	}
-	return 0, false
+	return p.drawAmongRest(t, p.random, false)
 }
 
 // roundRobin takes the first server from its turn on that is not excluded.

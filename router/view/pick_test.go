@@ -51,8 +51,9 @@ func anyRequest(table *view.Table) *rapid.Generator[*view.Request] {
 		if rapid.Bool().Draw(t, "bounded") {
 			r.TotalLoad = loads.total()
 		}
+		some := rapid.Bool().Draw(t, "some")
 		for _, e := range table.Entries() {
-			if rapid.Bool().Draw(t, "exclude") {
+			if some && rapid.Bool().Draw(t, "exclude") {
 				r.Exclude = append(r.Exclude, e.Server.ID)
 			}
 		}
@@ -92,6 +93,9 @@ func TestPick_IsTheBestThatMayBeChosen(t *testing.T) {
 		}
 		if want := map[string]string{"": ":80", "admin": ":81"}[r.Endpoint]; c.Address != string(c.Server.ID)+want {
 			t.Fatalf("address %s for endpoint %q", c.Address, r.Endpoint)
+		}
+		if same, _ := view.PickTheGeneralWay(table, r); same != c {
+			t.Fatalf("chose %s, the general way %s", c.Server.ID, same.Server.ID)
 		}
 		if again, _ := table.Pick(r); again != c {
 			t.Fatalf("the same request chose %s, then %s", c.Server.ID, again.Server.ID)

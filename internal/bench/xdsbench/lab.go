@@ -57,8 +57,13 @@ func NewLab(ctx context.Context, cfg Config) (*Lab, error) {
 	l.coordinator = lis.Addr().String()
 	srv := rpc.NewServer(rpc.ServerConfig{Credentials: credentials, Logger: silent()})
 	pb.RegisterMembershipServiceServer(srv.GRPC(), l.Coordinator)
-	go func() { _ = srv.GRPC().Serve(lis) }()
-	l.stops = append(l.stops, srv.GRPC().Stop)
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = srv.Serve(serving, lis)
+	}()
+	l.stops = append(l.stops, func() { stop(); <-served })
 	if l.RouterAddress, err = freeAddress(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
