@@ -263,6 +263,75 @@ func TestFollow_BrokenProtocolEndsTheSession(t *testing.T) {
 	}
 }
 
+// TestFollow_Resume loses the stream, not the router, and lets the router go on.
+func TestFollow_Resume(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		run   string
+		again func(s *session)
+		want  string
+	}{
+		"with a delta":              {"run", func(s *session) { s.delta(1, 7, []string{"c"}, []string{"a"}) }, "c, suspect b"},
+		"with a bookmark":           {"run", func(s *session) { s.bookmark(1, 6) }, "a, suspect b"},
+		"compacted: a snapshot":     {"run", func(s *session) { s.snapshot(1, 999, "c") }, "c"},
+		"another run":               {"run", func(s *session) { s.run = "next"; s.snapshot(1, 6, "b", "c") }, "b, c"},
+		"a router that has no runs": {"", func(s *session) { s.snapshot(1, 6, "b", "c") }, "b, c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				p := w.open(w.config(first))
+				r := w.router(first)
+				s := r.session()
+				s.run = c.run
+				if s.req.GetResume() != nil {
+					t.Errorf("the first resume point is %v", s.req.GetResume())
+				}
+				s.snapshot(1, 5, "a")
+				s.delta(1, 6, []string{"suspect b"}, nil)
+				s.end <- status.Error(codes.Internal, "the stream is lost")
+				s = r.session()
+				s.run = c.run
+				if got := s.req.GetResume(); got.GetRun() != c.run || c.run != "" && (got.GetRevision() != 6 || got.GetEpoch() != 1 || got.GetStoreId() != "store") {
+					t.Errorf("the resume point is %v", got)
+				}
+				expect(t, p, "a, suspect b")
+				c.again(s)
+				expect(t, p, c.want)
+			})
+		})
+	}
+}
+
+// TestFollow_ResumesWithTheRouterThatToldIt goes from one router to the other and
+// back.
+func TestFollow_ResumesWithTheRouterThatToldIt(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b := w.router(first), w.router(second)
+		p := w.open(w.config(first, second))
+		at, s, other := routerFor(t, a, b)
+		s.run = "one"
+		s.snapshot(1, 5, "a", "suspect b")
+		s.end <- status.Error(codes.Internal, "the stream is lost")
+		s = other.session()
+		if s.req.GetResume() != nil {
+			t.Errorf("the other router is asked to go on from %v", s.req.GetResume())
+		}
+		s.run = "two"
+		s.snapshot(1, 7, "a", "b", "c")
+		s.end <- status.Error(codes.Internal, "the stream is lost")
+		s = at.session()
+		if got := s.req.GetResume(); got.GetRun() != "one" || got.GetRevision() != 5 {
+			t.Errorf("the first router is asked to go on from %v", got)
+		}
+		s.delta(1, 6, []string{"b"}, nil)
+		expect(t, p, "a, b, c")
+		s.delta(1, 8, []string{"d"}, nil)
+		expect(t, p, "a, b, d")
+	})
+}
+
 func TestWatch_YieldsTheNewestView(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
