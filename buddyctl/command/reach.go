@@ -25,7 +25,7 @@ type target struct {
 
 // askAdmin calls a coordinator's AdminService within the time-out.
 func (a *app) askAdmin(ctx context.Context, call func(context.Context, coordinatorv1.AdminServiceClient) error) error {
-	return a.limited(ctx, a.coordinators(), func(ctx context.Context, cc *grpc.ClientConn) error {
+	return a.limited(ctx, a.coordinators(), a.timeout, func(ctx context.Context, cc *grpc.ClientConn) error {
 		return call(ctx, coordinatorv1.NewAdminServiceClient(cc))
 	})
 }
@@ -33,7 +33,7 @@ func (a *app) askAdmin(ctx context.Context, call func(context.Context, coordinat
 // askRouter calls a router's RouterService within the time-out.
 func (a *app) askRouter(ctx context.Context, call func(context.Context, routerv1.RouterServiceClient) error) error {
 	routers := target{name: "router", flag: "--router", role: rpc.RoleRouter, addresses: a.router}
-	return a.limited(ctx, routers, func(ctx context.Context, cc *grpc.ClientConn) error {
+	return a.limited(ctx, routers, a.timeout, func(ctx context.Context, cc *grpc.ClientConn) error {
 		return call(ctx, routerv1.NewRouterServiceClient(cc))
 	})
 }
@@ -42,9 +42,8 @@ func (a *app) coordinators() target {
 	return target{name: "coordinator", flag: "--admin", role: rpc.RoleCoordinator, addresses: a.admin}
 }
 
-// limited reaches a target within the time-out, which its addresses share.
-func (a *app) limited(ctx context.Context, t target, call func(context.Context, *grpc.ClientConn) error) error {
-	end := a.timeout
+// limited reaches a target within a time, which its addresses share.
+func (a *app) limited(ctx context.Context, t target, end time.Duration, call func(context.Context, *grpc.ClientConn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, end)
 	defer cancel()
 	left := len(t.addresses)

@@ -57,6 +57,8 @@ func (m *Machine) Contradiction() string {
 			return "a round without a tale: " + string(id)
 		case s.session != 0 && m.sessions[s.session] == nil:
 			return "the stream of a member is no session: " + string(id)
+		case s.row.Phase == member.PhaseDraining && m.wish(id) != member.WishDrain && s.leave == nil && !m.due[id] && m.flight == nil:
+			return "nobody wants that it drains: " + string(id)
 		case q.verdict != nil && q.verdict.void && !m.inFlight(id):
 			return "a void verdict waits: " + string(id)
 		}

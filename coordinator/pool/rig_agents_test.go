@@ -215,10 +215,17 @@ func (g *rig) doubtAll(id member.ID) {
 	}
 }
 
+// leave lets an agent leave, at once or after a drain; or the routers answer
+// those that drain.
 func (g *rig) leave() {
+	if g.n(2) == 0 {
+		g.confirm()
+	}
 	a := g.agents[g.n(rigAgents)]
 	if a.peer != nil && a.peer.open() {
-		g.play(pool.Leave{Session: a.peer.hello.Session, Incarnation: a.known - member.Incarnation(g.n(9)/8)})
+		g.play(pool.Leave{
+			Session: a.peer.hello.Session, Incarnation: a.known - member.Incarnation(g.n(9)/8), Drain: time.Duration(g.n(3)) * time.Second,
+		})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 func (g *rig) settle() {
 	g.calm, g.old = true, nil
 	for range 11 {
+		g.confirm()
 		for _, a := range g.agents {
 			if a.up && a.peer != nil && a.peer.speaks() {
 				in := pool.Digest{Session: a.peer.hello.Session}

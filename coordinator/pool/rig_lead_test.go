@@ -79,7 +79,11 @@ func (g *rig) operate() {
 }
 
 func (g *rig) command(c pool.Call, id member.ID) pool.Input {
-	switch k := g.n(13); {
+	switch k := g.n(15); {
+	case k == 14:
+		return pool.DrainServer{Call: c, ID: id, Incarnation: member.Incarnation(max(0, g.n(20)-16)), Force: g.n(2) == 0}
+	case k == 13:
+		return pool.ResumeServer{Call: c, ID: id}
 	case k == 12:
 		return pool.ReleaseBrake{Call: c}
 	case k < 5:
@@ -116,8 +120,13 @@ func (g *rig) heardReply(c *call) {
 	if c.of.RequestID != "" {
 		g.requests[c.of.RequestID] = true
 	}
-	if in, ok := c.in.(pool.SetIntent); ok {
+	switch in := c.in.(type) {
+	case pool.SetIntent:
 		g.intents[in.ID] = rigIntent{in.Wish, in.ExpiresIn}
+	case pool.DrainServer:
+		g.intents[in.ID] = rigIntent{wish: member.WishDrain}
+	case pool.ResumeServer:
+		g.intents[in.ID] = rigIntent{wish: member.WishActive}
 	}
 }
 

@@ -240,18 +240,3 @@ func subjectIDs(subjects []Subject) []member.ID {
 	}
 	return ids
 }
-
-// leave hears a normal shutdown (R12).
-func (m *Machine) leave(in Leave) {
-	sess := m.sessions[in.Session]
-	if sess == nil || !sess.accepted {
-		m.count(CountDropped)
-		return
-	}
-	if sess.leaving {
-		m.count(CountDropped)
-		return
-	}
-	sess.leaving = true
-	m.queue = append(m.queue, item{leave: &in})
-}

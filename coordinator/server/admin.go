@@ -201,7 +201,9 @@ func (a *adminService) ListRouters(_ context.Context, req *pb.ListRoutersRequest
 	routers, next := cut(a.routers.list(), p, func(r routerInfo) string { return string(r.id) })
 	res := &pb.ListRoutersResponse{NextPageToken: next}
 	for _, r := range routers {
-		res.Routers = append(res.Routers, toRouter(r))
+		out := toRouter(r)
+		out.Lags = a.lagsOf(r)
+		res.Routers = append(res.Routers, out)
 	}
 	return res, nil
 }

@@ -38,6 +38,7 @@ type host struct {
 	alarms  *alarms
 	health  *health
 	metrics *metrics
+	routers *routers
 	log     *slog.Logger
 
 	inbox chan work
@@ -46,7 +47,7 @@ type host struct {
 	tokens   atomic.Uint64
 	// over ends when the host has stopped, with the reason.
 	over *ending
-	// helpers are commits and dials.
+	// helpers are commits, dials and waits for routers.
 	helpers sync.WaitGroup
 }
 
@@ -247,6 +248,8 @@ func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) 
 		h.metrics.suspects.WithLabelValues(string(h.pool)).Set(float64(h.marks.suspects(h.pool)))
 	case pool.Reply:
 		h.reply(e)
+	case pool.AwaitRouters:
+		h.helpers.Go(func() { h.awaitRouters(ctx, e) })
 	case pool.Dial:
 		h.helpers.Go(func() { h.tell(h.dialer.dial(ctx, e)) })
 	case pool.Raise:

@@ -37,6 +37,7 @@ type metrics struct {
 	leader        prometheus.Gauge
 	storeUp       prometheus.Gauge
 	alarmActive   *prometheus.GaugeVec
+	drains        *prometheus.CounterVec
 }
 
 func newMetrics(reg *prometheus.Registry) *metrics {
@@ -87,6 +88,8 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		leader:      gauge("buddyring_leader", "1 while this coordinator leads."),
 		storeUp:     gauge("buddyring_store_up", "1 while the last check of the database and the last commit went through."),
 		alarmActive: gauges("buddyring_alarm_active", "Active alarms.", "name", "pool"),
+		drains: counters("buddyring_drains_total",
+			"Drains by who asked, operator or leave, and by whether the routers confirmed in time: safe or partial.", "by", "outcome"),
 	}
 }
 
@@ -141,6 +144,15 @@ func (m *metrics) pool(h *history) {
 	for phase, n := range h.sizes() {
 		m.members.WithLabelValues(name, phase.String()).Set(float64(n))
 	}
+}
+
+// drained counts a drain of which some routers may not have confirmed.
+func (m *metrics) drained(by string, lags []pool.Lag) {
+	outcome := "safe"
+	if len(lags) > 0 {
+		outcome = "partial"
+	}
+	m.drains.WithLabelValues(by, outcome).Inc()
 }
 
 func (m *metrics) published(c member.Change) {

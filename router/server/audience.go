@@ -5,9 +5,34 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/internal/member"
 )
+
+// settleLimit is how long a change waits for one door's clients before it is
+// acknowledged without those that do not take it.
+const settleLimit = 2 * time.Second
+
+// settler passes editions on to the clients of one door. What a router
+// acknowledges has been through all of its settlers: "safe to stop" rests on it.
+type settler interface {
+	// settle returns when the door's clients have been sent these editions or later
+	// ones. It bounds its own wait, and lets go of those that do not take them. It
+	// is called by one goroutine at a time. An error is that of ctx.
+	settle(ctx context.Context, editions []*edition) error
+}
+
+// settle waits for all settlers at once.
+func settle(ctx context.Context, settlers []settler, editions []*edition) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range settlers {
+		g.Go(func() error { return s.settle(ctx, editions) })
+	}
+	return g.Wait()
+}
 
 // audience are the watchers, and what each has been told. It is safe for
 // concurrent use.
@@ -25,6 +50,9 @@ type watcher struct {
 	told atomic.Uint64
 	// gone is set when the stream has ended.
 	gone atomic.Bool
+	// dropped is closed when it has held up others for too long.
+	dropped chan struct{}
+	drop    func()
 }
 
 // maxWatchers bounds what watchers cost a router: some 40 KiB each, most of which
@@ -37,7 +65,8 @@ func newAudience() *audience {
 
 // join adds a watcher, which then begins with what is current.
 func (a *audience) join(pool member.Pool) (*watcher, error) {
-	w := &watcher{pool: pool}
+	w := &watcher{pool: pool, dropped: make(chan struct{})}
+	w.drop = sync.OnceFunc(func() { close(w.dropped) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.watchers) >= maxWatchers {
@@ -60,15 +89,18 @@ func (a *audience) tell(w *watcher, seq uint64) {
 	a.progress.set()
 }
 
-// await returns when every watcher of these editions' pools has been sent them
-// or later ones, or is gone; or when ctx ends. Watchers that join meanwhile begin
-// with these editions or later ones. Only one goroutine may wait.
-func (a *audience) await(ctx context.Context, editions []*edition) error {
+// settle returns when every watcher of these editions' pools has been sent them
+// or later ones, or is gone. Watchers that join meanwhile begin with these editions
+// or later ones. One that has not within settleLimit is dropped: it comes back for
+// the newest.
+func (a *audience) settle(ctx context.Context, editions []*edition) error {
 	want := make(map[member.Pool]uint64, len(editions))
 	for _, e := range editions {
 		want[e.pool] = e.seq
 	}
 	behind := a.behind(want)
+	limit := time.NewTimer(settleLimit)
+	defer limit.Stop()
 	for {
 		// One at a time: each is looked at again until it is told, and then no more.
 		for len(behind) > 0 && behind[len(behind)-1].knows(want) {
@@ -79,6 +111,13 @@ func (a *audience) await(ctx context.Context, editions []*edition) error {
 		}
 		select {
 		case <-a.progress:
+		case <-limit.C:
+			for _, w := range behind {
+				if !w.knows(want) {
+					w.drop()
+				}
+			}
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -28,7 +28,7 @@ func TestAudience_WaitsForThoseWhoWereThere(t *testing.T) {
 		a.tell(leaves, 6)
 		done := false
 		go func() {
-			if err := a.await(t.Context(), []*edition{{pool: "p", seq: 7}}); err != nil {
+			if err := a.settle(t.Context(), []*edition{{pool: "p", seq: 7}}); err != nil {
 				t.Error(err)
 			}
 			done = true
@@ -55,7 +55,7 @@ func TestAudience_StopsWaitingWithItsContext(t *testing.T) {
 	joined(t, a, "p")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := a.await(ctx, []*edition{{pool: "p", seq: 1}}); !errors.Is(err, context.Canceled) {
+	if err := a.settle(ctx, []*edition{{pool: "p", seq: 1}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 }

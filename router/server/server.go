@@ -57,7 +57,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.subscriber = &subscriber{
 		id: cfg.ID, version: cfg.Version, addresses: cfg.Coordinators, dial: s.dial,
-		pools: p, audience: everybody, changed: s.disk.dirty, metrics: m, log: deps.Logger,
+		pools: p, settlers: []settler{everybody}, changed: s.disk.dirty, metrics: m, log: deps.Logger,
 	}
 	s.rpc.GRPC().RegisterService(serviceDesc(), s.service)
 	return s, nil

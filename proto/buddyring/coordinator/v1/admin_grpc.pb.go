@@ -28,6 +28,8 @@ const (
 	AdminService_UpdateServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/UpdateServer"
 	AdminService_RemoveServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/RemoveServer"
 	AdminService_SetIntent_FullMethodName     = "/buddyring.coordinator.v1.AdminService/SetIntent"
+	AdminService_DrainServer_FullMethodName   = "/buddyring.coordinator.v1.AdminService/DrainServer"
+	AdminService_ResumeServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ResumeServer"
 	AdminService_GetRing_FullMethodName       = "/buddyring.coordinator.v1.AdminService/GetRing"
 	AdminService_CheckRing_FullMethodName     = "/buddyring.coordinator.v1.AdminService/CheckRing"
 	AdminService_ListEvents_FullMethodName    = "/buddyring.coordinator.v1.AdminService/ListEvents"
@@ -77,6 +79,17 @@ type AdminServiceClient interface {
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(ctx context.Context, in *SetIntentRequest, opts ...grpc.CallOption) (*SetIntentResponse, error)
+	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
+	// every router seen within the last 10 minutes has confirmed that the server
+	// gets no new work, or until the timeout. The server stays in the ring, and
+	// draining, until ResumeServer, or until its agent leaves. UNAVAILABLE in the
+	// midst of the wait keeps the wish: repeat the call with the same request_id.
+	// FAILED_PRECONDITION (floor) when too many others are away.
+	DrainServer(ctx context.Context, in *DrainServerRequest, opts ...grpc.CallOption) (*DrainServerResponse, error)
+	// ResumeServer ends the wish of DrainServer, member or not; nothing happens
+	// where there is none. FAILED_PRECONDITION when the server shuts down by itself
+	// (leaving), or when an operator wants something else for it (intent).
+	ResumeServer(ctx context.Context, in *ResumeServerRequest, opts ...grpc.CallOption) (*ResumeServerResponse, error)
 	// GetRing returns the ring in order, starting at the smallest id.
 	GetRing(ctx context.Context, in *GetRingRequest, opts ...grpc.CallOption) (*GetRingResponse, error)
 	// CheckRing compares the table, the coordinator's memory and the agents'
@@ -204,6 +217,26 @@ func (c *adminServiceClient) SetIntent(ctx context.Context, in *SetIntentRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetIntentResponse)
 	err := c.cc.Invoke(ctx, AdminService_SetIntent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DrainServer(ctx context.Context, in *DrainServerRequest, opts ...grpc.CallOption) (*DrainServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainServerResponse)
+	err := c.cc.Invoke(ctx, AdminService_DrainServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeServer(ctx context.Context, in *ResumeServerRequest, opts ...grpc.CallOption) (*ResumeServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeServerResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeServer_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -365,6 +398,17 @@ type AdminServiceServer interface {
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error)
+	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
+	// every router seen within the last 10 minutes has confirmed that the server
+	// gets no new work, or until the timeout. The server stays in the ring, and
+	// draining, until ResumeServer, or until its agent leaves. UNAVAILABLE in the
+	// midst of the wait keeps the wish: repeat the call with the same request_id.
+	// FAILED_PRECONDITION (floor) when too many others are away.
+	DrainServer(context.Context, *DrainServerRequest) (*DrainServerResponse, error)
+	// ResumeServer ends the wish of DrainServer, member or not; nothing happens
+	// where there is none. FAILED_PRECONDITION when the server shuts down by itself
+	// (leaving), or when an operator wants something else for it (intent).
+	ResumeServer(context.Context, *ResumeServerRequest) (*ResumeServerResponse, error)
 	// GetRing returns the ring in order, starting at the smallest id.
 	GetRing(context.Context, *GetRingRequest) (*GetRingResponse, error)
 	// CheckRing compares the table, the coordinator's memory and the agents'
@@ -434,6 +478,12 @@ func (UnimplementedAdminServiceServer) RemoveServer(context.Context, *RemoveServ
 }
 func (UnimplementedAdminServiceServer) SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetIntent not implemented")
+}
+func (UnimplementedAdminServiceServer) DrainServer(context.Context, *DrainServerRequest) (*DrainServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainServer not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeServer(context.Context, *ResumeServerRequest) (*ResumeServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeServer not implemented")
 }
 func (UnimplementedAdminServiceServer) GetRing(context.Context, *GetRingRequest) (*GetRingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRing not implemented")
@@ -647,6 +697,42 @@ func _AdminService_SetIntent_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).SetIntent(ctx, req.(*SetIntentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DrainServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DrainServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DrainServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DrainServer(ctx, req.(*DrainServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeServer(ctx, req.(*ResumeServerRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -884,6 +970,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetIntent",
 			Handler:    _AdminService_SetIntent_Handler,
+		},
+		{
+			MethodName: "DrainServer",
+			Handler:    _AdminService_DrainServer_Handler,
+		},
+		{
+			MethodName: "ResumeServer",
+			Handler:    _AdminService_ResumeServer_Handler,
 		},
 		{
 			MethodName: "GetRing",
