@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +129,54 @@ func TestGRPC_SuspectTakesOverAtOnceWhenNobodyElseIsConnected(t *testing.T) {
 		stop()
 		if got := calls(t, conn, 50); got["b"] != 50 {
 			t.Errorf("with a dead: %v", got)
+		}
+	})
+}
+
+// TestGRPC_RollingRestartFailsNothing drains, stops and starts each server under
+// load, and kills the router after the last one.
+func TestGRPC_RollingRestartFailsNothing(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		ids := []string{"a", "b", "c"}
+		stops := map[string]func(){}
+		for _, id := range ids {
+			stops[id] = w.server(id, "80")
+		}
+		conn := w.connect("buddyring:///web", w.config(first))
+		r := w.router(first)
+		conn.Connect()
+		s := r.session()
+		connected(t, conn, s, ids...)
+		ctx, cancel := context.WithCancel(t.Context())
+		var load sync.WaitGroup
+		var asked, failed atomic.Int64
+		for range 4 {
+			load.Go(func() {
+				for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+					asked.Add(1)
+					if _, err := call(t.Context(), conn); err != nil {
+						failed.Add(1)
+						t.Log(err)
+					}
+				}
+			})
+		}
+		for i, id := range ids {
+			s.delta(1, uint64(2*i+2), nil, []string{id})
+			time.Sleep(10 * time.Millisecond)
+			stops[id]()
+			time.Sleep(10 * time.Millisecond)
+			w.server(id, "80")
+			s.delta(1, uint64(2*i+3), []string{id}, nil)
+			time.Sleep(10 * time.Millisecond)
+		}
+		r.kill()
+		time.Sleep(100 * time.Millisecond)
+		cancel()
+		load.Wait()
+		if failed.Load() > 0 || asked.Load() < 400 {
+			t.Errorf("%d of %d calls failed", failed.Load(), asked.Load())
 		}
 	})
 }
