@@ -153,7 +153,7 @@ func TestGRPC_RollingRestartFailsNothing(t *testing.T) {
 			load.Go(func() {
 				for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
 					asked.Add(1)
-					if _, err := call(t.Context(), conn); err != nil {
+					if _, err := call(context.WithoutCancel(ctx), conn); err != nil {
 						failed.Add(1)
 						t.Log(err)
 					}
