@@ -32,8 +32,8 @@ build-bench: ## build bin/bench-memberlist, which buddyring is compared with
 	@cd bench && go build -ldflags '-s -w' -o ../bin/bench-memberlist ./memberlist
 
 .PHONY: test
-test: ## run all tests but the long ones; needs root, installs MariaDB if it is missing
-	@.ci/prerequisites mariadbd
+test: ## run all tests but the long ones; needs root, installs MariaDB, HAProxy, Prometheus, dig and curl if they are missing
+	@.ci/prerequisites mariadbd haproxy prometheus dig curl
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
@@ -102,6 +102,10 @@ bench-detect: CRASHES := $(if $(filter command line environment,$(origin CRASHES
 bench-detect: build build-bench ## compare with memberlist: the same CRASHES (20) in pools of N (50), in turns; takes minutes
 	@go run ./internal/lab/lab-detect --experiment versus --n $(N) --crashes $(CRASHES) $(ARGS)
 
+.PHONY: bench-xds
+bench-xds: ## measure the xDS door with grpc-go's own client: removals, drains, a minute without the router
+	@go run ./internal/bench/xdsbench/bench-xds $(ARGS)
+
 .PHONY: sim
 sim: ## simulate pools of thousands under every kind of fault, and print the figures beside their targets; minutes
 	@go run ./internal/sim/sim-targets $(ARGS)
@@ -109,6 +113,13 @@ sim: ## simulate pools of thousands under every kind of fault, and print the fig
 .PHONY: sim-night
 sim-night: ## the same with 50 times as many seeds; hours
 	@go run ./internal/sim/sim-targets --effort 50 $(ARGS)
+
+KILLS ?= 100
+
+.PHONY: chaos
+chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, and print how long there was none and what was lost; minutes
+	@.ci/prerequisites mariadbd
+	@go run ./internal/chaos/chaos-leader --kills $(KILLS) $(ARGS)
 
 .PHONY: bench
 bench: ## run the benchmarks
