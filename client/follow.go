@@ -38,9 +38,13 @@ var (
 type follower struct {
 	pool *Pool
 	log  *slog.Logger
+	// told is what each router has told last, by address.
+	told map[string]*list
 }
 
-func newFollower(p *Pool) *follower { return &follower{pool: p, log: p.log} }
+func newFollower(p *Pool) *follower {
+	return &follower{pool: p, log: p.log, told: map[string]*list{}}
+}
 
 // run follows routers in turn until ctx ends.
 func (f *follower) run(ctx context.Context) {
@@ -93,11 +97,14 @@ func (f *follower) session(parent context.Context, address string) (useful bool,
 		return false, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	stream, err := routerv1.NewRouterServiceClient(conn).Watch(ctx, &routerv1.WatchRequest{Pool: string(f.pool.name)})
+	told := &telling{router: address, list: f.told[address], since: time.Now()}
+	stream, err := routerv1.NewRouterServiceClient(conn).Watch(ctx, &routerv1.WatchRequest{
+		Pool: string(f.pool.name), Resume: told.list.resume(),
+	})
 	if err != nil {
 		return false, cause(ctx, err)
 	}
-	told := &telling{router: address, since: time.Now()}
+	defer func() { f.told[address] = told.list }()
 	for {
 		msg, err := stream.Recv()
 		if err != nil {

@@ -3,8 +3,6 @@ package client_test
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -263,75 +261,71 @@ func TestFollow_BrokenProtocolEndsTheSession(t *testing.T) {
 	}
 }
 
-func TestWatch_YieldsTheNewestView(t *testing.T) {
+// TestFollow_Resume loses the stream, not the router, and lets the router go on.
+func TestFollow_Resume(t *testing.T) {
 	t.Parallel()
-	inWorld(t, func(t *testing.T, w *world) {
-		p := w.open(w.config(first))
-		var seen []string
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			for v := range p.Watch(ctx) {
-				ids := []string{}
-				for _, s := range v.Servers {
-					ids = append(ids, s.ID)
+	for name, c := range map[string]struct {
+		run   string
+		again func(s *session)
+		want  string
+	}{
+		"with a delta":              {"run", func(s *session) { s.delta(1, 7, []string{"c"}, []string{"a"}) }, "c, suspect b"},
+		"with a bookmark":           {"run", func(s *session) { s.bookmark(1, 6) }, "a, suspect b"},
+		"compacted: a snapshot":     {"run", func(s *session) { s.snapshot(1, 999, "c") }, "c"},
+		"another run":               {"run", func(s *session) { s.run = "next"; s.snapshot(1, 6, "b", "c") }, "b, c"},
+		"a router that has no runs": {"", func(s *session) { s.snapshot(1, 6, "b", "c") }, "b, c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				p := w.open(w.config(first))
+				r := w.router(first)
+				s := r.session()
+				s.run = c.run
+				if s.req.GetResume() != nil {
+					t.Errorf("the first resume point is %v", s.req.GetResume())
 				}
-				seen = append(seen, strings.Join(ids, ""))
-				time.Sleep(time.Second)
-			}
-		}()
-		s := w.router(first).session()
-		s.snapshot(1, 1, "a")
-		s.delta(1, 2, []string{"b"}, nil)
-		s.delta(1, 3, []string{"c"}, nil)
-		time.Sleep(1500 * time.Millisecond)
-		s.bookmark(1, 4)
-		s.snapshot(1, 4, "c", "b", "a")
-		time.Sleep(1500 * time.Millisecond)
-		cancel()
-		<-ended
-		if want := []string{"a", "abc"}; !slices.Equal(seen, want) {
-			t.Errorf("seen %q, want %q", seen, want)
-		}
-	})
+				s.snapshot(1, 5, "a")
+				s.delta(1, 6, []string{"suspect b"}, nil)
+				s.end <- status.Error(codes.Internal, "the stream is lost")
+				s = r.session()
+				s.run = c.run
+				if got := s.req.GetResume(); got.GetRun() != c.run || c.run != "" && (got.GetRevision() != 6 || got.GetEpoch() != 1 || got.GetStoreId() != "store") {
+					t.Errorf("the resume point is %v", got)
+				}
+				expect(t, p, "a, suspect b")
+				c.again(s)
+				expect(t, p, c.want)
+			})
+		})
+	}
 }
 
-func TestWatch_EndsWithThePool(t *testing.T) {
+// TestFollow_ResumesWithTheRouterThatToldIt goes from one router to the other and
+// back.
+func TestFollow_ResumesWithTheRouterThatToldIt(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
-		p := w.open(w.config(first))
-		w.router(first).session().snapshot(1, 1, "a")
-		n := 0
-		go func() {
-			time.Sleep(time.Second)
-			_ = p.Close()
-		}()
-		for range p.Watch(t.Context()) {
-			n++
+		a, b := w.router(first), w.router(second)
+		p := w.open(w.config(first, second))
+		at, s, other := routerFor(t, a, b)
+		s.run = "one"
+		s.snapshot(1, 5, "a", "suspect b")
+		s.end <- status.Error(codes.Internal, "the stream is lost")
+		s = other.session()
+		if s.req.GetResume() != nil {
+			t.Errorf("the other router is asked to go on from %v", s.req.GetResume())
 		}
-		if n != 1 {
-			t.Errorf("%d views", n)
+		s.run = "two"
+		s.snapshot(1, 7, "a", "b", "c")
+		s.end <- status.Error(codes.Internal, "the stream is lost")
+		s = at.session()
+		if got := s.req.GetResume(); got.GetRun() != "one" || got.GetRevision() != 5 {
+			t.Errorf("the first router is asked to go on from %v", got)
 		}
-		if err := p.Wait(t.Context()); err != nil {
-			t.Errorf("a wait for what is known: %v", err)
-		}
-		if got := slices.Collect(maps.Keys(picks(t, p, 1, client.Request{}))); !slices.Equal(got, []string{"a"}) {
-			t.Errorf("a pick after Close: %v", got)
-		}
-	})
-}
-
-func TestWait_EndsWithThePool(t *testing.T) {
-	t.Parallel()
-	inWorld(t, func(t *testing.T, w *world) {
-		p := w.open(w.config(first))
-		go func() {
-			time.Sleep(time.Second)
-			_ = p.Close()
-		}()
-		if err := p.Wait(t.Context()); !errors.Is(err, client.ErrClosed) {
-			t.Errorf("the wait ends with %v", err)
-		}
+		s.delta(1, 6, []string{"b"}, nil)
+		expect(t, p, "a, b, c")
+		s.delta(1, 8, []string{"d"}, nil)
+		expect(t, p, "a, b, d")
 	})
 }

@@ -4,17 +4,17 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/buddyring/buddyring/client"
 )
@@ -127,6 +127,54 @@ func TestGRPC_SuspectTakesOverAtOnceWhenNobodyElseIsConnected(t *testing.T) {
 		stop()
 		if got := calls(t, conn, 50); got["b"] != 50 {
 			t.Errorf("with a dead: %v", got)
+		}
+	})
+}
+
+// TestGRPC_RollingRestartFailsNothing drains, stops and starts each server under
+// load, and kills the router after the last one.
+func TestGRPC_RollingRestartFailsNothing(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		ids := []string{"a", "b", "c"}
+		stops := map[string]func(){}
+		for _, id := range ids {
+			stops[id] = w.server(id, "80")
+		}
+		conn := w.connect("buddyring:///web", w.config(first))
+		r := w.router(first)
+		conn.Connect()
+		s := r.session()
+		connected(t, conn, s, ids...)
+		ctx, cancel := context.WithCancel(t.Context())
+		var load sync.WaitGroup
+		var asked, failed atomic.Int64
+		for range 4 {
+			load.Go(func() {
+				for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+					asked.Add(1)
+					if _, err := call(context.WithoutCancel(ctx), conn); err != nil {
+						failed.Add(1)
+						t.Log(err)
+					}
+				}
+			})
+		}
+		for i, id := range ids {
+			s.delta(1, uint64(2*i+2), nil, []string{id})
+			time.Sleep(10 * time.Millisecond)
+			stops[id]()
+			time.Sleep(10 * time.Millisecond)
+			w.server(id, "80")
+			s.delta(1, uint64(2*i+3), []string{id}, nil)
+			time.Sleep(10 * time.Millisecond)
+		}
+		r.kill()
+		time.Sleep(100 * time.Millisecond)
+		cancel()
+		load.Wait()
+		if failed.Load() > 0 || asked.Load() < 400 {
+			t.Errorf("%d of %d calls failed", failed.Load(), asked.Load())
 		}
 	})
 }
@@ -260,55 +308,6 @@ func TestGRPC_BalancersOfGRPCGetTheBestStateOnly(t *testing.T) {
 	})
 }
 
-func TestGRPC_UnknownPoolFailsTheFirstCall(t *testing.T) {
-	t.Parallel()
-	inWorld(t, func(t *testing.T, w *world) {
-		w.server("a", "80")
-		r := w.refusing(first, status.Error(codes.NotFound, "pool web: not found"))
-		conn := w.connect("buddyring:///web", w.config(first))
-		_, err := call(t.Context(), conn)
-		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "pool web: not found") {
-			t.Errorf("the call: %v", err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := call(ctx, conn, grpc.WaitForReady(true)); status.Code(err) != codes.DeadlineExceeded {
-			t.Errorf("a call that waits: %v", err)
-		}
-		r.refuse(nil)
-		go call(t.Context(), conn, grpc.WaitForReady(true))
-		r.session().snapshot(1, 1, "a")
-		if got := calls(t, conn, 1); got["a"] != 1 {
-			t.Errorf("once there is a pool: %v", got)
-		}
-	})
-}
-
-func TestGRPC_EmptyPoolFailsCallsWithTheReason(t *testing.T) {
-	t.Parallel()
-	inWorld(t, func(t *testing.T, w *world) {
-		w.server("a", "80")
-		conn := w.connect("buddyring:///web", w.config(first))
-		r := w.router(first)
-		conn.Connect()
-		s := r.session()
-		for _, before := range [][]string{nil, {"a"}} {
-			connected(t, conn, s, before...)
-			s.snapshot(1, 1)
-			synctest.Wait()
-			_, err := call(t.Context(), conn)
-			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), client.ErrNoServer.Error()) {
-				t.Errorf("after %v: %v", before, err)
-			}
-		}
-		s.snapshot(1, 2, "a")
-		synctest.Wait()
-		if got := calls(t, conn, 1); got["a"] != 1 {
-			t.Errorf("with a server again: %v", got)
-		}
-	})
-}
-
 func TestGRPC_IdleConnectionForgetsNothing(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
@@ -327,51 +326,6 @@ func TestGRPC_IdleConnectionForgetsNothing(t *testing.T) {
 		}
 		if got := calls(t, conn, 1); got["a"] != 1 {
 			t.Error(got)
-		}
-	})
-}
-
-func TestGRPC_MistakesFailCallsWithTheReason(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		target, reason string
-		change         func(*client.Config)
-	}{
-		"pool":           {"buddyring:///Web!", "Pool", func(*client.Config) {}},
-		"routers":        {"buddyring:///web", "Routers", func(c *client.Config) { c.Routers = nil }},
-		"service config": {"buddyring:///web", "ServiceConfig", func(c *client.Config) { c.ServiceConfig = "{" }},
-		"balancer": {"buddyring:///web", "ServiceConfig", func(c *client.Config) {
-			c.ServiceConfig = `{"loadBalancingConfig": [{"buddyring": {"policy": "best"}}]}`
-		}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			inWorld(t, func(t *testing.T, w *world) {
-				cfg := w.config(first)
-				c.change(&cfg)
-				_, err := call(t.Context(), w.connect(c.target, cfg))
-				if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), c.reason) {
-					t.Errorf("the call: %v", err)
-				}
-			})
-		})
-	}
-}
-
-func TestGRPC_BalancerNeedsThisResolver(t *testing.T) {
-	t.Parallel()
-	inWorld(t, func(t *testing.T, w *world) {
-		conn, err := grpc.NewClient("passthrough:///a.test:80", grpc.WithContextDialer(w.dial),
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"buddyring": {}}]}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if _, err := call(ctx, conn); err == nil {
-			t.Error("a call through a balancer without a pool succeeds")
 		}
 	})
 }

@@ -18,6 +18,8 @@ var errProtocol = errors.New("the router breaks the protocol")
 type list struct {
 	storeID  string
 	position member.Position
+	// run is the run of the router that has told it; empty if it does not say.
+	run string
 	// entries are by id, each once.
 	entries []view.Entry
 }
@@ -31,6 +33,7 @@ func (l *list) after(msg *routerv1.WatchResponse) (*list, error) {
 	}
 	switch m := msg.GetMessage().(type) {
 	case *routerv1.WatchResponse_Snapshot:
+		next.run = m.Snapshot.GetRun()
 		entries, err := parseServers(m.Snapshot.GetServers())
 		if err != nil {
 			return nil, err
@@ -57,6 +60,17 @@ func (l *list) after(msg *routerv1.WatchResponse) (*list, error) {
 		return l, nil
 	}
 	return next, nil
+}
+
+// resume is how to go on from l with the router that has told it; nil where that
+// router could not know what l is.
+func (l *list) resume() *routerv1.ResumePoint {
+	if l == nil || l.run == "" {
+		return nil
+	}
+	return &routerv1.ResumePoint{
+		StoreId: l.storeID, Epoch: uint64(l.position.Epoch), Revision: uint64(l.position.Revision), Run: l.run,
+	}
 }
 
 // at reports whether two lists stand for the same point of the same history.

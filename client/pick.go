@@ -70,8 +70,8 @@ func (c Choice) Done() {
 	}
 }
 
-// Pick chooses a server. It does not wait, and does not allocate unless it
-// excludes. ErrUnknown means that no router has been reached yet, ErrNoServer
+// Pick chooses a server. It does not wait, and does not allocate but for
+// Exclude and for what the first key of a view needs. ErrUnknown means that no router has been reached yet, ErrNoServer
 // that nobody may get this work.
 func (p *Pool) Pick(r Request) (Choice, error) {
 	policy, ok := p.policyFor(&r)

@@ -169,6 +169,8 @@ type session struct {
 	// store and stale go with every message.
 	store string
 	stale bool
+	// run goes with snapshots.
+	run   string
 	out   chan *routerv1.WatchResponse
 	end   chan error
 	ended <-chan struct{}
@@ -191,7 +193,7 @@ func (s *session) send(epoch, revision uint64, msg *routerv1.WatchResponse) {
 func (s *session) snapshot(epoch, revision uint64, servers ...string) {
 	s.t.Helper()
 	s.send(epoch, revision, &routerv1.WatchResponse{Message: &routerv1.WatchResponse_Snapshot{
-		Snapshot: &routerv1.WatchSnapshot{Servers: serversOf(servers)},
+		Snapshot: &routerv1.WatchSnapshot{Servers: serversOf(servers), Run: s.run},
 	}})
 }
 

@@ -27,6 +27,8 @@ const (
 // is safe for concurrent use.
 type edition struct {
 	pool member.Pool
+	// run is the run of the router.
+	run string
 	// seq orders all editions of all pools in this run.
 	seq  uint64
 	view *view.View
@@ -78,7 +80,7 @@ type step struct {
 // newEdition returns the edition of v after the one before, which may be nil.
 func newEdition(b *book, seq uint64, v *view.View) *edition {
 	e := &edition{
-		pool: v.Pool(), seq: seq, view: v, turns: b.turns, contact: b.contact, metrics: b.metrics,
+		pool: v.Pool(), run: b.run, seq: seq, view: v, turns: b.turns, contact: b.contact, metrics: b.metrics,
 		loads: b.counts.loadsOf(v.Table()), superseded: make(chan struct{}), head: encodeHead(v),
 	}
 	e.picks.Store(b.warmup.Table())
@@ -213,7 +215,7 @@ func (e *edition) encodeServers(q question) ([]byte, error) {
 
 func (e *edition) encodeSnapshot() ([]byte, error) {
 	return proto.Marshal(&routerv1.WatchResponse{Message: &routerv1.WatchResponse_Snapshot{
-		Snapshot: &routerv1.WatchSnapshot{Servers: toServers(e.view.Table(), "", "")},
+		Snapshot: &routerv1.WatchSnapshot{Servers: toServers(e.view.Table(), "", ""), Run: e.run},
 	}})
 }
 

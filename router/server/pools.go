@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,8 @@ import (
 // who answer clients take the current catalog without a lock. It is safe for
 // concurrent use.
 type pools struct {
+	// run identifies this run of the router.
+	run     string
 	log     *slog.Logger
 	metrics *metrics
 	// slowStart is how long a server takes to get its whole weight.
@@ -48,6 +51,8 @@ type softPoint struct {
 
 // book is what is kept of one pool from edition to edition.
 type book struct {
+	// run is that of pools.
+	run  string
 	view *view.View
 	// edition is nil while the pool is not known.
 	edition *edition
@@ -80,7 +85,8 @@ var errNoState = errors.New("the router has never seen any state")
 
 func newPools(m *metrics, log *slog.Logger) *pools {
 	return &pools{
-		log: log, metrics: m, seen: make(chan struct{}), replaced: newSignal(), books: map[member.Pool]*book{}, interval: defaultInterval,
+		run: rand.Text(), log: log, metrics: m, seen: make(chan struct{}), replaced: newSignal(),
+		books: map[member.Pool]*book{}, interval: defaultInterval,
 	}
 }
 
@@ -163,7 +169,7 @@ func (p *pools) book(name member.Pool) *book {
 	b := p.books[name]
 	if b == nil {
 		b = &book{
-			view: view.New(name), counts: newPickCounts(), turns: new(atomic.Uint64), warmup: view.NewWarmup(p.slowStart),
+			run: p.run, view: view.New(name), counts: newPickCounts(), turns: new(atomic.Uint64), warmup: view.NewWarmup(p.slowStart),
 			contact: newContact(time.Time{}), metrics: p.metrics.pool(name),
 		}
 		p.books[name] = b

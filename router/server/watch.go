@@ -40,7 +40,7 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 	defer tick.Stop()
 
 	var has uint64
-	if r := req.GetResume(); r != nil {
+	if r := req.GetResume(); r != nil && (r.GetRun() == "" || r.GetRun() == e.run) {
 		has = e.resume(r.GetStoreId(), member.Position{
 			Epoch: member.Epoch(r.GetEpoch()), Revision: member.Revision(r.GetRevision()),
 		})

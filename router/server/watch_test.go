@@ -166,6 +166,31 @@ func TestWatch_Resume(t *testing.T) {
 
 // A position that the history still names, but not from its beginning, is none
 // to resume from: soft changes since then may be forgotten.
+// A router that starts again has forgotten its marks: who saw them must not go on.
+func TestWatch_ResumeWithinARunOnly(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.coordinators[first].next().send(catchUp(1)...)
+		stream, err := w.client().Watch(t.Context(), &routerv1.WatchRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		run := msg.GetSnapshot().GetRun()
+		for _, c := range []struct{ run, want string }{{run, "bookmark"}, {run + "2", "snapshot"}} {
+			m := w.watch(w.client(), &routerv1.ResumePoint{StoreId: "store", Epoch: 1, Revision: 10, Run: c.run})
+			m.next()
+			if diff := cmp.Diff([]string{c.want}, m.kinds); run == "" || diff != "" {
+				t.Errorf("run %q after %q: messages (-want +got):\n%s", c.run, run, diff)
+			}
+		}
+	}, first)
+}
+
 func TestWatch_ResumeWhereSoftChangesAreForgotten(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

@@ -832,7 +832,12 @@ type ResumePoint struct {
 	// The epoch.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The revision.
-	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The run of the snapshot that the watcher began with. Another run of a router
+	// answers with a snapshot: states may differ between routers at one revision,
+	// and a router that starts again has forgotten what it told. Unset where the
+	// watcher vouches for that itself.
+	Run           string `protobuf:"bytes,4,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -886,6 +891,13 @@ func (x *ResumePoint) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ResumePoint) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
 }
 
 // WatchResponse is a message of a watch.
@@ -1005,7 +1017,9 @@ func (*WatchResponse_Bookmark) isWatchResponse_Message() {}
 type WatchSnapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In order of preference.
-	Servers       []*Server `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	Servers []*Server `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	// Identifies this run of the router, for resume.
+	Run           string `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1045,6 +1059,13 @@ func (x *WatchSnapshot) GetServers() []*Server {
 		return x.Servers
 	}
 	return nil
+}
+
+func (x *WatchSnapshot) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
 }
 
 // WatchDelta is a change of a pool.
@@ -1194,19 +1215,21 @@ const file_buddyring_router_v1_router_proto_rawDesc = "" +
 	"\tfreshness\x18\x03 \x01(\v2\x1e.buddyring.router.v1.FreshnessR\tfreshness\"\\\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x128\n" +
-	"\x06resume\x18\x02 \x01(\v2 .buddyring.router.v1.ResumePointR\x06resume\"Z\n" +
+	"\x06resume\x18\x02 \x01(\v2 .buddyring.router.v1.ResumePointR\x06resume\"l\n" +
 	"\vResumePoint\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\x95\x02\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x10\n" +
+	"\x03run\x18\x04 \x01(\tR\x03run\"\x95\x02\n" +
 	"\rWatchResponse\x12<\n" +
 	"\tfreshness\x18\x01 \x01(\v2\x1e.buddyring.router.v1.FreshnessR\tfreshness\x12@\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\".buddyring.router.v1.WatchSnapshotH\x00R\bsnapshot\x127\n" +
 	"\x05delta\x18\x03 \x01(\v2\x1f.buddyring.router.v1.WatchDeltaH\x00R\x05delta\x12@\n" +
 	"\bbookmark\x18\x04 \x01(\v2\".buddyring.router.v1.WatchBookmarkH\x00R\bbookmarkB\t\n" +
-	"\amessage\"F\n" +
+	"\amessage\"X\n" +
 	"\rWatchSnapshot\x125\n" +
-	"\aservers\x18\x01 \x03(\v2\x1b.buddyring.router.v1.ServerR\aservers\"U\n" +
+	"\aservers\x18\x01 \x03(\v2\x1b.buddyring.router.v1.ServerR\aservers\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\tR\x03run\"U\n" +
 	"\n" +
 	"WatchDelta\x12-\n" +
 	"\x03put\x18\x01 \x03(\v2\x1b.buddyring.router.v1.ServerR\x03put\x12\x18\n" +
