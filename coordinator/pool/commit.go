@@ -211,7 +211,7 @@ func (m *Machine) afterRing(c member.Change) {
 				delete(s.bad, observer)
 			}
 		}
-		m.judgeLoss(s)
+		m.judgeLoss(s, nil)
 		m.tendWatchers(s)
 		m.judgeSuspicion(s)
 	}

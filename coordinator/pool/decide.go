@@ -72,7 +72,7 @@ func (m *Machine) decide(s *server) {
 	q := &s.inquiry
 	q.goesOn = ruling.Rule == verdict.TooFew && c.Down >= 2 && c.Proof != verdict.ProofAlive && m.mayGoOn(r)
 	m.again(s, ruling.Verdict)
-	m.judgeLoss(s)
+	m.judgeLoss(s, r)
 }
 
 // mayGoOn reports whether another round may go on where this one ends: it has

@@ -34,6 +34,9 @@ func (m *Machine) Wakes() int { return len(m.wakes) }
 // Misses reports whether a watcher's sight of a member is negative.
 func (m *Machine) Misses(observer, id member.ID) bool { return m.misses(observer, m.servers[id]) }
 
+// Load is in how many rounds a member is asked as an observer.
+func (m *Machine) Load(id member.ID) int { return m.servers[id].load }
+
 // Contradiction names something in the machine's state that must not be, or is
 // empty.
 func (m *Machine) Contradiction() string {
@@ -65,6 +68,9 @@ func (m *Machine) Contradiction() string {
 			}
 		}
 	}
+	if id := m.overloaded(); id != "" {
+		return "asked in fewer rounds than it is said: " + string(id)
+	}
 	for helper, subjects := range m.helping {
 		if m.servers[helper] == nil {
 			return "a temporary watcher that is no member: " + string(helper)
@@ -84,6 +90,23 @@ func (m *Machine) Contradiction() string {
 	for id := range m.joining {
 		if places[id] != 1 {
 			return "a hello that waits without a place in the queue: " + string(id)
+		}
+	}
+	return ""
+}
+
+// overloaded names a member with more load than there are rounds in which it is
+// asked. It may have less: one that has left and is back begins anew.
+func (m *Machine) overloaded() member.ID {
+	asked := map[member.ID]int{}
+	for _, s := range m.rounds {
+		for _, id := range s.inquiry.round.Observers() {
+			asked[id]++
+		}
+	}
+	for id, s := range m.servers {
+		if s.load < 0 || s.load > asked[id] {
+			return id
 		}
 	}
 	return ""

@@ -97,17 +97,9 @@ func TestVerdictMakesSuspect(t *testing.T) {
 	d := letters(t, 8)
 	d.intend("zebra", member.WishDrain) // is under way
 	row := d.table.rows["c"]
-	for _, id := range []member.ID{row.First, row.Second} {
-		d.step(pool.Report{Session: d.byID[id].hello.Session, Subject: "c", Incarnation: row.Incarnation, Evidence: evidence(up), LostOfTen: 8})
-	}
-	d.wait(1700 * time.Millisecond)
-	for id, l := range d.notary.measured {
-		for _, w := range l.asked {
-			e := pool.Evidence{Sight: up, Sent: 15, Lost: 12, RTT: time.Millisecond}
-			d.step(pool.Answer{Session: d.byID[w].hello.Session, Round: id, Subject: "c", Incarnation: row.Incarnation, Evidence: e, Final: true})
-		}
-	}
-	d.wait(200 * time.Millisecond)
+	d.lossy("c", row.First, row.Second)
+	heavy := pool.Evidence{Sight: up, Sent: 8, Lost: 6, RTT: time.Millisecond}
+	d.measured("c", 4*time.Second, false, heavy, heavy, heavy)
 	if _, suspect := d.marks["c"]; !suspect || d.m.Brake().Safety.Suspects != 1 {
 		t.Fatalf("suspect %v, %+v", suspect, d.m.Brake().Safety)
 	}

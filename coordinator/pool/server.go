@@ -64,8 +64,8 @@ type sight struct {
 	Evidence
 	// firstLost is when the first of the present run of lost probes was sent.
 	firstLost time.Time
-	// lossySince is since when it loses many of ten probes, zero if it does not.
-	lossySince time.Time
+	// lossy says that it loses many of ten probes.
+	lossy bool
 }
 
 // session is one stream.

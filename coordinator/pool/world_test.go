@@ -582,7 +582,12 @@ func (w *world) measure(x *exam) {
 }
 
 func (w *world) challenge(e pool.Challenge) {
-	w.at(time.Millisecond, func() {
+	wait := time.Millisecond
+	if h := w.sessions[e.Session]; h != nil && h.loss >= 5 {
+		// What is lost of the stream is sent again.
+		wait = 400 * time.Millisecond
+	}
+	w.at(wait, func() {
 		if h := w.sessions[e.Session]; h != nil && h.running() && h.session == e.Session {
 			w.step(pool.Echo(e))
 		}

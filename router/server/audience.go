@@ -2,7 +2,7 @@ package server
 
 import (
 	"context"
-	"math"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,33 +46,41 @@ type audience struct {
 // watcher is one Watch stream.
 type watcher struct {
 	pool member.Pool
-	// told is the seq of the edition it was last sent.
+	// told is the seq of the edition it was last sent, 0 before.
 	told atomic.Uint64
+	// gone is set when the stream has ended.
+	gone atomic.Bool
 	// dropped is closed when it has held up others for too long.
 	dropped chan struct{}
 	drop    func()
 }
 
+// maxWatchers bounds what watchers cost a router: some 40 KiB each, most of which
+// is their share of a connection.
+const maxWatchers = 20_000
+
 func newAudience() *audience {
 	return &audience{watchers: map[*watcher]struct{}{}, progress: newSignal()}
 }
 
-// join adds a watcher. As long as it has been told nothing it is not behind: it
-// begins with what is current then.
-func (a *audience) join(pool member.Pool) *watcher {
+// join adds a watcher, which then begins with what is current.
+func (a *audience) join(pool member.Pool) (*watcher, error) {
 	w := &watcher{pool: pool, dropped: make(chan struct{})}
 	w.drop = sync.OnceFunc(func() { close(w.dropped) })
-	w.told.Store(math.MaxUint64)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(a.watchers) >= maxWatchers {
+		return nil, fmt.Errorf("watch pool %q: %w: the router has %d watchers", pool, member.ErrExhausted, maxWatchers)
+	}
 	a.watchers[w] = struct{}{}
-	return w
+	return w, nil
 }
 
 func (a *audience) leave(w *watcher) {
 	a.mu.Lock()
 	delete(a.watchers, w)
 	a.mu.Unlock()
+	w.gone.Store(true)
 	a.progress.set()
 }
 
@@ -82,13 +90,23 @@ func (a *audience) tell(w *watcher, seq uint64) {
 }
 
 // settle returns when every watcher of these editions' pools has been sent them
-// or later ones, or is gone. One that has not within settleLimit is dropped: it
-// comes back for the newest.
+// or later ones, or is gone. Watchers that join meanwhile begin with these
+// editions or later ones. One that has not been sent them within settleLimit is
+// dropped, and comes back for the newest; but not one that waits for its first
+// message, for it has nothing to be wrong about.
 func (a *audience) settle(ctx context.Context, editions []*edition) error {
+	want := make(map[member.Pool]uint64, len(editions))
+	for _, e := range editions {
+		want[e.pool] = e.seq
+	}
+	behind := a.behind(want)
 	limit := time.NewTimer(settleLimit)
 	defer limit.Stop()
 	for {
-		behind := a.behind(editions)
+		// One at a time: each is looked at again until it is told, and then no more.
+		for len(behind) > 0 && behind[len(behind)-1].knows(want) {
+			behind = behind[:len(behind)-1]
+		}
 		if len(behind) == 0 {
 			return nil
 		}
@@ -96,7 +114,9 @@ func (a *audience) settle(ctx context.Context, editions []*edition) error {
 		case <-a.progress:
 		case <-limit.C:
 			for _, w := range behind {
-				w.drop()
+				if w.told.Load() > 0 && !w.knows(want) {
+					w.drop()
+				}
 			}
 			return nil
 		case <-ctx.Done():
@@ -105,17 +125,16 @@ func (a *audience) settle(ctx context.Context, editions []*edition) error {
 	}
 }
 
-// behind are the watchers that have not been sent these editions.
-func (a *audience) behind(editions []*edition) []*watcher {
-	want := make(map[member.Pool]uint64, len(editions))
-	for _, e := range editions {
-		want[e.pool] = e.seq
-	}
+func (w *watcher) knows(want map[member.Pool]uint64) bool {
+	return w.told.Load() >= want[w.pool] || w.gone.Load()
+}
+
+func (a *audience) behind(want map[member.Pool]uint64) []*watcher {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var behind []*watcher
 	for w := range a.watchers {
-		if w.told.Load() < want[w.pool] {
+		if !w.knows(want) {
 			behind = append(behind, w)
 		}
 	}

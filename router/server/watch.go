@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
@@ -25,8 +26,16 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 	}
 	s.metrics.watchers.Inc()
 	defer s.metrics.watchers.Dec()
-	w := s.audience.join(e.pool)
+	w, err := s.audience.join(e.pool)
+	if err != nil {
+		return err
+	}
 	defer s.audience.leave(w)
+	// Who has not joined is not waited for, so that what is sent must not be older
+	// than that.
+	if e, err = s.pools.find(string(e.pool)); err != nil {
+		return err
+	}
 	tick := time.NewTicker(bookmarkEvery)
 	defer tick.Stop()
 
@@ -97,8 +106,8 @@ type senders struct {
 	running sync.WaitGroup
 }
 
-func (s *senders) send(stream routerv1.RouterService_WatchServer, msg *routerv1.WatchResponse) <-chan error {
+func (s *senders) send(stream routerv1.RouterService_WatchServer, msg *rpc.Encoded) <-chan error {
 	sent := make(chan error, 1)
-	s.running.Go(func() { sent <- stream.Send(msg) })
+	s.running.Go(func() { sent <- stream.SendMsg(msg) })
 	return sent
 }
