@@ -3,7 +3,6 @@ package client
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -68,7 +67,7 @@ type poolBalancer struct {
 
 	mu     sync.Mutex
 	policy view.Policy
-	pool   string
+	from   *resolved
 }
 
 // target is what an endpoint's attributes say of it.
@@ -90,7 +89,7 @@ func (b *poolBalancer) UpdateClientConnState(ccs balancer.ClientConnState) error
 	}
 	b.mu.Lock()
 	b.policy, _ = policyOf(cfg.Policy)
-	b.pool = r.pool
+	b.from = r
 	b.mu.Unlock()
 	err := b.child.UpdateClientConnState(balancer.ClientConnState{
 		// As gRPC's own balancers do, for its health checks.
@@ -118,17 +117,17 @@ func (b *poolBalancer) UpdateSubConnState(balancer.SubConn, balancer.SubConnStat
 func (b *poolBalancer) UpdateState(s balancer.State) {
 	children := endpointsharding.ChildStatesFromPicker(s.Picker)
 	b.mu.Lock()
-	policy, pool := b.policy, b.pool
+	policy, from := b.policy, b.from
 	b.mu.Unlock()
 	switch best := bestOf(children); {
-	case len(children) == 0 && pool != "":
-		s.Picker = base.NewErrPicker(status.Error(codes.Unavailable, poolError(member.Pool(pool), ErrNoServer).Error()))
+	case len(children) == 0 && from != nil:
+		s.Picker = base.NewErrPicker(status.Error(codes.Unavailable, poolError(from.pool, ErrNoServer).Error()))
 	case best == nil:
 		// gRPC's picker tells the last error.
 	case len(best.ready) == 0:
 		s = balancer.State{ConnectivityState: connectivity.Connecting, Picker: base.NewErrPicker(balancer.ErrNoSubConnAvailable)}
 	default:
-		s = balancer.State{ConnectivityState: connectivity.Ready, Picker: newPicker(best.ready, policy, &b.turns)}
+		s = balancer.State{ConnectivityState: connectivity.Ready, Picker: newPicker(best.ready, &picker{policy: policy, from: from, turns: &b.turns})}
 	}
 	b.ClientConn.UpdateState(s)
 }
@@ -176,8 +175,9 @@ func toEndpoint(address string, t target) resolver.Endpoint {
 // use.
 type picker struct {
 	policy view.Policy
-	table  *view.Table
+	from   *resolved
 	turns  *atomic.Uint64
+	table  *view.Table
 	// connected are in the order of table.Entries.
 	connected []connected
 }
@@ -189,18 +189,19 @@ type connected struct {
 	done func(balancer.DoneInfo)
 }
 
-func newPicker(ready []endpointsharding.ChildState, policy view.Policy, turns *atomic.Uint64) *picker {
+// newPicker completes a picker for connected servers.
+func newPicker(ready []endpointsharding.ChildState, p *picker) *picker {
 	entries := make([]view.Entry, len(ready))
 	for i, c := range ready {
 		t, _ := targetOf(c.Endpoint)
 		entries[i] = t.entry
 	}
-	p := &picker{policy: policy, table: view.NewTable(entries), turns: turns, connected: make([]connected, len(ready))}
+	p.table, p.connected = view.NewTable(entries), make([]connected, len(ready))
 	for _, c := range ready {
 		t, _ := targetOf(c.Endpoint)
 		i, _ := p.table.Find(t.entry.Server.ID)
 		p.connected[i] = connected{
-			picker: c.State.Picker, load: t.load, done: func(balancer.DoneInfo) { t.load.n.Add(-1) },
+			picker: c.State.Picker, load: t.load, done: func(balancer.DoneInfo) { t.load.add(-1) },
 		}
 	}
 	return p
@@ -211,10 +212,11 @@ func (p *picker) Load(i int) uint64 { return p.connected[i].load.load() }
 
 // Pick chooses a connected server for a call.
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
-	q := view.Request{Policy: p.policy, Random: rand.Uint64(), Loads: p} //nolint:gosec // no secret
-	if p.policy == view.RoundRobin {
-		q.Turn = p.turns.Add(1) - 1
+	q := view.Request{Policy: p.policy, Zone: p.from.zone, Loads: p}
+	if key, ok := info.Ctx.Value(keyOfCall{}).(string); ok {
+		q.Policy, q.Key = view.Maglev, key
 	}
+	vary(&q, p.from.state.flight, p.turns)
 	choice, ok := p.table.Pick(&q)
 	if !ok {
 		return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
@@ -224,7 +226,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if err != nil {
 		return result, err
 	}
-	c.load.n.Add(1)
+	c.load.add(1)
 	if inner := result.Done; inner != nil {
 		result.Done = func(d balancer.DoneInfo) {
 			c.done(d)

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -177,6 +178,45 @@ func TestGRPC_P2CGoesByCallsInFlight(t *testing.T) {
 		cancel()
 		if counts["a"] != 10 {
 			t.Errorf("twenty streams: %v", counts)
+		}
+	})
+}
+
+func TestGRPC_KeyOfACallAndZoneOfTheProgram(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		for _, id := range []string{"a", "b", "c"} {
+			w.server(id, "80")
+		}
+		cfg := w.config(first)
+		cfg.Zone = "z1"
+		conn := w.connect("buddyring:///web", cfg)
+		r := w.router(first)
+		conn.Connect()
+		s := r.session()
+		connected(t, conn, s, "z1/a", "z2/b", "z2/c")
+		homes := map[string]bool{}
+		s.snapshot(1, 2, "a", "b", "c")
+		for i := range 20 {
+			ctx := client.WithKey(t.Context(), fmt.Sprintf("user-%d", i))
+			home, err := call(ctx, conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			homes[home] = true
+			for range 5 {
+				if id, err := call(ctx, conn); err != nil || id != home {
+					t.Fatalf("user-%d is at %s and %s, %v", i, home, id, err)
+				}
+			}
+		}
+		if len(homes) != 3 {
+			t.Errorf("twenty keys are at %v", homes)
+		}
+		s.snapshot(1, 3, "z1/a", "z2/b", "z3/c")
+		synctest.Wait()
+		if got := calls(t, conn, 50); got["a"] != 50 {
+			t.Errorf("of three zones: %v", got)
 		}
 	})
 }

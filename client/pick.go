@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/router/view"
@@ -38,6 +39,11 @@ func policyOf(p Policy) (view.Policy, bool) {
 type Request struct {
 	// Policy is that of Config where it is empty.
 	Policy Policy
+	// Key, where there is one, takes the place of the policy: work with the same
+	// key goes to the same server, in every program and through every router, as
+	// long as that server is there (Maglev). While it has more than 1.5 times its
+	// share of the work, the key gives way to another one.
+	Key string
 	// Endpoint is the name of the endpoint to use; that of Config where it is
 	// empty.
 	Endpoint string
@@ -60,7 +66,7 @@ type Choice struct {
 // has not.
 func (c Choice) Done() {
 	if c.load != nil {
-		c.load.n.Add(-1)
+		c.load.add(-1)
 	}
 }
 
@@ -68,31 +74,48 @@ func (c Choice) Done() {
 // excludes. ErrUnknown means that no router has been reached yet, ErrNoServer
 // that nobody may get this work.
 func (p *Pool) Pick(r Request) (Choice, error) {
-	policy := p.policy
-	if r.Policy != DefaultPolicy {
-		var ok bool
-		if policy, ok = policyOf(r.Policy); !ok {
-			return Choice{}, member.Invalid("Policy", "%q is none", r.Policy)
-		}
+	policy, ok := p.policyFor(&r)
+	if !ok {
+		return Choice{}, member.Invalid("Policy", "%q is none", r.Policy)
 	}
 	if r.Endpoint == "" {
 		r.Endpoint = p.cfg.Endpoint
 	}
 	s := p.state.Load()
 	q := view.Request{
-		Policy: policy, Endpoint: r.Endpoint, Exclude: toIDs(r.Exclude), Loads: s.loads,
-		Random: rand.Uint64(), //nolint:gosec // no secret
+		Policy: policy, Endpoint: r.Endpoint, Exclude: toIDs(r.Exclude), Zone: p.cfg.Zone, Key: r.Key, Loads: s.loads,
 	}
-	if policy == view.RoundRobin {
-		q.Turn = p.turns.Add(1) - 1
-	}
+	vary(&q, s.flight, &p.turns)
 	c, ok := s.table.Pick(&q)
 	if !ok {
 		return Choice{}, p.refusal(s)
 	}
 	load := (*s.loads)[c.Index]
-	load.n.Add(1)
+	load.add(1)
 	return Choice{Server: &s.servers[c.Index], Address: c.Address, load: load}, nil
+}
+
+func (p *Pool) policyFor(r *Request) (view.Policy, bool) {
+	switch {
+	case r.Key != "":
+		return view.Maglev, true
+	case r.Policy != DefaultPolicy:
+		return policyOf(r.Policy)
+	default:
+		return p.policy, true
+	}
+}
+
+// vary sets what differs from pick to pick, as far as the policy needs it.
+func vary(q *view.Request, f *flight, turns *atomic.Uint64) {
+	q.Random = rand.Uint64() //nolint:gosec // no secret
+	switch q.Policy {
+	case view.RoundRobin:
+		q.Turn = turns.Add(1) - 1
+	case view.Maglev:
+		q.TotalLoad = f.total()
+	case view.P2C, view.Random:
+	}
 }
 
 func toIDs(names []string) []member.ID {

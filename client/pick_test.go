@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"google.golang.org/grpc/credentials/insecure"
@@ -103,6 +104,81 @@ func TestPick_P2CGoesByWorkInFlight(t *testing.T) {
 		busy[0].Done()
 		if got := picks(t, p, 300, client.Request{}); got["a"] < 100 {
 			t.Errorf("after one Done too many: %v", got)
+		}
+	})
+}
+
+func TestPick_KeyKeepsItsServer(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		p := w.open(w.config(first))
+		s := w.router(first).session()
+		s.snapshot(1, 1, "a", "b", "c", "d")
+		home := func(key string) string {
+			for id := range picks(t, p, 10, client.Request{Key: key}) {
+				return id
+			}
+			return ""
+		}
+		before := map[string]string{}
+		for i := range 100 {
+			key := fmt.Sprintf("user-%d", i)
+			if got := picks(t, p, 10, client.Request{Key: key}); len(got) != 1 {
+				t.Fatalf("%s: %v", key, got)
+			}
+			before[key] = home(key)
+		}
+		s.delta(1, 2, []string{"suspect a"}, nil)
+		moved := 0
+		for key, id := range before {
+			switch now := home(key); {
+			case now == "a":
+				t.Errorf("%s is at a suspect", key)
+			case id != "a" && now != id:
+				moved++
+			}
+		}
+		if moved > 5 {
+			t.Errorf("%d keys of others have moved", moved)
+		}
+	})
+}
+
+func TestPick_KeyGivesWayWhenItsServerIsFull(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		p := w.open(w.config(first))
+		w.router(first).session().snapshot(1, 1, "a", "b", "c", "d")
+		at := map[string]int{}
+		for range 100 {
+			c, err := p.Pick(client.Request{Key: "hot"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			at[c.Server.ID]++
+		}
+		for id, n := range at {
+			if n > 38 {
+				t.Errorf("%s has %d of 100 in flight, more than 1.5 times its share", id, n)
+			}
+		}
+	})
+}
+
+func TestPick_PrefersItsZone(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		cfg := w.config(first)
+		cfg.Zone = "z1"
+		p := w.open(cfg)
+		s := w.router(first).session()
+		s.snapshot(1, 1, "z1/a", "z2/b")
+		if got := picks(t, p, 100, client.Request{}); got["a"] != 100 {
+			t.Errorf("at home: %v", got)
+		}
+		s.snapshot(1, 2, "suspect z1/a", "z2/b")
+		if got := picks(t, p, 100, client.Request{}); got["b"] != 100 {
+			t.Errorf("with a suspect at home: %v", got)
 		}
 	})
 }

@@ -28,6 +28,14 @@ func DialOption(cfg Config) grpc.DialOption {
 	return grpc.WithResolvers(&resolverBuilder{cfg: cfg, last: map[string]ended{}})
 }
 
+// WithKey returns a context whose calls go to the server of a key, as with
+// [Request].Key, where the balancer is that of this package.
+func WithKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, keyOfCall{}, key)
+}
+
+type keyOfCall struct{}
+
 // resolverBuilder makes the resolvers of the connections that share a
 // DialOption.
 type resolverBuilder struct {
@@ -154,7 +162,7 @@ func (r *poolResolver) run(ctx context.Context) {
 // equal, so they get those of the best state only. This package's own takes the
 // whole pool from the attributes.
 func (r *poolResolver) tell(s *state) {
-	all := &resolved{state: s, pool: string(r.pool.name), endpoint: r.pool.cfg.Endpoint}
+	all := &resolved{state: s, pool: r.pool.name, endpoint: r.pool.cfg.Endpoint, zone: r.pool.cfg.Zone}
 	// What gRPC thinks of it changes nothing: it is how the pool is.
 	_ = r.cc.UpdateState(resolver.State{
 		Endpoints:     all.best(),
@@ -165,9 +173,9 @@ func (r *poolResolver) tell(s *state) {
 
 // resolved is a state of a pool as a resolver hands it to a balancer.
 type resolved struct {
-	state    *state
-	pool     string
-	endpoint string
+	state          *state
+	pool           member.Pool
+	endpoint, zone string
 }
 
 type resolvedKey struct{}

@@ -231,7 +231,8 @@ func (s *session) keep(d time.Duration, epoch, revision uint64) {
 	}
 }
 
-// serversOf: "suspect b*25" is b in the state SUSPECT with a weight of 25.
+// serversOf: "suspect b*25" is b in the state SUSPECT with a weight of 25, and
+// "z1/b" is b in the zone z1.
 func serversOf(texts []string) []*routerv1.Server {
 	states := map[string]routerv1.State{
 		"active": routerv1.State_STATE_ACTIVE, "suspect": routerv1.State_STATE_SUSPECT,
@@ -252,6 +253,9 @@ func serversOf(texts []string) []*routerv1.Server {
 				n = n*10 + uint32(c-'0')
 			}
 			s.Weight = &n
+		}
+		if zone, id, ok := strings.Cut(name, "/"); ok {
+			s.Zone, name = zone, id
 		}
 		s.ServerId = name
 		s.Endpoints = []*routerv1.Endpoint{

@@ -90,6 +90,26 @@ func TestReleaseEndsWithTheIncarnation(t *testing.T) {
 	}
 }
 
+// What an operator has confirmed holds for a minute.
+func TestReleaseHoldsForAMinute(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	d.set(func(s *member.Settings) { s.Mode = member.ModeShadow })
+	d.commitAll()
+	d.missAll(d.apart(8))
+	d.commitAll()
+	d.releaseBrake(pool.Call{})
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{{0, 8}, {59 * time.Second, 8}, {time.Second, 0}} {
+		d.live(step.after)
+		if got := len(d.m.Brake().Released); got != step.want {
+			t.Errorf("%v later: %d are released, want %d", step.after, got, step.want)
+		}
+	}
+}
+
 // A verdict that came from no suspicion counts for the brake, and makes its server
 // suspect.
 func TestVerdictMakesSuspect(t *testing.T) {
@@ -125,7 +145,7 @@ func TestSlowSweepWaits(t *testing.T) {
 	}
 	d.report(row.Second, "c", down)
 	d.report(row.First, "c", down)
-	d.wait(400 * time.Millisecond)
+	d.wait(time.Second)
 	if n := looked(); n > 0 {
 		t.Fatalf("%d are looked into", n)
 	}
