@@ -32,8 +32,8 @@ build-bench: ## build bin/bench-memberlist, which buddyring is compared with
 	@cd bench && go build -ldflags '-s -w' -o ../bin/bench-memberlist ./memberlist
 
 .PHONY: test
-test: ## run all tests but the long ones; needs root, installs MariaDB if it is missing
-	@.ci/prerequisites mariadbd
+test: ## run all tests but the long ones; needs root, installs MariaDB, HAProxy, Prometheus, dig and curl if they are missing
+	@.ci/prerequisites mariadbd haproxy prometheus dig curl
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
@@ -109,6 +109,13 @@ sim: ## simulate pools of thousands under every kind of fault, and print the fig
 .PHONY: sim-night
 sim-night: ## the same with 50 times as many seeds; hours
 	@go run ./internal/sim/sim-targets --effort 50 $(ARGS)
+
+KILLS ?= 100
+
+.PHONY: chaos
+chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, and print how long there was none and what was lost; minutes
+	@.ci/prerequisites mariadbd
+	@go run ./internal/chaos/chaos-leader --kills $(KILLS) $(ARGS)
 
 .PHONY: bench
 bench: ## run the benchmarks

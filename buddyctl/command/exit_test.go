@@ -150,6 +150,25 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	}
 }
 
+// The leader is preferred; where there is none, a standby's answer has to do.
+func TestTheLeaderIsAsked(t *testing.T) {
+	t.Parallel()
+	n, standby, leader := &network{}, busyAdmin(), busyAdmin()
+	standby.standby = true
+	n.serve(t, "10.0.0.1:7401", standby, nil)
+	n.serve(t, "10.0.0.2:7401", leader, nil)
+	r := n.run(t, "status", "--admin", "10.0.0.1:7401,10.0.0.2:7401")
+	if r.code != 0 || r.stderr != "" || len(leader.requests) != 1 {
+		t.Errorf("exit %d, stderr %q, the leader heard %d requests", r.code, r.stderr, len(leader.requests))
+	}
+	for _, admin := range []string{"10.0.0.1:7401", "10.0.0.1:7401,127.0.0.1:1", "127.0.0.1:1,10.0.0.1:7401"} {
+		r = n.run(t, "status", "--admin", admin)
+		if r.code != 0 || !strings.Contains(r.stdout, "c-1 leads") || !strings.Contains(r.stderr, "a standby answered, at 10.0.0.1:7401") {
+			t.Errorf("--admin %s: exit %d, stdout %q, stderr %q", admin, r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
 func TestASlowAddressLeavesTimeForTheNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

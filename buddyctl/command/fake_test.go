@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -128,6 +130,8 @@ type fakeAdmin struct {
 	explain  *coordinatorv1.ExplainServerResponse
 	brake    *coordinatorv1.GetBrakeResponse
 	drained  *coordinatorv1.DrainServerResponse
+	// standby makes GetStatus answer as a standby does.
+	standby bool
 	// fail, if set, is asked before every call.
 	fail func(method string) error
 	// watch, if set, serves WatchEvents.
@@ -307,11 +311,19 @@ func (f *fakeAdmin) ListAlarms(_ context.Context, r *coordinatorv1.ListAlarmsReq
 	return &coordinatorv1.ListAlarmsResponse{Alarms: f.alarms}, f.heard("ListAlarms", r)
 }
 
-func (f *fakeAdmin) GetStatus(_ context.Context, r *coordinatorv1.GetStatusRequest) (*coordinatorv1.GetStatusResponse, error) {
+func (f *fakeAdmin) StepDown(_ context.Context, r *coordinatorv1.StepDownRequest) (*coordinatorv1.StepDownResponse, error) {
+	return &coordinatorv1.StepDownResponse{Epoch: r.GetExpectedEpoch()}, f.heard("StepDown", r)
+}
+
+func (f *fakeAdmin) GetStatus(ctx context.Context, r *coordinatorv1.GetStatusRequest) (*coordinatorv1.GetStatusResponse, error) {
+	if f.standby {
+		_ = grpc.SetHeader(ctx, metadata.Pairs(rpc.StaleHeader, "0.2"))
+	}
 	return &coordinatorv1.GetStatusResponse{
 		CoordinatorId: "c-1", Version: "v0.1.0", StartedAt: ago(3 * time.Hour),
-		State: coordinatorv1.LeaderState_LEADER_STATE_LEADER, Leader: "127.0.0.1:7400", Epoch: 3,
-		StoreId: "2f1c", StoreKind: "sqlite", StoreState: coordinatorv1.StoreState_STORE_STATE_OK,
+		State: coordinatorv1.LeaderState_LEADER_STATE_LEADER, Leader: "127.0.0.1:7400", LeaderId: "c-1", Epoch: 3,
+		LeaseAge: durationpb.New(412 * time.Millisecond),
+		StoreId:  "2f1c", StoreKind: "sqlite", StoreState: coordinatorv1.StoreState_STORE_STATE_OK,
 		Pools: f.pools, Sessions: uint32(len(f.sessions)), Subscriptions: uint32(len(f.routers)), Alarms: uint32(len(f.alarms)),
 	}, f.heard("GetStatus", r)
 }

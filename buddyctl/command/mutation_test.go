@@ -174,6 +174,20 @@ func TestMutations(t *testing.T) {
 	}
 }
 
+// Repeating it must not make the next leader step down too.
+func TestStepDownNamesTheEpoch(t *testing.T) {
+	t.Parallel()
+	n, admin := busy(t)
+	r := n.run(t, "step-down", "--reason", "an upgrade")
+	if r.code != 0 || r.stdout != "epoch 3 is over\n" {
+		t.Errorf("exit %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+	}
+	want := &coordinatorv1.StepDownRequest{ExpectedEpoch: 3, Reason: "an upgrade"}
+	if diff := cmp.Diff(want, admin.last(), protocmp.Transform()); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
+	}
+}
+
 func TestRequestIDsAreRandom(t *testing.T) {
 	t.Parallel()
 	n, admin := busy(t)

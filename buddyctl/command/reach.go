@@ -51,48 +51,73 @@ func (a *app) limited(ctx context.Context, t target, end time.Duration, call fun
 		deadline, _ := ctx.Deadline()
 		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 		defer cancel()
-		left--
+		left = max(1, left-1)
 		return call(share, cc)
 	})
 }
 
 // reach calls the first address that answers and, for coordinators, leads. A
 // call that another address might still answer is repeated there, so it must
-// be repeatable.
+// be repeatable. Where nobody leads, a standby's answer has to do.
 func (a *app) reach(ctx context.Context, t target, call func(context.Context, *grpc.ClientConn) error) error {
 	credentials, err := rpc.NewCredentials(a.security, a.logger())
 	if err != nil {
 		return &usageError{err}
 	}
 	failed := &unreachableError{target: t}
+	standby := ""
 	for _, address := range t.addresses {
-		conn, err := rpc.Dial(rpc.DialConfig{
-			Addresses:   []string{address},
-			Credentials: credentials,
-			ServerRole:  t.role,
-			Logger:      a.logger(),
-			Dialer:      a.Dialer,
-		})
-		if err != nil {
-			return err
-		}
-		err = call(ctx, conn)
-		closeErr := conn.Close()
+		stale, err := a.askOne(ctx, t, address, credentials, call)
 		if wrongPort(err) {
 			return fmt.Errorf("ask a %s at %s: %w; %s", t.name, address, err, hint(err.Error(), t))
 		}
+		if stale && err == nil {
+			standby = address
+			continue
+		}
 		if !elsewhere(err) {
-			return errors.Join(err, closeErr)
+			return err
 		}
 		failed.attempts = append(failed.attempts, attempt{address, err})
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	if len(failed.attempts) == 0 {
+	switch {
+	case standby != "":
+		if len(t.addresses) > 1 {
+			// Others may have been asked since.
+			if _, err := a.askOne(ctx, t, standby, credentials, call); err != nil {
+				return err
+			}
+		}
+		a.complain("a standby answered, at " + standby + "; what only the leader knows is missing")
+		return nil
+	case len(failed.attempts) == 0:
 		return member.Invalid(strings.TrimPrefix(t.flag, "--"), "at least one address is needed")
 	}
 	return failed
+}
+
+// askOne calls one address, and reports whether a standby has answered.
+func (a *app) askOne(
+	ctx context.Context, t target, address string, credentials *rpc.Credentials,
+	call func(context.Context, *grpc.ClientConn) error,
+) (standby bool, err error) {
+	conn, err := rpc.Dial(rpc.DialConfig{
+		Addresses:   []string{address},
+		Credentials: credentials,
+		ServerRole:  t.role,
+		Logger:      a.logger(),
+		Dialer:      a.Dialer,
+	})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close() }() // the call has ended
+	noted, stale := rpc.NoteStale(ctx)
+	err = call(noted, conn)
+	return stale.Load(), err
 }
 
 // elsewhere reports whether another address might do better.

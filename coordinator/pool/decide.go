@@ -57,6 +57,7 @@ func (m *Machine) decide(s *server) {
 	}
 	m.settleOdd(s, r, ruling)
 	s.inquiry.repeated = ruling.Verdict == verdict.Unreached && c.NobodyConnects()
+	s.inquiry.goesOn = false
 	m.acquit(s, r, ruling)
 	m.blameEdges(s, r, ruling)
 	if cause, removes := causes(ruling.Verdict); removes && m.mayRemove(s, cause, &ruling) {

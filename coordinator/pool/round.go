@@ -68,7 +68,7 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 		q.last = nil
 	}
 	if isNews {
-		q.repeated = false
+		q.repeated, q.goesOn = false, false
 		if m.turnsRound(s, observer) {
 			return
 		}

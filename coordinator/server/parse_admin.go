@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -161,4 +162,15 @@ func parseKind(field, text string) (member.EventKind, error) {
 		return kind, nil
 	}
 	return "", member.Invalid(field, "%q is not a kind of event", text)
+}
+
+// checkStepDown checks a request against the present epoch.
+func checkStepDown(req *pb.StepDownRequest, epoch member.Epoch) error {
+	if _, err := parseText("reason", req.GetReason(), member.MaxReasonBytes); err != nil {
+		return err
+	}
+	if want := req.GetExpectedEpoch(); want != 0 && want != uint64(epoch) {
+		return fmt.Errorf("step down in epoch %d: %w: the present epoch is %d", want, member.ErrStale, epoch)
+	}
+	return nil
 }

@@ -41,6 +41,7 @@ const (
 	AdminService_GetStatus_FullMethodName     = "/buddyring.coordinator.v1.AdminService/GetStatus"
 	AdminService_ListRouters_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListRouters"
 	AdminService_ListSessions_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ListSessions"
+	AdminService_StepDown_FullMethodName      = "/buddyring.coordinator.v1.AdminService/StepDown"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -59,6 +60,13 @@ const (
 // Errors: INVALID_ARGUMENT names the field; NOT_FOUND; ALREADY_EXISTS; ABORTED
 // for a stale expectation; FAILED_PRECONDITION names the safety rule;
 // UNAVAILABLE when the database cannot be reached or another coordinator leads.
+//
+// A standby answers ListPools, GetPool, ListServers, GetServer, GetRing,
+// ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and GetStatus
+// from the database; such an answer has the header buddyring-stale with the age
+// of what it shows, in seconds. It lacks what only the leader knows: suspects,
+// streams, warm-up. All else is UNAVAILABLE with ErrorInfo NOT_LEADER, which
+// names the leader's address for agents and routers.
 type AdminServiceClient interface {
 	// ListPools lists the pools by name.
 	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
@@ -123,6 +131,12 @@ type AdminServiceClient interface {
 	ListRouters(ctx context.Context, in *ListRoutersRequest, opts ...grpc.CallOption) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
+	// StepDown makes the leader give the lead back, so that a standby takes it
+	// within half a second. Streams of agents and routers end with NOT_LEADER;
+	// they find the new leader by themselves. Without a standby the same
+	// coordinator leads again after 4 s. UNAVAILABLE when the lease could not be
+	// given back: then a standby takes it when it has stood still for 4 s.
+	StepDown(ctx context.Context, in *StepDownRequest, opts ...grpc.CallOption) (*StepDownResponse, error)
 }
 
 type adminServiceClient struct {
@@ -362,6 +376,16 @@ func (c *adminServiceClient) ListSessions(ctx context.Context, in *ListSessionsR
 	return out, nil
 }
 
+func (c *adminServiceClient) StepDown(ctx context.Context, in *StepDownRequest, opts ...grpc.CallOption) (*StepDownResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StepDownResponse)
+	err := c.cc.Invoke(ctx, AdminService_StepDown_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -378,6 +402,13 @@ func (c *adminServiceClient) ListSessions(ctx context.Context, in *ListSessionsR
 // Errors: INVALID_ARGUMENT names the field; NOT_FOUND; ALREADY_EXISTS; ABORTED
 // for a stale expectation; FAILED_PRECONDITION names the safety rule;
 // UNAVAILABLE when the database cannot be reached or another coordinator leads.
+//
+// A standby answers ListPools, GetPool, ListServers, GetServer, GetRing,
+// ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and GetStatus
+// from the database; such an answer has the header buddyring-stale with the age
+// of what it shows, in seconds. It lacks what only the leader knows: suspects,
+// streams, warm-up. All else is UNAVAILABLE with ErrorInfo NOT_LEADER, which
+// names the leader's address for agents and routers.
 type AdminServiceServer interface {
 	// ListPools lists the pools by name.
 	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
@@ -442,6 +473,12 @@ type AdminServiceServer interface {
 	ListRouters(context.Context, *ListRoutersRequest) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// StepDown makes the leader give the lead back, so that a standby takes it
+	// within half a second. Streams of agents and routers end with NOT_LEADER;
+	// they find the new leader by themselves. Without a standby the same
+	// coordinator leads again after 4 s. UNAVAILABLE when the lease could not be
+	// given back: then a standby takes it when it has stood still for 4 s.
+	StepDown(context.Context, *StepDownRequest) (*StepDownResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -517,6 +554,9 @@ func (UnimplementedAdminServiceServer) ListRouters(context.Context, *ListRouters
 }
 func (UnimplementedAdminServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
+}
+func (UnimplementedAdminServiceServer) StepDown(context.Context, *StepDownRequest) (*StepDownResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StepDown not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -928,6 +968,24 @@ func _AdminService_ListSessions_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_StepDown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StepDownRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).StepDown(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_StepDown_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).StepDown(ctx, req.(*StepDownRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1018,6 +1076,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListSessions",
 			Handler:    _AdminService_ListSessions_Handler,
+		},
+		{
+			MethodName: "StepDown",
+			Handler:    _AdminService_StepDown_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
