@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/buddyring/buddyring/buddyctl/output"
@@ -65,12 +66,30 @@ func (s *story) shutdown(ctx context.Context, host string) error {
 	}
 	s.facts.Shutdown = d.Departure
 	defer s.scene.PowerOff(host)
+	drains, err := s.drained(o)
+	if err != nil {
+		return err
+	}
 	return s.aftermath(ctx, o, d, []line{
 		{text: host + " reports itself"},
+		{at: drains, text: "DRAINING: it gets no new work, and leaves when the router and its clients have confirmed that", ink: output.Yellow},
 		removedLine(d.Departure),
 		ackedLine(d.Departure),
-		{at: ended, text: "the agent ends, with exit status 0"},
+		{at: ended, text: "the agent ends, with exit status 0: it is SAFE to stop the host", ink: output.Green},
 	})
+}
+
+// drained says when the server got no new work any more, and checks that it left
+// only when that was confirmed.
+func (s *story) drained(o outset) (time.Duration, error) {
+	drains, ok := s.seen.event("draining", o.host, o.from)
+	if !ok {
+		return 0, fmt.Errorf("%s has left without a drain", o.host)
+	}
+	if left, _ := s.seen.event("removed", o.host, o.from); strings.Contains(left.GetText(), "not confirmed") {
+		return 0, fmt.Errorf("it was not safe: %s", left.GetText())
+	}
+	return max(0, drains.at.Sub(o.origin)), nil
 }
 
 func removedLine(d *Departure) line {

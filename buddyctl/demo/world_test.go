@@ -199,6 +199,10 @@ func (w *world) Crash(id string) error {
 
 // Shutdown is of scene.
 func (w *world) Shutdown(_ context.Context, id string) error {
+	w.after(4*time.Millisecond, func() {
+		w.revision++
+		w.tell("draining", id, coordinatorv1.Cause_CAUSE_UNSPECIFIED)
+	})
 	w.after(7*time.Millisecond, func() {
 		w.removed(id, coordinatorv1.Cause_CAUSE_SHUTDOWN, &coordinatorv1.Explanation{Started: timestamppb.Now()})
 	})

@@ -33,8 +33,7 @@ func TestNothingFailsUnderLoad(t *testing.T) {
 	for _, id := range w.servers {
 		services[id] = w.serve(id)
 	}
-	l, stop := w.startLoad(w.Host(clientHost), 2, 4)
-	defer stop()
+	l := []*load{w.startPicks(w.Host(clientHost), 2), w.startLibrary(w.Host(clientHost), 2)}
 
 	w.restartByShutdown(l, services)
 	w.restartByOperator(l, services)
@@ -45,7 +44,7 @@ func TestNothingFailsUnderLoad(t *testing.T) {
 
 // restartByShutdown stops each agent by SIGTERM and its service then, and starts
 // both again.
-func (w *world) restartByShutdown(l *load, services map[string]*service) {
+func (w *world) restartByShutdown(l []*load, services map[string]*service) {
 	w.t.Helper()
 	begin := time.Now()
 	var longest time.Duration
@@ -66,13 +65,13 @@ func (w *world) restartByShutdown(l *load, services map[string]*service) {
 		w.start(lab.AgentConfig{Server: id})
 		w.settled()
 	}
-	l.noneFailed(fmt.Sprintf("rolling restart by SIGTERM of %d servers in %.1f s, longest leave %.0f ms",
+	noneFailed(l, fmt.Sprintf("rolling restart by SIGTERM of %d servers in %.1f s, longest leave %.0f ms",
 		len(w.servers), time.Since(begin).Seconds(), longest.Seconds()*1000))
 }
 
 // restartByOperator lets buddyctl walk the pool; its command asks the test to
 // restart a service, by a file, and waits for the answer.
-func (w *world) restartByOperator(l *load, services map[string]*service) {
+func (w *world) restartByOperator(l []*load, services map[string]*service) {
 	w.t.Helper()
 	begin := time.Now()
 	cmd, tmp := buddyctl(w.t, "rolling-restart", "--admin", w.AdminAddress(), "--insecure", "--",
@@ -98,15 +97,15 @@ func (w *world) restartByOperator(l *load, services map[string]*service) {
 		w.t.Fatalf("%v\n%s", err, &out)
 	}
 	w.settled()
-	l.noneFailed(fmt.Sprintf("buddyctl rolling-restart of %d servers in %.1f s", len(w.servers), time.Since(begin).Seconds()))
+	noneFailed(l, fmt.Sprintf("buddyctl rolling-restart of %d servers in %.1f s", len(w.servers), time.Since(begin).Seconds()))
 }
 
 // loseARouter kills one of two routers; clients go to the other one.
-func (w *world) loseARouter(l *load) {
+func (w *world) loseARouter(l []*load) {
 	w.t.Helper()
 	w.RouterProcess(0).Kill()
 	time.Sleep(watched(2*time.Second, time.Minute))
-	l.noneFailed("SIGKILL of one router of two")
+	noneFailed(l, "SIGKILL of one router of two")
 	// It is missed: nothing is safe without it.
 	drained := w.drain("web-1", time.Second)
 	if m := drained.GetMissing(); drained.GetState() != coordinatorv1.DrainState_DRAIN_STATE_PARTIAL || len(m) != 1 || m[0].GetRouterId() != "router-1" {
@@ -122,21 +121,21 @@ func (w *world) loseARouter(l *load) {
 		w.t.Fatal(err)
 	}
 	w.settled()
-	l.noneFailed("restart of that router, a drain meanwhile")
+	noneFailed(l, "restart of that router, a drain meanwhile")
 }
 
 // loseTheCoordinator kills the coordinator, and with it its database.
-func (w *world) loseTheCoordinator(l *load) {
+func (w *world) loseTheCoordinator(l []*load) {
 	w.t.Helper()
 	away := watched(4*time.Second, time.Minute)
 	w.Coordinator().Kill()
 	time.Sleep(away)
-	l.noneFailed(fmt.Sprintf("coordinator and database dead for %v", away))
+	noneFailed(l, fmt.Sprintf("coordinator and database dead for %v", away))
 	if err := w.StartCoordinator(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.settled()
-	l.noneFailed("their return")
+	noneFailed(l, "their return")
 	removals, err := w.Removals(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
@@ -150,7 +149,7 @@ func (w *world) loseTheCoordinator(l *load) {
 
 // loseAServer pulls a cable: requests fail until routers hear that the server is
 // suspect.
-func (w *world) loseAServer(l *load) {
+func (w *world) loseAServer(l []*load) {
 	w.t.Helper()
 	// A leader that has just started removes nobody.
 	w.await("the end of the warm-up", func(ctx context.Context) error {
@@ -160,7 +159,9 @@ func (w *world) loseAServer(l *load) {
 		}
 		return err
 	})
-	l.take()
+	for _, l := range l {
+		l.take()
+	}
 	id := w.servers[3]
 	row, err := w.Admin().GetServer(w.t.Context(), &coordinatorv1.GetServerRequest{Pool: lab.Pool, ServerId: id})
 	if err != nil {
@@ -183,17 +184,23 @@ func (w *world) loseAServer(l *load) {
 		}
 	}
 	time.Sleep(requestTime + pickTime) // who was under way then
+	for _, l := range l {
+		l.failedBefore(begin, suspect)
+	}
+}
+
+// failedBefore reports a crash: what was picked after the suspect mark may not
+// fail. The mark has to reach the routers, on a machine that may be busy.
+func (l *load) failedBefore(crash, suspect time.Time) {
+	l.w.t.Helper()
 	failures, asked := l.take()
-	late := 0
 	for _, f := range failures {
-		// The mark has to reach the routers, on a machine that may be busy.
-		if f.server != id || f.picked.After(suspect.Add(watched(time.Second, 250*time.Millisecond))) {
-			late++
-			w.t.Errorf("crash: picked %q %v after the crash, suspect after %v: %v", f.server, f.picked.Sub(begin), suspect.Sub(begin), f.err)
+		if f.picked.After(suspect.Add(watched(3*time.Second, 250*time.Millisecond))) {
+			l.w.t.Errorf("%s: picked %q %v after the crash, suspect after %v: %v", l.name, f.server, f.picked.Sub(crash), suspect.Sub(crash), f.err)
 		}
 	}
-	w.t.Logf("crash of one server of %d: suspect after %.0f ms, %d of %d requests failed, all before that but %d",
-		len(w.servers), suspect.Sub(begin).Seconds()*1000, len(failures), asked, late)
+	l.w.t.Logf("crash of one server of %d, %s: suspect after %.0f ms, %d of %d requests failed",
+		len(l.w.servers), l.name, suspect.Sub(crash).Seconds()*1000, len(failures), asked)
 }
 
 func (w *world) drain(id string, timeout time.Duration) *coordinatorv1.DrainServerResponse {

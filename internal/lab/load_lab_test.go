@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/buddyring/buddyring/client"
 	"github.com/buddyring/buddyring/internal/lab"
 	"github.com/buddyring/buddyring/internal/netlab"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
@@ -54,10 +57,11 @@ func (s *service) stop(t *testing.T) {
 	s.ended.Wait()
 }
 
-// load is clients that pick a server and make a new connection to it, over and
-// over. Each knows all routers and asks the next one when one does not answer.
+// load is clients that choose a server and make a new connection to it, over and
+// over.
 type load struct {
 	w      *world
+	name   string
 	client *http.Client
 
 	asked, elsewhere atomic.Int64
@@ -73,30 +77,70 @@ type failure struct {
 }
 
 const (
-	pickTime    = 500 * time.Millisecond
-	requestTime = 500 * time.Millisecond
+	pickTime    = 2 * time.Second
+	requestTime = 2 * time.Second
 	// loadPause is between two requests of a client.
 	loadPause = 5 * time.Millisecond
 )
 
-// startLoad lets clients on a host ask until the returned function is called.
-func (w *world) startLoad(from *netlab.Host, routers, clients int) (l *load, stop func()) {
-	l = &load{w: w, client: &http.Client{
+// startPicks lets clients on a host call Pick for each request, until the end of
+// the test. Each knows all routers and asks the next one when one does not answer.
+func (w *world) startPicks(from *netlab.Host, routers int) *load {
+	l := &load{w: w, name: "Pick", client: &http.Client{
 		Timeout:   requestTime,
 		Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true},
 	}}
-	ctx, cancel := context.WithCancel(w.t.Context())
+	l.run(func(ctx context.Context, at int) int { return l.ask(ctx, at, routers) })
+	return l
+}
+
+// startLibrary lets clients on a host use the Go library, as programs do.
+func (w *world) startLibrary(from *netlab.Host, routers int) *load {
+	w.t.Helper()
+	cfg := client.Config{Pool: lab.Pool, Credentials: insecure.NewCredentials()}
+	for i := range routers {
+		cfg.Routers = append(cfg.Routers, w.RouterAddress(i))
+	}
+	pool, err := client.Open(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	l := &load{w: w, name: "Go library", client: &http.Client{
+		Timeout: requestTime,
+		Transport: &client.Transport{
+			Pool: pool, Base: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true},
+		},
+	}}
+	w.t.Cleanup(func() { _ = pool.Close() })
+	w.await("the library's first view", func(ctx context.Context) error { return pool.Wait(ctx) })
+	l.run(func(ctx context.Context, at int) int {
+		begin := time.Now()
+		if err := l.get(ctx, lab.Pool); ctx.Err() == nil {
+			l.asked.Add(1)
+			if err != nil {
+				l.fail(failure{begin, "", err})
+			}
+		}
+		return at
+	})
+	return l
+}
+
+// clientsOfALoad are those of one kind.
+const clientsOfALoad = 4
+
+// run lets clients ask until the end of the test; ask is told where it was before.
+func (l *load) run(ask func(ctx context.Context, at int) int) {
+	ctx, cancel := context.WithCancel(l.w.t.Context())
 	var all sync.WaitGroup
-	for n := range clients {
+	for n := range clientsOfALoad {
 		all.Go(func() {
 			for at := n; ctx.Err() == nil; time.Sleep(loadPause) {
-				at = l.ask(ctx, at, routers)
+				at = ask(ctx, at)
 			}
 		})
 	}
-	stop = sync.OnceFunc(func() { cancel(); all.Wait() })
-	w.t.Cleanup(stop)
-	return l, stop
+	l.w.t.Cleanup(func() { cancel(); all.Wait() })
 }
 
 // ask makes one request by way of the first router that answers, and returns
@@ -167,10 +211,17 @@ func (l *load) take() (failures []failure, asked int64) {
 	return failures, l.asked.Swap(0)
 }
 
-// noneFailed reports a stretch of the load in which nothing may fail.
+// noneFailed reports a stretch of the loads in which nothing may fail.
+func noneFailed(loads []*load, what string) {
+	for _, l := range loads {
+		l.noneFailed(what)
+	}
+}
+
 func (l *load) noneFailed(what string) {
 	l.w.t.Helper()
 	failures, asked := l.take()
+	what += ", " + l.name
 	l.w.t.Logf("%s: %d of %d requests failed, %d picks went to another router", what, len(failures), asked, l.elsewhere.Swap(0))
 	for _, f := range failures[:min(len(failures), 5)] {
 		l.w.t.Errorf("%s: picked %q at %s: %v", what, f.server, f.picked.Format(time.StampMilli), f.err)

@@ -252,6 +252,9 @@ func (s *Site) Router(i int) routerv1.RouterServiceClient {
 	return routerv1.NewRouterServiceClient(s.routers[i].conn)
 }
 
+// RouterAddress is where clients reach a router from outside.
+func (s *Site) RouterAddress(i int) string { return s.routers[i].listener.Addr().String() }
+
 // Host is a host of the network.
 func (s *Site) Host(name string) *netlab.Host { return s.lab.Host(name) }
 

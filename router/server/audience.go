@@ -90,9 +90,10 @@ func (a *audience) tell(w *watcher, seq uint64) {
 }
 
 // settle returns when every watcher of these editions' pools has been sent them
-// or later ones, or is gone. Watchers that join meanwhile begin with these editions
-// or later ones. One that has not within settleLimit is dropped: it comes back for
-// the newest.
+// or later ones, or is gone. Watchers that join meanwhile begin with these
+// editions or later ones. One that has not been sent them within settleLimit is
+// dropped, and comes back for the newest; but not one that waits for its first
+// message, for it has nothing to be wrong about.
 func (a *audience) settle(ctx context.Context, editions []*edition) error {
 	want := make(map[member.Pool]uint64, len(editions))
 	for _, e := range editions {
@@ -113,7 +114,7 @@ func (a *audience) settle(ctx context.Context, editions []*edition) error {
 		case <-a.progress:
 		case <-limit.C:
 			for _, w := range behind {
-				if !w.knows(want) {
+				if w.told.Load() > 0 && !w.knows(want) {
 					w.drop()
 				}
 			}
