@@ -32,8 +32,8 @@ build-bench: ## build bin/bench-memberlist, which buddyring is compared with
 	@cd bench && go build -ldflags '-s -w' -o ../bin/bench-memberlist ./memberlist
 
 .PHONY: test
-test: ## run all tests but the long ones; needs root, installs MariaDB if it is missing
-	@.ci/prerequisites mariadbd
+test: ## run all tests but the long ones; needs root, installs MariaDB, HAProxy, Prometheus, dig and curl if they are missing
+	@.ci/prerequisites mariadbd haproxy prometheus dig curl
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 

@@ -36,6 +36,9 @@ type Server struct {
 	xds        *xds.Door
 	rpc        *rpc.Server
 	http       *observe.HTTP
+	// dns and web are nil where those listeners are off.
+	dns *dnsDoor
+	web *webDoor
 }
 
 // New returns a router that does nothing until Run. Its metrics are on the
@@ -49,6 +52,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	p.slowStart = cfg.SlowStart
 	deps.Registry.MustRegister(newStates(p))
 	everybody := newAudience()
+	pages, web := newWebDoor(cfg, deps, p)
 	s := &Server{
 		cfg: cfg, deps: deps, pools: p,
 		disk:    &disk{dir: statedir.New(cfg.StateDir, "router"), pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
@@ -60,11 +64,17 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		}),
 		http: observe.NewHTTP(observe.HTTPConfig{
 			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,
+			Pages: pages,
 		}),
+		web: web,
+	}
+	var err error
+	if s.dns, err = newDNSDoor(cfg, deps, p); err != nil {
+		return nil, err
 	}
 	s.subscriber = &subscriber{
 		id: cfg.ID, version: cfg.Version, addresses: cfg.Coordinators, dial: s.dial,
-		pools: p, settlers: []settler{everybody, xdsDoor{s.xds}}, changed: s.disk.dirty, metrics: m, log: deps.Logger,
+		pools: p, settlers: append(cfg.settlers(), everybody, xdsDoor{s.xds}), changed: s.disk.dirty, metrics: m, log: deps.Logger,
 	}
 	s.rpc.GRPC().RegisterService(serviceDesc(), s.service)
 	s.xds.Register(s.rpc.GRPC())
@@ -100,6 +110,12 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return s.rpc.Serve(ctx, grpcListener) })
 	g.Go(func() error { return s.http.Serve(ctx, httpListener) })
 	g.Go(func() error { s.serveXDS(ctx, restored); return nil })
+	if s.dns != nil {
+		g.Go(func() error { return s.dns.run(ctx) })
+	}
+	if s.web != nil {
+		g.Go(func() error { return s.web.run(ctx) })
+	}
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.subscriber.run(ctx); return nil })
 	g.Go(func() error { s.disk.run(ctx); return nil })
