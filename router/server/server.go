@@ -109,13 +109,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.service.closing = ctx.Done()
 	g.Go(func() error { return s.rpc.Serve(ctx, grpcListener) })
 	g.Go(func() error { return s.http.Serve(ctx, httpListener) })
-	g.Go(func() error { s.serveXDS(ctx, restored); return nil })
 	if s.dns != nil {
 		g.Go(func() error { return s.dns.run(ctx) })
 	}
 	if s.web != nil {
 		g.Go(func() error { return s.web.run(ctx) })
 	}
+	g.Go(func() error { s.serveXDS(ctx, restored); return nil })
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.subscriber.run(ctx); return nil })
 	g.Go(func() error { s.disk.run(ctx); return nil })
