@@ -28,7 +28,12 @@ const (
 	mysqlLockWait = "5"
 	mysqlPool     = 16
 	mysqlLifetime = 3 * time.Minute
-	mysqlIdle     = time.Minute
+	// A leader that stops in the middle of a transaction, or loses the network,
+	// leaves locks behind. mysqlWait is after how many idle seconds the server
+	// drops its connection and them: before a standby takes over. mysqlIdle is
+	// shorter, so that no connection is used that the server is about to drop.
+	mysqlWait = "3"
+	mysqlIdle = 2 * time.Second
 )
 
 func mysqlDialect() *dialect {
@@ -83,6 +88,7 @@ func mysqlConnector(t target, h host, cfg Config, readTimeout time.Duration) (dr
 		"time_zone":                "'+00:00'",
 		"sql_mode":                 "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
 		"innodb_lock_wait_timeout": mysqlLockWait,
+		"wait_timeout":             mysqlWait,
 	}
 	if h.network == "tcp" {
 		c.TLS = tlsFor(cfg.TLS)

@@ -127,9 +127,9 @@ func (d *webDoor) run(ctx context.Context) error {
 	return d.server.Serve(ctx, netutil.LimitListener(lis, maxWebConns))
 }
 
-// settleTime is how long an answer that was given before a change may be used
+// answerTTL is how long an answer that was given before a change may be used
 // after it by clients who are not told of the change.
-func (c Config) settleTime() time.Duration {
+func (c Config) answerTTL() time.Duration {
 	if c.DNSListen == "" {
 		return 0
 	}

@@ -40,10 +40,11 @@ type subscriber struct {
 	addresses   []string
 	dial        func(address string) (*grpc.ClientConn, error)
 	pools       *pools
-	audience    *audience
-	// settle is how long clients that are told of nothing use what they have been
+	// settlers are the doors that pass on what is applied.
+	settlers []settler
+	// ttl is how long clients that are told of nothing use what they have been
 	// answered: an acknowledgement waits for that.
-	settle time.Duration
+	ttl time.Duration
 	// changed is set when there is something to keep on disk.
 	changed signal
 	metrics *metrics
@@ -75,7 +76,12 @@ func (s *subscriber) run(ctx context.Context) {
 			turn++
 			address = s.addresses[turn%len(s.addresses)]
 		}
-		sleep(ctx, s.pause(failures, errors.Is(err, view.ErrGap)))
+		wait := s.pause(failures, errors.Is(err, view.ErrGap))
+		if confirmed && wait == 0 {
+			// All of a coordinator's routers lose it at once.
+			wait = time.Duration(rand.Int64N(int64(retryFirst))) //nolint:gosec // jitter
+		}
+		sleep(ctx, wait)
 	}
 }
 
@@ -167,10 +173,10 @@ func (s *subscriber) follow(ctx context.Context, stream pb.MembershipService_Sub
 	}
 }
 
-// acknowledge tells the coordinator what the router has applied, once all
-// watchers have been sent it and older answers have run out. A watcher that does
-// not read is dropped before long. What is applied meanwhile is in the next one. At the router's end it says
-// goodbye, and the coordinator ends the stream.
+// acknowledge tells the coordinator what the router has applied, once all settlers
+// have passed it on and older answers have run out. What is applied meanwhile is in
+// the next one. At the router's end it says goodbye, and the coordinator ends the
+// stream.
 func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, session session) error {
 	for {
 		select {
@@ -184,10 +190,10 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 			return ctx.Err()
 		}
 		at := s.pools.standing()
-		if err := s.audience.await(ctx, at.pools); err != nil {
+		if err := settle(ctx, s.settlers, at.pools); err != nil {
 			return err
 		}
-		if !s.settled(ctx, session) {
+		if !s.outlived(ctx, session) {
 			continue
 		}
 		err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: toAck(at)}})
@@ -201,13 +207,13 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 	}
 }
 
-// settled waits until nobody uses an answer from before any more. It is false when
+// outlived waits until nobody uses an answer from before any more. It is false when
 // the session ends meanwhile.
-func (s *subscriber) settled(ctx context.Context, session session) bool {
-	if s.settle == 0 {
+func (s *subscriber) outlived(ctx context.Context, session session) bool {
+	if s.ttl == 0 {
 		return true
 	}
-	timer := time.NewTimer(s.settle)
+	timer := time.NewTimer(s.ttl)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

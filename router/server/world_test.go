@@ -34,10 +34,12 @@ const (
 
 // world is a router between fake coordinators and clients, in a bubble.
 type world struct {
-	t        *testing.T
-	dir      string
-	log      *slog.Logger
-	registry *prometheus.Registry
+	t   *testing.T
+	dir string
+	log *slog.Logger
+	// slowStart is the router's.
+	slowStart time.Duration
+	registry  *prometheus.Registry
 
 	mu           sync.Mutex
 	coordinators map[string]*coordinator
@@ -73,7 +75,7 @@ func (w *world) router() *server.Server {
 	w.registry = prometheus.NewRegistry()
 	cfg := server.Config{
 		ID: "r1", Listen: "127.0.0.1:7500", HTTPListen: "127.0.0.1:7502", WebListen: "127.0.0.1:7503",
-		Coordinators: []string{first, second}, StateDir: w.dir, Version: "test",
+		Coordinators: []string{first, second}, StateDir: w.dir, Version: "test", SlowStart: w.slowStart,
 	}
 	if w.zone != "" {
 		cfg.DNSListen, cfg.DNSZone = "127.0.0.1:53", w.zone
