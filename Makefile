@@ -102,6 +102,10 @@ bench-detect: CRASHES := $(if $(filter command line environment,$(origin CRASHES
 bench-detect: build build-bench ## compare with memberlist: the same CRASHES (20) in pools of N (50), in turns; takes minutes
 	@go run ./internal/lab/lab-detect --experiment versus --n $(N) --crashes $(CRASHES) $(ARGS)
 
+.PHONY: bench-xds
+bench-xds: ## measure the xDS door with grpc-go's own client: removals, drains, a minute without the router
+	@go run ./internal/bench/xdsbench/bench-xds $(ARGS)
+
 .PHONY: sim
 sim: ## simulate pools of thousands under every kind of fault, and print the figures beside their targets; minutes
 	@go run ./internal/sim/sim-targets $(ARGS)

@@ -17,10 +17,7 @@ const module = "github.com/buddyring/buddyring/"
 // purePackages decide and do nothing else: no I/O, clock, goroutine, global
 // randomness or log.
 func purePackages() []string {
-	return []string{
-		"coordinator/ring", "coordinator/verdict", "coordinator/pool", "coordinator/lease", "agent/detector", "agent/health", "router/view",
-		"router/dns/zone",
-	}
+	return []string{"coordinator/ring", "coordinator/verdict", "coordinator/pool", "coordinator/lease", "agent/detector", "agent/health", "router/view", "router/dns/zone"}
 }
 
 // pureImports are all that a pure package may import; the linter says which one of

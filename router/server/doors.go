@@ -127,11 +127,24 @@ func (d *webDoor) run(ctx context.Context) error {
 	return d.server.Serve(ctx, netutil.LimitListener(lis, maxWebConns))
 }
 
-// answerTTL is how long an answer that was given before a change may be used
-// after it by clients who are not told of the change.
-func (c Config) answerTTL() time.Duration {
+// settlers are those of the doors whose clients are not told of a change.
+func (c Config) settlers() []settler {
 	if c.DNSListen == "" {
-		return 0
+		return nil
 	}
-	return zone.TTL
+	return []settler{expiry(zone.TTL)}
+}
+
+// expiry is how long an answer that was given before a change may be used after it.
+type expiry time.Duration
+
+func (e expiry) settle(ctx context.Context, _ []*edition) error {
+	timer := time.NewTimer(time.Duration(e))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -81,8 +81,8 @@ func newEdition(b *book, seq uint64, v *view.View) *edition {
 		pool: v.Pool(), seq: seq, view: v, turns: b.turns, contact: b.contact, metrics: b.metrics,
 		loads: b.counts.loadsOf(v.Table()), superseded: make(chan struct{}), head: encodeHead(v),
 	}
-	e.state = &door.State{View: v, Superseded: e.superseded, Freshness: e.contact.age}
 	e.picks.Store(b.warmup.Table())
+	e.state = &door.State{View: v, Superseded: e.superseded, Freshness: e.contact.age}
 	e.history = nextHistory(b.edition, e)
 	e.snapshot = sync.OnceValues(e.encodeSnapshot)
 	e.zones = sync.OnceValue(e.findZones)

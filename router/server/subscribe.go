@@ -42,9 +42,6 @@ type subscriber struct {
 	pools       *pools
 	// settlers are the doors that pass on what is applied.
 	settlers []settler
-	// ttl is how long clients that are told of nothing use what they have been
-	// answered: an acknowledgement waits for that.
-	ttl time.Duration
 	// changed is set when there is something to keep on disk.
 	changed signal
 	metrics *metrics
@@ -173,10 +170,9 @@ func (s *subscriber) follow(ctx context.Context, stream pb.MembershipService_Sub
 	}
 }
 
-// acknowledge tells the coordinator what the router has applied, once all settlers
-// have passed it on and older answers have run out. What is applied meanwhile is in
-// the next one. At the router's end it says goodbye, and the coordinator ends the
-// stream.
+// acknowledge tells the coordinator what the router has applied, once all
+// settlers have passed it on. What is applied meanwhile is in the next one. At the router's end it says
+// goodbye, and the coordinator ends the stream.
 func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, session session) error {
 	for {
 		select {
@@ -190,10 +186,10 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 			return ctx.Err()
 		}
 		at := s.pools.standing()
-		if err := settle(ctx, s.settlers, at.pools); err != nil {
+		switch done, err := s.settled(ctx, session, at.pools); {
+		case err != nil:
 			return err
-		}
-		if !s.outlived(ctx, session) {
+		case !done:
 			continue
 		}
 		err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: toAck(at)}})
@@ -207,21 +203,20 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 	}
 }
 
-// outlived waits until nobody uses an answer from before any more. It is false when
-// the session ends meanwhile.
-func (s *subscriber) outlived(ctx context.Context, session session) bool {
-	if s.ttl == 0 {
-		return true
-	}
-	timer := time.NewTimer(s.ttl)
-	defer timer.Stop()
+// settled waits for all settlers. It is false when the session ends meanwhile.
+func (s *subscriber) settled(ctx context.Context, session session, editions []*edition) (bool, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- settle(ctx, s.settlers, editions) }()
 	select {
-	case <-timer.C:
-		return true
+	case err := <-done:
+		return err == nil, err
 	case <-session.ending:
-	case <-ctx.Done():
+		cancel()
+		<-done
+		return false, nil
 	}
-	return false
 }
 
 func (s *subscriber) hello() *pb.SubscribeHello {
