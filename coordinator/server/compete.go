@@ -18,7 +18,7 @@ const (
 	// startTime bounds what is asked of the database before a term begins.
 	startTime = 30 * time.Second
 	// releaseTime bounds the giving back of the lease.
-	releaseTime = time.Second
+	releaseTime = 2 * time.Second
 	// startOver is how long a coordinator whose term failed leaves the lead to
 	// others.
 	startOver = time.Second
