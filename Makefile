@@ -32,9 +32,10 @@ build-bench: ## build bin/bench-memberlist, which buddyring is compared with
 	@cd bench && go build -ldflags '-s -w' -o ../bin/bench-memberlist ./memberlist
 
 .PHONY: test
-test: ## run all tests but the long ones; needs root, installs MariaDB if it is missing
-	@.ci/prerequisites mariadbd
+test: ## run all tests but the long ones; needs root, installs MariaDB and Galera if they are missing
+	@.ci/prerequisites mariadbd galera
 	@$(TEST) -count=1 ./coordinator/store
+	@$(TEST) -tags galera -count=1 -timeout 4m ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
 .PHONY: race
