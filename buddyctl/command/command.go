@@ -97,7 +97,7 @@ func New(w World, further ...*cobra.Command) *cobra.Command {
 	add(root, groupLook, a.statusCommand(), a.poolsCommand(), a.serversCommand(), a.ringCommand(), a.checkCommand(),
 		a.explainCommand(), a.eventsCommand(), a.alarmsCommand(), a.routersCommand(), a.sessionsCommand(),
 		a.pickCommand())
-	add(root, groupChange, a.intentCommand(), a.removeCommand(), a.brakeCommand())
+	add(root, groupChange, a.intentCommand(), a.removeCommand(), a.brakeCommand(), a.backupCommand(), a.restoreCommand())
 	add(root, groupInstall, append([]*cobra.Command{a.caCommand()}, further...)...)
 	mark(root)
 	return root

@@ -57,7 +57,7 @@ func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
 		config.OnHangup(ctx, hangups, log, func(ctx context.Context) error { return reload(ctx, args, level) })
 		return work.Wait()
 	})
-	root.AddCommand(o.migrateCommand())
+	root.AddCommand(o.migrateCommand(), o.restoreCommand())
 	root.SetArgs(args)
 	return root
 }

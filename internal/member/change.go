@@ -64,6 +64,7 @@ const (
 	EventBraked       EventKind = "braked"
 	EventUnbraked     EventKind = "unbraked"
 	EventMoved        EventKind = "moved"
+	EventRestored     EventKind = "restored"
 )
 
 // Event is one line of a pool's history, ordered by (Revision, Seq).

@@ -39,6 +39,8 @@ const (
 	AdminService_GetStatus_FullMethodName     = "/buddyring.coordinator.v1.AdminService/GetStatus"
 	AdminService_ListRouters_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListRouters"
 	AdminService_ListSessions_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ListSessions"
+	AdminService_ExportState_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ExportState"
+	AdminService_ImportState_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ImportState"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -110,6 +112,22 @@ type AdminServiceClient interface {
 	ListRouters(ctx context.Context, in *ListRoutersRequest, opts ...grpc.CallOption) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
+	// Writes everything that can be restored as of one moment: pools with their
+	// settings, servers, intents, what is remembered of departed servers, history
+	// and request ids; not routers. Changes nothing. The bytes of all responses
+	// together are the backup; its last line tells whether it is whole.
+	ExportState(ctx context.Context, in *ExportStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportStateResponse], error)
+	// Makes the database what a backup says, whole or not at all. The database gets
+	// a new store_id, revisions 1,000,000,000 above those of the backup, and an
+	// epoch above all that it or the backup has seen: the coordinator that answers
+	// stops leading within seconds, and the next term serves what was restored.
+	// Members whose agents still run resume; those that have joined since the
+	// backup join again. INVALID_ARGUMENT for a backup that is damaged or of a
+	// newer schema; FAILED_PRECONDITION with the rule not_empty if there are
+	// servers, intents, departed servers or pools besides the default one, unless
+	// replace is set. After UNAVAILABLE, a look at store_id in GetStatus tells
+	// whether it was done.
+	ImportState(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportStateRequest, ImportStateResponse], error)
 }
 
 type adminServiceClient struct {
@@ -329,6 +347,38 @@ func (c *adminServiceClient) ListSessions(ctx context.Context, in *ListSessionsR
 	return out, nil
 }
 
+func (c *adminServiceClient) ExportState(ctx context.Context, in *ExportStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportStateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_ExportState_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportStateRequest, ExportStateResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ExportStateClient = grpc.ServerStreamingClient[ExportStateResponse]
+
+func (c *adminServiceClient) ImportState(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportStateRequest, ImportStateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_ImportState_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportStateRequest, ImportStateResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ImportStateClient = grpc.ClientStreamingClient[ImportStateRequest, ImportStateResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -398,6 +448,22 @@ type AdminServiceServer interface {
 	ListRouters(context.Context, *ListRoutersRequest) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// Writes everything that can be restored as of one moment: pools with their
+	// settings, servers, intents, what is remembered of departed servers, history
+	// and request ids; not routers. Changes nothing. The bytes of all responses
+	// together are the backup; its last line tells whether it is whole.
+	ExportState(*ExportStateRequest, grpc.ServerStreamingServer[ExportStateResponse]) error
+	// Makes the database what a backup says, whole or not at all. The database gets
+	// a new store_id, revisions 1,000,000,000 above those of the backup, and an
+	// epoch above all that it or the backup has seen: the coordinator that answers
+	// stops leading within seconds, and the next term serves what was restored.
+	// Members whose agents still run resume; those that have joined since the
+	// backup join again. INVALID_ARGUMENT for a backup that is damaged or of a
+	// newer schema; FAILED_PRECONDITION with the rule not_empty if there are
+	// servers, intents, departed servers or pools besides the default one, unless
+	// replace is set. After UNAVAILABLE, a look at store_id in GetStatus tells
+	// whether it was done.
+	ImportState(grpc.ClientStreamingServer[ImportStateRequest, ImportStateResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -467,6 +533,12 @@ func (UnimplementedAdminServiceServer) ListRouters(context.Context, *ListRouters
 }
 func (UnimplementedAdminServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
+}
+func (UnimplementedAdminServiceServer) ExportState(*ExportStateRequest, grpc.ServerStreamingServer[ExportStateResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportState not implemented")
+}
+func (UnimplementedAdminServiceServer) ImportState(grpc.ClientStreamingServer[ImportStateRequest, ImportStateResponse]) error {
+	return status.Error(codes.Unimplemented, "method ImportState not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -842,6 +914,24 @@ func _AdminService_ListSessions_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ExportState_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportStateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).ExportState(m, &grpc.GenericServerStream[ExportStateRequest, ExportStateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ExportStateServer = grpc.ServerStreamingServer[ExportStateResponse]
+
+func _AdminService_ImportState_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AdminServiceServer).ImportState(&grpc.GenericServerStream[ImportStateRequest, ImportStateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ImportStateServer = grpc.ClientStreamingServer[ImportStateRequest, ImportStateResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -931,6 +1021,16 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "WatchEvents",
 			Handler:       _AdminService_WatchEvents_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportState",
+			Handler:       _AdminService_ExportState_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ImportState",
+			Handler:       _AdminService_ImportState_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "buddyring/coordinator/v1/admin.proto",
