@@ -111,6 +111,13 @@ sim: ## simulate pools of thousands under every kind of fault, and print the fig
 sim-night: ## the same with 50 times as many seeds; hours
 	@go run ./internal/sim/sim-targets --effort 50 $(ARGS)
 
+KILLS ?= 100
+
+.PHONY: chaos
+chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, and print how long there was none and what was lost; minutes
+	@.ci/prerequisites mariadbd
+	@go run ./internal/chaos/chaos-leader --kills $(KILLS) $(ARGS)
+
 .PHONY: bench
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...

@@ -181,8 +181,9 @@ func (p *program) end(ctx context.Context, agent speaker, s os.Signal) error {
 		p.log.Info("agent ends, its server stays in the pool", "signal", s.String())
 		return nil
 	}
-	p.log.Info("agent ends, its server leaves the pool", "signal", s.String(), "timeout", p.leaveTimeout)
-	ctx, cancel := context.WithTimeout(ctx, p.leaveTimeout)
+	timeout := p.agent.DrainTimeout + p.leaveTimeout
+	p.log.Info("agent ends, its server leaves the pool", "signal", s.String(), "timeout", timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	left := make(chan error, 1)
 	go func() { left <- agent.Leave(ctx, "the agent was "+s.String()) }()

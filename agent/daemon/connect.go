@@ -75,6 +75,10 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 		member.CheckHostPort("leader", leader.Leader) == nil:
 		i.hint = leader.Leader
 		i.hints++
+		if w != nil {
+			// Everybody who had a session there hears of the leader at once.
+			return part(i.spread)
+		}
 		return 0
 	case permanent(err):
 		i.at++

@@ -71,6 +71,33 @@ func TestItineraryTriesEveryAddressInTurn(t *testing.T) {
 	}
 }
 
+// TestItineraryFollowsTheLeader that a coordinator names: at once, but not
+// together with everybody else whose session has ended.
+func TestItineraryFollowsTheLeader(t *testing.T) {
+	t.Parallel()
+	list := []string{"a:1", "b:1"}
+	named := &member.NotLeaderError{Leader: "d:1"}
+	trip := newItinerary()
+	trip.next(list)
+	if wait := trip.after(nil, named, 2, 0.5); wait != 0 {
+		t.Errorf("pause of %v after a standby's answer", wait)
+	}
+	if got := trip.next(list); got != "d:1" {
+		t.Errorf("next %s, not the leader", got)
+	}
+	if wait := trip.after(&welcome{spread: 8 * time.Second}, named, 2, 0.5); wait != 4*time.Second {
+		t.Errorf("pause of %v after the end of a session, want half of the spread", wait)
+	}
+	if got := trip.next(list); got != "d:1" {
+		t.Errorf("next %s, not the new leader", got)
+	}
+	// The leader that was named is dead: the others are tried.
+	trip.after(nil, member.ErrUnavailable, 2, 0.5)
+	if got := trip.next(list); got != "b:1" {
+		t.Errorf("next %s", got)
+	}
+}
+
 func TestItineraryReturnsToTheSameAddressAfterALoss(t *testing.T) {
 	t.Parallel()
 	list := []string{"a:1", "b:1"}

@@ -34,6 +34,10 @@ type Config struct {
 	Spec member.Spec
 	// Coordinators are HOST:PORT, at least one, in order of preference.
 	Coordinators []string
+	// DrainTimeout is how long routers may take, at a leave, to confirm that they
+	// send the server nothing more; 0 to leave at once, however many others are
+	// away.
+	DrainTimeout time.Duration
 	// Checks are of the server's service; their names are different.
 	Checks []Check
 	// BootID identifies the boot of the host.
@@ -187,7 +191,7 @@ func (d *Daemon) Recheck(ctx context.Context, checks []Check) { d.checkup.assign
 // Leave reports that the server shuts down and waits until it has left the pool
 // or ctx ends. After it has left, Run returns.
 func (d *Daemon) Leave(ctx context.Context, reason string) error {
-	d.leaving.ask(reason)
+	d.leaving.ask(reason, time.Now().Add(d.cfg.DrainTimeout))
 	select {
 	case <-d.leaving.over:
 		return d.leaving.outcome()
@@ -199,7 +203,8 @@ func (d *Daemon) Leave(ctx context.Context, reason string) error {
 	default:
 	}
 	if text := d.leaving.refusal(); text != "" {
-		return fmt.Errorf("leave pool: %w", &member.RefusedError{Rule: "coordinator", Reason: text})
+		refused := &member.RefusedError{Rule: "coordinator", Reason: text}
+		return fmt.Errorf("leave pool: %w; the agent ends anyway, and its server stays in the pool", refused)
 	}
 	return fmt.Errorf("leave pool: %w: %w", ctx.Err(), d.link.trouble())
 }

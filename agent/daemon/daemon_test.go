@@ -527,6 +527,52 @@ func TestLeaveThatIsRefusedTillTheEnd(t *testing.T) {
 	})
 }
 
+// TestLeaveDrains: it says how long routers may take, and less each time it asks.
+func TestLeaveDrains(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := startWith(t, &memory{}, Config{DrainTimeout: 3 * time.Second}, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1))
+		left := make(chan error, 1)
+		go func() { left <- f.Leave(t.Context(), "shutdown") }()
+		for _, want := range []time.Duration{3 * time.Second, time.Second, 0} {
+			l := expect(p, (*pb.SessionRequest).GetLeave)
+			if l.GetDrainTimeout() == nil || l.GetDrainTimeout().AsDuration() != want {
+				t.Errorf("leave %v, want %v", l, want)
+			}
+			p.leaveResult(false, "not safe to stop: 2 of 4 left")
+		}
+		expect(p, (*pb.SessionRequest).GetLeave)
+		yes := true
+		p.send(&pb.SessionResponse{Message: &pb.SessionResponse_LeaveResult{LeaveResult: &pb.LeaveResult{
+			Left: &yes, Drain: pb.DrainState_DRAIN_STATE_PARTIAL, Missing: []*pb.LaggingRouter{{RouterId: "r2"}},
+		}}})
+		if err := <-left; err != nil {
+			t.Errorf("leave: %v", err)
+		}
+	})
+}
+
+// TestLeaveAtOnce: with no time to drain it leaves at once, whatever its pool says.
+func TestLeaveAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1))
+		left := make(chan error, 1)
+		go func() { left <- f.Leave(t.Context(), "shutdown") }()
+		if l := expect(p, (*pb.SessionRequest).GetLeave); l.GetDrainTimeout() != nil {
+			t.Errorf("leave %v", l)
+		}
+		p.leaveResult(true, "")
+		if err := <-left; err != nil {
+			t.Errorf("leave: %v", err)
+		}
+	})
+}
+
 // TestLeaveThroughAReconnect: the session breaks between Leave and its result.
 func TestLeaveThroughAReconnect(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -14,6 +14,7 @@ type leaving struct {
 
 	mu       sync.Mutex
 	why      string
+	until    time.Time
 	no       string
 	wanted   bool
 	finished bool
@@ -24,11 +25,12 @@ func newLeaving() *leaving {
 	return &leaving{asked: make(chan struct{}), over: make(chan struct{})}
 }
 
-func (l *leaving) ask(reason string) {
+// ask wants to leave, drained by a time.
+func (l *leaving) ask(reason string, drained time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.wanted {
-		l.wanted, l.why = true, reason
+		l.wanted, l.why, l.until = true, reason, drained
 		close(l.asked)
 	}
 }
@@ -50,10 +52,11 @@ func (l *leaving) pointless(s State) bool {
 	return l.wanted && s.Incarnation == 0
 }
 
-func (l *leaving) reason() string {
+// terms are why it leaves, and by when it is to be drained.
+func (l *leaving) terms() (reason string, drained time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.why
+	return l.why, l.until
 }
 
 // refused notes what the coordinator said.

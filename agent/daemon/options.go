@@ -26,8 +26,12 @@ import (
 const (
 	defaultHTTPPort     = 7602
 	defaultLeaveTimeout = 10 * time.Second
+	defaultDrainTimeout = 10 * time.Second
 	systemStateDir      = "/var/lib/buddyring/agent"
 )
+
+// maxDrainTimeout is the longest that a coordinator lets a drain take.
+const maxDrainTimeout = 10 * time.Minute
 
 // maxChecks bounds what an agent does every second.
 const maxChecks = 16
@@ -48,6 +52,7 @@ type options struct {
 	httpListen     string
 	onTerm         string
 	leaveTimeout   time.Duration
+	drainTimeout   time.Duration
 	bootIDFile     string
 	allowLocal     bool
 	security       rpc.Security
@@ -79,7 +84,10 @@ func (o *options) define(cmd *cobra.Command) {
 		"HOST:PORT of the HTTP listener for /metrics, /livez and /readyz (default 127.0.0.1:7602, or :7602 with TLS)")
 	flags.StringVar(&o.onTerm, "on-term", string(onTermAuto),
 		"at SIGTERM: leave the pool, detach (stay in the pool), or auto: leave, but detach where systemd restarts the agent")
-	flags.DurationVar(&o.leaveTimeout, "leave-timeout", defaultLeaveTimeout, "how long to wait for the pool to let the server go")
+	flags.DurationVar(&o.leaveTimeout, "leave-timeout", defaultLeaveTimeout,
+		"how long to wait, beyond --drain-timeout, for the pool to let the server go")
+	flags.DurationVar(&o.drainTimeout, "drain-timeout", defaultDrainTimeout,
+		"at a leave: how long routers may take to confirm that they send the server nothing more; 0 leaves at once, even if too many others are away")
 	flags.StringVar(&o.bootIDFile, "boot-id-file", defaultBootIDFile, "file with an id of this boot of the host")
 	flags.BoolVar(&o.allowLocal, "allow-local-addresses", false,
 		"be pinged at a loopback or link-local address if that is the route to the coordinator, for trials on one host")
@@ -127,7 +135,11 @@ func (o *options) parse(log *slog.Logger) (settings, error) {
 	if s.leaveTimeout <= 0 {
 		return settings{}, member.Invalid("leave-timeout", "%v is not above zero", s.leaveTimeout)
 	}
+	if o.drainTimeout < 0 || o.drainTimeout > maxDrainTimeout {
+		return settings{}, member.Invalid("drain-timeout", "%v is not between 0 and %v", o.drainTimeout, maxDrainTimeout)
+	}
 	s.agent, err = o.parseAgent(credentials)
+	s.agent.DrainTimeout = o.drainTimeout
 	return s, err
 }
 

@@ -44,7 +44,8 @@ func TestFlags(t *testing.T) {
 	t.Parallel()
 	s, err := parsed(t, "--coordinator", "c1:7400,c2:7400", "--pool", "web", "--id", "web-1", "--zone", "z1", "--rack", "r1",
 		"--weight", "0", "--label", "a=b,c=d", "--label", "empty=", "--endpoint", "192.0.2.1:80", "--endpoint", "admin=http://web-1:81",
-		"--probe-address", "192.0.2.1,2001:db8::1", "--probe", "tcp://:80", "--state-dir", "/x", "--on-term", "leave", "--leave-timeout", "3s")
+		"--probe-address", "192.0.2.1,2001:db8::1", "--probe", "tcp://:80", "--state-dir", "/x", "--on-term", "leave", "--leave-timeout", "3s",
+		"--drain-timeout", "0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.agent.Pool != member.DefaultPool || s.agent.Spec.Weight != member.DefaultWeight || s.onTerm != onTermAuto ||
-		len(s.agent.Spec.ProbeAddresses) != 0 || s.agent.Spec.Probe != (member.Probe{}) || s.leaveTimeout != 10*time.Second {
+		len(s.agent.Spec.ProbeAddresses) != 0 || s.agent.Spec.Probe != (member.Probe{}) || s.leaveTimeout != 10*time.Second || s.agent.DrainTimeout != 10*time.Second {
 		t.Errorf("%+v", s)
 	}
 }
@@ -86,7 +87,7 @@ func TestMalformedFlagsAreNamed(t *testing.T) {
 	for _, args := range []string{
 		"--check tcp://nowhere", "--check ftp://x:1", "--pool Web", "--id a_b", "--coordinator nowhere", "--coordinator c:0", "--probe-address host", "--probe-address 224.0.0.1",
 		"--probe-address 192.0.2.1,192.0.2.2", "--probe udp", "--endpoint nothing", "--endpoint A=1.2.3.4:80", "--endpoint ://1.2.3.4:80,x",
-		"--zone A", "--rack -", "--weight 10001", "--label x", "--label X=1", "--on-term stay", "--leave-timeout -1s",
+		"--zone A", "--rack -", "--weight 10001", "--label x", "--label X=1", "--on-term stay", "--leave-timeout -1s", "--drain-timeout -1s", "--drain-timeout 11m",
 		"--http-listen 7602", "--boot-id-file " + empty, "--tls-key x",
 	} {
 		flag, value, _ := strings.Cut(args, " ")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/buddyring/buddyring/agent/detector"
 	"github.com/buddyring/buddyring/agent/health"
@@ -238,15 +239,24 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 	if !s.leaveAt.IsZero() {
 		if !now.Before(s.leaveAt) {
 			s.leaveAt = time.Time{}
-			s.keeper.update(func(st *State) { st.Leaving = true }, nil)
-			s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
-				Incarnation: uint64(s.welcomed.incarnation), Reason: s.leaving.reason(),
-			}}})
+			s.leave(now)
 		} else if s.leaveAt.Before(next) {
 			next = s.leaveAt
 		}
 	}
 	return next, nil
+}
+
+// leave asks to leave: after a drain, which may take what is left of its time, or
+// at once where the configuration says so.
+func (s *session) leave(now time.Time) {
+	s.keeper.update(func(st *State) { st.Leaving = true }, nil)
+	reason, drained := s.leaving.terms()
+	leave := &pb.Leave{Incarnation: uint64(s.welcomed.incarnation), Reason: reason}
+	if s.cfg.DrainTimeout > 0 {
+		leave.DrainTimeout = durationpb.New(max(0, drained.Sub(now)))
+	}
+	s.put(s.outbox, &pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: leave}})
 }
 
 func (s *session) digest(now time.Time) {
@@ -366,7 +376,24 @@ func (s *session) left(ctx context.Context, r *pb.LeaveResult) error {
 		s.leaveAt = time.Now().Add(leaveEvery)
 		return nil
 	}
-	s.log.Info("left the pool", "incarnation", s.welcomed.incarnation)
+	s.sayLeft(r)
 	s.persist(ctx, func(st *State) { st.Incarnation, st.Leaving, st.Assignment = 0, false, Assignment{} })
 	return errLeft
+}
+
+// sayLeft says whether it is safe to stop the server now.
+func (s *session) sayLeft(r *pb.LeaveResult) {
+	switch r.GetDrain() {
+	case pb.DrainState_DRAIN_STATE_SAFE:
+		s.log.Info("left the pool: SAFE, every router has confirmed", "incarnation", s.welcomed.incarnation)
+	case pb.DrainState_DRAIN_STATE_PARTIAL:
+		missing := make([]string, len(r.GetMissing()))
+		for i, m := range r.GetMissing() {
+			missing[i] = printable(m.GetRouterId()) + " (last heard " + m.GetLastSeen().AsTime().Format(time.RFC3339) + ")"
+		}
+		s.log.Warn("left the pool: PARTIAL, some routers have not confirmed and may send work still",
+			"incarnation", s.welcomed.incarnation, "routers", missing)
+	case pb.DrainState_DRAIN_STATE_UNSPECIFIED:
+		s.log.Info("left the pool", "incarnation", s.welcomed.incarnation)
+	}
 }

@@ -179,3 +179,118 @@ func TestExaminationReachesOverItsTime(t *testing.T) {
 		t.Errorf("probes at %v, want %v", sent, want)
 	}
 }
+
+// Whatever is asked is brought between bounds.
+func TestQuestionHasBounds(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		q, want Question
+	}{
+		"nothing":                 {Question{}, Question{Probes: 1, Timeout: MaxTimeout}},
+		"negative":                {Question{Probes: -1, Over: -time.Second, Timeout: -1}, Question{Probes: 1, Timeout: MaxTimeout}},
+		"too much":                {Question{Probes: 51, Over: time.Hour, Timeout: time.Second}, Question{Probes: 50, Over: time.Minute, Timeout: MaxTimeout}},
+		"too fast":                {Question{Probes: 2, Over: -1, Timeout: 1}, Question{Probes: 2, Timeout: MinTimeout}},
+		"one probe takes no time": {Question{Probes: 1, Over: time.Second, Timeout: MinTimeout}, Question{Probes: 1, Timeout: MinTimeout}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := Examine(epoch, test.q)
+			probes, spacing := e.Schedule()
+			if probes != test.want.Probes || spacing*time.Duration(max(1, probes-1)) > test.want.Over || spacing < 0 {
+				t.Errorf("%d probes %v apart, want %d over %v", probes, spacing, test.want.Probes, test.want.Over)
+			}
+			if got, want := e.limit.Sub(epoch), test.want.Over+test.want.Timeout+50*time.Millisecond; got != want {
+				t.Errorf("it takes %v at most, want %v", got, want)
+			}
+		})
+	}
+}
+
+// An examination that still lacks an outcome when its time is up is late itself; what
+// has come of its probes says nothing then, unless one was answered.
+func TestExaminationLacksAnOutcome(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		outcomes []Outcome
+		want     Evidence
+	}{
+		"all lost":       {[]Outcome{{Probe: 1, Result: Lost}, {Probe: 2, Result: Lost}, {Probe: 3, Result: Lost}}, Evidence{Sight: Down}},
+		"one is missing": {[]Outcome{{Probe: 1, Result: Lost}, {Probe: 2, Result: Lost}}, Evidence{Sight: CannotJudge, Trouble: lateTimers}},
+		"one is stalled": {[]Outcome{{Probe: 1, Result: Lost}, {Probe: 2, Result: Lost, Stalled: true}}, Evidence{Sight: CannotJudge, Trouble: lateTimers}},
+		"one replied":    {[]Outcome{{Probe: 1, Result: Lost}, {Probe: 2, Result: Replied}}, Evidence{Sight: Up, Trouble: lateTimers}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := Examine(epoch, Question{
+				Subject: subject("s", 0), Probes: 3, Over: 100 * time.Millisecond, Timeout: 50 * time.Millisecond, Exhaustive: name == "one replied",
+			})
+			var last Findings
+			var ids []uint64
+			for now := epoch; !e.Done(); now = e.Wake() {
+				last = e.Tick(now)
+				for _, p := range last.Probes {
+					ids = append(ids, p.ID)
+				}
+				for _, o := range test.outcomes {
+					if slices.Contains(ids, o.Probe) && !e.Done() && now.Sub(epoch) >= 100*time.Millisecond {
+						last = e.Outcome(now, o)
+					}
+				}
+				if now.Sub(epoch) >= 100*time.Millisecond {
+					test.outcomes = nil
+				}
+			}
+			if !slices.Equal(ids, []uint64{1, 2, 3}) {
+				t.Errorf("probes %v", ids)
+			}
+			if len(last.Answers) != 1 || !last.Answers[0].Final || last.Answers[0].Evidence.Sight != test.want.Sight || last.Answers[0].Evidence.Trouble != test.want.Trouble {
+				t.Errorf("%+v, want %+v", last.Answers, test.want)
+			}
+		})
+	}
+}
+
+// A connect that has not ended when the time is up is trouble of the observer; one that
+// has ended twice, or was not asked for, counts once or not at all.
+func TestExaminationAndItsConnect(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		connected []Connect
+		want      Connect
+	}{
+		"no outcome": {nil, ConnectNotSent},
+		"unanswered": {[]Connect{ConnectUnanswered}, ConnectUnanswered},
+		"twice":      {[]Connect{ConnectUnanswered, ConnectAnswered}, ConnectUnanswered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at := func(d time.Duration) time.Time { return epoch.Add(d * time.Millisecond) }
+			e := Examine(epoch, Question{
+				Subject: subject("s", 0), Probes: 2, Over: 100 * time.Millisecond, Timeout: 50 * time.Millisecond,
+				Connect: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80")},
+			})
+			e.Tick(epoch)
+			if f := e.Connected(ConnectAnswered); len(f.Answers) > 0 {
+				t.Errorf("a connect that was not asked for counts: %+v", f)
+			}
+			if f := e.Tick(at(50)); len(f.Dial.To) != 1 || f.Dial.Timeout != 100*time.Millisecond {
+				t.Fatalf("%+v", f)
+			}
+			for _, c := range test.connected {
+				e.Connected(c)
+			}
+			e.Tick(at(100))
+			e.Outcome(at(150), Outcome{Probe: 1, Result: Lost})
+			f := e.Outcome(at(150), Outcome{Probe: 2, Result: Lost})
+			if len(test.connected) == 0 {
+				if e.Done() {
+					t.Fatal("the connect is not waited for")
+				}
+				f = e.Tick(e.Wake())
+			}
+			if len(f.Answers) != 1 || f.Answers[0].Evidence.Connect != test.want || f.Answers[0].Evidence.Sight != Down {
+				t.Errorf("%+v, want %v", f.Answers, test.want)
+			}
+		})
+	}
+}

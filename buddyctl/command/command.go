@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -42,6 +43,8 @@ type World struct {
 	Now func() time.Time
 	// Dialer opens connections; nil for TCP.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
+	// Exec runs a command that is ready to be started; nil for real.
+	Exec func(*exec.Cmd) error
 }
 
 // complain writes a message to Stderr; where that fails there is nobody left to
@@ -97,7 +100,8 @@ func New(w World, further ...*cobra.Command) *cobra.Command {
 	add(root, groupLook, a.statusCommand(), a.poolsCommand(), a.serversCommand(), a.ringCommand(), a.checkCommand(),
 		a.explainCommand(), a.eventsCommand(), a.alarmsCommand(), a.routersCommand(), a.sessionsCommand(),
 		a.pickCommand())
-	add(root, groupChange, a.intentCommand(), a.removeCommand(), a.brakeCommand(), a.backupCommand(), a.restoreCommand())
+	add(root, groupChange, a.drainCommand(), a.resumeCommand(), a.rollingCommand(), a.intentCommand(),
+		a.removeCommand(), a.brakeCommand(), a.stepDownCommand(), a.backupCommand(), a.restoreCommand())
 	add(root, groupInstall, append([]*cobra.Command{a.caCommand()}, further...)...)
 	mark(root)
 	return root

@@ -51,7 +51,7 @@ func TestCompletion(t *testing.T) {
 		{"servers --pool e", []string{"edge"}},
 		{"servers --phase ", []string{"joining", "active", "service_down", "draining", "held"}},
 		{"pools update --mode ", []string{"enforce", "shadow", "paused"}},
-		{"pick --policy ", []string{"p2c", "round_robin", "random"}},
+		{"pick --policy ", []string{"p2c", "round_robin", "random", "maglev"}},
 		{"status -o ", []string{"table", "json", "yaml"}},
 		{"stat", []string{"status"}},
 		{"status ", nil},

@@ -48,12 +48,13 @@ func TestExitStatus(t *testing.T) {
 		"bad format":        {nil, []string{"status", "-o", "xml"}, 2, "xml"},
 		"bad enum":          {nil, []string{"intent", "db-1", "gone"}, 2, "active, drain, maintenance, banned"},
 		"bad phase":         {nil, []string{"servers", "--phase", "up"}, 2, "joining"},
-		"bad policy":        {nil, []string{"pick", "--policy", "best"}, 2, "p2c, round_robin, random"},
+		"bad policy":        {nil, []string{"pick", "--policy", "best"}, 2, "p2c, round_robin, random, maglev"},
 		"bad label":         {nil, []string{"servers", "--label", "os"}, 2, "KEY=VALUE"},
 		"bad last":          {nil, []string{"events", "--last", "-1"}, 2, "negative"},
 		"bad for":           {nil, []string{"intent", "db-1", "drain", "--for", "-1h"}, 2, "for: "},
 		"empty change":      {nil, []string{"servers", "update", "db-1"}, 2, "nothing to change"},
 		"contradiction":     {nil, []string{"pick", "--all", "--policy", "random"}, 2, "all"},
+		"key for all":       {nil, []string{"pick", "--all", "--key", "alice"}, 2, "all"},
 		"bad address":       {nil, []string{"status", "--admin", "nowhere"}, 2, "HOST:PORT"},
 		"bad TLS file":      {nil, []string{"status", "--tls-cert", "/nowhere", "--tls-key", "/nowhere", "--tls-ca", "/nowhere"}, 2, "/nowhere"},
 		"nobody there":      {nil, []string{"status", "--admin", "127.0.0.1:1"}, 3, "cannot reach a coordinator at 127.0.0.1:1: connection refused; is it running? try --admin HOST:PORT"},
@@ -61,6 +62,11 @@ func TestExitStatus(t *testing.T) {
 		"database away":     {fmt.Errorf("commit: %w", member.ErrUnavailable), []string{"remove", "db-1"}, 3, "no coordinator can do this now at 127.0.0.1:7401: commit: unavailable"},
 		"standby":           {&member.NotLeaderError{Leader: "10.0.0.9:7400"}, []string{"remove", "db-1"}, 3, "10.0.0.9:7400"},
 		"refused":           {refused, []string{"remove", "db-1"}, 4, "refused by floor: 2 of 4 left"},
+		"drain refused":     {refused, []string{"drain", "db-1"}, 4, "refused by floor: 2 of 4 left"},
+		"drain's deadline":  {context.DeadlineExceeded, []string{"drain", "db-1"}, 5, "deadline"},
+		"bad wait":          {nil, []string{"drain", "db-1", "--wait", "-1s"}, 2, "wait: "},
+		"no command":        {nil, []string{"rolling-restart"}, 2, "arg"},
+		"none at once":      {nil, []string{"rolling-restart", "--parallel", "0", "--", "true"}, 2, "parallel"},
 		"server's deadline": {context.DeadlineExceeded, []string{"remove", "db-1"}, 5, "deadline"},
 		"wrong port":        {nil, []string{"status", "--admin", "127.0.0.1:7500"}, 1, "is this its port for admin?"},
 		"secret failure":    {errors.New("password of the database"), []string{"status"}, 1, "internal error"},
@@ -141,6 +147,25 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	r = n.run(t, "status", "--admin", "127.0.0.1:1,127.0.0.1:2")
 	if r.code != 3 || !strings.Contains(r.stderr, "at 127.0.0.1:1: connection refused; at 127.0.0.1:2: connection refused") {
 		t.Errorf("exit %d, stderr %q", r.code, r.stderr)
+	}
+}
+
+// The leader is preferred; where there is none, a standby's answer has to do.
+func TestTheLeaderIsAsked(t *testing.T) {
+	t.Parallel()
+	n, standby, leader := &network{}, busyAdmin(), busyAdmin()
+	standby.standby = true
+	n.serve(t, "10.0.0.1:7401", standby, nil)
+	n.serve(t, "10.0.0.2:7401", leader, nil)
+	r := n.run(t, "status", "--admin", "10.0.0.1:7401,10.0.0.2:7401")
+	if r.code != 0 || r.stderr != "" || len(leader.requests) != 1 {
+		t.Errorf("exit %d, stderr %q, the leader heard %d requests", r.code, r.stderr, len(leader.requests))
+	}
+	for _, admin := range []string{"10.0.0.1:7401", "10.0.0.1:7401,127.0.0.1:1", "127.0.0.1:1,10.0.0.1:7401"} {
+		r = n.run(t, "status", "--admin", admin)
+		if r.code != 0 || !strings.Contains(r.stdout, "c-1 leads") || !strings.Contains(r.stderr, "a standby answered, at 10.0.0.1:7401") {
+			t.Errorf("--admin %s: exit %d, stdout %q, stderr %q", admin, r.code, r.stdout, r.stderr)
+		}
 	}
 }
 

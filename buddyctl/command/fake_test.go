@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -135,6 +136,9 @@ type fakeAdmin struct {
 	check    *coordinatorv1.CheckRingResponse
 	explain  *coordinatorv1.ExplainServerResponse
 	brake    *coordinatorv1.GetBrakeResponse
+	drained  *coordinatorv1.DrainServerResponse
+	// standby makes GetStatus answer as a standby does.
+	standby bool
 	// fail, if set, is asked before every call.
 	fail func(method string) error
 	// watch, if set, serves WatchEvents.
@@ -200,16 +204,17 @@ func (f *fakeAdmin) UpdatePool(_ context.Context, r *coordinatorv1.UpdatePoolReq
 }
 
 func (f *fakeAdmin) ListServers(_ context.Context, r *coordinatorv1.ListServersRequest) (*coordinatorv1.ListServersResponse, error) {
-	items, next := page(f.servers, r.GetPageToken())
+	items, next := page(f.present(), r.GetPageToken())
 	return &coordinatorv1.ListServersResponse{Servers: items, NextPageToken: next, Revision: 42}, f.heard("ListServers", r)
 }
 
 func (f *fakeAdmin) GetServer(_ context.Context, r *coordinatorv1.GetServerRequest) (*coordinatorv1.GetServerResponse, error) {
-	i := slices.IndexFunc(f.servers, func(s *coordinatorv1.Server) bool { return s.GetServerId() == r.GetServerId() })
+	servers := f.present()
+	i := slices.IndexFunc(servers, func(s *coordinatorv1.Server) bool { return s.GetServerId() == r.GetServerId() })
 	if i < 0 {
 		return nil, errors.Join(member.ErrNotFound, f.heard("GetServer", r))
 	}
-	return &coordinatorv1.GetServerResponse{Server: f.servers[i], Revision: 42}, f.heard("GetServer", r)
+	return &coordinatorv1.GetServerResponse{Server: servers[i], Revision: 42}, f.heard("GetServer", r)
 }
 
 func (f *fakeAdmin) UpdateServer(_ context.Context, r *coordinatorv1.UpdateServerRequest) (*coordinatorv1.UpdateServerResponse, error) {
@@ -218,6 +223,51 @@ func (f *fakeAdmin) UpdateServer(_ context.Context, r *coordinatorv1.UpdateServe
 
 func (f *fakeAdmin) RemoveServer(_ context.Context, r *coordinatorv1.RemoveServerRequest) (*coordinatorv1.RemoveServerResponse, error) {
 	return &coordinatorv1.RemoveServerResponse{Revision: 43}, f.heard("RemoveServer", r)
+}
+
+// DrainServer answers f.drained, or else that it is safe, and drains it.
+func (f *fakeAdmin) DrainServer(_ context.Context, r *coordinatorv1.DrainServerRequest) (*coordinatorv1.DrainServerResponse, error) {
+	if err := f.heard("DrainServer", r); err != nil {
+		return nil, err
+	}
+	f.turn(r.GetServerId(), coordinatorv1.Phase_PHASE_DRAINING)
+	if f.drained != nil {
+		return f.drained, nil
+	}
+	return &coordinatorv1.DrainServerResponse{State: coordinatorv1.DrainState_DRAIN_STATE_SAFE, Revision: 43}, nil
+}
+
+func (f *fakeAdmin) ResumeServer(_ context.Context, r *coordinatorv1.ResumeServerRequest) (*coordinatorv1.ResumeServerResponse, error) {
+	if err := f.heard("ResumeServer", r); err != nil {
+		return nil, err
+	}
+	return &coordinatorv1.ResumeServerResponse{Revision: 43, Server: f.turn(r.GetServerId(), coordinatorv1.Phase_PHASE_ACTIVE)}, nil
+}
+
+// present are the servers of this moment.
+func (f *fakeAdmin) present() []*coordinatorv1.Server {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.servers)
+}
+
+// edit changes a server.
+func (f *fakeAdmin) edit(id string, change func(*coordinatorv1.Server)) *coordinatorv1.Server {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, s := range f.servers {
+		if s.GetServerId() == id {
+			f.servers[i] = proto.CloneOf(s)
+			change(f.servers[i])
+			return f.servers[i]
+		}
+	}
+	return nil
+}
+
+// turn gives a server another phase.
+func (f *fakeAdmin) turn(id string, phase coordinatorv1.Phase) *coordinatorv1.Server {
+	return f.edit(id, func(s *coordinatorv1.Server) { s.Phase = phase })
 }
 
 func (f *fakeAdmin) SetIntent(_ context.Context, r *coordinatorv1.SetIntentRequest) (*coordinatorv1.SetIntentResponse, error) {
@@ -268,11 +318,19 @@ func (f *fakeAdmin) ListAlarms(_ context.Context, r *coordinatorv1.ListAlarmsReq
 	return &coordinatorv1.ListAlarmsResponse{Alarms: f.alarms}, f.heard("ListAlarms", r)
 }
 
-func (f *fakeAdmin) GetStatus(_ context.Context, r *coordinatorv1.GetStatusRequest) (*coordinatorv1.GetStatusResponse, error) {
+func (f *fakeAdmin) StepDown(_ context.Context, r *coordinatorv1.StepDownRequest) (*coordinatorv1.StepDownResponse, error) {
+	return &coordinatorv1.StepDownResponse{Epoch: r.GetExpectedEpoch()}, f.heard("StepDown", r)
+}
+
+func (f *fakeAdmin) GetStatus(ctx context.Context, r *coordinatorv1.GetStatusRequest) (*coordinatorv1.GetStatusResponse, error) {
+	if f.standby {
+		_ = grpc.SetHeader(ctx, metadata.Pairs(rpc.StaleHeader, "0.2"))
+	}
 	return &coordinatorv1.GetStatusResponse{
 		CoordinatorId: "c-1", Version: "v0.1.0", StartedAt: ago(3 * time.Hour),
-		State: coordinatorv1.LeaderState_LEADER_STATE_LEADER, Leader: "127.0.0.1:7400", Epoch: 3,
-		StoreId: "2f1c", StoreKind: "sqlite", StoreState: coordinatorv1.StoreState_STORE_STATE_OK,
+		State: coordinatorv1.LeaderState_LEADER_STATE_LEADER, Leader: "127.0.0.1:7400", LeaderId: "c-1", Epoch: 3,
+		LeaseAge: durationpb.New(412 * time.Millisecond),
+		StoreId:  "2f1c", StoreKind: "sqlite", StoreState: coordinatorv1.StoreState_STORE_STATE_OK,
 		Pools: f.pools, Sessions: uint32(len(f.sessions)), Subscriptions: uint32(len(f.routers)), Alarms: uint32(len(f.alarms)),
 	}, f.heard("GetStatus", r)
 }

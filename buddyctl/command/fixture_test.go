@@ -143,7 +143,7 @@ func busyRouters() []*coordinatorv1.Router {
 	return []*coordinatorv1.Router{
 		{RouterId: "edge-1", LastSeen: ago(0), Connected: new(true), Version: "v0.1.0", Applied: []*coordinatorv1.Position{{Pool: "default", Epoch: 3, Revision: 42}, {Pool: "edge", Epoch: 3, Revision: 7}}},
 		{RouterId: "edge-2", LastSeen: ago(4 * time.Minute), Connected: new(false), Version: "v0.1.0"},
-		{RouterId: "edge-3", LastSeen: ago(time.Second), Connected: new(true), Version: "v0.1.0", Held: []*coordinatorv1.HeldByRouter{{Pool: "default", ServerId: "db-9"}}},
+		{RouterId: "edge-3", LastSeen: ago(time.Second), Connected: new(true), Version: "v0.1.0", Lags: []*coordinatorv1.RouterLag{{Pool: "default", Revisions: 2, Since: ago(3 * time.Second)}, {Pool: "edge", Revisions: 7}}, Held: []*coordinatorv1.HeldByRouter{{Pool: "default", ServerId: "db-9"}}},
 	}
 }
 

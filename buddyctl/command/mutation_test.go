@@ -35,6 +35,26 @@ func TestMutations(t *testing.T) {
 			},
 			"valid; nothing was changed\n",
 		},
+		"drain": {
+			append([]string{"drain", "db-1", "--wait", "3s", "--incarnation", "7", "--force"}, common...),
+			&coordinatorv1.DrainServerRequest{
+				Pool: "edge", ServerId: "db-1", Incarnation: 7, Force: true, Timeout: durationpb.New(3 * time.Second), RequestId: "r-1", Reason: "why not",
+			},
+			"SAFE: db-1 drains since revision 43, confirmed by every router\n",
+		},
+		"drain checked": {
+			append([]string{"drain", "db-1"}, revised...),
+			&coordinatorv1.DrainServerRequest{
+				Pool: "edge", ServerId: "db-1", Timeout: durationpb.New(10 * time.Second), ExpectedRevision: new(uint64(0)), ValidateOnly: true,
+				RequestId: "r-1", Reason: "why not",
+			},
+			"valid; nothing was changed\n",
+		},
+		"resume": {
+			append([]string{"resume", "db-5"}, common...),
+			&coordinatorv1.ResumeServerRequest{Pool: "edge", ServerId: "db-5", RequestId: "r-1", Reason: "why not"},
+			"db-5 is not drained any more, at revision 43: it is active\n",
+		},
 		"intent": {
 			append([]string{"intent", "db-1", "maintenance", "--for", "2h"}, common...),
 			&coordinatorv1.SetIntentRequest{
@@ -151,6 +171,20 @@ func TestMutations(t *testing.T) {
 				t.Errorf("request (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Repeating it must not make the next leader step down too.
+func TestStepDownNamesTheEpoch(t *testing.T) {
+	t.Parallel()
+	n, admin := busy(t)
+	r := n.run(t, "step-down", "--reason", "an upgrade")
+	if r.code != 0 || r.stdout != "epoch 3 is over\n" {
+		t.Errorf("exit %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+	}
+	want := &coordinatorv1.StepDownRequest{ExpectedEpoch: 3, Reason: "an upgrade"}
+	if diff := cmp.Diff(want, admin.last(), protocmp.Transform()); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
 	}
 }
 

@@ -15,22 +15,25 @@ import (
 )
 
 func (a *app) pickCommand() *cobra.Command {
-	var policy, endpoint string
+	var policy, endpoint, key, zone string
 	var count uint32
 	var exclude []string
 	var all bool
 	policies := routerv1.Policy(0).Descriptor()
 	cmd := &cobra.Command{
-		Use:               "pick",
-		Short:             "Let a router choose servers for a piece of work",
-		Example:           "  buddyctl pick\n  buddyctl pick -n 2 --policy round_robin --exclude web-3\n  buddyctl pick --all",
+		Use:   "pick",
+		Short: "Let a router choose servers for a piece of work",
+		Example: "  buddyctl pick\n  buddyctl pick -n 2 --policy round_robin --exclude web-3\n" +
+			"  buddyctl pick --key session-7 --zone eu-1\n  buddyctl pick --all",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if all {
-				return a.resolve(cmd.Context(), endpoint)
+				return a.resolve(cmd.Context(), &routerv1.ResolveRequest{Pool: a.pool, Endpoint: endpoint, Zone: zone})
 			}
-			req := &routerv1.PickRequest{Pool: a.pool, Count: count, Endpoint: endpoint, Exclude: exclude}
+			req := &routerv1.PickRequest{
+				Pool: a.pool, Count: count, Endpoint: endpoint, Exclude: exclude, Key: key, Zone: zone,
+			}
 			if policy != "" {
 				n, err := output.ParseName("policy", policies, policy)
 				if err != nil {
@@ -46,10 +49,13 @@ func (a *app) pickCommand() *cobra.Command {
 	f.Uint32VarP(&count, "count", "n", 1, "how many different servers, at most 100")
 	f.StringVar(&endpoint, "endpoint", "", "only servers that have an endpoint of this name")
 	f.StringSliceVar(&exclude, "exclude", nil, "servers not to choose")
+	f.StringVar(&key, "key", "", "choose by this, such as a session: the same key gets the same server (policy maglev)")
+	f.StringVar(&zone, "zone", "", "prefer the servers of this zone as long as it can bear it")
 	f.BoolVar(&all, "all", false, "list all servers that may get work, in order of preference")
 	cmd.MarkFlagsMutuallyExclusive("all", "policy")
 	cmd.MarkFlagsMutuallyExclusive("all", "count")
 	cmd.MarkFlagsMutuallyExclusive("all", "exclude")
+	cmd.MarkFlagsMutuallyExclusive("all", "key")
 	complete(cmd, "policy", enum(policies))
 	complete(cmd, "exclude", a.completeServers)
 	return cmd
@@ -73,10 +79,10 @@ func (a *app) pick(ctx context.Context, req *routerv1.PickRequest) error {
 	})
 }
 
-func (a *app) resolve(ctx context.Context, endpoint string) error {
+func (a *app) resolve(ctx context.Context, req *routerv1.ResolveRequest) error {
 	var answer *routerv1.ResolveResponse
 	err := a.askRouter(ctx, func(ctx context.Context, c routerv1.RouterServiceClient) (err error) {
-		answer, err = c.Resolve(ctx, &routerv1.ResolveRequest{Pool: a.pool, Endpoint: endpoint})
+		answer, err = c.Resolve(ctx, req)
 		return noServer(err)
 	})
 	if err != nil {

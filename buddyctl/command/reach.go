@@ -25,7 +25,7 @@ type target struct {
 
 // askAdmin calls a coordinator's AdminService within the time-out.
 func (a *app) askAdmin(ctx context.Context, call func(context.Context, coordinatorv1.AdminServiceClient) error) error {
-	return a.limited(ctx, a.coordinators(), func(ctx context.Context, cc *grpc.ClientConn) error {
+	return a.limited(ctx, a.coordinators(), a.timeout, func(ctx context.Context, cc *grpc.ClientConn) error {
 		return call(ctx, coordinatorv1.NewAdminServiceClient(cc))
 	})
 }
@@ -33,7 +33,7 @@ func (a *app) askAdmin(ctx context.Context, call func(context.Context, coordinat
 // askRouter calls a router's RouterService within the time-out.
 func (a *app) askRouter(ctx context.Context, call func(context.Context, routerv1.RouterServiceClient) error) error {
 	routers := target{name: "router", flag: "--router", role: rpc.RoleRouter, addresses: a.router}
-	return a.limited(ctx, routers, func(ctx context.Context, cc *grpc.ClientConn) error {
+	return a.limited(ctx, routers, a.timeout, func(ctx context.Context, cc *grpc.ClientConn) error {
 		return call(ctx, routerv1.NewRouterServiceClient(cc))
 	})
 }
@@ -42,9 +42,8 @@ func (a *app) coordinators() target {
 	return target{name: "coordinator", flag: "--admin", role: rpc.RoleCoordinator, addresses: a.admin}
 }
 
-// limited reaches a target within the time-out, which its addresses share.
-func (a *app) limited(ctx context.Context, t target, call func(context.Context, *grpc.ClientConn) error) error {
-	end := a.timeout
+// limited reaches a target within a time, which its addresses share.
+func (a *app) limited(ctx context.Context, t target, end time.Duration, call func(context.Context, *grpc.ClientConn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, end)
 	defer cancel()
 	left := len(t.addresses)
@@ -52,48 +51,73 @@ func (a *app) limited(ctx context.Context, t target, call func(context.Context, 
 		deadline, _ := ctx.Deadline()
 		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 		defer cancel()
-		left--
+		left = max(1, left-1)
 		return call(share, cc)
 	})
 }
 
 // reach calls the first address that answers and, for coordinators, leads. A
 // call that another address might still answer is repeated there, so it must
-// be repeatable.
+// be repeatable. Where nobody leads, a standby's answer has to do.
 func (a *app) reach(ctx context.Context, t target, call func(context.Context, *grpc.ClientConn) error) error {
 	credentials, err := rpc.NewCredentials(a.security, a.logger())
 	if err != nil {
 		return &usageError{err}
 	}
 	failed := &unreachableError{target: t}
+	standby := ""
 	for _, address := range t.addresses {
-		conn, err := rpc.Dial(rpc.DialConfig{
-			Addresses:   []string{address},
-			Credentials: credentials,
-			ServerRole:  t.role,
-			Logger:      a.logger(),
-			Dialer:      a.Dialer,
-		})
-		if err != nil {
-			return err
-		}
-		err = call(ctx, conn)
-		closeErr := conn.Close()
+		stale, err := a.askOne(ctx, t, address, credentials, call)
 		if wrongPort(err) {
 			return fmt.Errorf("ask a %s at %s: %w; %s", t.name, address, err, hint(err.Error(), t))
 		}
+		if stale && err == nil {
+			standby = address
+			continue
+		}
 		if !elsewhere(err) {
-			return errors.Join(err, closeErr)
+			return err
 		}
 		failed.attempts = append(failed.attempts, attempt{address, err})
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	if len(failed.attempts) == 0 {
+	switch {
+	case standby != "":
+		if len(t.addresses) > 1 {
+			// Others may have been asked since.
+			if _, err := a.askOne(ctx, t, standby, credentials, call); err != nil {
+				return err
+			}
+		}
+		a.complain("a standby answered, at " + standby + "; what only the leader knows is missing")
+		return nil
+	case len(failed.attempts) == 0:
 		return member.Invalid(strings.TrimPrefix(t.flag, "--"), "at least one address is needed")
 	}
 	return failed
+}
+
+// askOne calls one address, and reports whether a standby has answered.
+func (a *app) askOne(
+	ctx context.Context, t target, address string, credentials *rpc.Credentials,
+	call func(context.Context, *grpc.ClientConn) error,
+) (standby bool, err error) {
+	conn, err := rpc.Dial(rpc.DialConfig{
+		Addresses:   []string{address},
+		Credentials: credentials,
+		ServerRole:  t.role,
+		Logger:      a.logger(),
+		Dialer:      a.Dialer,
+	})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close() }() // the call has ended
+	noted, stale := rpc.NoteStale(ctx)
+	err = call(noted, conn)
+	return stale.Load(), err
 }
 
 // elsewhere reports whether another address might do better.

@@ -13,8 +13,11 @@ import (
 
 func (a *app) routersCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:               "routers",
-		Short:             "List the routers and what each has applied",
+		Use:   "routers",
+		Short: "List the routers, what each has applied, and how far it is behind",
+		Long: "routers lists the routers with what each has applied and passed on to its clients, per pool; BEHIND\n" +
+			"says how many revisions of a pool it has not confirmed, and for how long; HOLDS_BACK, which servers\n" +
+			"it keeps against a removal as a last resort.",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -35,7 +38,7 @@ func (a *app) routersCommand() *cobra.Command {
 }
 
 func (a *app) routerGrid(routers []*coordinatorv1.Router) *output.Grid {
-	g := output.NewGrid("ROUTER", "CONNECTED", "SEEN", "VERSION", "APPLIED", "HOLDS_BACK")
+	g := output.NewGrid("ROUTER", "CONNECTED", "SEEN", "VERSION", "APPLIED", "BEHIND", "HOLDS_BACK")
 	for _, r := range routers {
 		applied := make([]string, len(r.GetApplied()))
 		for i, p := range r.GetApplied() {
@@ -46,7 +49,20 @@ func (a *app) routerGrid(routers []*coordinatorv1.Router) *output.Grid {
 			held[i] = h.GetPool() + "/" + h.GetServerId()
 		}
 		g.Add(r.GetRouterId(), yesNo(r.GetConnected()), output.Since(a.Now(), r.GetLastSeen()), r.GetVersion(),
-			strings.Join(applied, ","), strings.Join(held, ","))
+			strings.Join(applied, ","), a.behind(r.GetLags()), strings.Join(held, ","))
 	}
 	return g
+}
+
+// behind says of which pools a router has not confirmed the newest revision, how
+// many it lacks and since when.
+func (a *app) behind(lags []*coordinatorv1.RouterLag) string {
+	texts := make([]string, len(lags))
+	for i, l := range lags {
+		texts[i] = fmt.Sprintf("%s:%d", l.GetPool(), l.GetRevisions())
+		if l.GetSince() != nil {
+			texts[i] += " for " + output.Since(a.Now(), l.GetSince())
+		}
+	}
+	return strings.Join(texts, ",")
 }

@@ -33,9 +33,6 @@ func (a *app) statusCommand() *cobra.Command {
 
 func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error {
 	part := output.Name(s.GetState())
-	if s.GetState() == coordinatorv1.LeaderState_LEADER_STATE_STANDBY && s.GetLeader() != "" {
-		part += " (the leader is " + s.GetLeader() + ")"
-	}
 	store := s.GetStoreKind() + ", " + output.Name(s.GetStoreState())
 	if s.GetStoreError() != "" {
 		store += ": " + s.GetStoreError()
@@ -43,6 +40,7 @@ func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error
 	lines := []error{
 		say(w, "coordinator  %s: %s, epoch %d, version %s, up %s",
 			s.GetCoordinatorId(), part, s.GetEpoch(), s.GetVersion(), output.Since(a.Now(), s.GetStartedAt())),
+		say(w, "lease        %s", leaseLine(s)),
 		say(w, "store        %s (id %s)", store, s.GetStoreId()),
 		say(w, "connected    %s, %s", count(s.GetSessions(), "agent"), count(s.GetSubscriptions(), "router")),
 		say(w, "alarms       %s", alarmCount(s.GetAlarms())),
@@ -54,6 +52,21 @@ func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error
 		}
 	}
 	return poolGrid(s.GetPools()).Write(w, a.Terminal.Width)
+}
+
+// leaseLine tells who leads, and since when the lease has not been renewed.
+func leaseLine(s *coordinatorv1.GetStatusResponse) string {
+	line := "nobody leads"
+	if s.GetLeaderId() != "" {
+		line = s.GetLeaderId() + " leads"
+		if s.GetLeader() != "" {
+			line += " at " + s.GetLeader()
+		}
+	}
+	if s.GetLeaseAge() == nil {
+		return line
+	}
+	return fmt.Sprintf("%s, renewed %.1f s ago", line, s.GetLeaseAge().AsDuration().Seconds())
 }
 
 func count(n uint32, what string) string {

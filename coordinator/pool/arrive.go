@@ -102,7 +102,7 @@ func (b *batch) splice(h Hello) (row *member.Server, why string) {
 
 // welcome is the phase of a member that may be routed if its service is up.
 func (b *batch) welcome(id member.ID) member.Phase {
-	if b.intent(id).Wish == member.WishDrain {
+	if b.intent(id).Wish == member.WishDrain || b.m.leaves(id) {
 		return member.PhaseDraining
 	}
 	if s := b.m.servers[id]; s != nil && s.health.down {
@@ -113,6 +113,7 @@ func (b *batch) welcome(id member.ID) member.Phase {
 
 func (b *batch) enter(row *member.Server, phase member.Phase) {
 	if row.Phase != phase {
+		b.serving = -1
 		row.Phase, row.Since = phase, b.m.now
 	}
 	row.HeldUntil = time.Time{}

@@ -15,10 +15,11 @@ import (
 type item struct {
 	// join is an id in Machine.joining; update a member whose agent has something
 	// new to say; abandon a JOINING member whose agent has gone; over an id whose
-	// wish has expired; move a member that wants another place.
-	join, update, abandon, over, move member.ID
-	leave                             *Leave
-	call                              *command
+	// wish has expired; move a member that wants another place; depart one that has
+	// drained.
+	join, update, abandon, over, move, depart member.ID
+	leave                                     *Leave
+	call                                      *command
 	// settle says that the reference size may have to become the pool's size.
 	settle bool
 }
@@ -41,9 +42,11 @@ type batch struct {
 	reference int
 	requests  map[string]bool
 	// held counts the HELD members, -1 before the first count.
-	held  int
-	then  []outcome
-	notes []member.Event
+	held int
+	// serving counts the members that get work, -1 while that is not known.
+	serving int
+	then    []outcome
+	notes   []member.Event
 }
 
 // outcome is what follows a change; either may be nil.
@@ -62,7 +65,7 @@ func (m *Machine) propose() {
 	b := &batch{
 		m: m, draft: m.ring.Draft(), rows: map[member.ID]*member.Server{}, gone: map[member.ID]member.Cause{},
 		why: map[member.ID]*member.Explanation{}, intents: map[member.ID]*member.Intent{},
-		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, held: -1,
+		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, held: -1, serving: -1,
 		change: member.Change{Pool: m.name, Base: m.position},
 	}
 	b.takeVerdicts()
@@ -106,7 +109,9 @@ func (b *batch) take(it item) bool {
 	case it.update != "":
 		b.update(it.update)
 	case it.leave != nil:
-		b.leave(*it.leave)
+		return b.leave(*it.leave)
+	case it.depart != "":
+		b.depart(it.depart)
 	case it.abandon != "":
 		b.abandon(it.abandon)
 	case it.over != "":
@@ -132,7 +137,7 @@ func (b *batch) about(it item) member.ID {
 	case it.call != nil:
 		return it.call.id
 	}
-	return cmp.Or(it.join, it.update, it.abandon, it.over, it.move)
+	return cmp.Or(it.join, it.update, it.abandon, it.over, it.move, it.depart)
 }
 
 // comesOrGoes reports whether a membership of id begins or ends in the change.
@@ -143,7 +148,7 @@ func (b *batch) comesOrGoes(id member.ID) bool {
 
 // touched reports whether the change changes anything.
 func (b *batch) touched() bool {
-	return len(b.rows)+len(b.gone)+len(b.intents)+len(b.change.Events) > 0 || b.change.Settings != nil
+	return len(b.rows)+len(b.gone)+len(b.intents)+len(b.change.Events)+len(b.change.Requests) > 0 || b.change.Settings != nil
 }
 
 // intent is an operator's wish as the change will leave it; the zero value if
@@ -198,36 +203,6 @@ func (b *batch) site(id member.ID) ring.Site {
 		spec = s.row.Spec
 	}
 	return ring.Site{Zone: spec.Zone, Rack: spec.Rack}
-}
-
-// leave takes out a server that shuts down normally (R12).
-func (b *batch) leave(in Leave) {
-	m := b.m
-	sess := m.sessions[in.Session]
-	if sess == nil {
-		return
-	}
-	id := sess.hello.ID
-	done := func(left bool, text string) {
-		sess.leaving = false
-		m.emit(LeaveDone{Session: in.Session, Left: left, Text: text})
-	}
-	s := m.servers[id]
-	switch {
-	case s == nil || s.session != sess.id:
-		done(true, "it was not a member any more")
-		return
-	case s.row.Incarnation != in.Incarnation:
-		done(false, fmt.Sprintf("incarnation %d is over; it is %d now", in.Incarnation, s.row.Incarnation))
-		return
-	}
-	text := because(fmt.Sprintf("%s shut down normally", id), in.Reason)
-	b.remove(id, member.CauseShutdown, "left", member.Event{Actor: "agent/" + string(id), Text: text})
-	b.reference = max(0, b.reference-1)
-	b.after(func() {
-		sess.left = true
-		done(true, "")
-	}, func(err error) { done(false, err.Error()) })
 }
 
 // abandon takes out a JOINING member that nobody has ever reached and whose
@@ -320,7 +295,7 @@ func (b *batch) remove(id member.ID, cause member.Cause, rule string, e member.E
 	b.why[id], e.Explanation = &why, &why
 	b.draft.Unlink(id)
 	delete(b.rows, id)
-	b.gone[id] = cause
+	b.gone[id], b.serving = cause, -1
 	b.change.Remove = append(b.change.Remove, member.Removal{ID: id, Incarnation: s.row.Incarnation, Cause: cause})
 	e.Kind, e.ID, e.Incarnation, e.Cause = member.EventRemoved, id, s.row.Incarnation, cause
 	b.event(e)
@@ -359,7 +334,7 @@ func (b *batch) moveOn(s *server) {
 		if welcome {
 			next = b.welcome(id)
 		}
-	case row.Phase == member.PhaseActive, row.Phase == member.PhaseServiceDown:
+	case routed(row.Phase), row.Phase == member.PhaseDraining:
 		next = b.welcome(id)
 	}
 	kind = serviceEvent(row.Phase, next, kind)

@@ -41,11 +41,13 @@ func (b *batch) call(c command) bool {
 		return true
 	}
 	apply, err := b.prepare(c.Call, c.input)
-	if err != nil || c.ValidateOnly {
+	if err != nil || c.ValidateOnly || apply == nil && c.RequestID == "" {
 		reply(m.position.Revision, err)
 		return true
 	}
-	apply()
+	if apply != nil {
+		apply()
+	}
 	revision := b.change.Revision()
 	if c.RequestID != "" {
 		b.requests[c.RequestID] = true
@@ -55,7 +57,7 @@ func (b *batch) call(c command) bool {
 	return true
 }
 
-// prepare checks a command and returns what it does.
+// prepare checks a command and returns what it does, nil for nothing.
 func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
 	switch c := in.(type) {
 	case UpdateServer:
@@ -64,6 +66,10 @@ func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
 		return b.prepareRemove(call, c)
 	case SetIntent:
 		return b.prepareIntent(call, c)
+	case DrainServer:
+		return b.prepareDrain(call, c)
+	case ResumeServer:
+		return b.prepareResume(call, c)
 	case UpdateSettings:
 		return b.prepareSettings(call, c)
 	case ReleaseBrake:
@@ -155,7 +161,7 @@ func (b *batch) obey(id member.ID, wish member.Wish, call Call) {
 		b.removeByOperator(id, call)
 	case wish == member.WishDrain && (row.Phase == member.PhaseActive || row.Phase == member.PhaseServiceDown):
 		b.enter(b.row(id), member.PhaseDraining)
-	case wish != member.WishDrain && row.Phase == member.PhaseDraining:
+	case wish != member.WishDrain && row.Phase == member.PhaseDraining && !b.m.leaves(id):
 		b.enter(b.row(id), b.welcome(id))
 	}
 }

@@ -151,6 +151,7 @@ func (m *Machine) applyRows(rows []member.Server) {
 		switch {
 		case before.Incarnation != row.Incarnation:
 			s.mark, s.untold = nil, false
+			m.stays(s, row.InstanceID)
 			m.renew(s)
 			m.assumeHealth(s)
 		case before.Spec.Probe != row.Spec.Probe || !slices.Equal(before.Spec.ProbeAddresses, row.Spec.ProbeAddresses):
@@ -210,7 +211,7 @@ func (m *Machine) afterRing(c member.Change) {
 				delete(s.bad, observer)
 			}
 		}
-		m.judgeLoss(s)
+		m.judgeLoss(s, nil)
 		m.tendWatchers(s)
 		m.judgeSuspicion(s)
 	}

@@ -57,6 +57,7 @@ func (m *Machine) decide(s *server) {
 	}
 	m.settleOdd(s, r, ruling)
 	s.inquiry.repeated = ruling.Verdict == verdict.Unreached && c.NobodyConnects()
+	s.inquiry.goesOn = false
 	m.acquit(s, r, ruling)
 	m.blameEdges(s, r, ruling)
 	if cause, removes := causes(ruling.Verdict); removes && m.mayRemove(s, cause, &ruling) {
@@ -72,7 +73,7 @@ func (m *Machine) decide(s *server) {
 	q := &s.inquiry
 	q.goesOn = ruling.Rule == verdict.TooFew && c.Down >= 2 && c.Proof != verdict.ProofAlive && m.mayGoOn(r)
 	m.again(s, ruling.Verdict)
-	m.judgeLoss(s)
+	m.judgeLoss(s, r)
 }
 
 // mayGoOn reports whether another round may go on where this one ends: it has

@@ -37,8 +37,10 @@ type desk struct {
 	alarms  map[member.AlarmKey]member.Alarm
 	counts  map[pool.Counter]int
 	effects []pool.Effect
-	notary  *notary
-	last    uint64
+	// awaits are the routers' confirmations that are waited for.
+	awaits []pool.AwaitRouters
+	notary *notary
+	last   uint64
 	// said is what members were told to report last of others; the rest is up.
 	said     map[[2]member.ID]pool.Sight
 	digestAt time.Time
@@ -94,6 +96,7 @@ func (d *desk) boot() {
 	d.peers, d.byID, d.calls = map[pool.SessionID]*peer{}, map[member.ID]*peer{}, map[pool.Token]*call{}
 	d.marks, d.alarms = map[member.ID]member.Mark{}, map[member.AlarmKey]member.Alarm{}
 	d.counts, d.said = map[pool.Counter]int{}, map[[2]member.ID]pool.Sight{}
+	d.awaits = nil
 	d.notary = newNotary(d)
 	d.sameRows()
 	d.step(pool.Tick{})
@@ -220,6 +223,8 @@ func (d *desk) carryOut(e pool.Effect) {
 		d.counts[e.What]++
 	case pool.SetTimer:
 		d.timer = e.At
+	case pool.AwaitRouters:
+		d.awaited(e)
 	case pool.Dial, pool.Publish, pool.Removed:
 	}
 }
@@ -277,6 +282,32 @@ func (d *desk) assign(p *peer, a pool.Assignment) {
 		d.fail("%s is assigned %d after %d", p.hello.ID, a.Seq, p.assigned.Seq)
 	}
 	p.assigned = a
+}
+
+// awaited: who drains does so durably by the revision to be confirmed.
+func (d *desk) awaited(e pool.AwaitRouters) {
+	row, ok := d.table.rows[e.ID]
+	switch {
+	case !ok || row.Incarnation != e.Incarnation:
+		d.fail("the routers are awaited for incarnation %d of %s, the table has %+v", e.Incarnation, e.ID, row)
+	case row.Phase == member.PhaseActive || row.Phase == member.PhaseServiceDown:
+		d.fail("the routers are awaited for %s, which is %s", e.ID, row.Phase)
+	case e.Revision > d.table.at.Revision:
+		d.fail("the routers are to confirm revision %d, the table is at %d", e.Revision, d.table.at.Revision)
+	case e.Until.Before(d.now.Add(-time.Minute)):
+		d.fail("the routers were to confirm by %v, it is %v", e.Until, d.now)
+	}
+	d.awaits = append(d.awaits, e)
+}
+
+// confirm lets the routers confirm what they are awaited for.
+func (d *desk) confirm(missing ...pool.Lag) {
+	d.t.Helper()
+	awaits := d.awaits
+	d.awaits = nil
+	for _, e := range awaits {
+		d.step(pool.Drained{ID: e.ID, Incarnation: e.Incarnation, Missing: missing})
+	}
 }
 
 func (d *desk) leaveDone(e pool.LeaveDone) {

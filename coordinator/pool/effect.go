@@ -70,6 +70,19 @@ type LeaveDone struct {
 	Session SessionID
 	Left    bool
 	Text    string
+	// Drained says that the routers were awaited, Missing which of them have not
+	// confirmed.
+	Drained bool
+	Missing []Lag
+}
+
+// AwaitRouters asks to be told when every router has confirmed a revision, or
+// which ones have not at the time Until. The answer is Drained.
+type AwaitRouters struct {
+	ID          member.ID
+	Incarnation member.Incarnation
+	Revision    member.Revision
+	Until       time.Time
 }
 
 // Reply answers a Call.
@@ -125,19 +138,20 @@ type Removed struct {
 // At asks for none.
 type SetTimer struct{ At time.Time }
 
-func (Propose) effect()     {}
-func (Welcome) effect()     {}
-func (Refuse) effect()      {}
-func (Assign) effect()      {}
-func (Ask) effect()         {}
-func (Challenge) effect()   {}
-func (Dial) effect()        {}
-func (LeaveDone) effect()   {}
-func (Reply) effect()       {}
-func (Publish) effect()     {}
-func (PublishMark) effect() {}
-func (Raise) effect()       {}
-func (Clear) effect()       {}
-func (Count) effect()       {}
-func (Removed) effect()     {}
-func (SetTimer) effect()    {}
+func (Propose) effect()      {}
+func (Welcome) effect()      {}
+func (Refuse) effect()       {}
+func (Assign) effect()       {}
+func (Ask) effect()          {}
+func (Challenge) effect()    {}
+func (Dial) effect()         {}
+func (LeaveDone) effect()    {}
+func (AwaitRouters) effect() {}
+func (Reply) effect()        {}
+func (Publish) effect()      {}
+func (PublishMark) effect()  {}
+func (Raise) effect()        {}
+func (Clear) effect()        {}
+func (Count) effect()        {}
+func (Removed) effect()      {}
+func (SetTimer) effect()     {}

@@ -34,6 +34,9 @@ func (m *Machine) Wakes() int { return len(m.wakes) }
 // Misses reports whether a watcher's sight of a member is negative.
 func (m *Machine) Misses(observer, id member.ID) bool { return m.misses(observer, m.servers[id]) }
 
+// Load is in how many rounds a member is asked as an observer.
+func (m *Machine) Load(id member.ID) int { return m.servers[id].load }
+
 // Contradiction names something in the machine's state that must not be, or is
 // empty.
 func (m *Machine) Contradiction() string {
@@ -54,6 +57,8 @@ func (m *Machine) Contradiction() string {
 			return "a round without a tale: " + string(id)
 		case s.session != 0 && m.sessions[s.session] == nil:
 			return "the stream of a member is no session: " + string(id)
+		case s.row.Phase == member.PhaseDraining && m.wish(id) != member.WishDrain && s.leave == nil && !m.due[id] && m.flight == nil:
+			return "nobody wants that it drains: " + string(id)
 		case q.verdict != nil && q.verdict.void && !m.inFlight(id):
 			return "a void verdict waits: " + string(id)
 		}
@@ -62,6 +67,9 @@ func (m *Machine) Contradiction() string {
 				return "a temporary watcher that does not know: " + string(id)
 			}
 		}
+	}
+	if id := m.overloaded(); id != "" {
+		return "asked in fewer rounds than it is said: " + string(id)
 	}
 	for helper, subjects := range m.helping {
 		if m.servers[helper] == nil {
@@ -82,6 +90,23 @@ func (m *Machine) Contradiction() string {
 	for id := range m.joining {
 		if places[id] != 1 {
 			return "a hello that waits without a place in the queue: " + string(id)
+		}
+	}
+	return ""
+}
+
+// overloaded names a member with more load than there are rounds in which it is
+// asked. It may have less: one that has left and is back begins anew.
+func (m *Machine) overloaded() member.ID {
+	asked := map[member.ID]int{}
+	for _, s := range m.rounds {
+		for _, id := range s.inquiry.round.Observers() {
+			asked[id]++
+		}
+	}
+	for id, s := range m.servers {
+		if s.load < 0 || s.load > asked[id] {
+			return id
 		}
 	}
 	return ""

@@ -290,6 +290,34 @@ func TestHeldIsTakenOut(t *testing.T) {
 	}
 }
 
+// One that an observer still reaches is not, however long it is suspect.
+func TestReachedHeldStays(t *testing.T) {
+	t.Parallel()
+	d := held(t)
+	d.live(time.Second)
+	d.miss("c")
+	row, since := d.table.rows["c"], d.now
+	for range 100 {
+		d.answerWith("c", func(id member.ID) pool.Evidence {
+			if d.now.Sub(since) < 25*time.Second && id != row.First && id != row.Second && id == d.observers("c")[2] {
+				return evidence(up)
+			}
+			return evidence(down)
+		})
+		d.commitAll()
+		if d.removed("c") {
+			break
+		}
+		d.nextRound("c")
+		if !d.suspect("c") {
+			t.Fatalf("no longer suspect after %v", d.now.Sub(since))
+		}
+	}
+	if took := d.now.Sub(since); !d.removed("c") || took < 50*time.Second || took > 65*time.Second {
+		t.Fatalf("after %v it is %s by %s", took, d.table.rows["c"].Phase, d.rule("c"))
+	}
+}
+
 // A host that comes and goes every 20 seconds without rebooting is removed once.
 func TestFlapperIsRemovedOnce(t *testing.T) {
 	t.Parallel()

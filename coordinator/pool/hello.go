@@ -222,6 +222,7 @@ func (m *Machine) attach(s *server, sess *session, resumed bool) {
 	}
 	sess.accepted = true
 	s.session, s.said = sess.id, &sess.hello
+	m.stays(s, sess.hello.InstanceID)
 	s.lostAt = time.Time{}
 	if !s.seen {
 		s.seen = true

@@ -120,6 +120,17 @@ type Leave struct {
 	Session     SessionID
 	Incarnation member.Incarnation
 	Reason      string
+	// Drain is how long the routers may take to confirm that they send it nothing
+	// more; 0 to leave at once, whatever the floor says.
+	Drain time.Duration
+}
+
+// Drained answers AwaitRouters.
+type Drained struct {
+	ID          member.ID
+	Incarnation member.Incarnation
+	// Missing are the routers that have not confirmed in time.
+	Missing []Lag
 }
 
 // Dialed answers a Dial.
@@ -173,6 +184,22 @@ type SetIntent struct {
 	ExpiresIn time.Duration
 }
 
+// DrainServer sets the wish that a member gets no new work.
+type DrainServer struct {
+	Call Call
+	ID   member.ID
+	// Incarnation is 0 for any.
+	Incarnation member.Incarnation
+	// Force drains it whatever the floor says.
+	Force bool
+}
+
+// ResumeServer ends that wish.
+type ResumeServer struct {
+	Call Call
+	ID   member.ID
+}
+
 // UpdateSettings replaces the pool's settings as edited by Edit.
 type UpdateSettings struct {
 	Call Call
@@ -218,10 +245,13 @@ func (Answer) input()         {}
 func (Echo) input()           {}
 func (AssignmentAck) input()  {}
 func (Leave) input()          {}
+func (Drained) input()        {}
 func (Dialed) input()         {}
 func (UpdateServer) input()   {}
 func (RemoveServer) input()   {}
 func (SetIntent) input()      {}
+func (DrainServer) input()    {}
+func (ResumeServer) input()   {}
 func (UpdateSettings) input() {}
 func (ReleaseBrake) input()   {}
 func (Committed) input()      {}

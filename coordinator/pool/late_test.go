@@ -90,6 +90,26 @@ func TestReleaseEndsWithTheIncarnation(t *testing.T) {
 	}
 }
 
+// What an operator has confirmed holds for a minute.
+func TestReleaseHoldsForAMinute(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	d.set(func(s *member.Settings) { s.Mode = member.ModeShadow })
+	d.commitAll()
+	d.missAll(d.apart(8))
+	d.commitAll()
+	d.releaseBrake(pool.Call{})
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{{0, 8}, {59 * time.Second, 8}, {time.Second, 0}} {
+		d.live(step.after)
+		if got := len(d.m.Brake().Released); got != step.want {
+			t.Errorf("%v later: %d are released, want %d", step.after, got, step.want)
+		}
+	}
+}
+
 // A verdict that came from no suspicion counts for the brake, and makes its server
 // suspect.
 func TestVerdictMakesSuspect(t *testing.T) {
@@ -97,17 +117,9 @@ func TestVerdictMakesSuspect(t *testing.T) {
 	d := letters(t, 8)
 	d.intend("zebra", member.WishDrain) // is under way
 	row := d.table.rows["c"]
-	for _, id := range []member.ID{row.First, row.Second} {
-		d.step(pool.Report{Session: d.byID[id].hello.Session, Subject: "c", Incarnation: row.Incarnation, Evidence: evidence(up), LostOfTen: 8})
-	}
-	d.wait(1700 * time.Millisecond)
-	for id, l := range d.notary.measured {
-		for _, w := range l.asked {
-			e := pool.Evidence{Sight: up, Sent: 15, Lost: 12, RTT: time.Millisecond}
-			d.step(pool.Answer{Session: d.byID[w].hello.Session, Round: id, Subject: "c", Incarnation: row.Incarnation, Evidence: e, Final: true})
-		}
-	}
-	d.wait(200 * time.Millisecond)
+	d.lossy("c", row.First, row.Second)
+	heavy := pool.Evidence{Sight: up, Sent: 8, Lost: 6, RTT: time.Millisecond}
+	d.measured("c", 4*time.Second, false, heavy, heavy, heavy)
 	if _, suspect := d.marks["c"]; !suspect || d.m.Brake().Safety.Suspects != 1 {
 		t.Fatalf("suspect %v, %+v", suspect, d.m.Brake().Safety)
 	}
@@ -133,7 +145,7 @@ func TestSlowSweepWaits(t *testing.T) {
 	}
 	d.report(row.Second, "c", down)
 	d.report(row.First, "c", down)
-	d.wait(400 * time.Millisecond)
+	d.wait(time.Second)
 	if n := looked(); n > 0 {
 		t.Fatalf("%d are looked into", n)
 	}

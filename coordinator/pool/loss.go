@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/verdict"
@@ -10,186 +9,259 @@ import (
 )
 
 const (
-	// lossWitnesses is how many witnesses measure a server that its watchers see
-	// losing packets; each sends lossProbes over lossOver. A watcher has lost four
-	// probes by then, one every half second: with lossTime for the measurement and
-	// its answers the loss has lasted for verdict.LossyFor.
+	// lossWitnesses is how many witnesses measure a server beside its watchers; each
+	// sends lossProbes over lossOver, in one measurement after the other.
 	lossWitnesses = 3
-	lossProbes    = 15
-	lossOver      = 1500 * time.Millisecond
-	lossTime      = lossOver + 300*time.Millisecond
+	lossProbes    = 8
+	lossOver      = 700 * time.Millisecond
+	// lossPause is the time between two measurements once the loss has lasted for
+	// long enough, while a gate is shut; lossRest that between two inquiries about
+	// one server.
+	lossPause, lossRest = time.Second, 5 * time.Second
+	// lossSeen is how long a loss has lasted at least when two watchers have lost
+	// LossyFrom regular probes each.
+	lossSeen = 1200 * time.Millisecond
+	// promptEcho is how soon a stream that loses nothing echoes a nonce.
+	promptEcho = 150 * time.Millisecond
 )
 
 // lossInquiry is what the machine is finding out about a server that loses
 // packets.
 type lossInquiry struct {
-	// since is since when all its watchers that count see it lossy, zero if they do
-	// not.
-	since time.Time
-	// replied says that somebody has had a reply since: a server that never
-	// answers is not lossy, but dead, unreachable, or behind a filter.
-	replied bool
-	// round is the number of the witnesses' measurement, 0 for none; witnesses maps
-	// those asked to what they have found.
-	round     uint64
-	witnesses map[member.ID]lossFinding
+	// since is since when it is known to lose them, zero when there is no inquiry;
+	// began is when this one did, rest until when there is no other one.
+	since, began, rest time.Time
+	// round is the number of the measurement under way, 0 for none; found maps those
+	// asked to what they have found.
+	round uint64
+	found map[member.ID]lossFound
+	// measured counts the measurements in a row that have found it lossy, prompt
+	// those in which its stream answered at once; echoed says so of this one.
+	measured, prompt int
+	echoed           bool
 }
 
-type lossFinding uint8
+type lossFound struct {
+	verdict.LossFinding
 
-const (
-	lossUnknown lossFinding = iota
-	lossSome
-	lossHeavy
-	lossClean
-)
+	witness bool
+	done    bool
+}
 
-// lossWatchers counts the watchers that count and have seen the server lossy for
-// so long, and those that do not. Observers that lose packets themselves do not
-// count.
-func (m *Machine) lossWatchers(s *server, long time.Duration) (lossy, clean int) {
+// lossWatchers counts the watchers that count and see the server lossy, and those
+// that do not.
+func (m *Machine) lossWatchers(s *server) (lossy, clean int) {
 	for _, w := range m.watchers(s) {
-		o := m.servers[w.id]
-		if m.live(w.id) == nil || !m.trusts(w.id) || !o.loss.since.IsZero() || m.sessions[o.session].selfScore > 0 {
+		if !m.measures(w.id) {
 			continue
 		}
 		switch seen, known := s.sights[w.id]; {
 		case !known:
-		case seen.lossySince.IsZero():
-			// A temporary watcher may have sent too few probes to tell.
-			if w.role != RoleTemporary {
-				clean++
-			}
-		case m.now.Sub(seen.lossySince) >= long:
+		case seen.lossy:
 			lossy++
+		case w.role != RoleTemporary:
+			// A temporary watcher may have sent too few probes to tell.
+			clean++
 		}
 	}
 	return lossy, clean
 }
 
-// judgeLoss begins or ends an inquiry about loss from what the watchers see.
-func (m *Machine) judgeLoss(s *server) {
-	lossy, clean := m.lossWatchers(s, 0)
-	is := lossy >= 2 && clean == 0 && m.ring.Len() > 3 && m.judged(s) && !m.filtered[s.row.ID]
-	if !is {
-		m.refute(s, member.CauseLossy)
-	}
-	switch {
-	case is && s.loss.since.IsZero():
-		if m.answersNow(s) {
-			m.measureLoss(s)
-		}
-	case !is && !s.loss.since.IsZero():
-		m.endLoss(s)
-		if s.inquiry.round == nil && s.inquiry.verdict == nil && !m.doubted(s) {
-			m.endIncident(s)
-		}
-	}
+// measures reports whether what an observer says about loss counts: not if it
+// loses packets itself.
+func (m *Machine) measures(id member.ID) bool {
+	sess := m.live(id)
+	return sess != nil && sess.selfScore == 0 && m.trusts(id) && m.servers[id].loss.since.IsZero()
 }
 
-// answersNow reports whether the server answers at all at this moment: an outage,
-// however long, is no loss but a matter for rounds.
-func (m *Machine) answersNow(s *server) bool {
-	q := &s.inquiry
-	if q.verdict != nil || q.round != nil && len(q.round.Reaching()) == 0 && m.unproven(s) {
-		return false
+// judgeLoss begins an inquiry when two watchers see a server lossy and none does
+// not, or when those who reached it in a round lost many probes before: then it has
+// lost them since the round was opened. It must have answered meanwhile, for an
+// outage, however long, is a matter for rounds.
+func (m *Machine) judgeLoss(s *server, r *verdict.Round) {
+	if !s.loss.since.IsZero() || m.now.Before(s.loss.rest) || s.inquiry.verdict != nil || !m.mayLose(s) {
+		return
 	}
-	return slices.ContainsFunc(m.watchers(s), func(w watcher) bool {
-		return s.sights[w.id].Sight == verdict.SightUp && m.live(w.id) != nil
-	})
-}
-
-// measureLoss asks witnesses.
-func (m *Machine) measureLoss(s *server) {
+	since := m.now.Add(-lossSeen)
+	if lossy, clean := m.lossWatchers(s); lossy < 2 || clean > 0 {
+		if r == nil || !r.Losing(probeSpacing) {
+			return
+		}
+		since = r.Opened
+	}
+	if s.repliedAt.Before(since) {
+		return
+	}
 	if s.inquiry.tale == nil {
 		m.beginIncident(s, m.now)
 	}
+	s.loss = lossInquiry{since: since, began: m.now}
+	m.tell(s, member.Moment{Kind: "loss", Who: "coordinator", Text: "many probes to it are lost; its watchers and witnesses measure how many"})
+	m.measureLoss(s)
+}
+
+// mayLose reports whether a server could be taken out for loss.
+func (m *Machine) mayLose(s *server) bool {
+	return m.ring.Len() > 3 && m.judged(s) && !m.filtered[s.row.ID]
+}
+
+// measureLoss asks the watchers and witnesses for one measurement, and the server
+// itself for an echo.
+func (m *Machine) measureLoss(s *server) {
+	l := &s.loss
 	m.roundSeq++
-	s.loss = lossInquiry{since: m.now, round: m.roundSeq, witnesses: map[member.ID]lossFinding{}}
-	m.losses[m.roundSeq] = s
-	m.tell(s, member.Moment{Kind: "loss", Round: m.roundSeq, Who: "coordinator", Text: fmt.Sprintf("its watchers lose %d and more of ten probes; witnesses send %d each over %v", verdict.LossyFrom, lossProbes, lossOver)})
-	for len(s.loss.witnesses) < lossWitnesses {
-		id, ok := m.drawObserver(s, sortedKeys(s.loss.witnesses))
+	l.round, l.found, l.echoed = m.roundSeq, map[member.ID]lossFound{}, false
+	m.losses[l.round] = s
+	if sess := m.live(s.row.ID); sess != nil {
+		m.challenge(sess)
+	}
+	for _, w := range m.watchers(s) {
+		if m.measures(w.id) {
+			m.askLoss(s, w.id, false)
+		}
+	}
+	for range lossWitnesses {
+		id, ok := m.drawObserver(s, sortedKeys(l.found))
 		if !ok {
 			break
 		}
-		s.loss.witnesses[id] = lossUnknown
-		m.emit(Ask{
-			Session: m.live(id).id, Round: s.loss.round, Subject: m.subject(s, RoleWitness), Probes: lossProbes,
-			Over: lossOver, Timeout: m.timeout(s), Exhaustive: true,
-		})
-		m.tell(s, member.Moment{Kind: "asked", Round: s.loss.round, Who: string(id), Role: RoleWitness.String()})
+		m.askLoss(s, id, true)
 	}
-	m.wake(m.now.Add(lossTime), wakeLoss, string(s.row.ID), s.loss.round)
+	m.wake(m.now.Add(lossOver+m.timeout(s)+straggle), wakeLoss, string(s.row.ID), l.round)
 }
 
-// lossAnswer takes the answer of a witness and reports whether it was about loss.
+func (m *Machine) askLoss(s *server, id member.ID, witness bool) {
+	s.loss.found[id] = lossFound{witness: witness}
+	m.emit(Ask{
+		Session: m.live(id).id, Round: s.loss.round, Subject: m.subject(s, RoleWitness), Probes: lossProbes,
+		Over: lossOver, Timeout: m.timeout(s), Exhaustive: true,
+	})
+	role := "buddy"
+	if witness {
+		role = RoleWitness.String()
+	}
+	m.tell(s, member.Moment{Kind: "asked", Round: s.loss.round, Who: string(id), Role: role, Text: fmt.Sprintf("to count what is lost of %d probes", lossProbes)})
+}
+
+// lossAnswer takes the answer of an observer and reports whether it was about loss.
 func (m *Machine) lossAnswer(sess *session, in Answer) bool {
 	s := m.losses[in.Round]
 	if s == nil {
 		return false
 	}
 	e := in.Evidence
-	found, asked := s.loss.witnesses[sess.hello.ID]
-	if !asked || found != lossUnknown || in.Subject != s.row.ID || in.Incarnation != s.row.Incarnation {
+	f, asked := s.loss.found[sess.hello.ID]
+	if !asked || f.done || in.Subject != s.row.ID || in.Incarnation != s.row.Incarnation {
 		m.count(CountDropped)
 		return true
+	}
+	if e.Sight == verdict.SightUp {
+		m.reach(s)
 	}
 	if !in.Final {
 		return true
 	}
-	switch {
-	case e.Sight != verdict.SightUp && e.Sight != verdict.SightDown, in.SelfScore > 0, e.Sent < lossProbes/2:
-	case 2*e.Lost >= e.Sent:
-		found = lossHeavy
-	case 10*e.Lost <= verdict.LossyUntil*e.Sent:
-		found = lossClean
-	default:
-		found = lossSome
+	f.done = true
+	if (e.Sight == verdict.SightUp || e.Sight == verdict.SightDown) && in.SelfScore == 0 && e.Sent >= lossProbes/2 {
+		f.LossFinding = verdict.FindLoss(e.Sent, e.Lost)
 	}
-	s.loss.witnesses[sess.hello.ID] = found
-	s.loss.replied = s.loss.replied || e.Sight == verdict.SightUp
+	s.loss.found[sess.hello.ID] = f
 	m.tell(s, member.Moment{
-		Kind: "answer", Round: in.Round, Who: string(sess.hello.ID), Role: RoleWitness.String(), Result: e.Sight.String(),
+		Kind: "answer", Round: in.Round, Who: string(sess.hello.ID), Result: e.Sight.String(),
 		Sent: e.Sent, Lost: e.Lost, RTT: e.RTT, Text: e.Trouble,
 	})
+	for _, f := range s.loss.found {
+		if !f.done {
+			return true
+		}
+	}
+	m.weighLoss(s)
 	return true
 }
 
-// lookLoss judges a server whose watchers have seen it lossy for long enough.
+// lookLoss looks at a measurement whose time is up, or begins the next one after a
+// pause.
 func (m *Machine) lookLoss(s *server, round uint64) {
+	switch l := &s.loss; {
+	case l.since.IsZero() || l.round != round:
+	case round == 0 && m.mayLose(s):
+		m.measureLoss(s)
+	case round == 0:
+		m.endLoss(s)
+	default:
+		m.weighLoss(s)
+	}
+}
+
+// weighLoss judges a server after a measurement, and begins the next one as long
+// as it is found lossy.
+func (m *Machine) weighLoss(s *server) {
 	l := &s.loss
-	if l.round != round || l.since.IsZero() {
-		return
-	}
-	sum := verdict.Loss{Replied: l.replied}
-	sum.Watchers, _ = m.lossWatchers(s, lossTime)
-	for id, found := range l.witnesses {
-		switch {
-		case found == lossClean:
-			sum.Clean++
-		case found == lossHeavy && m.trusts(id) && m.servers[id].loss.since.IsZero():
-			sum.Witnesses++
-		}
-	}
-	m.endLoss(s)
-	if s.inquiry.verdict != nil {
-		return
-	}
+	sum := m.sumLoss(s)
+	delete(m.losses, l.round)
 	ruling := verdict.JudgeLoss(sum)
-	m.tell(s, member.Moment{Kind: "verdict", Round: round, Who: "coordinator", Result: ruling.Verdict.String(), Text: ruling.Reason})
-	if ruling.Verdict == verdict.Lossy && m.mayRemove(s, member.CauseLossy, &ruling) {
+	m.tell(s, member.Moment{Kind: "verdict", Round: l.round, Who: "coordinator", Result: ruling.Verdict.String(), Text: ruling.Reason})
+	l.round = 0
+	lossy := ruling.Verdict == verdict.Lossy
+	switch {
+	case s.inquiry.verdict != nil || !m.mayLose(s), !lossy && ruling.Rule != verdict.LossTooShort:
+		m.endLoss(s)
+		m.judgeSuspicion(s)
+		m.notRemoved(s, ruling)
+		if s.inquiry.round == nil && s.inquiry.verdict == nil && !m.doubted(s) {
+			m.endIncident(s)
+		}
+	case !lossy:
+		l.measured, l.prompt = sum.Measured, l.prompt+prompt(l.echoed)
+		m.judgeSuspicion(s)
+		m.measureLoss(s)
+	case m.mayRemove(s, member.CauseLossy, &ruling):
+		m.endLoss(s)
 		if s.inquiry.round != nil {
 			m.endRound(s)
 		}
-		return
+	default:
+		l.measured, l.prompt = sum.Measured, l.prompt+prompt(l.echoed)
+		m.judgeSuspicion(s)
+		m.notRemoved(s, ruling)
+		m.wake(m.now.Add(lossPause), wakeLoss, string(s.row.ID), 0)
 	}
-	m.notRemoved(s, ruling)
-	m.judgeLoss(s)
+}
+
+func prompt(echoed bool) int {
+	if echoed {
+		return 1
+	}
+	return 0
+}
+
+// sumLoss sums a measurement up for judgement.
+func (m *Machine) sumLoss(s *server) verdict.Loss {
+	l := &s.loss
+	sum := verdict.Loss{
+		Measured: l.measured + 1, Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
+		Prompt: l.prompt+prompt(l.echoed) == l.measured+1,
+	}
+	for id, f := range l.found {
+		switch {
+		case f.LossFinding == verdict.LossClean:
+			sum.Clean++
+		case f.LossFinding != verdict.LossHeavy || !m.measures(id):
+		case f.witness:
+			sum.Witnesses++
+		default:
+			sum.Watchers++
+		}
+	}
+	return sum
 }
 
 // endLoss forgets what was found about loss.
 func (m *Machine) endLoss(s *server) {
 	delete(m.losses, s.loss.round)
-	s.loss = lossInquiry{}
+	rest := s.loss.rest
+	if !s.loss.since.IsZero() {
+		rest = m.now.Add(lossRest)
+	}
+	s.loss = lossInquiry{rest: rest}
 }

@@ -173,6 +173,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		q.At = m.onClock(q.At)
 		m.keepRequest(q)
 	}
+	m.adoptLeaves()
 	m.recallLosses()
 	m.resettle()
 	m.wake(cfg.Now.Add(warmUp), wakeWarm, "", 0)
@@ -308,6 +309,8 @@ func (m *Machine) take(in Input) {
 		m.assignmentAck(in)
 	case Leave:
 		m.leave(in)
+	case Drained:
+		m.drained(in)
 	case Dialed:
 		m.dialed(in)
 	case UpdateServer:
@@ -315,6 +318,10 @@ func (m *Machine) take(in Input) {
 	case RemoveServer:
 		m.enqueue(in.Call, in.ID, in)
 	case SetIntent:
+		m.enqueue(in.Call, in.ID, in)
+	case DrainServer:
+		m.enqueue(in.Call, in.ID, in)
+	case ResumeServer:
 		m.enqueue(in.Call, in.ID, in)
 	case UpdateSettings:
 		m.enqueue(in.Call, "", in)

@@ -23,6 +23,8 @@ type mass struct {
 	stream  map[member.ID]pool.SessionID
 	timer   time.Time
 	removed int
+	// challenged counts the streams that were asked for an echo.
+	challenged int
 	// braked is when the alarm was raised.
 	braked time.Time
 }
@@ -101,6 +103,7 @@ func (w *mass) do(e pool.Effect) {
 			w.braked = w.now
 		}
 	case pool.Challenge:
+		w.challenged++
 		w.at(time.Millisecond, func() {
 			if !w.gone[w.session[e.Session]] {
 				w.step(pool.Echo(e))

@@ -32,9 +32,7 @@ type notary struct {
 	byID   map[uint64]*minutes
 	// reached is when each watcher's sight of a server was last positive, by server.
 	reached map[member.ID]map[member.ID]time.Time
-	// lossy is since when each watcher of a server has lost many probes to it;
-	// measured are what witnesses have counted lately, by round.
-	lossy    map[member.ID]map[member.ID]time.Time
+	// measured are what observers have found about loss, by round.
 	measured map[uint64]*measurement
 	// lostSilent says that the last stream of a server timed out.
 	lostSilent map[member.ID]bool
@@ -79,19 +77,22 @@ type minutes struct {
 	members, suspects int
 }
 
-// measurement is what witnesses have found about loss.
+// measurement is what observers have found about loss.
 type measurement struct {
 	subject     member.ID
 	incarnation member.Incarnation
+	at          time.Time
 	asked       []member.ID
-	heavy       int
+	heavy       []member.ID
+	clean       bool
+	replied     bool
 }
 
 func newNotary(d *desk) *notary {
 	return &notary{
 		d: d, started: d.now, seen: map[member.ID]bool{}, warm: len(d.table.rows) == 0,
 		newest: map[member.ID]*minutes{}, byID: map[uint64]*minutes{}, reached: map[member.ID]map[member.ID]time.Time{},
-		lossy: map[member.ID]map[member.ID]time.Time{}, measured: map[uint64]*measurement{},
+		measured:   map[uint64]*measurement{},
 		lostSilent: map[member.ID]bool{}, lost: d.table.losses(),
 	}
 }
@@ -108,10 +109,10 @@ func (n *notary) current(id pool.SessionID) (member.ID, bool) {
 func (n *notary) hear(in pool.Input) {
 	switch in := in.(type) {
 	case pool.Report:
-		n.sight(in.Session, in.Subject, in.Incarnation, in.Evidence, in.LostOfTen)
+		n.sight(in.Session, in.Subject, in.Incarnation, in.Evidence)
 	case pool.Digest:
 		for _, s := range in.Subjects {
-			n.sight(in.Session, s.Subject, s.Incarnation, s.Evidence, s.LostOfTen)
+			n.sight(in.Session, s.Subject, s.Incarnation, s.Evidence)
 		}
 	case pool.Answer:
 		n.answer(in)
@@ -139,7 +140,7 @@ func (n *notary) hear(in pool.Input) {
 	}
 }
 
-func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Incarnation, e pool.Evidence, lost int) {
+func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Incarnation, e pool.Evidence) {
 	id, ok := n.current(session)
 	row, is := n.d.table.rows[subject]
 	if !ok || !is || row.Incarnation != inc {
@@ -159,11 +160,20 @@ func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Inc
 			}
 		}
 	}
-	if _, was := n.lossy[subject][id]; lost >= 4 && !was {
-		note(n.lossy, subject, id, n.d.now)
+}
+
+// answer notes what an observer has found.
+func (l *measurement) answer(id member.ID, in pool.Answer) {
+	if l.subject != in.Subject || l.incarnation != in.Incarnation || !slices.Contains(l.asked, id) || !in.Final || in.SelfScore > 0 || slices.Contains(l.heavy, id) {
+		return
 	}
-	if lost <= 2 {
-		delete(n.lossy[subject], id)
+	l.replied = l.replied || in.Evidence.Sight == verdict.SightUp
+	switch e := in.Evidence; {
+	case e.Sight != verdict.SightUp && e.Sight != verdict.SightDown:
+	case 2*e.Lost >= e.Sent:
+		l.heavy = append(l.heavy, id)
+	case 10*e.Lost <= 2*e.Sent:
+		l.clean = true
 	}
 }
 
@@ -177,9 +187,7 @@ func note(times map[member.ID]map[member.ID]time.Time, subject, observer member.
 func (n *notary) answer(in pool.Answer) {
 	id, ok := n.current(in.Session)
 	if l := n.measured[in.Round]; ok && l != nil {
-		if l.subject == in.Subject && l.incarnation == in.Incarnation && slices.Contains(l.asked, id) && in.Final && 2*in.Evidence.Lost >= in.Evidence.Sent {
-			l.heavy++
-		}
+		l.answer(id, in)
 		return
 	}
 	r := n.byID[in.Round]
@@ -226,7 +234,7 @@ func (n *notary) see(e pool.Effect) {
 	case pool.Ask:
 		if e.Exhaustive {
 			if n.measured[e.Round] == nil {
-				n.measured[e.Round] = &measurement{subject: e.Subject.ID, incarnation: e.Subject.Incarnation}
+				n.measured[e.Round] = &measurement{subject: e.Subject.ID, incarnation: e.Subject.Incarnation, at: n.d.now}
 			}
 			l := n.measured[e.Round]
 			l.asked = append(l.asked, n.d.peers[e.Session].hello.ID)
@@ -527,19 +535,23 @@ func (n *notary) judgeUnreachable(removal member.Removal) {
 func (n *notary) judgeLossy(removal member.Removal) {
 	n.d.t.Helper()
 	id, row := removal.ID, n.d.table.rows[removal.ID]
-	watchers, heavy := 0, 0
-	for _, since := range n.lossy[id] {
-		if n.d.now.Sub(since) >= 1800*time.Millisecond {
-			watchers++
+	streak, since, answered := 0, n.d.now, false
+	for _, round := range slices.Backward(slices.Sorted(maps.Keys(n.measured))) {
+		l := n.measured[round]
+		if l.subject != id {
+			continue
 		}
-	}
-	for _, l := range n.measured {
-		if l.subject == id && l.incarnation == row.Incarnation {
-			heavy = max(heavy, l.heavy)
+		if l.incarnation != row.Incarnation || len(l.heavy) < 3 || l.clean {
+			break
 		}
+		streak, since, answered = streak+1, l.at, answered || l.replied
 	}
-	if watchers == 0 || heavy == 0 || watchers+heavy < 3 {
-		n.d.fail("%s is to be removed as lossy by %d watchers and %d witnesses", id, watchers, heavy)
+	answered = answered || slices.ContainsFunc(slices.Collect(maps.Values(n.reached[id])), since.Before)
+	if r := n.newest[id]; r != nil && r.incarnation == row.Incarnation {
+		answered = answered || len(r.ups) > 0
+	}
+	if streak < 3 || n.d.now.Sub(since) < 1800*time.Millisecond || !answered {
+		n.d.fail("%s is to be removed as lossy after %d measurements over %v, answered %v", id, streak, n.d.now.Sub(since), answered)
 	}
 }
 

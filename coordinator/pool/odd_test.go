@@ -261,53 +261,6 @@ func TestBrokenLinkMovesTheRing(t *testing.T) {
 	t.Fatalf("c stays beside %s: %+v", buddy, d.table.rows["c"])
 }
 
-// Loss is judged by all watchers and by witnesses, and only of a server that
-// answers at all.
-func TestLoss(t *testing.T) {
-	t.Parallel()
-	heavy := pool.Evidence{Sight: up, Sent: 15, Lost: 12, RTT: time.Millisecond}
-	for name, test := range map[string]struct {
-		watchers int
-		witness  pool.Evidence
-		replied  bool
-		removed  bool
-	}{
-		"as the rule says":        {2, heavy, true, true},
-		"one watcher":             {1, heavy, true, false},
-		"clean for the witnesses": {2, pool.Evidence{Sight: up, Sent: 15, Lost: 1, RTT: time.Millisecond}, true, false},
-		"never a reply":           {2, pool.Evidence{Sight: down, Sent: 15, Lost: 15}, false, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			d := letters(t, 8)
-			row := d.table.rows["c"]
-			for _, id := range []member.ID{row.First, row.Second}[:test.watchers] {
-				e := pool.Evidence{Sight: verdict.SightCannotJudge}
-				if test.replied {
-					e = evidence(up)
-				}
-				d.step(pool.Report{Session: d.byID[id].hello.Session, Subject: "c", Incarnation: row.Incarnation, Evidence: e, LostOfTen: 8})
-			}
-			d.wait(1700 * time.Millisecond)
-			for id, l := range d.notary.measured {
-				for _, w := range l.asked {
-					d.step(pool.Answer{Session: d.byID[w].hello.Session, Round: id, Subject: "c", Incarnation: row.Incarnation, Evidence: test.witness, Final: true})
-				}
-			}
-			if d.removes("c") {
-				t.Fatal("removed before the time")
-			}
-			d.wait(200 * time.Millisecond)
-			if d.removes("c") != test.removed {
-				t.Fatalf("removed %v, by %s", d.removes("c"), d.rule("c"))
-			}
-			if test.removed && d.flight.Remove[0].Cause != member.CauseLossy {
-				t.Errorf("as %s", d.flight.Remove[0].Cause)
-			}
-		})
-	}
-}
-
 // Who does not echo a sweep is looked into, by those who do; silence alone removes
 // nobody.
 func TestSweep(t *testing.T) {

@@ -106,6 +106,9 @@ func (m *Machine) waitingFor(s *server) string {
 	case member.PhaseHeld:
 		return "the end of its hold-down after a removal"
 	case member.PhaseDraining:
+		if s.leave != nil {
+			return "routers to confirm, and then it leaves"
+		}
 		return "an operator, or its own shutdown"
 	case member.PhaseServiceDown:
 		return "its service to pass its checks: " + s.health.words()

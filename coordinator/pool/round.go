@@ -68,7 +68,7 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 		q.last = nil
 	}
 	if isNews {
-		q.repeated = false
+		q.repeated, q.goesOn = false, false
 		if m.turnsRound(s, observer) {
 			return
 		}
@@ -85,6 +85,7 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	case before == verdict.SightDown && s.claim == nil && len(r.Down()) == 0 && !m.doubted(s):
 		m.endRound(s)
 		m.endIncident(s)
+		m.judgeLoss(s, r)
 	case isNews:
 		if !r.Heard(observer) {
 			m.tell(s, member.Moment{Kind: "answer", Round: r.ID, Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT, Text: "its own probes"})
@@ -421,7 +422,6 @@ func (m *Machine) answer(in Answer) {
 	})
 	if e.Sight == verdict.SightUp {
 		m.reach(s)
-		s.loss.replied = true
 	}
 	m.progress(s)
 }

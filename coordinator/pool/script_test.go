@@ -33,7 +33,10 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	icmp ID off|on               its kernel answers no probe
 //	tcp ID off|on                no connect to it is answered
 //	loss ID N                    N of ten probes to it are lost
-//	leave ID                     normal shutdown
+//	leave ID [DURATION]          normal shutdown, with a drain that may take so long
+//	drain ID [force]             operator's drain
+//	resume ID                    and its end
+//	routers hang|confirm         what they do when they are awaited
 //	move ID                      the host gets another address
 //	wipe ID                      the agent's state directory is lost
 //	clone ID AS NAME             a second machine that says it is ID
@@ -147,7 +150,19 @@ func (w *world) execute(words []string) {
 		}
 		h().loss = n
 	case "leave":
-		w.leave(h())
+		drain, _ := time.ParseDuration(arg(2)) // none is 0
+		w.leave(h(), drain)
+	case "drain":
+		w.ops(func(c pool.Call) pool.Input {
+			return pool.DrainServer{Call: c, ID: h().id, Force: arg(2) == "force"}
+		})
+	case "resume":
+		w.ops(func(c pool.Call) pool.Input { return pool.ResumeServer{Call: c, ID: h().id} })
+	case "routers":
+		w.hanging = nil
+		if arg(1) == "hang" {
+			w.hanging = []member.ID{"r2"}
+		}
 	case "move":
 		w.move(h())
 	case "wipe":

@@ -48,6 +48,8 @@ type server struct {
 	condemned time.Time
 	// health is what its agent's checks say of its service.
 	health health
+	// leave is its normal shutdown under way, nil for none.
+	leave *leave
 	// claim is a stranger's hello for this id that waits for the old address to
 	// be verified.
 	claim *session
@@ -62,8 +64,8 @@ type sight struct {
 	Evidence
 	// firstLost is when the first of the present run of lost probes was sent.
 	firstLost time.Time
-	// lossySince is since when it loses many of ten probes, zero if it does not.
-	lossySince time.Time
+	// lossy says that it loses many of ten probes.
+	lossy bool
 }
 
 // session is one stream.
@@ -73,8 +75,10 @@ type session struct {
 	accepted bool
 	// left says that it was told that its server has left, leaving that it waits to
 	// be told.
-	left      bool
-	leaving   bool
+	left    bool
+	leaving bool
+	// leaveBy is when its routers are to have confirmed.
+	leaveBy   time.Time
 	since     time.Time
 	lastHeard time.Time
 	// nonce is the newest challenge not yet answered, 0 for none; provenAt is when

@@ -311,3 +311,84 @@ func TestServicesDown(t *testing.T) {
 		t.Fatal("the alarm is never over")
 	}
 }
+
+// Only those count that would get work if all were well: with a weight, an endpoint,
+// and in a phase that is routed.
+func TestServicesDownCountsCandidates(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]func(*member.Spec){
+		"without a weight":    func(s *member.Spec) { s.Weight = 0 },
+		"without an endpoint": func(s *member.Spec) { s.Endpoints = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := five(t)
+			// Two of three that count is more than half; two of five is not.
+			d.respec("d", edit)
+			d.respec("e", edit)
+			d.health("a", true)
+			d.commitAll()
+			d.health("d", true)
+			d.health("e", true)
+			d.commitAll()
+			if d.alarm("SERVICES_DOWN", "") {
+				t.Fatal("one of three that count, and two that do not, are not more than half")
+			}
+			d.health("b", true)
+			d.commitAll()
+			if !d.alarm("SERVICES_DOWN", "") {
+				t.Fatal("two of three that count are more than half")
+			}
+		})
+	}
+	t.Run("draining", func(t *testing.T) {
+		t.Parallel()
+		d := five(t)
+		for _, id := range []member.ID{"d", "e"} {
+			d.intend(id, member.WishDrain)
+			d.commitAll()
+		}
+		d.health("a", true)
+		d.health("b", true)
+		d.commitAll()
+		if !d.alarm("SERVICES_DOWN", "") {
+			t.Fatal("two of three that are routed are more than half")
+		}
+	})
+	t.Run("suspects alone", func(t *testing.T) {
+		t.Parallel()
+		d := newDesk(t)
+		d.pool("a", "b", "c", "d")
+		d.set(func(s *member.Settings) { s.Mode = member.ModeShadow })
+		d.commitAll()
+		for _, id := range []member.ID{d.table.order[1], d.table.order[3]} {
+			d.report(d.table.order[0], id, down)
+			d.report(d.table.order[2], id, down)
+		}
+		if len(d.marks) != 2 || d.alarm("SERVICES_DOWN", "") {
+			t.Fatalf("suspect %v, alarms %v", d.marks, d.alarms)
+		}
+	})
+}
+
+// A digest tells of the service as well as a message of its own; what it says newly of a
+// service that is down is kept.
+func TestDigestTellsOfTheService(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	p := d.byID["c"]
+	say := func(isDown bool, text string) {
+		d.step(pool.Digest{Session: p.hello.Session, Health: &pool.ServiceHealth{Incarnation: p.inc, Down: isDown, Text: text}})
+		d.commitAll()
+	}
+	for _, step := range []struct{ say, want string }{{"503", "503"}, {"refused", "refused"}, {"", "refused"}} {
+		say(true, step.say)
+		if s, _ := d.m.Server("c"); d.phase("c") != member.PhaseServiceDown || s.ServiceText != step.want {
+			t.Errorf("after %q: %s, %q", step.say, d.phase("c"), s.ServiceText)
+		}
+	}
+	say(false, "")
+	if d.phase("c") != member.PhaseActive {
+		t.Errorf("c is %s", d.phase("c"))
+	}
+}

@@ -39,16 +39,16 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 		return false
 	}
 	before := s.sights[observer]
-	now := sight{Evidence: e, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour)), lossySince: before.lossySince}
+	now := sight{Evidence: e, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour)), lossy: before.lossy}
 	if before.Sight == e.Sight && before.firstLost.Before(now.firstLost) {
 		// A run of losses does not get younger.
 		now.firstLost = before.firstLost
 	}
 	switch {
 	case d.LostOfTen <= verdict.LossyUntil:
-		now.lossySince = time.Time{}
-	case d.LostOfTen >= verdict.LossyFrom && now.lossySince.IsZero():
-		now.lossySince = m.now
+		now.lossy = false
+	case d.LostOfTen >= verdict.LossyFrom:
+		now.lossy = true
 	}
 	s.sights[observer] = now
 	if e.RTT > 0 {
@@ -56,7 +56,6 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 	}
 	switch e.Sight {
 	case verdict.SightUp:
-		s.loss.replied = true
 		m.mendEdge(s, observer)
 		m.good(s, observer, before.Sight)
 	case verdict.SightDown:
@@ -66,7 +65,7 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 	if before.Sight != e.Sight {
 		m.tendWatchers(s)
 	}
-	m.judgeLoss(s)
+	m.judgeLoss(s, nil)
 	m.judgeSuspicion(s)
 	return true
 }
@@ -131,6 +130,7 @@ func (m *Machine) echo(in Echo) {
 	moment := member.Moment{Kind: "nonce_echo", Who: string(s.row.ID), Role: "subject"}
 	if newest {
 		moment.RTT = m.now.Sub(sess.nonceAt)
+		s.loss.echoed = s.loss.echoed || moment.RTT <= promptEcho
 		sess.nonce, sess.provenAt = 0, m.now
 		m.refuseRival(sess)
 	}
@@ -239,19 +239,4 @@ func subjectIDs(subjects []Subject) []member.ID {
 		ids[i] = s.ID
 	}
 	return ids
-}
-
-// leave hears a normal shutdown (R12).
-func (m *Machine) leave(in Leave) {
-	sess := m.sessions[in.Session]
-	if sess == nil || !sess.accepted {
-		m.count(CountDropped)
-		return
-	}
-	if sess.leaving {
-		m.count(CountDropped)
-		return
-	}
-	sess.leaving = true
-	m.queue = append(m.queue, item{leave: &in})
 }

@@ -108,7 +108,7 @@ func (m *Machine) suspicious(s *server) bool {
 	case 2:
 		return len(m.negatives(s)) >= 1 && m.pairSilent(s)
 	}
-	if lossy, _ := m.lossWatchers(s, 0); !s.loss.since.IsZero() && lossy >= 2 {
+	if s.loss.measured > 0 {
 		return true
 	}
 	if len(m.negatives(s)) < 2 || m.reachedInRound(s) {

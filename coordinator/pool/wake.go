@@ -35,6 +35,7 @@ const (
 	wakeGuard                        // brake and floor
 	wakeReference                    // the reference size
 	wakeHealth                       // a member: its service
+	wakeLeave                        // a member whose leave has come to a halt
 )
 
 type wakeAt struct {
@@ -126,7 +127,7 @@ func (m *Machine) look(w wakeAt) {
 	case wakePropose:
 	case wakeFiltered:
 		m.lookFiltered()
-	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark, wakeSuspect, wakeSweep, wakeLoss, wakeMuted, wakeMove, wakeHealth:
+	case wakeAgain, wakeAbsent, wakeWatchers, wakeHeld, wakeMark, wakeSuspect, wakeSweep, wakeLoss, wakeMuted, wakeMove, wakeHealth, wakeLeave:
 		if s := m.servers[id]; s != nil {
 			m.lookServer(s, w)
 		}
@@ -148,6 +149,8 @@ func (m *Machine) lookServer(s *server, w wakeAt) {
 		m.renewHealth(s)
 	case wakeHealth:
 		m.lookHealth(s)
+	case wakeLeave:
+		m.lookLeave(s)
 	case wakeSuspect:
 		m.tendSubjects(s.row.ID)
 	case wakeSweep:

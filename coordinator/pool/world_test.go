@@ -39,6 +39,8 @@ type world struct {
 	sessions   map[pool.SessionID]*host
 	nextID     uint64
 	dialOpen   bool
+	// hanging are the routers that confirm nothing.
+	hanging []member.ID
 }
 
 // host is a machine with an agent.
@@ -166,9 +168,12 @@ func (w *world) do(e pool.Effect) {
 		w.challenge(e)
 	case pool.Dial:
 		w.at(e.Timeout, func() { w.step(pool.Dialed{Round: e.Round, Answered: w.dialOpen}) })
+	case pool.AwaitRouters:
+		w.await(e)
 	case pool.LeaveDone:
 		if h := w.sessions[e.Session]; h != nil {
 			h.left = fmt.Sprintf("left=%v %s", e.Left, e.Text)
+			w.logLeave(h, e)
 			if e.Left {
 				w.killAgent(h)
 			}
@@ -200,6 +205,32 @@ func (w *world) do(e pool.Effect) {
 				}
 			})
 		}
+	}
+}
+
+// await lets the routers confirm, but for those that hang.
+func (w *world) await(e pool.AwaitRouters) {
+	m, done := w.m, pool.Drained{ID: e.ID, Incarnation: e.Incarnation}
+	after := 5 * time.Millisecond
+	for _, id := range w.hanging {
+		done.Missing = append(done.Missing, pool.Lag{Router: id, Seen: w.start, Connected: true})
+		after = e.Until.Sub(w.now)
+	}
+	w.at(after, func() {
+		if w.m == m {
+			w.step(done)
+		}
+	})
+}
+
+func (w *world) logLeave(h *host, e pool.LeaveDone) {
+	switch {
+	case !e.Left:
+		w.log("%s has not left: %s", h.id, e.Text)
+	case e.Drained && len(e.Missing) == 0:
+		w.log("%s has left: SAFE", h.id)
+	case e.Drained:
+		w.log("%s has left: PARTIAL, without %s", h.id, e.Missing[0].Router)
 	}
 }
 
@@ -551,7 +582,12 @@ func (w *world) measure(x *exam) {
 }
 
 func (w *world) challenge(e pool.Challenge) {
-	w.at(time.Millisecond, func() {
+	wait := time.Millisecond
+	if h := w.sessions[e.Session]; h != nil && h.loss >= 5 {
+		// What is lost of the stream is sent again.
+		wait = 400 * time.Millisecond
+	}
+	w.at(wait, func() {
 		if h := w.sessions[e.Session]; h != nil && h.running() && h.session == e.Session {
 			w.step(pool.Echo(e))
 		}
@@ -571,8 +607,9 @@ func (w *world) reboot(h *host) {
 	w.startAgent(h)
 }
 
-func (w *world) leave(h *host) {
-	w.step(pool.Leave{Session: h.session, Incarnation: h.inc})
+// leave shuts a host down normally, after a drain unless that is 0.
+func (w *world) leave(h *host, drain time.Duration) {
+	w.step(pool.Leave{Session: h.session, Incarnation: h.inc, Drain: drain})
 }
 
 func (w *world) command(in func(pool.Call) pool.Input, call pool.Call) pool.Token {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/buddyring/buddyring/coordinator/pool"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -32,6 +34,9 @@ type adminService struct {
 	agents     *agentService
 	members    *membershipService
 	allowLocal bool
+	// standing is who leads. term is the present one; nil for a standby.
+	standing func(time.Time) standing
+	term     *term
 }
 
 // ListPools lists the pools by name.
@@ -164,21 +169,25 @@ func (a *adminService) ListAlarms(_ context.Context, req *pb.ListAlarmsRequest) 
 
 // GetStatus tells how this coordinator is.
 func (a *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	at := a.standing(time.Now())
 	res := &pb.GetStatusResponse{
 		CoordinatorId: a.id,
 		Version:       a.version,
 		StartedAt:     toTime(a.startedAt),
-		State:         pb.LeaderState_LEADER_STATE_LEADER,
-		Epoch:         uint64(a.lead.epoch),
-		StoreId:       a.lead.storeID,
+		State:         pb.LeaderState_LEADER_STATE_STANDBY,
+		Leader:        at.leader,
+		LeaderId:      string(at.leaderID),
+		LeaseAge:      durationpb.New(at.leaseAge),
+		Epoch:         uint64(at.epoch),
+		StoreId:       at.storeID,
 		StoreKind:     a.kind,
 		StoreState:    pb.StoreState_STORE_STATE_OK,
 		Sessions:      toCount(int(a.agents.live.Load())),
 		Subscriptions: toCount(int(a.members.live.Load())),
 		Alarms:        toCount(a.alarms.count()),
 	}
-	if len(a.lead.addresses) > 0 {
-		res.Leader = a.lead.addresses[0]
+	if a.term != nil {
+		res.State = pb.LeaderState_LEADER_STATE_LEADER
 	}
 	if err := a.health.error(); err != nil {
 		res.StoreState, res.StoreError = pb.StoreState_STORE_STATE_FAILING, err.Error()
@@ -202,7 +211,9 @@ func (a *adminService) ListRouters(_ context.Context, req *pb.ListRoutersRequest
 	routers, next := cut(a.routers.list(), p, func(r routerInfo) string { return string(r.id) })
 	res := &pb.ListRoutersResponse{NextPageToken: next}
 	for _, r := range routers {
-		res.Routers = append(res.Routers, toRouter(r))
+		out := toRouter(r)
+		out.Lags = a.lagsOf(r)
+		res.Routers = append(res.Routers, out)
 	}
 	return res, nil
 }

@@ -244,11 +244,17 @@ func evidence(sight pb.Sight, probes uint32) *pb.Evidence {
 }
 
 // leave says goodbye and waits for the answer.
-func (a *agent) leave() *pb.LeaveResult {
+func (a *agent) leave() *pb.LeaveResult { return a.leaving(&pb.Leave{}) }
+
+// leaveAfter drains first.
+func (a *agent) leaveAfter(drain time.Duration) *pb.LeaveResult {
+	return a.leaving(&pb.Leave{DrainTimeout: durationpb.New(drain)})
+}
+
+func (a *agent) leaving(l *pb.Leave) *pb.LeaveResult {
 	a.w.t.Helper()
-	a.send(&pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
-		Incarnation: a.incarnation(), Reason: "test",
-	}}})
+	l.Incarnation, l.Reason = a.incarnation(), "test"
+	a.send(&pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: l}})
 	var result *pb.LeaveResult
 	eventually(a.w.t, 20*time.Second, func() error {
 		a.mu.Lock()

@@ -31,6 +31,10 @@ func AlarmNames() []string {
 	}
 }
 
+// ofCoordinator reports whether an alarm outlives the term in which it was
+// raised.
+func ofCoordinator(name string) bool { return name == alarmStoreFailing || name == alarmDiskLow }
+
 // runbook is where the runbook says what to do about an alarm.
 func runbook(name string) string { return "docs/runbook.md#" + strings.ToLower(name) }
 
@@ -97,6 +101,19 @@ func (a *alarms) list() []member.Alarm {
 			strings.Compare(string(x.Pool), string(y.Pool)), strings.Compare(x.Subject, y.Subject))
 	})
 	return all
+}
+
+// forget drops the active alarms of some names, of which nobody knows any more
+// whether they hold.
+func (a *alarms) forget(some func(name string) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key := range a.held {
+		if some(key.Name) {
+			delete(a.held, key)
+			a.active.WithLabelValues(key.Name, string(key.Pool)).Dec()
+		}
+	}
 }
 
 func (a *alarms) count() int {

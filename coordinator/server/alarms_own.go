@@ -66,6 +66,17 @@ func (o ownAlarms) note(pool member.Pool, e member.Event) {
 	}
 }
 
+// forgetEdges drops the edges that nobody has taken: a standby has no history.
+func (o ownAlarms) forgetEdges() {
+	for {
+		select {
+		case <-o.edges:
+		default:
+			return
+		}
+	}
+}
+
 // deliver hands the edges to the machines of their pools until ctx ends.
 func (o ownAlarms) deliver(ctx context.Context, pools *pools) {
 	for {

@@ -22,7 +22,7 @@ func realBackups(t *testing.T, path string) *store.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	l, err := s.Lead(t.Context(), "c1", "")
+	l, err := s.Lead(t.Context(), store.Claim{Holder: "c1"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,9 +149,9 @@ type options struct {
 func (o *options) define(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&o.cfg.ID, "id", "",
-		"the coordinator's id (default: the name in --tls-cert, or else the lower-cased host name)")
+		"the coordinator's id, which no other on the database may have (default: the name in --tls-cert, or else the lower-cased host name)")
 	flags.StringVar(&o.stateDir, "state-dir", "",
-		"directory of the SQLite file (default: $STATE_DIRECTORY, /var/lib/buddyring if it is writable, or else ~/.local/state/buddyring)")
+		"directory of the SQLite file and of the name of the present run (default: $STATE_DIRECTORY, /var/lib/buddyring if it is writable, or else ~/.local/state/buddyring)")
 	flags.StringVar(&o.store.URL, "store", "",
 		"sqlite:PATH or mysql://USER@HOST[:PORT][,HOST...]/DB (default: "+databaseName+" in the state directory)")
 	flags.StringVar(&o.store.PasswordFile, "store-password-file", "", "file with the password of the MySQL user")
@@ -264,6 +264,13 @@ func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
 	if err := p.makeStateDir(); err != nil {
 		return err
 	}
+	if at := p.place(); at != nil {
+		// Opening the database must not disturb another process that has it.
+		if p.cfg.Instance, p.cfg.Predecessor, err = at.enter(log); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, at.leave()) }()
+	}
 	opening, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	table, err := store.Open(opening, p.store)
@@ -277,7 +284,7 @@ func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
 	if path, ok := strings.CutPrefix(p.store.URL, store.KindSQLite+":"); ok {
 		deps.FreeBytes = func() (uint64, error) { return freeBytes(filepath.Dir(path)) }
 	}
-	s, err := New(p.cfg, deps)
+	s, err := New(p.cfg, deps) //nolint:contextcheck // the services get theirs with every call
 	if err != nil {
 		return err
 	}

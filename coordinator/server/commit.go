@@ -26,9 +26,29 @@ const (
 // longer knows what is in it, and only a restart reads it again.
 var errMoved = errors.New("the pool's revision in the table is not the one this leader made")
 
+// propose has a change committed, unless the host is to stop.
+func (h *host) propose(ctx context.Context, change member.Change) {
+	if h.stopping {
+		return
+	}
+	done := make(chan struct{})
+	h.committing = done
+	h.helpers.Go(func() {
+		defer close(done)
+		h.commit(ctx, change)
+	})
+}
+
 // commit hands a change to the store until its outcome is known, and the outcome
-// to the machine. Once the host stops, it does not insist.
+// to the machine. Once the host stops, it does not insist. Without the lease
+// nothing is tried; what was tried before is still settled, under the fence.
 func (h *host) commit(ctx context.Context, change member.Change) {
+	if err := h.tenure.check(time.Now()); err != nil {
+		o := settle(change, err)
+		h.metrics.commits.WithLabelValues(o.name).Inc()
+		h.outcomes <- o
+		return
+	}
 	within, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })

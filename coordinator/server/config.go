@@ -14,15 +14,19 @@ import (
 
 // Config is what an operator decides about a coordinator.
 type Config struct {
-	// ID names the coordinator in the lease.
+	// ID names the coordinator in the lease. No other may have it.
 	ID string
+	// Instance names this run of it; a random name if empty. Predecessor is that
+	// of an earlier run which is known to have ended, or "": what it held need not
+	// be waited for.
+	Instance, Predecessor string
 	// Version is what it says about itself.
 	Version string
 	// Listen is HOST:PORT for agents and routers, AdminListen for operators,
 	// HTTPListen for metrics and health.
 	Listen, AdminListen, HTTPListen string
-	// Advertise is HOST:PORT at which agents and routers reach it, as they are
-	// told; "" to tell them nothing.
+	// Advertise is HOST:PORT at which agents and routers reach it, as they and
+	// other coordinators are told; "" to tell them nothing.
 	Advertise string
 	// AutoCreatePools lets a join make a pool.
 	AutoCreatePools bool

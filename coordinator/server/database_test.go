@@ -176,7 +176,7 @@ func TestLostAnswerOfALostDatabase(t *testing.T) {
 	})
 }
 
-// A second coordinator on the same table ends the first, which says so.
+// Another leader ends the term of the first, which says who leads now.
 func TestFenced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -189,14 +189,10 @@ func TestFenced(t *testing.T) {
 		if err != nil {
 			t.Fatalf("watch: %v", err)
 		}
-		if _, err := table.Lead(t.Context(), "c2", ""); err != nil {
-			t.Fatalf("lead: %v", err)
-		}
-		if err := w.ended(10 * time.Second); !errors.Is(err, member.ErrFenced) {
-			t.Errorf("run: %v", err)
-		}
+		table.usurp("c2")
 		for _, a := range agents {
-			if err := <-a.over; !errors.Is(err, member.ErrNotLeader) {
+			err := <-a.over
+			if leader, ok := errors.AsType[*member.NotLeaderError](err); !ok || leader.Leader != "c2:7400" {
 				t.Errorf("session of %s: %v", a.id, err)
 			}
 		}
@@ -216,33 +212,38 @@ func TestFencedCommit(t *testing.T) {
 		table := newTable()
 		w := start(t, table)
 		w.join("web-1", "web-2", "web-3")
-		if _, err := table.Lead(t.Context(), "c2", ""); err != nil {
-			t.Fatalf("lead: %v", err)
-		}
 		before := ringOf(t, w).GetRevision()
+		table.usurp("c2")
 		_, err := w.admin.RemoveServer(t.Context(), &pb.RemoveServerRequest{ServerId: "web-1"})
 		if !errors.Is(err, member.ErrNotLeader) {
 			t.Errorf("remove: %v", err)
 		}
-		if err := w.ended(10 * time.Second); !errors.Is(err, member.ErrFenced) {
-			t.Errorf("run: %v", err)
-		}
+		w.standsBy(time.Second)
 		if _, at, err := table.Servers(t.Context(), "default"); err != nil || uint64(at.Revision) != before {
 			t.Errorf("the table is at %v, %v", at, err)
 		}
 	})
 }
 
-// A database that cannot be led is an error at once, and nothing is left behind.
+// A coordinator whose database is down says so, and leads when it is back.
 func TestDatabaseDownAtStart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable()
 		table.fail(errDown)
 		w := start(t, table)
-		if err := w.ended(time.Second); !errors.Is(err, member.ErrUnavailable) {
-			t.Errorf("run: %v", err)
+		time.Sleep(time.Second)
+		if got := w.page("/readyz"); got != 503 {
+			t.Errorf("readyz %d", got)
 		}
+		status, err := w.admin.GetStatus(t.Context(), &pb.GetStatusRequest{})
+		if err != nil || status.GetState() != pb.LeaderState_LEADER_STATE_STANDBY ||
+			status.GetStoreState() != pb.StoreState_STORE_STATE_FAILING {
+			t.Errorf("status: %v, %v", status, err)
+		}
+		table.fail(nil)
+		w.leads(time.Second)
+		w.join("web-1", "web-2", "web-3")
 	})
 }
 

@@ -226,6 +226,14 @@ func (h *history) entryOf(revision member.Revision) *entry {
 	return entries[0]
 }
 
+// committedAt is when a revision was committed, zero where that is not known.
+func (h *history) committedAt(revision member.Revision) time.Time {
+	if e := h.entryOf(revision); e != nil {
+		return e.at
+	}
+	return time.Time{}
+}
+
 // snapshot returns all rows, by id.
 func (h *history) snapshot() *pb.Snapshot {
 	h.mu.Lock()

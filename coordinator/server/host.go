@@ -31,6 +31,7 @@ type host struct {
 	timer    *time.Timer
 
 	lead    leadership
+	tenure  *tenure
 	table   Table
 	dialer  dialer
 	history *history
@@ -38,6 +39,7 @@ type host struct {
 	alarms  *alarms
 	health  *health
 	metrics *metrics
+	routers *routers
 	log     *slog.Logger
 
 	inbox chan work
@@ -46,8 +48,15 @@ type host struct {
 	tokens   atomic.Uint64
 	// over ends when the host has stopped, with the reason.
 	over *ending
-	// helpers are commits and dials.
+	// helpers are commits, dials and waits for routers.
 	helpers sync.WaitGroup
+	// committing is closed when the newest commit has ended; nil before the first.
+	committing chan struct{}
+	// stopping says that no more is begun.
+	stopping bool
+	// frozen guards the machine of a host that is not run, and only answers
+	// queries.
+	frozen *sync.Mutex
 }
 
 // work is one thing for the host's goroutine: an input, with whoever waits for
@@ -84,6 +93,12 @@ func (h *host) hand(w work) {
 // view runs query on the host's goroutine and waits for it. The query must not
 // block, nor keep the machine. After an error its results are not to be read.
 func (h *host) view(ctx context.Context, query func(*pool.Machine)) error {
+	if h.frozen != nil {
+		h.frozen.Lock()
+		defer h.frozen.Unlock()
+		query(h.machine)
+		return nil
+	}
 	done := make(chan struct{})
 	return h.submit(ctx, done, work{query: func(m *pool.Machine) {
 		defer close(done)
@@ -138,9 +153,9 @@ func (h *host) submit(ctx context.Context, done <-chan struct{}, w work) error {
 var errCallTime = fmt.Errorf("%w: the database did not confirm the change within %s and may still make it; "+
 	"repeat the request with the same request_id", member.ErrUnavailable, callTime)
 
-// run owns the machine until ctx ends, or until a commit shows that somebody
-// else writes the pool, which is the error. When it returns, all that it started
-// has ended.
+// run owns the machine until ctx ends, whose cause everybody who waits is told,
+// or until a commit shows that somebody else writes the pool, which is the error.
+// When it returns, all that it started has ended.
 func (h *host) run(ctx context.Context) error {
 	h.timer = time.NewTimer(0)
 	defer h.timer.Stop()
@@ -149,7 +164,8 @@ func (h *host) run(ctx context.Context) error {
 		var err error
 		select {
 		case <-ctx.Done():
-			h.over.end(errStopping)
+			h.settleLast(ctx)
+			h.over.end(context.Cause(ctx))
 			return nil
 		case w := <-h.inbox:
 			h.work(ctx, w)
@@ -163,6 +179,20 @@ func (h *host) run(ctx context.Context) error {
 			h.over.end(&member.NotLeaderError{})
 			return err
 		}
+	}
+}
+
+// settleLast waits for the change under way and tells everybody what came of it.
+func (h *host) settleLast(ctx context.Context) {
+	h.stopping = true
+	if h.committing == nil {
+		return
+	}
+	<-h.committing
+	select {
+	case o := <-h.outcomes:
+		h.step(ctx, o.input)
+	default:
 	}
 }
 
@@ -239,7 +269,7 @@ func touchesSafety(effect pool.Effect) bool {
 func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) {
 	switch e := effect.(type) {
 	case pool.Propose:
-		h.helpers.Go(func() { h.commit(ctx, e.Change) })
+		h.propose(ctx, e.Change)
 	case pool.Publish:
 		h.publish(e.Change, now)
 	case pool.PublishMark:
@@ -247,8 +277,12 @@ func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) 
 		h.metrics.suspects.WithLabelValues(string(h.pool)).Set(float64(h.marks.suspects(h.pool)))
 	case pool.Reply:
 		h.reply(e)
+	case pool.AwaitRouters:
+		h.helpers.Go(func() { h.awaitRouters(ctx, e) })
 	case pool.Dial:
-		h.helpers.Go(func() { h.tell(h.dialer.dial(ctx, e)) })
+		if !h.stopping {
+			h.helpers.Go(func() { h.tell(h.dialer.dial(ctx, e)) })
+		}
 	case pool.Raise:
 		h.alarms.raise(e.Alarm)
 	case pool.Clear:
@@ -270,7 +304,7 @@ func (h *host) say(effect pool.Effect) {
 	switch e := effect.(type) {
 	case pool.Welcome:
 		if s := h.sessions[e.Session]; s != nil {
-			s.welcome(e, h.lead.storeID, h.lead.addresses)
+			s.welcome(e, h.lead.storeID, h.lead.addresses())
 		}
 	case pool.Refuse:
 		if s := h.sessions[e.Session]; s != nil {

@@ -408,8 +408,8 @@ func TestStoppedHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := &host{pool: "p", machine: m, inbox: make(chan work), outcomes: make(chan outcome, 1), over: newEnding()}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errStopping)
 		if err := h.run(ctx); err != nil {
 			t.Errorf("run: %v", err)
 		}

@@ -24,11 +24,12 @@ type table struct {
 
 	mu      sync.Mutex
 	storeID string
-	epoch   member.Epoch
+	lease   member.Lease
 	pools   map[member.Pool]*tablePool
 	routers map[string]store.RouterRow
+	others  map[member.ID]member.Coordinator
 
-	// failing is what writes return; losing makes the next commit, or new pool,
+	// failing is what writes, and looks at the lease, return; losing makes the next commit, or new pool,
 	// happen without an answer; held makes commits wait until it closes.
 	failing error
 	losing  bool
@@ -47,14 +48,20 @@ type tablePool struct {
 }
 
 func newTable() *table {
-	return &table{storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{}}
+	return &table{
+		storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{},
+		others: map[member.ID]member.Coordinator{},
+	}
 }
 
 // backup returns a copy of the table as it stands.
 func (t *table) backup() *table {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := &table{storeID: t.storeID, epoch: t.epoch, pools: map[member.Pool]*tablePool{}, routers: maps.Clone(t.routers)}
+	c := &table{
+		storeID: t.storeID, lease: t.lease, pools: map[member.Pool]*tablePool{}, routers: maps.Clone(t.routers),
+		others: maps.Clone(t.others),
+	}
 	for name, p := range t.pools {
 		own := *p
 		own.rows, own.intents, own.departed = maps.Clone(p.rows), maps.Clone(p.intents), maps.Clone(p.departed)
@@ -103,27 +110,82 @@ func (t *table) compact(name member.Pool, revision member.Revision) {
 
 func (t *table) Kind() string { return "memory" }
 
-func (t *table) Lead(context.Context, string, string) (store.Leadership, error) {
+func (t *table) Lease(context.Context) (member.Lease, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.failing != nil {
+	return t.lease, t.failing
+}
+
+func (t *table) Lead(_ context.Context, c store.Claim) (store.Leadership, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.failing != nil:
 		return store.Leadership{}, t.failing
+	case t.lease.Moved(c.Seen):
+		return store.Leadership{}, member.ErrStale
 	}
-	t.epoch++
+	t.lease = member.Lease{
+		StoreID: t.storeID, Holder: c.Holder, Instance: c.Instance, Advertise: c.Advertise,
+		Epoch: t.lease.Epoch + 1, Renewal: t.lease.Renewal + 1,
+	}
 	for _, p := range t.pools {
-		p.state.Position.Epoch = t.epoch
+		p.state.Position.Epoch = t.lease.Epoch
 	}
-	return store.Leadership{StoreID: t.storeID, Epoch: t.epoch}, nil
+	return store.Leadership{StoreID: t.storeID, Epoch: t.lease.Epoch}, nil
+}
+
+// usurp lets another coordinator take the lead without asking who has it.
+func (t *table) usurp(id member.ID) {
+	now, _ := t.Lease(context.Background())
+	_, _ = t.Lead(context.Background(), store.Claim{Holder: id, Instance: rand.Text(), Advertise: string(id) + ":7400", Seen: now})
 }
 
 func (t *table) Renew(_ context.Context, epoch member.Epoch) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return cmp.Or(t.failing, t.fenced(epoch))
+	return t.renew(epoch)
+}
+
+func (t *table) renew(epoch member.Epoch) error {
+	if err := cmp.Or(t.failing, t.fenced(epoch)); err != nil {
+		return err
+	}
+	t.lease.Renewal++
+	return nil
+}
+
+func (t *table) Release(_ context.Context, epoch member.Epoch) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.renew(epoch); err != nil {
+		return err
+	}
+	t.lease.Holder, t.lease.Instance, t.lease.Advertise = "", "", ""
+	return nil
+}
+
+func (t *table) PutCoordinator(_ context.Context, c member.Coordinator) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.others[c.ID] = c
+	return t.failing
+}
+
+func (t *table) Coordinators(_ context.Context, since time.Time) ([]member.Coordinator, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []member.Coordinator
+	for _, id := range slices.Sorted(maps.Keys(t.others)) {
+		if c := t.others[id]; !c.LastSeen.Before(since) {
+			all = append(all, c)
+		}
+	}
+	return all, t.failing
 }
 
 func (t *table) fenced(epoch member.Epoch) error {
-	if epoch != t.epoch {
+	if epoch != t.lease.Epoch {
 		return fmt.Errorf("epoch %d is over: %w", epoch, member.ErrFenced)
 	}
 	return nil
@@ -156,7 +218,7 @@ func (p *tablePool) servers() []member.Server {
 func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := cmp.Or(t.failing, t.fenced(epoch)); err != nil {
+	if err := t.renew(epoch); err != nil {
 		return member.PoolState{}, err
 	}
 	if t.pools[n.Name] != nil {
@@ -308,12 +370,15 @@ func (t *table) EventsFrom(_ context.Context, name member.Pool, from member.Revi
 	return found, nil
 }
 
-func (t *table) PutRouter(_ context.Context, r store.RouterRow) error {
+func (t *table) PutRouter(_ context.Context, epoch member.Epoch, r store.RouterRow) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.renew(epoch); err != nil {
+		return err
+	}
 	t.routers[r.ID] = r
 	t.puts++
-	return t.failing
+	return nil
 }
 
 func (t *table) routerWrites() int {
@@ -335,18 +400,22 @@ func (t *table) Routers(context.Context) ([]store.RouterRow, error) {
 	return slices.SortedFunc(maps.Values(t.routers), func(a, b store.RouterRow) int { return cmp.Compare(a.ID, b.ID) }), nil
 }
 
-func (t *table) DropRouter(_ context.Context, id string) error {
+func (t *table) DropRouter(_ context.Context, epoch member.Epoch, id string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.failing == nil {
-		delete(t.routers, id)
+	if err := t.renew(epoch); err != nil {
+		return err
 	}
-	return t.failing
+	delete(t.routers, id)
+	return nil
 }
 
-func (t *table) ForgetRouters(_ context.Context, since time.Time) (int64, error) {
+func (t *table) ForgetRouters(_ context.Context, epoch member.Epoch, since time.Time) (int64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.renew(epoch); err != nil {
+		return 0, err
+	}
 	before := len(t.routers)
 	maps.DeleteFunc(t.routers, func(_ string, r store.RouterRow) bool { return r.LastSeen.Before(since) })
 	return int64(before - len(t.routers)), nil

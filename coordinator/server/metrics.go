@@ -1,7 +1,7 @@
 package server
 
 import (
-	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -35,8 +35,10 @@ type metrics struct {
 	revision      *prometheus.GaugeVec
 	epoch         prometheus.Gauge
 	leader        prometheus.Gauge
+	terms         prometheus.Counter
 	storeUp       prometheus.Gauge
 	alarmActive   *prometheus.GaugeVec
+	drains        *prometheus.CounterVec
 }
 
 func newMetrics(reg *prometheus.Registry) *metrics {
@@ -83,10 +85,13 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		floorLimit:  gauges("buddyring_floor_limit", "How many of them the floor allows.", "pool"),
 		braked:      counter("buddyring_verdicts_braked_total", "Verdicts that supported a removal and were held by brake or floor."),
 		revision:    gauges("buddyring_revision", "Revision of the newest durable change.", "pool"),
-		epoch:       gauge("buddyring_epoch", "Epoch of this leader."),
+		epoch:       gauge("buddyring_epoch", "Epoch of the leader, as far as this coordinator has seen."),
 		leader:      gauge("buddyring_leader", "1 while this coordinator leads."),
+		terms:       counter("buddyring_terms_total", "How often this coordinator has taken the lead."),
 		storeUp:     gauge("buddyring_store_up", "1 while the last check of the database and the last commit went through."),
 		alarmActive: gauges("buddyring_alarm_active", "Active alarms.", "name", "pool"),
+		drains: counters("buddyring_drains_total",
+			"Drains by who asked, operator or leave, and by whether the routers confirmed in time: safe or partial.", "by", "outcome"),
 	}
 }
 
@@ -119,18 +124,37 @@ func (m *metrics) brake(name member.Pool, s member.Safety, servicesDown int) {
 	}
 }
 
-// streamGauges shows how many streams there are.
-func streamGauges(reg *prometheus.Registry, sessions, subscribers *atomic.Int64) {
+// gauges shows what is looked up when it is asked for.
+func (s *Server) gauges(reg *prometheus.Registry) {
+	ofTerm := func(read func(*term) int64) func() float64 {
+		return func() float64 {
+			if t := s.term.Load(); t != nil {
+				return float64(read(t))
+			}
+			return 0
+		}
+	}
 	for _, g := range []struct {
 		name, help string
-		live       *atomic.Int64
+		read       func() float64
 	}{
-		{"buddyring_sessions", "Live sessions of agents.", sessions},
-		{"buddyring_subscribers", "Live subscriptions of routers.", subscribers},
+		{"buddyring_sessions", "Live sessions of agents.", ofTerm(func(t *term) int64 { return t.agents.live.Load() })},
+		{"buddyring_subscribers", "Live subscriptions of routers.", ofTerm(func(t *term) int64 { return t.members.live.Load() })},
+		{
+			"buddyring_lease_age_seconds", "Time since the lease was renewed last, as far as this coordinator has seen.",
+			func() float64 { return s.standing(time.Now()).leaseAge.Seconds() },
+		},
 	} {
-		promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 {
-			return float64(g.live.Load())
-		})
+		promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.read)
+	}
+}
+
+// forgetPools takes away what only a leader knows of its pools.
+func (m *metrics) forgetPools() {
+	for _, g := range []*prometheus.GaugeVec{
+		m.members, m.suspects, m.servicesDown, m.brakeEngaged, m.brakeSuspects, m.brakeLimit, m.floorLost, m.floorLimit, m.revision,
+	} {
+		g.Reset()
 	}
 }
 
@@ -141,6 +165,15 @@ func (m *metrics) pool(h *history) {
 	for phase, n := range h.sizes() {
 		m.members.WithLabelValues(name, phase.String()).Set(float64(n))
 	}
+}
+
+// drained counts a drain of which some routers may not have confirmed.
+func (m *metrics) drained(by string, lags []pool.Lag) {
+	outcome := "safe"
+	if len(lags) > 0 {
+		outcome = "partial"
+	}
+	m.drains.WithLabelValues(by, outcome).Inc()
 }
 
 func (m *metrics) published(c member.Change) {

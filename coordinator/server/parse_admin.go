@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -157,8 +158,19 @@ func parseKind(field, text string) (member.EventKind, error) {
 		member.EventRemoved, member.EventNotRemoved, member.EventUpdated, member.EventIntent,
 		member.EventPoolCreated, member.EventPoolUpdated, member.EventAlarmRaised, member.EventAlarmCleared,
 		member.EventContradicted, member.EventServiceDown, member.EventServiceUp, member.EventBraked, member.EventUnbraked,
-		member.EventMoved, member.EventRestored:
+		member.EventMoved, member.EventRestored, member.EventDraining:
 		return kind, nil
 	}
 	return "", member.Invalid(field, "%q is not a kind of event", text)
+}
+
+// checkStepDown checks a request against the present epoch.
+func checkStepDown(req *pb.StepDownRequest, epoch member.Epoch) error {
+	if _, err := parseText("reason", req.GetReason(), member.MaxReasonBytes); err != nil {
+		return err
+	}
+	if want := req.GetExpectedEpoch(); want != 0 && want != uint64(epoch) {
+		return fmt.Errorf("step down in epoch %d: %w: the present epoch is %d", want, member.ErrStale, epoch)
+	}
+	return nil
 }

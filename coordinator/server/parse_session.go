@@ -254,7 +254,14 @@ func parseLeave(session pool.SessionID, in *pb.Leave) (pool.Input, error) {
 		return nil, member.Invalid("leave.incarnation", "must be set")
 	}
 	reason, err := parseText("leave.reason", in.GetReason(), member.MaxReasonBytes)
-	return pool.Leave{Session: session, Incarnation: member.Incarnation(in.GetIncarnation()), Reason: reason}, err
+	if err != nil {
+		return nil, err
+	}
+	drain, err := parseDrainTime("leave.drain_timeout", in.GetDrainTimeout())
+	if err == nil && in.GetDrainTimeout() != nil {
+		drain = max(drain, 1) // zero is to leave at once
+	}
+	return pool.Leave{Session: session, Incarnation: member.Incarnation(in.GetIncarnation()), Reason: reason, Drain: drain}, err
 }
 
 // parseSubjectName parses the server that an agent's message is about. Whether

@@ -20,7 +20,9 @@ import (
 type pools struct {
 	table Table
 	lead  leadership
-	bell  *bell
+	// tenure says whether a pool may be made now.
+	tenure *tenure
+	bell   *bell
 	// start runs the host of a pool; it fails once the coordinator stops.
 	start func(member.PoolState) (*host, error)
 	// autoCreate lets a join make a pool.
@@ -151,6 +153,9 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	}
 	if len(p.list()) >= maxPools {
 		return nil, fmt.Errorf("create pool %s: %w: there are %d pools", n.name, member.ErrExhausted, maxPools)
+	}
+	if err := p.tenure.check(time.Now()); err != nil {
+		return nil, fmt.Errorf("create pool %s: %w", n.name, err)
 	}
 	state, err := p.table.CreatePool(ctx, p.lead.epoch, n.row(time.Now()))
 	if errors.Is(err, member.ErrAlreadyExists) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -38,7 +39,11 @@ type router struct {
 	// deltas counts them; bookmarks too.
 	bookmarks int
 	over      chan error
+	// hangs says that it acknowledges nothing.
+	hangs atomic.Bool
 }
+
+func (r *router) hang() { r.hangs.Store(true) }
 
 func (w *world) newRouter(id string) *router {
 	return &router{
@@ -89,7 +94,7 @@ func (r *router) receive(stream pb.MembershipService_SubscribeClient, over chan<
 			ack.Applied = append(ack.Applied, r.at[name])
 		}
 		r.mu.Unlock()
-		if changed {
+		if changed && !r.hangs.Load() {
 			_ = stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: ack}}) // Recv tells the end
 		}
 	}

@@ -24,7 +24,7 @@ const (
 	// routerWrite is how often a router's row is written when there is something
 	// new; routerRefresh, when there is not.
 	routerWrite   = 10 * time.Second
-	routerRefresh = time.Hour
+	routerRefresh = 5 * time.Minute
 	// progressLength is how many steps of a router's progress are kept per pool.
 	progressLength = 512
 )
@@ -33,6 +33,8 @@ const (
 // concurrent use.
 type routers struct {
 	alarms ownAlarms
+	// heard rings when a router has confirmed something, or has gone.
+	heard *bell
 
 	mu sync.Mutex
 	by map[member.ID]*router
@@ -40,8 +42,10 @@ type routers struct {
 
 // router is what is known about one router.
 type router struct {
-	id       member.ID
-	version  string
+	id      member.ID
+	version string
+	// pools are those that it wants, nil for all.
+	pools    map[member.Pool]bool
 	lastSeen time.Time
 	// streams counts its live subscriptions; goodbye says that the last one was
 	// ended by the router itself, and goneAt since when there is none.
@@ -82,7 +86,7 @@ type placed struct {
 }
 
 func newRouters(a ownAlarms) *routers {
-	return &routers{alarms: a, by: map[member.ID]*router{}}
+	return &routers{alarms: a, heard: newBell(), by: map[member.ID]*router{}}
 }
 
 // remember takes over a router from the table. It has not said goodbye, or it
@@ -103,21 +107,38 @@ func newRouter(id member.ID) *router {
 	return &router{id: id, applied: map[member.Pool]member.Position{}, progress: map[member.Pool][]step{}}
 }
 
+// arrival is what a router brings along.
+type arrival struct {
+	id      member.ID
+	version string
+	// pools are those that it wants, nil for all.
+	pools map[member.Pool]bool
+	// has are the revisions that it has; it may have lost some that it had
+	// confirmed. That it has them does not say that its clients have.
+	has map[member.Pool]member.Revision
+}
+
 // connect begins a subscription.
-func (r *routers) connect(id member.ID, version string, now time.Time) error {
+func (r *routers) connect(in arrival, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	known := r.by[id]
+	known := r.by[in.id]
 	if known == nil {
 		if len(r.by) >= maxRouters {
-			return fmt.Errorf("accept router %s: %w: %d routers are known", id, member.ErrExhausted, maxRouters)
+			return fmt.Errorf("accept router %s: %w: %d routers are known", in.id, member.ErrExhausted, maxRouters)
 		}
-		known = newRouter(id)
-		r.by[id] = known
+		known = newRouter(in.id)
+		r.by[in.id] = known
+	}
+	for name, p := range known.applied {
+		if p.Revision > in.has[name] {
+			p.Revision = in.has[name]
+			known.applied[name] = p
+		}
 	}
 	known.streams++
-	known.version, known.lastSeen, known.goodbye, known.dirty = version, now, false, true
-	r.alarms.clear(silentKey(id), now)
+	known.version, known.pools, known.lastSeen, known.goodbye, known.dirty = in.version, in.pools, now, false, true
+	r.alarms.clear(silentKey(in.id), now)
 	return nil
 }
 
@@ -128,6 +149,7 @@ func (r *routers) disconnect(id member.ID, goodbye bool, now time.Time) {
 	known := r.by[id]
 	known.streams--
 	known.lastSeen, known.goneAt, known.goodbye, known.dirty = now, now, goodbye, true
+	r.heard.ring()
 }
 
 // ack takes over what a router has applied.
@@ -139,6 +161,7 @@ func (r *routers) ack(id member.ID, a ack, now time.Time) {
 	for _, p := range a.applied {
 		known.apply(p, now)
 	}
+	r.heard.ring()
 }
 
 func (k *router) apply(p placed, now time.Time) {
@@ -152,6 +175,9 @@ func (k *router) apply(p placed, now time.Time) {
 	}
 	k.progress[p.pool] = append(steps, step{p.Revision, now})
 }
+
+// wants reports whether a router that wants these pools, nil for all, wants one.
+func wants(pools map[member.Pool]bool, name member.Pool) bool { return pools == nil || pools[name] }
 
 // appliedAt is when the router had applied a revision; zero if it has not, or
 // if that is not known any more.
@@ -193,6 +219,8 @@ type routerInfo struct {
 	version   string
 	lastSeen  time.Time
 	connected bool
+	goodbye   bool
+	pools     map[member.Pool]bool
 	applied   []placed
 	held      []heldServer
 }
@@ -234,7 +262,8 @@ func (r *routers) keptOf(name member.Pool) []member.ID {
 
 func (k *router) info() routerInfo {
 	i := routerInfo{
-		id: k.id, version: k.version, lastSeen: k.lastSeen, connected: k.streams > 0, held: slices.Clone(k.held),
+		id: k.id, version: k.version, lastSeen: k.lastSeen, connected: k.streams > 0, goodbye: k.goodbye, pools: k.pools,
+		held: slices.Clone(k.held),
 	}
 	for name, p := range k.applied {
 		i.applied = append(i.applied, placed{name, point{Position: p}})

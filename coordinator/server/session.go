@@ -132,7 +132,11 @@ func (s *session) acknowledge(seq uint64) {
 }
 
 func (s *session) left(l pool.LeaveDone) {
+	state := pb.DrainState_DRAIN_STATE_UNSPECIFIED
+	if l.Drained {
+		state = toDrainState(l.Missing)
+	}
 	s.put(&pb.SessionResponse{Message: &pb.SessionResponse_LeaveResult{LeaveResult: &pb.LeaveResult{
-		Left: &l.Left, Text: l.Text,
+		Left: &l.Left, Text: l.Text, Drain: state, Missing: toLags(l.Missing),
 	}}})
 }

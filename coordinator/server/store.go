@@ -27,10 +27,14 @@ type Upkeep interface {
 	Prune(ctx context.Context, pool member.Pool, r store.Retention) (int64, error)
 }
 
-// Lease says who leads.
+// Lease says who leads, and who could.
 type Lease interface {
-	Lead(ctx context.Context, holder, advertise string) (store.Leadership, error)
+	Lease(ctx context.Context) (member.Lease, error)
+	Lead(ctx context.Context, c store.Claim) (store.Leadership, error)
 	Renew(ctx context.Context, epoch member.Epoch) error
+	Release(ctx context.Context, epoch member.Epoch) error
+	PutCoordinator(ctx context.Context, c member.Coordinator) error
+	Coordinators(ctx context.Context, since time.Time) ([]member.Coordinator, error)
 }
 
 // Table holds the pools.
@@ -49,16 +53,16 @@ type EventTable interface {
 
 // RouterTable holds the routers' rows.
 type RouterTable interface {
-	PutRouter(ctx context.Context, r store.RouterRow) error
+	PutRouter(ctx context.Context, epoch member.Epoch, r store.RouterRow) error
 	Routers(ctx context.Context) ([]store.RouterRow, error)
-	DropRouter(ctx context.Context, id string) error
-	ForgetRouters(ctx context.Context, since time.Time) (int64, error)
+	DropRouter(ctx context.Context, epoch member.Epoch, id string) error
+	ForgetRouters(ctx context.Context, epoch member.Epoch, since time.Time) (int64, error)
 }
 
 // leadership is what this coordinator has won, and where it is reached.
 type leadership struct {
 	epoch   member.Epoch
 	storeID string
-	// addresses are those that agents and routers are told.
-	addresses []string
+	// addresses are those that agents are told.
+	addresses func() []string
 }

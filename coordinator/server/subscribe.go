@@ -128,7 +128,7 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 		return err
 	}
 	m := s.service
-	if err := m.routers.connect(s.router, s.version, time.Now()); err != nil {
+	if err := m.routers.connect(arrival{s.router, s.version, s.pools, s.has()}, time.Now()); err != nil {
 		return err
 	}
 	close(greeted)
@@ -146,6 +146,20 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 	<-fed
 	m.routers.disconnect(s.router, goodbye, time.Now())
 	return err
+}
+
+// has are the revisions of this history that the router brings along.
+func (s *subscription) has() map[member.Pool]member.Revision {
+	has := map[member.Pool]member.Revision{}
+	if !s.sameStore() {
+		return has
+	}
+	for name, p := range s.resume {
+		if h := s.service.pools.find(name); h != nil && h.history.refutes(p) == "" {
+			has[name] = p.Revision
+		}
+	}
+	return has
 }
 
 func (s *subscription) takeAcks() error {

@@ -161,6 +161,8 @@ func TestRestoredBackupIsNoticed(t *testing.T) {
 				restart := func() {
 					w.shutDown()
 					w.run()
+					// A backup still names the leader that it was taken from.
+					w.leads(5 * time.Second)
 				}
 				restart()
 				r, faithful := w.newRouter("r1").subscribe(), w.newRouter("r2").subscribe()

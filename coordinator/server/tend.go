@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/lease"
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
 const (
-	// renewEvery is how often the leader shows that it lives, which also checks
-	// the database. One renewal may take renewTime.
-	renewEvery = time.Second
-	renewTime  = 3 * time.Second
+	// renewTime bounds one renewal of the lease, which also checks the database.
+	renewTime = 2 * time.Second
+	// rowTime bounds one write about a router.
+	rowTime = 3 * time.Second
 	// tendEvery is how often routers are looked after.
 	tendEvery = time.Second
 	// wentBackMemory is how long that alarm stays: it tells of a moment.
@@ -34,20 +35,20 @@ const (
 	diskReserve = 32 << 20
 )
 
-// keepLead renews the lead until ctx ends or another leader exists, which is the
-// error.
-func (t *term) keepLead(ctx context.Context) error {
-	tick := time.NewTicker(renewEvery)
+// keepLead renews the lease until ctx ends or another leader exists, which ends
+// the term.
+func (t *term) keepLead(ctx context.Context) {
+	tick := time.NewTicker(lease.RenewEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
-		err := t.renew(ctx)
-		if errors.Is(err, member.ErrFenced) {
-			return fmt.Errorf("keep the lead: %w; another coordinator has started", err)
+		if err := t.renew(ctx); errors.Is(err, member.ErrFenced) {
+			t.over.end(err)
+			return
 		}
 	}
 }
@@ -55,9 +56,13 @@ func (t *term) keepLead(ctx context.Context) error {
 func (t *term) renew(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, renewTime)
 	defer cancel()
+	sent := time.Now()
 	err := t.deps.Store.Renew(within, t.lead.epoch)
 	if ctx.Err() != nil {
 		return nil
+	}
+	if err == nil {
+		t.tenure.renewed(sent)
 	}
 	t.health.renewed(err, time.Now())
 	return err
@@ -74,8 +79,10 @@ func (t *term) tendRouters(ctx context.Context) {
 		case now := <-tick.C:
 			t.own.expire(alarmWentBack, now.Add(-wentBackMemory), now)
 			due, left := t.routers.tend(now)
-			t.writeRouters(ctx, due, now)
-			t.dropRouters(ctx, left)
+			if t.tenure.check(now) == nil {
+				t.writeRouters(ctx, due, now)
+				t.dropRouters(ctx, left)
+			}
 		}
 	}
 }
@@ -83,8 +90,8 @@ func (t *term) tendRouters(ctx context.Context) {
 // writeRouters gives up at the first failure; all are tried again later.
 func (t *term) writeRouters(ctx context.Context, due []routerInfo, now time.Time) {
 	for _, r := range due {
-		within, cancel := context.WithTimeout(ctx, renewTime)
-		err := t.deps.Store.PutRouter(within, r.row())
+		within, cancel := context.WithTimeout(ctx, rowTime)
+		err := t.deps.Store.PutRouter(within, t.lead.epoch, r.row())
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil {
@@ -99,8 +106,8 @@ func (t *term) writeRouters(ctx context.Context, due []routerInfo, now time.Time
 // dropRouters takes those that have said goodbye out of the table; as above.
 func (t *term) dropRouters(ctx context.Context, left []member.ID) {
 	for _, id := range left {
-		within, cancel := context.WithTimeout(ctx, renewTime)
-		err := t.deps.Store.DropRouter(within, string(id))
+		within, cancel := context.WithTimeout(ctx, rowTime)
+		err := t.deps.Store.DropRouter(within, t.lead.epoch, string(id))
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil {
@@ -130,12 +137,15 @@ func (t *term) prune(ctx context.Context) {
 }
 
 func (t *term) pruneAll(ctx context.Context) error {
+	if err := t.tenure.check(time.Now()); err != nil {
+		return err
+	}
 	for _, h := range t.pools.list() {
 		if err := t.prunePool(ctx, h.pool); err != nil {
 			return err
 		}
 	}
-	_, err := t.deps.Store.ForgetRouters(ctx, time.Now().Add(-routerMemory))
+	_, err := t.deps.Store.ForgetRouters(ctx, t.lead.epoch, time.Now().Add(-routerMemory))
 	return err
 }
 
@@ -158,14 +168,14 @@ func (t *term) prunePool(ctx context.Context, name member.Pool) error {
 }
 
 // watchDisk raises an alarm while the database's disk has little room.
-func (t *term) watchDisk(ctx context.Context) {
-	if t.deps.FreeBytes == nil {
+func (s *Server) watchDisk(ctx context.Context) {
+	if s.deps.FreeBytes == nil {
 		return
 	}
 	tick := time.NewTicker(diskEvery)
 	defer tick.Stop()
 	for {
-		t.lookAtDisk(ctx, time.Now())
+		s.lookAtDisk(ctx, time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -174,17 +184,17 @@ func (t *term) watchDisk(ctx context.Context) {
 	}
 }
 
-func (t *term) lookAtDisk(ctx context.Context, now time.Time) {
-	free, err := t.deps.FreeBytes()
+func (s *Server) lookAtDisk(ctx context.Context, now time.Time) {
+	free, err := s.deps.FreeBytes()
 	if err != nil {
-		t.deps.Logger.WarnContext(ctx, "free disk space not known", "error", err)
+		s.deps.Logger.WarnContext(ctx, "free disk space not known", "error", err)
 		return
 	}
 	if free >= diskReserve {
-		t.own.clear(member.AlarmKey{Name: alarmDiskLow}, now)
+		s.own.clear(member.AlarmKey{Name: alarmDiskLow}, now)
 		return
 	}
-	t.own.raise(member.Alarm{
+	s.own.raise(member.Alarm{
 		Name: alarmDiskLow, Since: now,
 		Text: fmt.Sprintf("the disk of the database has %d MiB left; below %d MiB changes may soon fail", free>>20, diskReserve>>20),
 	})

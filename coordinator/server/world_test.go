@@ -123,6 +123,29 @@ func (w *world) ended(within time.Duration) error {
 	}
 }
 
+// standsBy waits until the coordinator says that it does not lead, leads until it
+// says that it does.
+func (w *world) standsBy(within time.Duration) {
+	w.t.Helper()
+	w.plays(pb.LeaderState_LEADER_STATE_STANDBY, within)
+}
+
+func (w *world) leads(within time.Duration) {
+	w.t.Helper()
+	w.plays(pb.LeaderState_LEADER_STATE_LEADER, within)
+}
+
+func (w *world) plays(part pb.LeaderState, within time.Duration) {
+	w.t.Helper()
+	eventually(w.t, within, func() error {
+		status, err := w.admin.GetStatus(w.t.Context(), &pb.GetStatusRequest{})
+		if err == nil && status.GetState() != part {
+			return fmt.Errorf("it is %v", status.GetState())
+		}
+		return err
+	})
+}
+
 func noAutoCreate(cfg *server.Config) { cfg.AutoCreatePools = false }
 
 func plaintext(t *testing.T) *rpc.Credentials {

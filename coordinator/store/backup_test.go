@@ -32,7 +32,7 @@ func fullStore(t testing.TB, url string) (*store.Store, member.Position) {
 	c.Departed = []member.Departed{{ID: "b", Incarnation: 1, Cause: member.CauseLossy, BootID: "x", LeftAt: noon, FlapScore: 1.25, HoldDown: time.Second}}
 	c.Requests = []member.Request{{ID: "r", Hash: "h", Revision: 2, At: time.Now().UTC().Truncate(time.Microsecond)}}
 	at := commit(t, s, c)
-	if err := s.PutRouter(t.Context(), store.RouterRow{ID: "edge", LastSeen: noon}); err != nil {
+	if err := s.PutRouter(t.Context(), l.Epoch, store.RouterRow{ID: "edge", LastSeen: noon}); err != nil {
 		t.Fatal(err)
 	}
 	return s, at

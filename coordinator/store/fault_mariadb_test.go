@@ -111,16 +111,18 @@ func TestLostAnswersOfOtherWrites(t *testing.T) {
 		t.Errorf("create pool: %v, %v", created.Position, err)
 	}
 	p.harm(loseAnswer)
-	if err := s.PutRouter(t.Context(), store.RouterRow{ID: "r", LastSeen: noon}); err != nil {
+	if err := s.PutRouter(t.Context(), at.Epoch, store.RouterRow{ID: "r", LastSeen: noon}); err != nil {
 		t.Errorf("put router: %v", err)
 	}
 	p.harm(loseAnswer)
 	if err := s.Renew(t.Context(), at.Epoch); err != nil {
 		t.Errorf("renew: %v", err)
 	}
-	// Whoever takes the lead twice leads in the later epoch.
 	p.harm(loseAnswer)
 	l := lead(t, s)
+	if l.Epoch != at.Epoch+1 {
+		t.Errorf("the lead was taken more than once: epoch %d after %d", l.Epoch, at.Epoch)
+	}
 	pools, err := direct.LoadPools(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -252,6 +254,41 @@ func TestReadingTheEpochIsNoFence(t *testing.T) {
 	}
 }
 
+// TestTakeoverFromALeaderThatStopsInATransaction: it holds the pool's row, and
+// its connection stays open. The server drops it before long.
+func TestTakeoverFromALeaderThatStopsInATransaction(t *testing.T) {
+	t.Parallel()
+	address := testdb.MariaDB(t)
+	old, next := openStore(t, address), openStore(t, address)
+	pool, err := old.CreatePool(t.Context(), lead(t, old).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempts := 0
+	err = old.Write(t.Context(), func(tx *sql.Tx) error {
+		if attempts++; attempts > 1 {
+			return member.ErrFenced // as the fence would say
+		}
+		if _, err := tx.ExecContext(t.Context(), "UPDATE pool SET revision = revision + 1 WHERE name = 'web'"); err != nil {
+			return err
+		}
+		// It does not go on before it has been succeeded.
+		lead(t, next)
+		return nil
+	})
+	if !errors.Is(err, member.ErrFenced) || attempts != 2 {
+		t.Errorf("%d attempts, the last %v: the change of the stopped leader went through", attempts, err)
+	}
+	pools, err := next.LoadPools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := member.Position{Epoch: pool.Position.Epoch + 1, Revision: pool.Position.Revision}
+	if len(pools) != 1 || pools[0].Position != want {
+		t.Errorf("%v, want one pool at %v", pools, want)
+	}
+}
+
 // TestFailover uses two servers as a primary and a replica that change places.
 func TestFailover(t *testing.T) {
 	t.Parallel()
@@ -285,6 +322,10 @@ func TestFailover(t *testing.T) {
 	}
 	servers[0].Exec(t, "SET GLOBAL read_only = 0")
 	servers[1].Exec(t, "SET GLOBAL read_only = 1")
+	// What was seen on the one says nothing about the other.
+	if _, err := s.Lead(t.Context(), claim(t, s, "c1")); !errors.Is(err, member.ErrStale) {
+		t.Errorf("a claim to the lease of another server: %v, want ErrStale", err)
+	}
 	if moved := lead(t, s); moved.StoreID == first.StoreID || moved.Epoch != 1 {
 		t.Errorf("%v was not won on the other server; %v was the first", moved, first)
 	}

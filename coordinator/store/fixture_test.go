@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -31,9 +32,25 @@ func openStore(t testing.TB, url string) *store.Store {
 	return s
 }
 
+// lead takes the lead, whoever has it.
 func lead(t testing.TB, s *store.Store) store.Leadership {
 	t.Helper()
-	l, err := s.Lead(t.Context(), "c1", "c1.example:7400")
+	l, err := s.Lead(t.Context(), claim(t, s, "c1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// claim returns a claim of another run to the lease as it stands.
+func claim(t testing.TB, s *store.Store, holder member.ID) store.Claim {
+	t.Helper()
+	return store.Claim{Holder: holder, Instance: rand.Text(), Advertise: string(holder) + ".example:7400", Seen: leaseOf(t, s)}
+}
+
+func leaseOf(t testing.TB, s *store.Store) member.Lease {
+	t.Helper()
+	l, err := s.Lease(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,8 +88,8 @@ func useEverything(t *testing.T, s *store.Store) {
 	})
 	_, loading := s.LoadPools(t.Context())
 	if err := errors.Join(
-		s.Renew(t.Context(), l.Epoch), s.PutRouter(t.Context(), store.RouterRow{ID: "r", LastSeen: noon}),
-		s.DropRouter(t.Context(), "r"), s.Ping(t.Context()), pruning, loading,
+		s.Renew(t.Context(), l.Epoch), s.PutRouter(t.Context(), l.Epoch, store.RouterRow{ID: "r", LastSeen: noon}),
+		s.DropRouter(t.Context(), l.Epoch, "r"), s.Ping(t.Context()), pruning, loading,
 	); err != nil {
 		t.Error(err)
 	}

@@ -2,8 +2,11 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
@@ -62,30 +65,152 @@ func TestLeadPassesPoolsAheadOfTheLeaderRow(t *testing.T) {
 	}
 }
 
-func TestConcurrentLeadsGetDifferentEpochs(t *testing.T) {
+// TestOneOfManyClaimsWins: all have seen the same lease.
+func TestOneOfManyClaimsWins(t *testing.T) {
 	t.Parallel()
 	url := freshURL(t)
-	const leaders = 4
+	const claimants = 4
 	var wg sync.WaitGroup
-	epochs := make(chan member.Epoch, leaders)
-	for range leaders {
-		s := openStore(t, url)
+	var won atomic.Int32
+	stores, claims := make([]*store.Store, claimants), make([]store.Claim, claimants)
+	for i := range claimants {
+		stores[i] = openStore(t, url)
+		claims[i] = claim(t, stores[i], member.ID(fmt.Sprintf("c%d", i)))
+	}
+	for i, c := range claims {
 		wg.Go(func() {
-			if l, err := s.Lead(t.Context(), "c", ""); err != nil {
+			switch _, err := stores[i].Lead(t.Context(), c); {
+			case err == nil:
+				won.Add(1)
+			case !errors.Is(err, member.ErrStale):
 				t.Error(err)
-			} else {
-				epochs <- l.Epoch
 			}
 		})
 	}
 	wg.Wait()
-	close(epochs)
-	seen := map[member.Epoch]bool{}
-	for e := range epochs {
-		if seen[e] {
-			t.Errorf("epoch %d has two leaders", e)
+	if n := won.Load(); n != 1 {
+		t.Errorf("%d of %d claims won", n, claimants)
+	}
+}
+
+// TestClaimOfARenewedLease: a leader that has renewed since it was seen is not
+// overruled, nor one that has made a pool.
+func TestClaimOfARenewedLease(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	epoch := lead(t, s).Epoch
+	for name, sign := range map[string]func() error{
+		"renewal": func() error { return s.Renew(t.Context(), epoch) },
+		"new pool": func() error {
+			_, err := s.CreatePool(t.Context(), epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
+			return err
+		},
+	} {
+		c := claim(t, s, "c2")
+		if err := sign(); err != nil {
+			t.Fatal(err)
 		}
-		seen[e] = true
+		if _, err := s.Lead(t.Context(), c); !errors.Is(err, member.ErrStale) {
+			t.Errorf("claim after a %s: %v, want ErrStale", name, err)
+		}
+	}
+	if err := s.Renew(t.Context(), epoch); err != nil {
+		t.Errorf("the leader of before: %v", err)
+	}
+}
+
+// TestClaimRepeatedAfterALostAnswer is won once.
+func TestClaimRepeatedAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	c := claim(t, s, "c1")
+	first, err := s.Lead(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Lead(t.Context(), c); err != nil || again != first {
+		t.Errorf("repeated: %v, %v, want %v", again, err, first)
+	}
+	twin := c
+	twin.Instance = "another run"
+	if _, err := s.Lead(t.Context(), twin); !errors.Is(err, member.ErrStale) {
+		t.Errorf("another run of the same id: %v, want ErrStale", err)
+	}
+}
+
+func TestClaimAboveAnEpoch(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	c := claim(t, s, "c1")
+	c.Above = 12
+	if l, err := s.Lead(t.Context(), c); err != nil || l.Epoch != 13 {
+		t.Errorf("epoch %d, %v, want 13", l.Epoch, err)
+	}
+}
+
+func TestLeaseSaysWhoLeads(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	diff(t, "before the first leader", member.Lease{}, leaseOf(t, s))
+	c := claim(t, s, "c1")
+	l, err := s.Lead(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := member.Lease{
+		StoreID: l.StoreID, Holder: "c1", Instance: c.Instance, Advertise: "c1.example:7400", Epoch: 1, Renewal: 1,
+	}
+	diff(t, "held", held, leaseOf(t, s))
+
+	for range 2 { // as after a lost answer
+		if err := s.Release(t.Context(), l.Epoch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	free := leaseOf(t, s)
+	if !free.Free() || free.Epoch != l.Epoch || free.StoreID != l.StoreID || !free.Moved(held) {
+		t.Errorf("released: %+v", free)
+	}
+	second := lead(t, s)
+	if second.Epoch != l.Epoch+1 {
+		t.Errorf("epoch %d after %d", second.Epoch, l.Epoch)
+	}
+	if err := s.Release(t.Context(), l.Epoch); !errors.Is(err, member.ErrFenced) {
+		t.Errorf("release by the leader before: %v, want ErrFenced", err)
+	}
+	if leaseOf(t, s).Free() {
+		t.Error("a leader of the past has given back the lease of the present one")
+	}
+}
+
+func TestCoordinatorsOnADatabase(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	a := member.Coordinator{ID: "a", Advertise: "a:7400", LastSeen: noon}
+	b := member.Coordinator{ID: "b", LastSeen: noon.Add(time.Hour)}
+	for _, c := range []member.Coordinator{b, {ID: "a", LastSeen: noon.Add(-time.Hour)}, a} {
+		if err := s.PutCoordinator(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for since, want := range map[time.Time][]member.Coordinator{
+		noon: {a, b}, noon.Add(time.Minute): {b}, noon.Add(2 * time.Hour): nil,
+	} {
+		got, err := s.Coordinators(t.Context(), since)
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff(t, since.String(), want, got)
+	}
+	c := claim(t, s, "a")
+	if _, err := s.Lead(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutCoordinator(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	if got := leaseOf(t, s).Instance; got != c.Instance {
+		t.Errorf("a sign of life has changed the leader's instance from %q to %q", c.Instance, got)
 	}
 }
 
@@ -101,8 +226,22 @@ func TestStaleLeaderIsFenced(t *testing.T) {
 	if _, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{Name: "late", Settings: member.DefaultSettings()}); !errors.Is(err, member.ErrFenced) {
 		t.Errorf("create pool: %v, want ErrFenced", err)
 	}
-	if err := s.Renew(t.Context(), at.Epoch); !errors.Is(err, member.ErrFenced) {
-		t.Errorf("renew: %v, want ErrFenced", err)
+	for what, err := range map[string]error{
+		"renew":       s.Renew(t.Context(), at.Epoch),
+		"release":     s.Release(t.Context(), at.Epoch),
+		"put router":  s.PutRouter(t.Context(), at.Epoch, store.RouterRow{ID: "r", LastSeen: noon}),
+		"drop router": s.DropRouter(t.Context(), at.Epoch, "r"),
+		"forget routers": func() error {
+			_, err := s.ForgetRouters(t.Context(), at.Epoch, noon)
+			return err
+		}(),
+	} {
+		if !errors.Is(err, member.ErrFenced) {
+			t.Errorf("%s: %v, want ErrFenced", what, err)
+		}
+	}
+	if routers, err := s.Routers(t.Context()); err != nil || len(routers) > 0 {
+		t.Errorf("the stale leader's routers: %v, %v", routers, err)
 	}
 	pools, err := s.LoadPools(t.Context())
 	if err != nil {

@@ -28,7 +28,7 @@ const (
 	mysqlWrite    = 5 * time.Second
 	mysqlPool     = 16
 	mysqlLifetime = 3 * time.Minute
-	mysqlIdle     = 15 * time.Second
+	mysqlIdle     = 2 * time.Second
 )
 
 func mysqlDialect() *dialect {

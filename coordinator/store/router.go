@@ -26,8 +26,9 @@ type Applied struct {
 	Revision member.Revision `json:"revision"`
 }
 
-// PutRouter writes a router's row, unless the table has a later one.
-func (s *Store) PutRouter(ctx context.Context, r RouterRow) error {
+// PutRouter writes a router's row, unless the table has a later one. It returns
+// member.ErrFenced when epoch is over.
+func (s *Store) PutRouter(ctx context.Context, epoch member.Epoch, r RouterRow) error {
 	list := r.Applied
 	if list == nil {
 		list = []Applied{}
@@ -37,6 +38,9 @@ func (s *Store) PutRouter(ctx context.Context, r RouterRow) error {
 		return fmt.Errorf("write router %s: %w", r.ID, err)
 	}
 	err = s.write(ctx, func(x tx) error {
+		if err := renew(ctx, x, epoch); err != nil {
+			return err
+		}
 		n, err := x.touch(ctx, "UPDATE router SET version = ?, last_seen = ?, applied = ? WHERE router_id = ? AND last_seen <= ?",
 			r.Version, timestamp(r.LastSeen), applied, r.ID, timestamp(r.LastSeen))
 		if err != nil || n == 1 {
@@ -76,9 +80,13 @@ func (s *Store) Routers(ctx context.Context) ([]RouterRow, error) {
 	return routers, nil
 }
 
-// DropRouter removes a router's row, if there is one.
-func (s *Store) DropRouter(ctx context.Context, id string) error {
+// DropRouter removes a router's row, if there is one. It returns
+// member.ErrFenced when epoch is over.
+func (s *Store) DropRouter(ctx context.Context, epoch member.Epoch, id string) error {
 	err := s.write(ctx, func(x tx) error {
+		if err := renew(ctx, x, epoch); err != nil {
+			return err
+		}
 		_, err := x.touch(ctx, "DELETE FROM router WHERE router_id = ?", id)
 		return err
 	})
@@ -89,9 +97,12 @@ func (s *Store) DropRouter(ctx context.Context, id string) error {
 }
 
 // ForgetRouters removes routers that have not been heard since a time, and
-// returns how many.
-func (s *Store) ForgetRouters(ctx context.Context, since time.Time) (removed int64, err error) {
+// returns how many. It returns member.ErrFenced when epoch is over.
+func (s *Store) ForgetRouters(ctx context.Context, epoch member.Epoch, since time.Time) (removed int64, err error) {
 	err = s.write(ctx, func(x tx) (err error) {
+		if err := renew(ctx, x, epoch); err != nil {
+			return err
+		}
 		removed, err = x.touch(ctx, "DELETE FROM router WHERE last_seen < ?", timestamp(since))
 		return err
 	})

@@ -10,9 +10,10 @@ import (
 func TestRouters(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, freshURL(t))
+	epoch := lead(t, s).Epoch
 	put := func(r store.RouterRow) {
 		t.Helper()
-		if err := s.PutRouter(t.Context(), r); err != nil {
+		if err := s.PutRouter(t.Context(), epoch, r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -42,13 +43,13 @@ func TestRouters(t *testing.T) {
 	put(b)
 	diff(t, "after news", []store.RouterRow{a, b}, list())
 
-	n, err := s.ForgetRouters(t.Context(), noon.Add(2*time.Minute))
+	n, err := s.ForgetRouters(t.Context(), epoch, noon.Add(2*time.Minute))
 	if err != nil || n != 1 {
 		t.Errorf("forgot %d (%v), want 1", n, err)
 	}
 	diff(t, "after forgetting", []store.RouterRow{b}, list())
 	for range 2 {
-		if err := s.DropRouter(t.Context(), "b"); err != nil {
+		if err := s.DropRouter(t.Context(), epoch, "b"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,15 +13,14 @@ import (
 	"time"
 )
 
-// Limits that the server keeps in our sessions. A coordinator whose host dies in
-// the middle of a transaction says no goodbye: until its session ends, it holds
-// the locks that its successor needs. MySQL can only end a session that idles;
-// MariaDB ends one that idles in a transaction.
+// Limits that the server keeps in our sessions. A leader that stops in the
+// middle of a transaction, or loses the network, says no goodbye: until its
+// session ends, it holds the locks that its successor needs. idleSession ends it
+// before a standby takes over.
 const (
-	lockWait        = 5 * time.Second
-	idleTransaction = 5 * time.Second
-	statementLimit  = 8 * time.Second
-	idleSession     = 30 * time.Second
+	lockWait       = 5 * time.Second
+	statementLimit = 8 * time.Second
+	idleSession    = 3 * time.Second
 )
 
 var (
@@ -47,7 +46,7 @@ func (v variables) has(name string) bool {
 // asked are the settings that matter to us.
 var asked = []string{ //nolint:gochecknoglobals // a constant list
 	"version", "read_only", "super_read_only", "log_bin", "sync_binlog", "innodb_flush_log_at_trx_commit",
-	"wsrep_on", "max_statement_time", "max_execution_time", "idle_transaction_timeout",
+	"wsrep_on", "max_statement_time", "max_execution_time",
 }
 
 // settingsOf reads the global settings of the server behind c.
@@ -98,9 +97,6 @@ func sessionSettings(has variables, limited bool) variables {
 		}
 		if has.has("max_execution_time") {
 			set["max_execution_time"] = strconv.FormatInt(statementLimit.Milliseconds(), 10)
-		}
-		if has.has("idle_transaction_timeout") {
-			set["idle_transaction_timeout"] = seconds(idleTransaction)
 		}
 	}
 	if has.on("wsrep_on") {

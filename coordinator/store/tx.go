@@ -23,8 +23,8 @@ var (
 	// errBehind: the row is older than what this leader has written already.
 	// The connection reaches a database that lags, or was restored.
 	errBehind = errors.New("the database is behind this coordinator")
-	// errOvertaken: another coordinator took over at the same moment.
-	errOvertaken = errors.New("another coordinator took over at the same moment")
+	// errOvertaken: another coordinator wrote the row at the same moment.
+	errOvertaken = errors.New("another coordinator wrote the row at the same moment")
 )
 
 // commitError wraps the error of a COMMIT that may have taken effect.

@@ -86,6 +86,18 @@ func TestFloorExhaustively(t *testing.T) {
 	}
 }
 
+// Only a hundred percent switches the floor off.
+func TestFloorOfNearlyAll(t *testing.T) {
+	t.Parallel()
+	s, c := member.DefaultSettings(), verdict.Census{ReferenceSize: 200, Lost: 198, Going: 1}
+	for percent, want := range map[int]bool{98: true, 99: true, 100: false} {
+		s.FloorPercent = percent
+		if _, holds := verdict.Floor(c, s); holds != want {
+			t.Errorf("%d percent: holds %v, want %v", percent, holds, want)
+		}
+	}
+}
+
 // TestBrakeProperties: a hundred percent is off, more suspects never release a
 // brake, and larger settings never put one on.
 func TestBrakeProperties(t *testing.T) {

@@ -192,33 +192,41 @@ func evidenceOf(a answer) verdict.Evidence {
 	return verdict.Evidence{Sight: verdict.SightCannotJudge}
 }
 
-// TestTwoSuspects goes through pools of four to seven with two suspects who say
-// anything about each other, and all that the others see of both: the suspects'
-// words against each other count for nothing, unless their streams prove them
-// alive, and blame is the smallest set of servers that explains all misses.
+// TestTwoSuspects goes through pools of two to seven with two suspects who say
+// anything about each other, all that the others see of both, and all outcomes of
+// the coordinator's connect: the suspects' words against each other count for
+// nothing, unless their streams prove them alive, and blame is the smallest set of
+// servers that explains all misses.
 func TestTwoSuspects(t *testing.T) {
 	t.Parallel()
 	sights := []answer{unknown, reaches, misses}
-	cases := 0
-	for n := 4; n <= 7; n++ {
+	cases, removals := 0, 0
+	for n := 2; n <= 7; n++ {
 		for _, views := range sorted(n-2, len(sights)*len(sights)) {
 			var seen [2][]answer
 			for _, v := range views {
 				seen[0] = append(seen[0], sights[v%3])
 				seen[1] = append(seen[1], sights[v/3])
 			}
-			for i := range 36 {
-				words := [2]answer{sights[i%3], sights[i/3%3]}
-				alive := [2]bool{i/9%2 == 1, i/18 == 1}
+			for i := range 108 {
+				words, dial := [2]answer{sights[i%3], sights[i/3%3]}, verdict.DialResult(i/36)
+				alive := [2]bool{i/9%2 == 1, i/18%2 == 1}
 				for one := range 2 {
 					cases++
-					checkSuspect(t, n, seen[one], words[1-one], alive[one], alive[1-one])
+					s := twoSuspects{n, seen[one], words[1-one], alive[one], alive[1-one], dial}
+					got := verdict.Judge(s.sum())
+					if (got.Verdict == verdict.Crashed) != s.removed() {
+						t.Fatalf("%+v: %v by %s, want a removal: %v", s, got.Verdict, got.Rule, s.removed())
+					}
+					if s.removed() {
+						removals++
+					}
 				}
 			}
 		}
 	}
-	if want := 2 * 36 * (45 + 165 + 495 + 1287); cases != want {
-		t.Errorf("%d cases, want %d", cases, want)
+	if want := 2 * 108 * (1 + 9 + 45 + 165 + 495 + 1287); cases != want || removals == 0 {
+		t.Errorf("%d cases, want %d; %d removals", cases, want, removals)
 	}
 }
 
@@ -241,28 +249,59 @@ func sorted(n, k int) [][]int {
 	return all
 }
 
-// checkSuspect judges one of two suspects: what the n-2 others see of it, what
-// the other suspect says, and whose stream answers.
-func checkSuspect(t *testing.T, n int, seen []answer, word answer, alive, otherAlive bool) {
-	t.Helper()
-	s := situation{answers: append(slices.Clone(seen), word), proof: verdict.ProofSilent}
-	if alive {
-		s.proof = verdict.ProofAlive
+// twoSuspects is one of two suspects in a pool of n: what the n-2 others see of it,
+// what the other suspect says, whose stream answers, and what the coordinator's
+// connect comes to.
+type twoSuspects struct {
+	n                 int
+	seen              []answer
+	word              answer
+	alive, otherAlive bool
+	dial              verdict.DialResult
+}
+
+// removed says slowly whether it goes.
+func (s twoSuspects) removed() bool {
+	negatives := 0
+	for _, a := range append(slices.Clone(s.seen), s.word) {
+		switch a {
+		case reaches:
+			return false
+		case misses:
+			negatives++
+		case unknown, cannotJudge, missesAll, connects, answers:
+		}
 	}
-	others := n - 1
-	if !otherAlive && word != reaches {
-		others--
-	}
-	c := held(s).Case(max(others, 2), func(id member.ID) bool { return otherAlive || id != member.ID(fmt.Sprint(n-2)) })
-	negatives, positives := s.count(misses), s.count(reaches)
-	if !otherAlive && word == misses {
-		// It is to be blamed itself for missing the other.
+	if !s.otherAlive && s.word == misses {
+		// The other is to be blamed itself for missing this one.
 		negatives--
 	}
-	want := positives == 0 && !alive && negatives >= min(3, max(others, 2))
-	if got := verdict.Judge(c); (got.Verdict == verdict.Crashed) != want {
-		t.Fatalf("N = %d, seen %v, word %v, alive %v and %v: %v by %s, want a removal: %v", n, seen, word, alive, otherAlive, got.Verdict, got.Rule, want)
+	switch {
+	case s.alive || s.dial == verdict.DialAnswered:
+		return false
+	case s.n == 2:
+		return negatives == 1 && s.dial == verdict.DialUnanswered
+	case s.n == 3:
+		return negatives == 2
 	}
+	return negatives >= min(3, s.others())
+}
+
+// others counts who could be asked: not the other suspect where four are and more.
+func (s twoSuspects) others() int {
+	if s.n > 3 && !s.otherAlive {
+		return max(2, s.n-2)
+	}
+	return s.n - 1
+}
+
+func (s twoSuspects) sum() verdict.Case {
+	round := situation{answers: append(slices.Clone(s.seen), s.word), proof: verdict.ProofSilent, dial: s.dial}
+	if s.alive {
+		round.proof = verdict.ProofAlive
+	}
+	other := member.ID(fmt.Sprint(s.n - 2))
+	return held(round).Case(s.others(), func(id member.ID) bool { return s.otherAlive || id != other })
 }
 
 var start = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -286,6 +325,30 @@ func TestJudgeAmongSuspects(t *testing.T) {
 	}
 }
 
+// Anything that speaks for a server, and two observers only, are not nobody.
+func TestNobodyConnects(t *testing.T) {
+	t.Parallel()
+	dead := verdict.Case{Others: 6, Down: 3, Unconnected: 3}
+	for name, test := range map[string]struct {
+		edit func(*verdict.Case)
+		want bool
+	}{
+		"three":                    {func(*verdict.Case) {}, true},
+		"two":                      {func(c *verdict.Case) { c.Down, c.Unconnected = 2, 2 }, false},
+		"one did not try":          {func(c *verdict.Case) { c.Down = 4 }, false},
+		"one reaches it":           {func(c *verdict.Case) { c.Up = 1 }, false},
+		"one connects":             {func(c *verdict.Case) { c.Connected = 1 }, false},
+		"the coordinator does":     {func(c *verdict.Case) { c.Dial = verdict.DialAnswered }, false},
+		"the coordinator does not": {func(c *verdict.Case) { c.Dial = verdict.DialUnanswered }, true},
+	} {
+		c := dead
+		test.edit(&c)
+		if c.NobodyConnects() != test.want {
+			t.Errorf("%s: %v", name, !test.want)
+		}
+	}
+}
+
 // The reasons go to people.
 func TestJudgeSaysWhy(t *testing.T) {
 	t.Parallel()
@@ -296,6 +359,7 @@ func TestJudgeSaysWhy(t *testing.T) {
 		{verdict.Case{}, "never_the_last", "it is the only server, and nobody else can look"},
 		{verdict.Case{Others: 3, Up: 2, Unknown: 1}, "answers", "2 of 3 observers reach it and none misses it"},
 		{verdict.Case{Others: 3, Up: 1, Down: 1}, "others_reach_it", "1 of 2 observers miss it, but 1 reach it"},
+		{verdict.Case{Others: 2, Up: 1, Down: 2}, "others_reach_it", "2 of 3 observers miss it, but 1 reach it"},
 		{verdict.Case{Others: 6, Up: 1, Down: 3}, "one_reaches_it", "3 of 4 observers miss it, and only one reaches it"},
 		{verdict.Case{Others: 6, Down: 2, Second: true, Proof: verdict.ProofSilent}, "odd_one_out", "one observer reached it, but all 2 others asked after that miss it, and its stream is silent"},
 		{verdict.Case{Others: 6, Down: 1, Unknown: 1, Second: true}, "too_few_observers", "one observer reached it; 1 of 2 asked after that miss it, and 2 are needed"},

@@ -14,32 +14,73 @@ const (
 	// LossyFor is how long a server must lose so much, from its first lost probe,
 	// before it is taken out.
 	LossyFor = 3 * time.Second
-	// lossyNeeded is how many observers must agree.
-	lossyNeeded = 3
+	// lossyNeeded is how many observers must agree, lossyTimes in how many measurements
+	// in a row.
+	lossyNeeded, lossyTimes = 3, 3
 )
 
-// Loss is what observers see of a server that loses packets.
+// LossFinding is what one observer finds when it measures loss.
+type LossFinding uint8
+
+// The findings. LossSome is between the others: neither for nor against.
+const (
+	LossUnknown LossFinding = iota
+	LossSome
+	// LossHeavy: half of its probes are lost, and more.
+	LossHeavy
+	// LossClean: no more than LossyUntil of ten are lost.
+	LossClean
+)
+
+// FindLoss classifies what an observer has lost of the probes it sent.
+func FindLoss(sent, lost int) LossFinding {
+	switch {
+	case sent <= 0:
+		return LossUnknown
+	case 2*lost >= sent:
+		return LossHeavy
+	case 10*lost <= LossyUntil*sent:
+		return LossClean
+	}
+	return LossSome
+}
+
+// Loss is what observers have found of a server in one measurement, and what else
+// is known of it.
 type Loss struct {
-	// Watchers that see it lossy; Witnesses that lose half of their probes and more;
-	// Clean witnesses, that lose few.
-	// Observers that are lossy themselves do not count.
+	// Watchers and Witnesses are those that find heavy loss, Clean those that find
+	// nearly none. Observers that lose packets themselves do not count.
 	Watchers, Witnesses, Clean int
-	// Replied says that anybody had a reply in that time.
+	// Measured counts the measurements in a row that have found so, this one
+	// included; Lasted is how long the loss has lasted.
+	Measured int
+	Lasted   time.Duration
+	// Replied says that anybody had a reply since the first of them began.
 	Replied bool
+	// Prompt says that the server's stream has answered at once in all of them.
+	Prompt bool
 }
 
 // JudgeLoss says whether a server loses so much that it is of no use. A link, or
-// an observer, that is lossy takes nobody out: all watchers that count and at
-// least one witness must see it, three in all, no witness may see it clean, and
-// some probe must have been answered.
+// an observer, that is lossy takes nobody out: a watcher and a witness must see it,
+// three in all, and nobody may see it clean, in three measurements in a row and for
+// LossyFor. Some probe must have been answered. A stream that answers at once every
+// time loses nothing: then something limits ICMP.
 func JudgeLoss(l Loss) Ruling {
 	switch seen := l.Watchers + l.Witnesses; {
+	case l.Clean > 0:
+		return Ruling{Alive, "loss_not_confirmed", fmt.Sprintf("%d observers lose half of their probes to it, but %d lose hardly any", seen, l.Clean)}
+	case l.Watchers == 0 || l.Witnesses == 0 || seen < lossyNeeded:
+		return Ruling{Undecided, TooFew, fmt.Sprintf("%d watchers and %d witnesses lose half of their probes to it, and %d observers are needed", l.Watchers, l.Witnesses, lossyNeeded)}
+	case l.Lasted < LossyFor || l.Measured < lossyTimes:
+		return Ruling{Undecided, LossTooShort, fmt.Sprintf("%d watchers and %d witnesses lose half of their probes to it, for %v so far", l.Watchers, l.Witnesses, l.Lasted.Round(time.Millisecond))}
 	case !l.Replied:
 		return Ruling{Undecided, "never_answers", "all probes to it are lost, which is not for the rule about loss"}
-	case l.Clean > 0:
-		return Ruling{Alive, "loss_not_confirmed", fmt.Sprintf("%d watchers lose %d and more of ten probes to it, but %d of %d witnesses do not", l.Watchers, LossyFrom, l.Clean, l.Clean+l.Witnesses)}
-	case l.Watchers == 0 || l.Witnesses == 0 || seen < lossyNeeded:
-		return Ruling{Undecided, TooFew, fmt.Sprintf("%d watchers lose %d and more of ten probes to it and %d witnesses half of theirs, and %d observers are needed", l.Watchers, LossyFrom, l.Witnesses, lossyNeeded)}
+	case l.Prompt:
+		return Ruling{Alive, "icmp_limited", fmt.Sprintf("%d observers lose half of their probes to it, but its stream answers at once every time: something limits ICMP", seen)}
 	}
-	return Ruling{Lossy, "lossy", fmt.Sprintf("%d watchers lost %d and more of ten probes to it and %d witnesses half of theirs, for %v", l.Watchers, LossyFrom, l.Witnesses, LossyFor)}
+	return Ruling{Lossy, "lossy", fmt.Sprintf("%d watchers and %d witnesses lost half of their probes to it and more, %d times in a row and for %v", l.Watchers, l.Witnesses, l.Measured, l.Lasted.Round(time.Millisecond))}
 }
+
+// LossTooShort is the rule of a loss that has yet to last.
+const LossTooShort = "loss_too_short"

@@ -2,24 +2,99 @@ package verdict_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/verdict"
+	"github.com/buddyring/buddyring/internal/member"
 )
 
-// Three observers must see the loss, a witness among them, and no witness may see
-// the server clean.
+// Three observers must see the loss, a watcher and a witness among them, nobody may
+// see the server clean, and it must have lasted, been answered now and then, and
+// not spare the stream.
 func TestJudgeLoss(t *testing.T) {
 	t.Parallel()
 	for watchers := range 4 {
 		for witnesses := range 4 {
-			for i := range 6 {
-				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 3, Replied: i >= 3}
+			for i := range 32 {
+				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Prompt: i&4 != 0, Measured: 4, Lasted: verdict.LossyFor}
+				if i&8 != 0 {
+					l.Lasted--
+				}
+				if i&16 != 0 {
+					l.Measured = 2
+				}
 				got := verdict.JudgeLoss(l)
-				want := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && l.Clean == 0 && l.Replied
+				short := l.Measured < 3 || l.Lasted < verdict.LossyFor
+				seen := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && l.Clean == 0
+				want := seen && l.Replied && !l.Prompt && !short
 				if (got.Verdict == verdict.Lossy) != want || got.Rule == "" || got.Reason == "" {
 					t.Errorf("%+v: %+v, want a removal: %v", l, got, want)
+				}
+				if again := got.Rule == verdict.LossTooShort; again != (seen && short) {
+					t.Errorf("%+v: %+v, to be measured again: %v", l, got, again)
 				}
 			}
 		}
 	}
 }
+
+func TestFindLoss(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		sent, lost int
+		want       verdict.LossFinding
+	}{
+		{0, 0, verdict.LossUnknown},
+		{10, 0, verdict.LossClean},
+		{10, 2, verdict.LossClean},
+		{8, 1, verdict.LossClean},
+		{8, 2, verdict.LossSome},
+		{10, 3, verdict.LossSome},
+		{10, 4, verdict.LossSome},
+		{10, 5, verdict.LossHeavy},
+		{8, 4, verdict.LossHeavy},
+		{8, 8, verdict.LossHeavy},
+	} {
+		if got := verdict.FindLoss(c.sent, c.lost); got != c.want {
+			t.Errorf("%d of %d lost: %v, want %v", c.lost, c.sent, got, c.want)
+		}
+	}
+}
+
+// Who sends one probe each 16 ms has lost those before the first reply, but for the
+// round trip's own time.
+func TestRoundLosing(t *testing.T) {
+	t.Parallel()
+	type up struct {
+		sent int
+		rtt  time.Duration
+	}
+	const spacing = 16 * time.Millisecond
+	for name, c := range map[string]struct {
+		ups  []up
+		want bool
+	}{
+		"nobody reached it":            {},
+		"all at once":                  {[]up{{1, 0}, {1, 0}, {1, 0}}, false},
+		"one lost many":                {[]up{{9, 0}, {1, 0}, {1, 0}}, false},
+		"two lost two":                 {[]up{{3, 0}, {3, 0}}, true},
+		"two lost two, others none":    {[]up{{3, 0}, {3, 0}, {1, 0}, {1, 0}}, true},
+		"two lost two, more lost none": {[]up{{3, 0}, {3, 0}, {1, 0}, {1, 0}, {1, 0}}, false},
+		"two lost one":                 {[]up{{2, 0}, {2, 0}}, false},
+		"a long way":                   {[]up{{4, 50 * time.Millisecond}, {4, 50 * time.Millisecond}}, false},
+		"a long way and lost":          {[]up{{6, 50 * time.Millisecond}, {6, 50 * time.Millisecond}}, true},
+	} {
+		r := verdict.Round{Subject: "s"}
+		for i, u := range c.ups {
+			id := members[i]
+			r.Ask(id, time.Time{})
+			r.Answer(id, verdict.Answer{Evidence: verdict.Evidence{Sight: verdict.SightUp, Sent: u.sent, RTT: u.rtt}, Final: true})
+		}
+		r.Ask("silent", time.Time{})
+		if got := r.Losing(spacing); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+var members = []member.ID{"a", "b", "c", "d", "e"}

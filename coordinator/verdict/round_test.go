@@ -127,6 +127,7 @@ func TestRoundProof(t *testing.T) {
 		"a FIN without a nonce":  {func(r *verdict.Round) { r.KernelAlive() }, verdict.ProofAlive},
 		"silence from before it": {func(r *verdict.Round) { r.StreamSilent() }, verdict.ProofSilent},
 		"back after a silence":   {func(r *verdict.Round) { r.StreamSilent(); r.Challenge(5); r.Echo(5) }, verdict.ProofAlive},
+		"alive and then a wrong": {func(r *verdict.Round) { r.Challenge(5); r.Echo(5); r.Echo(6) }, verdict.ProofAlive},
 		"alive and then another": {func(r *verdict.Round) { r.Challenge(5); r.Echo(5); r.Challenge(6) }, verdict.ProofAlive},
 	}
 	for name, test := range tests {
@@ -179,6 +180,96 @@ func TestRoundReplacesWhoCannotJudge(t *testing.T) {
 	r.Answer("c", sick)
 	if got := r.Failing(start.Add(lastProbe)); got != nil {
 		t.Errorf("too late for somebody else: %v", got)
+	}
+}
+
+// Who doubts itself before it is done is replaced as early; who merely has not made
+// up its mind is waited for.
+func TestRoundReplacesWhoDoubtsItself(t *testing.T) {
+	t.Parallel()
+	r := open("a", "b", "c")
+	sick := say(time.Millisecond, verdict.SightDown, false)
+	sick.SelfScore = 1
+	r.Answer("a", sick)
+	r.Answer("b", say(time.Millisecond, verdict.SightCannotJudge, false))
+	r.Answer("c", say(time.Millisecond, verdict.SightDown, false))
+	if diff := cmp.Diff([]member.ID{"a"}, r.Failing(start.Add(time.Millisecond))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Who was never asked cannot be replaced.
+func TestRoundReplacesOnlyThoseAsked(t *testing.T) {
+	t.Parallel()
+	r := open("a")
+	r.Replace("stranger")
+	if r.Complete(start, false) {
+		t.Error("a is not waited for")
+	}
+}
+
+// A positive counts once its observer is done; until then it is only on its way.
+func TestRoundCountsFinalPositives(t *testing.T) {
+	t.Parallel()
+	r := open("a", "b")
+	r.Answer("a", say(0, verdict.SightUp, false))
+	counts(t, "a is not done", r.Case(3, everybody), 0, 0, 2)
+	if got := r.Reaching(); got != nil {
+		t.Errorf("%v reach it", got)
+	}
+	r.Answer("a", say(0, verdict.SightUp, true))
+	counts(t, "a is done", r.Case(3, everybody), 1, 0, 1)
+	if diff := cmp.Diff([]member.ID{"a"}, r.Reaching()); diff != "" {
+		t.Errorf("reaching (-want +got):\n%s", diff)
+	}
+}
+
+// The odd one's answer in a second round is for its own account.
+func TestRoundLeavesOutTheOdd(t *testing.T) {
+	t.Parallel()
+	r := open("odd", "b")
+	r.Second, r.Odd = true, "odd"
+	if r.OddInsists() {
+		t.Error("it insists before it has said anything")
+	}
+	r.Answer("odd", say(lastProbe, verdict.SightUp, true))
+	r.Answer("b", say(lastProbe, verdict.SightDown, true))
+	got := r.Case(3, everybody)
+	if want := (verdict.Case{Others: 3, Down: 1, Second: true}); got != want || r.Reaching() != nil || !r.OddInsists() {
+		t.Errorf("%+v, want %+v; reached by %v, it insists: %v", got, want, r.Reaching(), r.OddInsists())
+	}
+}
+
+// Once there was time enough for all, four answers are enough, and those that
+// cannot judge are none.
+func TestRoundEndsWithAQuorum(t *testing.T) {
+	t.Parallel()
+	enough := start.Add(lastProbe + 50*time.Millisecond)
+	for name, test := range map[string]struct {
+		sights []verdict.Sight
+		at     time.Time
+		want   bool
+	}{
+		"four":                        {[]verdict.Sight{verdict.SightDown, verdict.SightDown, verdict.SightUp, verdict.SightDown}, enough, true},
+		"four, too early":             {[]verdict.Sight{verdict.SightDown, verdict.SightDown, verdict.SightUp, verdict.SightDown}, enough.Add(-1), false},
+		"three":                       {[]verdict.Sight{verdict.SightDown, verdict.SightDown, verdict.SightUp}, enough, false},
+		"three, and two cannot judge": {[]verdict.Sight{verdict.SightDown, verdict.SightDown, verdict.SightUp, verdict.SightCannotJudge, verdict.SightCannotJudge}, enough, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ids := []member.ID{"a", "b", "c", "d", "e", "f"}
+			r := open(ids...)
+			r.Enough = enough
+			for i, s := range test.sights {
+				r.Answer(ids[i], say(lastProbe, s, true))
+			}
+			if got := r.Complete(test.at, false); got != test.want {
+				t.Errorf("complete: %v, want %v", got, test.want)
+			}
+			if r.Complete(test.at, true) {
+				t.Error("the connect under way is not waited for")
+			}
+		})
 	}
 }
 

@@ -253,7 +253,7 @@ func (f *fleet) startAgent(id string) {
 	s := f.servers[id]
 	agent, err := daemon.New(daemon.Config{
 		Pool: "default", ID: member.ID(id), Coordinators: []string{"c1:7400"}, BootID: fmt.Sprintf("%s-boot-%d", id, s.boot),
-		Version: "test",
+		Version: "test", DrainTimeout: 10 * time.Second,
 		Spec: member.Spec{
 			ProbeAddresses: []netip.Addr{s.address}, Weight: member.DefaultWeight,
 			Endpoints: []member.Endpoint{{Address: netip.AddrPortFrom(s.address, 80).String(), Protocol: "http"}},

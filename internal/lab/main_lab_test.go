@@ -89,12 +89,18 @@ type world struct {
 // all is well. spare are further hosts.
 func newWorld(t *testing.T, n int, spare ...string) *world {
 	t.Helper()
+	return newWorldOf(t, n, 1, spare...)
+}
+
+// newWorldOf is newWorld with so many routers.
+func newWorldOf(t *testing.T, n, routers int, spare ...string) *world {
+	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), agents: map[string]*lab.Agent{}}
 	for i := range n {
 		w.servers = append(w.servers, "web-"+strconv.Itoa(i+1))
 	}
 	w.Site = newSite(t, lab.Config{
-		Bin: os.Getenv(binEnv), Dir: w.dir, Routers: 1, Hosts: slices.Concat(w.servers, spare),
+		Bin: os.Getenv(binEnv), Dir: w.dir, Routers: routers, Hosts: slices.Concat(w.servers, spare),
 	})
 	for _, server := range w.servers {
 		w.start(lab.AgentConfig{Server: server})

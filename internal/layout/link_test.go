@@ -53,6 +53,25 @@ func TestOnlyTheCoordinatorLinksADatabase(t *testing.T) {
 	}
 }
 
+// TestTheClientLibraryIsSmall: what it imports is linked into programs of others.
+func TestTheClientLibraryIsSmall(t *testing.T) {
+	t.Parallel()
+	own := []string{"client", "internal/member", "internal/statedir", "proto/buddyring/router/v1", "router/view"}
+	others := []string{"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto", "golang.org/x", "github.com/cespare/xxhash/v2"}
+	for _, dep := range list(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./client") {
+		if path, ok := strings.CutPrefix(dep, module); ok {
+			if !slices.Contains(own, path) {
+				t.Errorf("client links %s", dep)
+			}
+			continue
+		}
+		known := slices.ContainsFunc(others, func(m string) bool { return dep == m || strings.HasPrefix(dep, m+"/") })
+		if !known || strings.HasPrefix(dep, "google.golang.org/grpc/xds") || dep == "google.golang.org/grpc/reflection" {
+			t.Errorf("client links %s", dep)
+		}
+	}
+}
+
 // components meet only in proto.
 func components() []string { return []string{"coordinator", "agent", "router", "client", "buddyctl"} }
 

@@ -64,6 +64,7 @@ const (
 	EventBraked       EventKind = "braked"
 	EventUnbraked     EventKind = "unbraked"
 	EventMoved        EventKind = "moved"
+	EventDraining     EventKind = "draining"
 	EventRestored     EventKind = "restored"
 )
 

@@ -31,7 +31,9 @@ type HTTPConfig struct {
 	TLS      *tls.Config
 	Registry *prometheus.Registry
 	// Ready says why the process is not ready, or nil; it must not block.
-	Ready  func() error
+	Ready func() error
+	// Says is added to the answer of a process that is ready; nil for nothing.
+	Says   func() string
 	Logger *slog.Logger
 }
 
@@ -47,8 +49,8 @@ func NewHTTP(cfg HTTPConfig) *HTTP {
 	mux.Handle("GET /metrics", certified(cfg.TLS != nil, promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
 		Registry: cfg.Registry, EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes, Timeout: httpTimeout,
 	})))
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Ready()) })
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Ready(), cfg.Says) })
 	return &HTTP{tls: cfg.TLS, server: &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: httpTimeout,
@@ -84,12 +86,15 @@ func (h *HTTP) Serve(ctx context.Context, lis net.Listener) error {
 	return g.Wait()
 }
 
-func answer(w http.ResponseWriter, err error) {
+func answer(w http.ResponseWriter, err error, says func() string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	text := "ok"
-	if err != nil {
+	switch {
+	case err != nil:
 		w.WriteHeader(http.StatusServiceUnavailable)
 		text = err.Error()
+	case says != nil:
+		text += ": " + says()
 	}
 	// A client that is gone needs no answer.
 	_, _ = io.WriteString(w, text+"\n")

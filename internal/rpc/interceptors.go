@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -120,11 +122,33 @@ func (m *metrics) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	return res, err
 }
 
+// StaleHeader marks the answers of a standby, which shows what the table tells,
+// with the age of that in seconds.
+const StaleHeader = "buddyring-stale"
+
+type staleKey struct{}
+
+// NoteStale returns a context for unary calls, and what says afterwards whether
+// any of them was answered by a standby.
+func NoteStale(ctx context.Context) (context.Context, *atomic.Bool) {
+	stale := new(atomic.Bool)
+	return context.WithValue(ctx, staleKey{}, stale), stale
+}
+
 // clientUnary gives callers errors of the vocabulary.
 func clientUnary( //nolint:revive // gRPC's signature
 	ctx context.Context, method string, req, res any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
-	return received(ctx, next(ctx, method, req, res, cc, opts...))
+	stale, ok := ctx.Value(staleKey{}).(*atomic.Bool)
+	if !ok {
+		return received(ctx, next(ctx, method, req, res, cc, opts...))
+	}
+	var header metadata.MD
+	err := next(ctx, method, req, res, cc, append(opts, grpc.Header(&header))...)
+	if len(header.Get(StaleHeader)) > 0 {
+		stale.Store(true)
+	}
+	return received(ctx, err)
 }
 
 func clientStream( //nolint:revive // gRPC's signature

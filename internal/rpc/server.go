@@ -68,6 +68,7 @@ func NewServer(cfg ServerConfig) *Server {
 			grpc.MaxHeaderListSize(maxHeaderBytes),
 			grpc.MaxConcurrentStreams(maxStreams),
 			grpc.MaxRecvMsgSize(cfg.MaxRecvBytes),
+			grpc.ForceServerCodecV2(newCodec()),
 			grpc.ReadBufferSize(readBufferBytes),
 			grpc.ConnectionTimeout(handshakeTimeout),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingAfter, Timeout: serverPingTimeout}),

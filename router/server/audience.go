@@ -2,12 +2,37 @@ package server
 
 import (
 	"context"
-	"math"
+	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/internal/member"
 )
+
+// settleLimit is how long a change waits for one door's clients before it is
+// acknowledged without those that do not take it.
+const settleLimit = 2 * time.Second
+
+// settler passes editions on to the clients of one door. What a router
+// acknowledges has been through all of its settlers: "safe to stop" rests on it.
+type settler interface {
+	// settle returns when the door's clients have been sent these editions or later
+	// ones. It bounds its own wait, and lets go of those that do not take them. It
+	// is called by one goroutine at a time. An error is that of ctx.
+	settle(ctx context.Context, editions []*edition) error
+}
+
+// settle waits for all settlers at once.
+func settle(ctx context.Context, settlers []settler, editions []*edition) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range settlers {
+		g.Go(func() error { return s.settle(ctx, editions) })
+	}
+	return g.Wait()
+}
 
 // audience are the watchers, and what each has been told. It is safe for
 // concurrent use.
@@ -21,29 +46,41 @@ type audience struct {
 // watcher is one Watch stream.
 type watcher struct {
 	pool member.Pool
-	// told is the seq of the edition it was last sent.
+	// told is the seq of the edition it was last sent, 0 before.
 	told atomic.Uint64
+	// gone is set when the stream has ended.
+	gone atomic.Bool
+	// dropped is closed when it has held up others for too long.
+	dropped chan struct{}
+	drop    func()
 }
+
+// maxWatchers bounds what watchers cost a router: some 40 KiB each, most of which
+// is their share of a connection.
+const maxWatchers = 20_000
 
 func newAudience() *audience {
 	return &audience{watchers: map[*watcher]struct{}{}, progress: newSignal()}
 }
 
-// join adds a watcher. As long as it has been told nothing it is not behind: it
-// begins with what is current then.
-func (a *audience) join(pool member.Pool) *watcher {
-	w := &watcher{pool: pool}
-	w.told.Store(math.MaxUint64)
+// join adds a watcher, which then begins with what is current.
+func (a *audience) join(pool member.Pool) (*watcher, error) {
+	w := &watcher{pool: pool, dropped: make(chan struct{})}
+	w.drop = sync.OnceFunc(func() { close(w.dropped) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(a.watchers) >= maxWatchers {
+		return nil, fmt.Errorf("watch pool %q: %w: the router has %d watchers", pool, member.ErrExhausted, maxWatchers)
+	}
 	a.watchers[w] = struct{}{}
-	return w
+	return w, nil
 }
 
 func (a *audience) leave(w *watcher) {
 	a.mu.Lock()
 	delete(a.watchers, w)
 	a.mu.Unlock()
+	w.gone.Store(true)
 	a.progress.set()
 }
 
@@ -52,30 +89,53 @@ func (a *audience) tell(w *watcher, seq uint64) {
 	a.progress.set()
 }
 
-// await returns when every watcher of these editions' pools has been sent them
-// or later ones, or is gone; or when ctx ends. Only one goroutine may wait.
-func (a *audience) await(ctx context.Context, editions []*edition) error {
-	for !a.told(editions) {
-		select {
-		case <-a.progress:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-func (a *audience) told(editions []*edition) bool {
+// settle returns when every watcher of these editions' pools has been sent them
+// or later ones, or is gone. Watchers that join meanwhile begin with these editions
+// or later ones. One that has not within settleLimit is dropped: it comes back for
+// the newest.
+func (a *audience) settle(ctx context.Context, editions []*edition) error {
 	want := make(map[member.Pool]uint64, len(editions))
 	for _, e := range editions {
 		want[e.pool] = e.seq
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for w := range a.watchers {
-		if w.told.Load() < want[w.pool] {
-			return false
+	behind := a.behind(want)
+	limit := time.NewTimer(settleLimit)
+	defer limit.Stop()
+	for {
+		// One at a time: each is looked at again until it is told, and then no more.
+		for len(behind) > 0 && behind[len(behind)-1].knows(want) {
+			behind = behind[:len(behind)-1]
+		}
+		if len(behind) == 0 {
+			return nil
+		}
+		select {
+		case <-a.progress:
+		case <-limit.C:
+			for _, w := range behind {
+				if !w.knows(want) {
+					w.drop()
+				}
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return true
+}
+
+func (w *watcher) knows(want map[member.Pool]uint64) bool {
+	return w.told.Load() >= want[w.pool] || w.gone.Load()
+}
+
+func (a *audience) behind(want map[member.Pool]uint64) []*watcher {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var behind []*watcher
+	for w := range a.watchers {
+		if !w.knows(want) {
+			behind = append(behind, w)
+		}
+	}
+	return behind
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,6 +26,9 @@ type Config struct {
 	// there. No other router may use it. A router that cannot write to it serves
 	// all the same.
 	StateDir string
+	// SlowStart is how long a server that is new to work takes to get its whole
+	// weight from Pick; none when 0, at most an hour.
+	SlowStart time.Duration
 	// Version is what the router tells the coordinator about itself.
 	Version string
 }
@@ -65,6 +69,9 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 	}
 	if c.StateDir == "" {
 		return member.Invalid("state-dir", "must not be empty")
+	}
+	if c.SlowStart < 0 || c.SlowStart > time.Hour {
+		return member.Invalid("slow-start", "%v is not between 0 and 1h", c.SlowStart)
 	}
 	return nil
 }

@@ -6,10 +6,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 	"github.com/buddyring/buddyring/router/view"
 )
@@ -39,13 +40,27 @@ type edition struct {
 	// superseded is closed when there is a newer edition, or the pool is gone.
 	superseded chan struct{}
 
-	// resolved are the answers to Resolve by endpoint name, snapshot and deltas
-	// those to watchers, deltas by the seq of the edition that the watcher has.
-	// All are encoded when they are first needed, and only once.
-	resolved map[string]func() ([]byte, error)
+	// picks is the view's table with the weights of the moment, which change while
+	// servers warm up.
+	picks atomic.Pointer[view.Table]
+
+	// What follows is encoded when it is first needed, and only once; all clients
+	// get the same bytes.
+
+	// head is the answer to any request as far as it is always the same.
+	head []byte
+	// resolved are the servers that Resolve answers by question, zones those that
+	// it tells apart.
+	resolved sync.Map
+	zones    func() map[string]bool
+	// snapshot and deltas are for watchers, deltas by the seq of the edition that
+	// the watcher has.
 	snapshot func() ([]byte, error)
 	deltas   sync.Map
 }
+
+// question is what answers to Resolve depend on.
+type question struct{ endpoint, zone string }
 
 // step is one edition in the history of its pool.
 type step struct {
@@ -61,14 +76,12 @@ type step struct {
 func newEdition(b *book, seq uint64, v *view.View) *edition {
 	e := &edition{
 		pool: v.Pool(), seq: seq, view: v, turns: b.turns, contact: b.contact, metrics: b.metrics,
-		loads: b.counts.loadsOf(v.Table()), superseded: make(chan struct{}),
+		loads: b.counts.loadsOf(v.Table()), superseded: make(chan struct{}), head: encodeHead(v),
 	}
+	e.picks.Store(b.warmup.Table())
 	e.history = nextHistory(b.edition, e)
 	e.snapshot = sync.OnceValues(e.encodeSnapshot)
-	e.resolved = map[string]func() ([]byte, error){}
-	for _, name := range append(v.Table().EndpointNames(), "") {
-		e.resolved[name] = sync.OnceValues(func() ([]byte, error) { return e.encodeServers(name) })
-	}
+	e.zones = sync.OnceValue(e.findZones)
 	return e
 }
 
@@ -120,61 +133,93 @@ func (e *edition) resume(storeID string, at member.Position) uint64 {
 	return e.history[i].seq
 }
 
-// freshness says how old an answer of now is.
-func (e *edition) freshness(now time.Time) *routerv1.Freshness {
-	p := e.view.Position()
-	age, stale := e.contact.age(now)
-	return &routerv1.Freshness{
-		StoreId: e.view.StoreID(), Epoch: uint64(p.Epoch), Revision: uint64(p.Revision),
-		Age: durationpb.New(age), Stale: &stale,
-	}
+// encodeHead encodes what Freshness says of a view for as long as it is served.
+func encodeHead(v *view.View) []byte {
+	p := v.Position()
+	b := appendString(nil, 1, v.StoreID())
+	b = appendUint(b, 2, uint64(p.Epoch))
+	return appendUint(b, 3, uint64(p.Revision))
 }
 
+// appendFreshness appends a field that says how old an answer of now is.
+func (e *edition) appendFreshness(b []byte, field protowire.Number, now time.Time) []byte {
+	age, stale := e.contact.age(now)
+	return appendMessage(b, field, func(b []byte) []byte { return appendAge(append(b, e.head...), age, stale) })
+}
+
+// freshnessRoom is enough for all but the head of a Freshness.
+const freshnessRoom = 32
+
 // resolve answers Resolve. An endpoint that nobody has is an empty answer.
-func (e *edition) resolve(endpoint string, now time.Time) (*routerv1.ResolveResponse, error) {
-	encode, ok := e.resolved[endpoint]
-	if !ok {
-		return &routerv1.ResolveResponse{Pool: string(e.pool), Freshness: e.freshness(now)}, nil
+func (e *edition) resolve(q question, now time.Time) (*rpc.Encoded, error) {
+	if !e.zones()[q.zone] {
+		q.zone = ""
 	}
-	servers, err := encode()
+	if q.endpoint != "" && !slices.Contains(e.view.Table().EndpointNames(), q.endpoint) {
+		return rpc.NewEncoded(e.appendFreshness(appendString(nil, 1, string(e.pool)), 3, now)), nil
+	}
+	once, ok := e.resolved.Load(q)
+	if !ok {
+		once, _ = e.resolved.LoadOrStore(q, sync.OnceValues(func() ([]byte, error) { return e.encodeServers(q) }))
+	}
+	servers, err := once.(func() ([]byte, error))() //nolint:forcetypeassert // only these are stored
 	if err != nil {
 		return nil, err
 	}
-	return withEncoded(&routerv1.ResolveResponse{Freshness: e.freshness(now)}, servers), nil
+	return rpc.NewEncoded(servers, e.appendFreshness(make([]byte, 0, len(e.head)+freshnessRoom), 3, now)), nil
+}
+
+func (e *edition) findZones() map[string]bool {
+	zones := map[string]bool{}
+	for _, entry := range e.view.Table().Entries() {
+		zones[entry.Server.Zone] = true
+	}
+	return zones
 }
 
 // message is what a watcher gets that has the edition seq, or none if 0: a
 // snapshot, a delta, or a bookmark.
-func (e *edition) message(seq uint64, now time.Time) (*routerv1.WatchResponse, error) {
-	head := &routerv1.WatchResponse{Freshness: e.freshness(now)}
-	changed, ok := e.since(seq)
-	if ok && len(changed) == 0 {
-		head.Message = &routerv1.WatchResponse_Bookmark{Bookmark: &routerv1.WatchBookmark{}}
-		return head, nil
-	}
-	encode := e.snapshot
-	if ok {
-		once, _ := e.deltas.LoadOrStore(seq, sync.OnceValues(func() ([]byte, error) { return e.encodeDelta(changed) }))
-		encode = once.(func() ([]byte, error)) //nolint:forcetypeassert // only these are stored
-	}
-	body, err := encode()
+func (e *edition) message(seq uint64, now time.Time) (*rpc.Encoded, error) {
+	body, err := e.body(seq)
 	if err != nil {
 		return nil, err
 	}
-	return withEncoded(head, body), nil
+	return rpc.NewEncoded(e.appendFreshness(make([]byte, 0, len(e.head)+freshnessRoom), 1, now), body), nil
 }
 
-func (e *edition) encodeServers(endpoint string) ([]byte, error) {
-	return proto.Marshal(&routerv1.ResolveResponse{Pool: string(e.pool), Servers: toServers(e.view.Table(), endpoint)})
+func (e *edition) body(seq uint64) ([]byte, error) {
+	if seq == e.seq {
+		return encodeBookmark(), nil
+	}
+	if !slices.ContainsFunc(e.history, func(s step) bool { return s.seq == seq }) {
+		return e.snapshot()
+	}
+	once, ok := e.deltas.Load(seq)
+	if !ok {
+		once, _ = e.deltas.LoadOrStore(seq, sync.OnceValues(func() ([]byte, error) { return e.encodeDelta(seq) }))
+	}
+	return once.(func() ([]byte, error))() //nolint:forcetypeassert // only these are stored
+}
+
+func (e *edition) encodeServers(q question) ([]byte, error) {
+	return proto.Marshal(&routerv1.ResolveResponse{
+		Pool: string(e.pool), Servers: toServers(e.view.Table(), q.endpoint, q.zone),
+	})
 }
 
 func (e *edition) encodeSnapshot() ([]byte, error) {
 	return proto.Marshal(&routerv1.WatchResponse{Message: &routerv1.WatchResponse_Snapshot{
-		Snapshot: &routerv1.WatchSnapshot{Servers: toServers(e.view.Table(), "")},
+		Snapshot: &routerv1.WatchSnapshot{Servers: toServers(e.view.Table(), "", "")},
 	}})
 }
 
-func (e *edition) encodeDelta(changed []member.ID) ([]byte, error) {
+// encodeDelta encodes what has changed since an edition of the history; a
+// bookmark if nothing has.
+func (e *edition) encodeDelta(seq uint64) ([]byte, error) {
+	changed, _ := e.since(seq)
+	if len(changed) == 0 {
+		return encodeBookmark(), nil
+	}
 	delta, table := &routerv1.WatchDelta{}, e.view.Table()
 	for _, id := range changed {
 		if i, ok := table.Find(id); ok {
@@ -186,10 +231,8 @@ func (e *edition) encodeDelta(changed []member.ID) ([]byte, error) {
 	return proto.Marshal(&routerv1.WatchResponse{Message: &routerv1.WatchResponse_Delta{Delta: delta}})
 }
 
-// withEncoded adds fields that are encoded already to a message. The wire
-// format of a message is that of its fields one after the other, so that they
-// may travel as if unknown: sending them again costs a copy, not an encoding.
-func withEncoded[M proto.Message](m M, fields []byte) M {
-	m.ProtoReflect().SetUnknown(fields)
-	return m
+// encodeBookmark encodes the field bookmark of a WatchResponse, which has none
+// itself.
+func encodeBookmark() []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, 4, protowire.BytesType), nil)
 }

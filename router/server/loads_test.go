@@ -17,7 +17,7 @@ func tableOf(ids ...member.ID) *view.Table {
 
 func TestLoads_FadeAndFollowTheirServers(t *testing.T) {
 	t.Parallel()
-	counts := pickCounts{}
+	counts := newPickCounts()
 	before := counts.loadsOf(tableOf("a", "b"))
 	before.counts[0].Add(9)
 	before.counts[1].Add(1)
@@ -34,7 +34,7 @@ func TestLoads_FadeAndFollowTheirServers(t *testing.T) {
 			t.Errorf("faded to %d, want %d", got, want)
 		}
 	}
-	if _, ok := counts["a"]; ok {
+	if _, ok := counts.byID["a"]; ok {
 		t.Error("the count of a server that left is kept")
 	}
 }

@@ -70,7 +70,7 @@ type poolMetrics struct {
 }
 
 const (
-	policyCount = int(view.Random) + 1
+	policyCount = int(view.Maglev) + 1
 	stateNone   = int(view.StateHeldBack) + 1
 )
 

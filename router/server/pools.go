@@ -19,6 +19,8 @@ import (
 type pools struct {
 	log     *slog.Logger
 	metrics *metrics
+	// slowStart is how long a server takes to get its whole weight.
+	slowStart time.Duration
 
 	current atomic.Pointer[catalog]
 	// seen is closed when there is a state to serve for the first time.
@@ -46,6 +48,7 @@ type book struct {
 	// edition is nil while the pool is not known.
 	edition *edition
 	counts  pickCounts
+	warmup  *view.Warmup
 	turns   *atomic.Uint64
 	contact *contact
 	metrics *poolMetrics
@@ -156,7 +159,7 @@ func (p *pools) book(name member.Pool) *book {
 	b := p.books[name]
 	if b == nil {
 		b = &book{
-			view: view.New(name), counts: pickCounts{}, turns: new(atomic.Uint64),
+			view: view.New(name), counts: newPickCounts(), turns: new(atomic.Uint64), warmup: view.NewWarmup(p.slowStart),
 			contact: newContact(time.Time{}), metrics: p.metrics.pool(name),
 		}
 		p.books[name] = b
@@ -172,6 +175,9 @@ func (p *pools) publish(b *book, v *view.View) {
 	if !v.Known() || b.edition != nil && v.Table() == before.Table() &&
 		v.Position() == before.Position() && v.ChangeID() == before.ChangeID() && v.StoreID() == before.StoreID() {
 		return
+	}
+	if b.edition == nil || v.Table() != before.Table() {
+		b.warmup = b.warmup.Follow(v.Table(), time.Now())
 	}
 	p.seq++
 	old := b.edition
@@ -232,5 +238,17 @@ func (p *pools) decay() {
 	defer p.mu.Unlock()
 	for _, b := range p.books {
 		b.counts.decay()
+	}
+}
+
+// warm gives servers that are new to work more of it as time goes by.
+func (p *pools) warm(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.books {
+		if next := b.warmup.Advance(now); next != b.warmup {
+			b.warmup = next
+			b.edition.picks.Store(next.Table())
+		}
 	}
 }

@@ -41,6 +41,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	m := newMetrics(deps.Registry)
 	p := newPools(m, deps.Logger)
+	p.slowStart = cfg.SlowStart
 	deps.Registry.MustRegister(newStates(p))
 	everybody := newAudience()
 	s := &Server{
@@ -56,9 +57,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.subscriber = &subscriber{
 		id: cfg.ID, version: cfg.Version, addresses: cfg.Coordinators, dial: s.dial,
-		pools: p, audience: everybody, changed: s.disk.dirty, metrics: m, log: deps.Logger,
+		pools: p, settlers: []settler{everybody}, changed: s.disk.dirty, metrics: m, log: deps.Logger,
 	}
-	routerv1.RegisterRouterServiceServer(s.rpc.GRPC(), s.service)
+	s.rpc.GRPC().RegisterService(serviceDesc(), s.service)
 	return s, nil
 }
 
@@ -115,7 +116,7 @@ func (s *Server) dial(address string) (*grpc.ClientConn, error) {
 	})
 }
 
-// keepTime lets marks expire and loads fade. A mark may outlive its time by one
+// keepTime lets marks expire, loads fade and servers warm up. A mark may outlive its time by one
 // half-life of the loads.
 func (p *pools) keepTime(ctx context.Context) {
 	tick := time.NewTicker(loadHalfLife)
@@ -125,6 +126,7 @@ func (p *pools) keepTime(ctx context.Context) {
 		case now := <-tick.C:
 			p.decay()
 			p.expire(now)
+			p.warm(now)
 		case <-ctx.Done():
 			return
 		}

@@ -6,7 +6,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 	"github.com/buddyring/buddyring/router/view"
 )
@@ -15,6 +18,7 @@ import (
 const (
 	maxPickCount   = 100
 	maxPickExclude = 100
+	maxKeyBytes    = 1024
 )
 
 // service is RouterService. It answers from the pools' current editions.
@@ -29,8 +33,36 @@ type service struct {
 	senders senders
 }
 
-// Resolve returns all servers that may get work.
-func (s *service) Resolve(_ context.Context, req *routerv1.ResolveRequest) (*routerv1.ResolveResponse, error) {
+// serviceDesc is that of RouterService, with unary handlers that answer with what
+// is encoded already.
+func serviceDesc() *grpc.ServiceDesc {
+	desc := routerv1.RouterService_ServiceDesc
+	desc.Methods = []grpc.MethodDesc{
+		method("Resolve", (*service).resolve),
+		method("Pick", (*service).pick),
+	}
+	return &desc
+}
+
+// method returns a unary method as protoc-gen-go-grpc would.
+func method[Req any](name string, handle func(*service, *Req) (*rpc.Encoded, error)) grpc.MethodDesc {
+	full := "/" + routerv1.RouterService_ServiceDesc.ServiceName + "/" + name
+	return grpc.MethodDesc{MethodName: name, Handler: func(
+		srv any, ctx context.Context, decode func(any) error, around grpc.UnaryServerInterceptor,
+	) (any, error) {
+		req := new(Req)
+		if err := decode(req); err != nil {
+			return nil, err
+		}
+		s := srv.(*service) //nolint:forcetypeassert // registered with this description
+		return around(ctx, req, &grpc.UnaryServerInfo{Server: s, FullMethod: full}, func(context.Context, any) (any, error) {
+			return handle(s, req)
+		})
+	}}
+}
+
+// resolve returns all servers that may get work.
+func (s *service) resolve(req *routerv1.ResolveRequest) (*rpc.Encoded, error) {
 	e, err := s.pools.find(req.GetPool())
 	if err != nil {
 		return nil, err
@@ -38,11 +70,14 @@ func (s *service) Resolve(_ context.Context, req *routerv1.ResolveRequest) (*rou
 	if err := checkEndpointName(req.GetEndpoint()); err != nil {
 		return nil, err
 	}
-	return e.resolve(req.GetEndpoint(), time.Now())
+	if err := checkZone(req.GetZone()); err != nil {
+		return nil, err
+	}
+	return e.resolve(question{req.GetEndpoint(), req.GetZone()}, time.Now())
 }
 
-// Pick chooses servers for one piece of work.
-func (s *service) Pick(_ context.Context, req *routerv1.PickRequest) (*routerv1.PickResponse, error) {
+// pick chooses servers for one piece of work.
+func (s *service) pick(req *routerv1.PickRequest) (*rpc.Encoded, error) {
 	e, err := s.pools.find(req.GetPool())
 	if err != nil {
 		return nil, err
@@ -51,42 +86,52 @@ func (s *service) Pick(_ context.Context, req *routerv1.PickRequest) (*routerv1.
 	if err != nil {
 		return nil, err
 	}
-	choices := e.pick(&r, count)
-	if len(choices) == 0 {
+	var room [1]view.Choice
+	chosen := e.pick(room[:0], &r, count)
+	if len(chosen) == 0 {
 		return nil, e.nobody(&r)
 	}
-	return &routerv1.PickResponse{Pool: string(e.pool), Choices: choices, Freshness: e.freshness(time.Now())}, nil
+	return rpc.NewEncoded(e.encodeChoices(chosen, time.Now())), nil
 }
 
 // pick chooses, and counts the first choice as handed out: the others are
-// alternatives to it.
-func (e *edition) pick(r *view.Request, count int) []*routerv1.Choice {
+// alternatives to it. The choices are appended to dst.
+func (e *edition) pick(dst []view.Choice, r *view.Request, count int) []view.Choice {
 	r.Loads = e.loads
 	switch r.Policy {
 	case view.RoundRobin:
 		r.Turn = e.turns.Add(1) - 1
+	case view.Maglev:
+		r.TotalLoad = e.loads.Total()
 	case view.P2C, view.Random:
 		r.Random = rand.Uint64() //nolint:gosec // load balancing is no secret
 	}
-	var chosen []view.Choice
-	if count == 1 {
-		if c, ok := e.view.Table().Pick(r); ok {
-			chosen = []view.Choice{c}
-		}
-	} else {
-		chosen = e.view.Table().PickN(nil, r, count)
+	if table := e.picks.Load(); count > 1 {
+		dst = table.PickN(dst, r, count)
+	} else if c, ok := table.Pick(r); ok {
+		dst = append(dst, c)
 	}
-	if len(chosen) == 0 {
+	if len(dst) == 0 {
 		e.metrics.pickedNone(r.Policy)
 		return nil
 	}
-	e.loads.counts[chosen[0].Index].Add(1)
-	e.metrics.picked(r.Policy, chosen[0].State)
-	out := make([]*routerv1.Choice, len(chosen))
-	for i, c := range chosen {
-		out[i] = toChoice(c)
+	e.loads.add(dst[0].Index)
+	e.metrics.picked(r.Policy, dst[0].State)
+	return dst
+}
+
+// encodeChoices encodes the answer to a Pick.
+func (e *edition) encodeChoices(chosen []view.Choice, now time.Time) []byte {
+	const room = 32 // for all but the strings
+	size := len(e.pool) + len(e.head) + freshnessRoom
+	for i := range chosen {
+		size += len(chosen[i].Server.ID) + len(chosen[i].Address) + room
 	}
-	return out
+	b := appendString(make([]byte, 0, size), 1, string(e.pool))
+	for i := range chosen {
+		b = appendMessage(b, 2, func(b []byte) []byte { return appendChoice(b, &chosen[i]) })
+	}
+	return e.appendFreshness(b, 3, now)
 }
 
 // nobody says why there is no choice.
@@ -103,15 +148,8 @@ func (e *edition) nobody(r *view.Request) error {
 }
 
 func parsePick(req *routerv1.PickRequest) (r view.Request, count int, err error) {
-	switch req.GetPolicy() {
-	case routerv1.Policy_POLICY_UNSPECIFIED, routerv1.Policy_POLICY_P2C:
-		r.Policy = view.P2C
-	case routerv1.Policy_POLICY_ROUND_ROBIN:
-		r.Policy = view.RoundRobin
-	case routerv1.Policy_POLICY_RANDOM:
-		r.Policy = view.Random
-	default:
-		return r, 0, member.Invalid("policy", "%d is not known", req.GetPolicy())
+	if r.Policy, err = parsePolicy(req); err != nil {
+		return r, 0, err
 	}
 	if req.GetCount() > maxPickCount {
 		return r, 0, member.Invalid("count", "%d is more than %d", req.GetCount(), maxPickCount)
@@ -126,8 +164,41 @@ func parsePick(req *routerv1.PickRequest) (r view.Request, count int, err error)
 		}
 		r.Exclude = append(r.Exclude, id)
 	}
-	r.Endpoint = req.GetEndpoint()
+	r.Endpoint, r.Zone, r.Key = req.GetEndpoint(), req.GetZone(), req.GetKey()
+	if err := checkZone(r.Zone); err != nil {
+		return r, 0, err
+	}
 	return r, max(1, int(req.GetCount())), checkEndpointName(r.Endpoint)
+}
+
+// parsePolicy says how to choose, which depends on whether there is a key.
+func parsePolicy(req *routerv1.PickRequest) (view.Policy, error) {
+	if n := len(req.GetKey()); n > maxKeyBytes {
+		return 0, member.Invalid("key", "has %d bytes; at most %d are allowed", n, maxKeyBytes)
+	}
+	policy := view.P2C
+	switch req.GetPolicy() {
+	case routerv1.Policy_POLICY_UNSPECIFIED:
+		if req.GetKey() != "" {
+			policy = view.Maglev
+		}
+	case routerv1.Policy_POLICY_P2C:
+	case routerv1.Policy_POLICY_ROUND_ROBIN:
+		policy = view.RoundRobin
+	case routerv1.Policy_POLICY_RANDOM:
+		policy = view.Random
+	case routerv1.Policy_POLICY_MAGLEV:
+		policy = view.Maglev
+	default:
+		return 0, member.Invalid("policy", "%d is not known", req.GetPolicy())
+	}
+	switch keyed := req.GetKey() != ""; {
+	case policy == view.Maglev && !keyed:
+		return 0, member.Invalid("key", "is needed to choose by maglev")
+	case policy != view.Maglev && keyed:
+		return 0, member.Invalid("key", "is for maglev, not for %s", policy)
+	}
+	return policy, nil
 }
 
 // checkEndpointName takes what a server may name an endpoint: the grammar of
@@ -137,6 +208,15 @@ func checkEndpointName(name string) error {
 		return nil
 	}
 	_, err := member.ParsePool("endpoint", name)
+	return err
+}
+
+// checkZone takes what a server may call its zone.
+func checkZone(name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := member.ParseID("zone", name)
 	return err
 }
 

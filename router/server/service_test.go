@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -173,8 +175,14 @@ func TestRequests_RefuseGarbageByField(t *testing.T) {
 			return err
 		}
 		for field, errs := range map[string][]error{
-			"pool":     {pick(&routerv1.PickRequest{Pool: "A"}), resolve(&routerv1.ResolveRequest{Pool: "a b"})},
-			"policy":   {pick(&routerv1.PickRequest{Policy: 99})},
+			"pool":   {pick(&routerv1.PickRequest{Pool: "A"}), resolve(&routerv1.ResolveRequest{Pool: "a b"})},
+			"policy": {pick(&routerv1.PickRequest{Policy: 99})},
+			"zone":   {pick(&routerv1.PickRequest{Zone: "a b"}), resolve(&routerv1.ResolveRequest{Zone: "-"})},
+			"key": {
+				pick(&routerv1.PickRequest{Policy: routerv1.Policy_POLICY_MAGLEV}),
+				pick(&routerv1.PickRequest{Policy: routerv1.Policy_POLICY_P2C, Key: "alice"}),
+				pick(&routerv1.PickRequest{Key: strings.Repeat("a", 1025)}),
+			},
 			"count":    {pick(&routerv1.PickRequest{Count: 101})},
 			"endpoint": {pick(&routerv1.PickRequest{Endpoint: "-"}), resolve(&routerv1.ResolveRequest{Endpoint: "\x00"})},
 			"exclude":  {pick(&routerv1.PickRequest{Exclude: []string{""}}), pick(&routerv1.PickRequest{Exclude: make([]string, 101)})},
@@ -206,6 +214,176 @@ func TestRequests_NeedAPoolWhereThereAreTwo(t *testing.T) {
 		res, err := w.client().Pick(t.Context(), &routerv1.PickRequest{Pool: "other"})
 		if err != nil || res.GetChoices()[0].GetServerId() != "o1" {
 			t.Errorf("pick from other: %v, %v", res, err)
+		}
+	}, first)
+}
+
+func TestPick_ByKey(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(20)...)
+		client := w.client()
+		home := func(key string) string {
+			t.Helper()
+			res, err := client.Pick(t.Context(), &routerv1.PickRequest{Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res.GetChoices()[0].GetServerId()
+		}
+		before, used := map[string]string{}, map[string]bool{}
+		for i := range 100 {
+			key := fmt.Sprintf("user-%d", i)
+			before[key] = home(key)
+			used[before[key]] = true
+		}
+		if len(used) < 15 {
+			t.Errorf("100 keys are at %d of 20 servers", len(used))
+		}
+		gone := before["user-0"]
+		s.send(delta(&pb.Delta{Position: at(1, 11), Removed: crashed(gone)}))
+		moved := 0
+		for key, old := range before {
+			now := home(key)
+			if now == gone {
+				t.Errorf("%s is sent to %s, which is gone", key, now)
+			}
+			if old != gone && now != old {
+				moved++
+			}
+		}
+		if moved > 5 {
+			t.Errorf("%d of 100 keys left a server that is still there", moved)
+		}
+	}, first)
+}
+
+// A key that all ask for leaves its server once that has had more than its share.
+func TestPick_BoundsTheLoadOfAKey(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.coordinators[first].next().send(catchUp(10)...)
+		client, picked := w.client(), map[string]int{}
+		for range 300 {
+			res, err := client.Pick(t.Context(), &routerv1.PickRequest{Policy: routerv1.Policy_POLICY_MAGLEV, Key: "all"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			picked[res.GetChoices()[0].GetServerId()]++
+		}
+		for id, n := range picked {
+			if n > 46 {
+				t.Errorf("%s got %d of 300 picks, want at most 1.5 times 30", id, n)
+			}
+		}
+		// A quiet pool has no need to: 20 for each server are no load.
+		time.Sleep(time.Minute)
+		clear(picked)
+		for range 30 {
+			res, err := client.Pick(t.Context(), &routerv1.PickRequest{Key: "all"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			picked[res.GetChoices()[0].GetServerId()]++
+		}
+		if len(picked) != 1 {
+			t.Errorf("30 picks went to %v, want one server", picked)
+		}
+	}, first)
+}
+
+// inZones are rows: n in each zone.
+func inZones(n int, zones ...string) []*pb.Server {
+	var out []*pb.Server
+	for _, z := range zones {
+		for i := range n {
+			r := row(fmt.Sprintf("%s%02d", z, i))
+			r.Spec.Zone = z
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func TestZoneComesFirst(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(start("store", 1), snapshot(at(1, 10), inZones(2, "a", "b", "c")...), synced(1, 0), bookmark(at(1, 10)))
+		s.send(suspect(1, 1, "b00", time.Minute))
+		for zone, want := range map[string][]string{
+			"":  {"active a00", "active a01", "active b01", "active c00", "active c01", "suspect b00"},
+			"b": {"active b01", "active a00", "active a01", "active c00", "active c01", "suspect b00"},
+			"c": {"active c00", "active c01", "active a00", "active a01", "active b01", "suspect b00"},
+			"x": {"active a00", "active a01", "active b01", "active c00", "active c01", "suspect b00"},
+		} {
+			for _, endpoint := range []string{"", "http"} {
+				res, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{Zone: zone, Endpoint: endpoint})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, lines(res.GetServers())); diff != "" {
+					t.Errorf("zone %q (-want +got):\n%s", zone, diff)
+				}
+			}
+		}
+		for range 50 {
+			res, err := w.client().Pick(t.Context(), &routerv1.PickRequest{Zone: "c", Count: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range res.GetChoices() {
+				if c.GetServerId()[0] != 'c' {
+					t.Fatalf("picked %s from zone c", c.GetServerId())
+				}
+			}
+		}
+	}, first)
+}
+
+func TestPick_StartsNewcomersSlowly(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.slowStart = 10 * time.Second
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(4)...)
+		s.send(delta(&pb.Delta{Position: at(1, 11), Put: []*pb.Server{row("new")}}))
+		client := w.client()
+		share := func() float64 {
+			t.Helper()
+			picked := 0
+			const n = 420
+			for range n {
+				res, err := client.Pick(t.Context(), &routerv1.PickRequest{Policy: routerv1.Policy_POLICY_ROUND_ROBIN})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.GetChoices()[0].GetServerId() == "new" {
+					picked++
+				}
+			}
+			return float64(picked) / n
+		}
+		m := w.watch(w.client(), nil)
+		m.next()
+		for _, want := range []float64{0.1 / 4.1, 0.5 / 4.5, 1. / 5} {
+			if got := share(); math.Abs(got-want) > 0.01 {
+				t.Errorf("the newcomer gets %.3f, want %.3f", got, want)
+			}
+			s.bookmarks(5, at(1, 11))
+			time.Sleep(500 * time.Millisecond)
+		}
+		// Clients that choose by themselves are told the weight that the server has.
+		for range 10 {
+			m.next()
+		}
+		if slices.Contains(m.kinds, "delta") {
+			t.Errorf("watchers got %v", m.kinds)
 		}
 	}, first)
 }

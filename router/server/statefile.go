@@ -1,27 +1,17 @@
 package server
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/statedir"
 	"github.com/buddyring/buddyring/router/view"
 )
 
-// The file is one line, "buddyring-router-view 1 SHA256", and a JSON document
-// with that checksum.
-const (
-	stateMagic   = "buddyring-router-view"
-	stateVersion = "1"
-)
-
-var errCorrupt = errors.New("not a whole state file")
+// stateKind is what statedir.Seal puts in front of the JSON document.
+const stateKind = "buddyring-router-view 1"
 
 // state is what a router keeps over a restart. Soft marks are not in it: they
 // would have expired.
@@ -77,17 +67,7 @@ func encodeState(s state) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
-	return seal(body), nil
-}
-
-// seal puts the first line in front of a document.
-func seal(body []byte) []byte {
-	return slices.Concat([]byte(firstLine(body)), []byte("\n"), body)
-}
-
-func firstLine(body []byte) string {
-	sum := sha256.Sum256(body)
-	return stateMagic + " " + stateVersion + " " + hex.EncodeToString(sum[:])
+	return statedir.Seal(stateKind, body), nil
 }
 
 func toServersJSON(in []*view.Server) []serverJSON {
@@ -102,21 +82,21 @@ func toServersJSON(in []*view.Server) []serverJSON {
 }
 
 // decodeState is the inverse of encodeState. Whatever is not such a file, whole
-// and unchanged, is errCorrupt.
+// and unchanged, is statedir.ErrCorrupt.
 func decodeState(data []byte) (state, error) {
-	head, body, _ := bytes.Cut(data, []byte("\n"))
-	if want := firstLine(body); string(head) != want {
-		return state{}, fmt.Errorf("%w: the first line is not %q", errCorrupt, want)
+	body, err := statedir.Unseal(stateKind, data)
+	if err != nil {
+		return state{}, err
 	}
 	var doc stateJSON
 	if err := json.Unmarshal(body, &doc); err != nil {
-		return state{}, fmt.Errorf("%w: %w", errCorrupt, err)
+		return state{}, fmt.Errorf("%w: %w", statedir.ErrCorrupt, err)
 	}
 	out := state{storeID: doc.StoreID}
 	for _, p := range doc.Pools {
 		pool, err := p.parse()
 		if err != nil {
-			return state{}, fmt.Errorf("%w: pool %q: %w", errCorrupt, p.Pool, err)
+			return state{}, fmt.Errorf("%w: pool %q: %w", statedir.ErrCorrupt, p.Pool, err)
 		}
 		out.pools = append(out.pools, pool)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/statedir"
 	"github.com/buddyring/buddyring/router/view"
 )
 
@@ -75,7 +76,7 @@ func reseal(t *testing.T, change ...string) []byte {
 	if changed == body {
 		t.Fatalf("%q changes nothing", change)
 	}
-	return seal([]byte(changed))
+	return statedir.Seal(stateKind, []byte(changed))
 }
 
 func TestState_RefusesWhatIsNotWhole(t *testing.T) {
@@ -94,13 +95,13 @@ func TestState_RefusesWhatIsNotWhole(t *testing.T) {
 		"version": []byte(strings.Replace(string(whole), " 1 ", " 2 ", 1)),
 	}
 	for n := range whole {
-		if _, err := decodeState(whole[:n]); !errors.Is(err, errCorrupt) {
-			t.Fatalf("cut after %d bytes: %v, want %v", n, err, errCorrupt)
+		if _, err := decodeState(whole[:n]); !errors.Is(err, statedir.ErrCorrupt) {
+			t.Fatalf("cut after %d bytes: %v, want %v", n, err, statedir.ErrCorrupt)
 		}
 	}
 	for name, data := range cases {
-		if _, err := decodeState(data); !errors.Is(err, errCorrupt) {
-			t.Errorf("%s: %v, want %v", name, err, errCorrupt)
+		if _, err := decodeState(data); !errors.Is(err, statedir.ErrCorrupt) {
+			t.Errorf("%s: %v, want %v", name, err, statedir.ErrCorrupt)
 		}
 	}
 }
@@ -120,7 +121,7 @@ func FuzzDecodeState(f *testing.F) {
 		if _, err := decodeState(body); err == nil {
 			t.Fatal("taken without a checksum")
 		}
-		s, err := decodeState(seal(body))
+		s, err := decodeState(statedir.Seal(stateKind, body))
 		if err != nil {
 			return
 		}

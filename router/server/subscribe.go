@@ -40,7 +40,8 @@ type subscriber struct {
 	addresses   []string
 	dial        func(address string) (*grpc.ClientConn, error)
 	pools       *pools
-	audience    *audience
+	// settlers are the doors that pass on what is applied.
+	settlers []settler
 	// changed is set when there is something to keep on disk.
 	changed signal
 	metrics *metrics
@@ -72,7 +73,12 @@ func (s *subscriber) run(ctx context.Context) {
 			turn++
 			address = s.addresses[turn%len(s.addresses)]
 		}
-		sleep(ctx, s.pause(failures, errors.Is(err, view.ErrGap)))
+		wait := s.pause(failures, errors.Is(err, view.ErrGap))
+		if confirmed && wait == 0 {
+			// All of a coordinator's routers lose it at once.
+			wait = time.Duration(rand.Int64N(int64(retryFirst))) //nolint:gosec // jitter
+		}
+		sleep(ctx, wait)
 	}
 }
 
@@ -165,8 +171,7 @@ func (s *subscriber) follow(ctx context.Context, stream pb.MembershipService_Sub
 }
 
 // acknowledge tells the coordinator what the router has applied, once all
-// watchers have been sent it. A watcher that does not read is dropped before
-// long. What is applied meanwhile is in the next one. At the router's end it says
+// settlers have passed it on. What is applied meanwhile is in the next one. At the router's end it says
 // goodbye, and the coordinator ends the stream.
 func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipService_SubscribeClient, session session) error {
 	for {
@@ -181,7 +186,7 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 			return ctx.Err()
 		}
 		at := s.pools.standing()
-		if err := s.audience.await(ctx, at.pools); err != nil {
+		if err := settle(ctx, s.settlers, at.pools); err != nil {
 			return err
 		}
 		err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: toAck(at)}})

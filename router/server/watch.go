@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
@@ -25,8 +26,16 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 	}
 	s.metrics.watchers.Inc()
 	defer s.metrics.watchers.Dec()
-	w := s.audience.join(e.pool)
+	w, err := s.audience.join(e.pool)
+	if err != nil {
+		return err
+	}
 	defer s.audience.leave(w)
+	// Who has not joined is not waited for, so that what is sent must not be older
+	// than that.
+	if e, err = s.pools.find(string(e.pool)); err != nil {
+		return err
+	}
 	tick := time.NewTicker(bookmarkEvery)
 	defer tick.Stop()
 
@@ -37,7 +46,7 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 		})
 	}
 	for {
-		if err := s.push(stream, e, has); err != nil {
+		if err := s.push(stream, push{e: e, has: has, dropped: w.dropped}); err != nil {
 			return err
 		}
 		has = e.seq
@@ -45,6 +54,8 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 		select {
 		case <-e.superseded:
 		case <-tick.C:
+		case <-w.dropped:
+			return s.slow(e.pool, settleLimit)
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		case <-s.closing:
@@ -56,9 +67,17 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 	}
 }
 
-// push sends a watcher that has the edition seq what it needs to have e.
-func (s *service) push(stream routerv1.RouterService_WatchServer, e *edition, seq uint64) error {
-	msg, err := e.message(seq, time.Now())
+// push is what a watcher is to be sent.
+type push struct {
+	e *edition
+	// has is the seq of the edition that it has.
+	has     uint64
+	dropped <-chan struct{}
+}
+
+// push sends a watcher what it needs to have an edition.
+func (s *service) push(stream routerv1.RouterService_WatchServer, p push) error {
+	msg, err := p.e.message(p.has, time.Now())
 	if err != nil {
 		return err
 	}
@@ -67,10 +86,17 @@ func (s *service) push(stream routerv1.RouterService_WatchServer, e *edition, se
 	select {
 	case err := <-s.senders.send(stream, msg):
 		return err
+	case <-p.dropped:
+		return s.slow(p.e.pool, settleLimit)
 	case <-limit.C:
-		s.metrics.watchersSlow.Inc()
-		return fmt.Errorf("watch pool %q: %w: a message was not read for %v", e.pool, member.ErrExhausted, sendLimit)
+		return s.slow(p.e.pool, sendLimit)
 	}
+}
+
+// slow drops a watcher.
+func (s *service) slow(pool member.Pool, limit time.Duration) error {
+	s.metrics.watchersSlow.Inc()
+	return fmt.Errorf("watch pool %q: %w: a message was not read for %v", pool, member.ErrExhausted, limit)
 }
 
 // senders are the sends under way. A send to a client that does not read blocks
@@ -80,8 +106,8 @@ type senders struct {
 	running sync.WaitGroup
 }
 
-func (s *senders) send(stream routerv1.RouterService_WatchServer, msg *routerv1.WatchResponse) <-chan error {
+func (s *senders) send(stream routerv1.RouterService_WatchServer, msg *rpc.Encoded) <-chan error {
 	sent := make(chan error, 1)
-	s.running.Go(func() { sent <- stream.Send(msg) })
+	s.running.Go(func() { sent <- stream.SendMsg(msg) })
 	return sent
 }

@@ -265,6 +265,47 @@ func TestWatch_DropsAWatcherThatDoesNotRead(t *testing.T) {
 	}, first)
 }
 
+// A watcher that does not read holds up the acknowledgement for two seconds, and
+// is dropped then.
+func TestWatch_AcknowledgesWithoutAWatcherThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2000)...)
+		m := w.watch(w.slowClient(), nil)
+		reader := w.watch(w.client(), nil)
+		reader.next()
+		if got := s.ack().GetApplied()[0].GetRevision(); got != 10 {
+			t.Fatalf("acknowledged %d, want 10", got)
+		}
+		before := time.Now()
+		// More than one message, so that the second one has to wait.
+		for i := range 3 {
+			s.send(delta(&pb.Delta{Position: at(1, uint64(11+i)), Put: []*pb.Server{row(fmt.Sprintf("new%03d", i))}}))
+			synctest.Wait()
+		}
+		for s.ack().GetApplied()[0].GetRevision() < 13 {
+		}
+		if took := time.Since(before); took < 2*time.Second || took > 5*time.Second {
+			t.Errorf("acknowledged after %v, want the two seconds that a watcher has", took)
+		}
+		var err error
+		for err == nil {
+			err = m.recv()
+		}
+		if !errors.Is(rpc.FromStatus(err), member.ErrExhausted) {
+			t.Errorf("ended with %v, want %v", err, member.ErrExhausted)
+		}
+		if got := w.value("buddyring_router_watchers_dropped_total"); got != 1 {
+			t.Errorf("watchers_dropped_total = %v, want 1", got)
+		}
+		for reader.last.GetRevision() < 13 {
+			reader.next()
+		}
+	}, first)
+}
+
 func TestWatch_ThousandWatchers(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

@@ -34,10 +34,12 @@ const (
 
 // world is a router between fake coordinators and clients, in a bubble.
 type world struct {
-	t        *testing.T
-	dir      string
-	log      *slog.Logger
-	registry *prometheus.Registry
+	t   *testing.T
+	dir string
+	log *slog.Logger
+	// slowStart is the router's.
+	slowStart time.Duration
+	registry  *prometheus.Registry
 
 	mu           sync.Mutex
 	coordinators map[string]*coordinator
@@ -70,7 +72,7 @@ func (w *world) router() *server.Server {
 	w.registry = prometheus.NewRegistry()
 	s, err := server.New(server.Config{
 		ID: "r1", Listen: "127.0.0.1:7500", HTTPListen: "127.0.0.1:7502",
-		Coordinators: []string{first, second}, StateDir: w.dir, Version: "test",
+		Coordinators: []string{first, second}, StateDir: w.dir, Version: "test", SlowStart: w.slowStart,
 	}, server.Deps{
 		Credentials: plaintext(w.t), Registry: w.registry, Logger: w.log, Dialer: w.dial,
 		Listen: func(_ context.Context, name, _ string) (net.Listener, error) {

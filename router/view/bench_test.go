@@ -14,6 +14,14 @@ type counts []uint64
 
 func (c *counts) Load(i int) uint64 { return (*c)[i] }
 
+func (c *counts) total() uint64 {
+	var sum uint64
+	for _, n := range *c {
+		sum += n
+	}
+	return sum
+}
+
 func benchTable(n int, weight func(i int) uint32) (*view.Table, *counts) {
 	entries := make([]view.Entry, n)
 	loads := make(counts, n)
@@ -33,8 +41,8 @@ func equalWeights(int) uint32 { return member.DefaultWeight }
 func mixedWeights(i int) uint32 { return uint32(50 + i%10*25) }
 
 func BenchmarkPick(b *testing.B) {
-	policies := map[string]view.Policy{"p2c": view.P2C, "round_robin": view.RoundRobin, "random": view.Random}
-	for _, name := range []string{"p2c", "round_robin", "random"} {
+	policies := map[string]view.Policy{"p2c": view.P2C, "round_robin": view.RoundRobin, "random": view.Random, "maglev": view.Maglev}
+	for _, name := range []string{"p2c", "round_robin", "random", "maglev"} {
 		for _, n := range []int{10, 1000, 100_000} {
 			for weights, weight := range map[string]func(int) uint32{"equal": equalWeights, "mixed": mixedWeights} {
 				b.Run(fmt.Sprintf("policy=%s/servers=%d/weights=%s", name, n, weights), func(b *testing.B) {
@@ -50,6 +58,31 @@ func BenchmarkPick(b *testing.B) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// BenchmarkPick_ByKey picks by Maglev, bare and with a bound.
+func BenchmarkPick_ByKey(b *testing.B) {
+	keys := make([]string, 1024)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("session-%07d", i)
+	}
+	for _, n := range []int{10, 1000} {
+		table, loads := benchTable(n, mixedWeights)
+		for name, r := range map[string]view.Request{
+			"bare":    {Policy: view.Maglev},
+			"bounded": {Policy: view.Maglev, Loads: loads, TotalLoad: uint64(7 * n)},
+		} {
+			b.Run(fmt.Sprintf("servers=%d/%s", n, name), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					r.Key = keys[i%len(keys)]
+					if _, ok := table.Pick(&r); !ok {
+						b.Fatal("no choice")
+					}
+				}
+			})
 		}
 	}
 }

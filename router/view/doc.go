@@ -6,7 +6,9 @@
 // time each give a new View; a View that is in use never changes. Its Table is
 // the part that clients see: the servers that may get work, in order of
 // preference, and the picks among them as pure functions of the table, the
-// request and the random numbers, turns and loads that the caller passes in.
+// request and the random numbers, turns and loads that the caller passes in. A
+// Warmup gives the servers that are new to a pool less than their weight at
+// first.
 //
 // The package decides which history a change belongs to, whether a mark holds,
 // who may get work, in which order, and when a removal is too big to be

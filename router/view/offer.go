@@ -27,6 +27,8 @@ type slot struct {
 type tier struct {
 	state State
 	slots []slot
+	// sum is the weight of all slots of the state.
+	sum uint64
 	// cells make a weighted draw with one random number: Walker's alias method,
 	// built as by Vose, "A linear algorithm for generating random numbers with a
 	// given distribution" (1991).
@@ -37,6 +39,10 @@ type tier struct {
 	turns uint64
 	// stride visits all turns of a cycle: it has no common divisor with turns.
 	stride uint64
+	// places are for keys, zones for clients that say where they are; neither is
+	// nil.
+	places *places
+	zones  *zones
 }
 
 // cell is one column of the alias table.
@@ -47,16 +53,17 @@ type cell struct {
 	other uint32
 }
 
-// newOffers returns the offer of first endpoints and those of each name.
-// Servers without weight or endpoints are not on offer.
-func newOffers(entries []Entry) (first *offer, named map[string]*offer) {
+// newOffers returns the offer of first endpoints and those of each name, given
+// the weights of the entries. Servers without weight or endpoints are not on
+// offer.
+func newOffers(entries []Entry, weight func(i int) uint32) (first *offer, named map[string]*offer) {
 	slots := make([]slot, 0, len(entries))
 	byName := map[string][]slot{}
 	for i, e := range entries {
 		if e.Server.Weight == 0 || len(e.Server.Endpoints) == 0 {
 			continue
 		}
-		first := slot{e.Server, e.Server.Endpoints[0].Address, uint32(i), e.Server.Weight}
+		first := slot{e.Server, e.Server.Endpoints[0].Address, uint32(i), weight(i)}
 		slots = append(slots, first)
 		for _, ep := range e.Server.Endpoints {
 			if ep.Name != "" {
@@ -92,9 +99,10 @@ func newOffer(slots []slot, entries []Entry) *offer {
 }
 
 func newTier(state State, slots []slot) tier {
-	t := tier{state: state, slots: slots}
+	t := tier{state: state, slots: slots, places: new(places), zones: new(zones)}
 	divisor, equal := uint64(0), true
 	for _, s := range slots {
+		t.sum += uint64(s.weight)
 		divisor = gcd(divisor, uint64(s.weight))
 		equal = equal && s.weight == slots[0].weight
 	}
@@ -143,6 +151,12 @@ func newCells(slots []slot, divisor, sum uint64) []cell {
 func share(part, whole uint64) uint32 {
 	quotient, _ := bits.Div64(part>>32, part<<32, whole)
 	return uint32(quotient)
+}
+
+// shareOf is how much of a number a share of 2^32 is, rounded down.
+func shareOf(n, share uint64) uint64 {
+	hi, lo := bits.Mul64(n, share)
+	return hi<<32 | lo>>32
 }
 
 // at returns the slot of a round-robin turn. Equal weights take turns in order.

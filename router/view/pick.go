@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"slices"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -12,11 +14,14 @@ import (
 type Policy uint8
 
 // The policies. P2C takes the less loaded, relative to its weight, of two that
-// are drawn by weight (Mitzenmacher, "The power of two choices", 1996).
+// are drawn by weight (Mitzenmacher, "The power of two choices", 1996). Maglev
+// takes the server of a key, which stays the same as long as the server is well
+// and not too busy.
 const (
 	P2C Policy = iota
 	RoundRobin
 	Random
+	Maglev
 )
 
 // String returns the name, such as "round_robin".
@@ -28,6 +33,8 @@ func (p Policy) String() string {
 		return "round_robin"
 	case Random:
 		return "random"
+	case Maglev:
+		return "maglev"
 	default:
 		return "unknown"
 	}
@@ -50,12 +57,22 @@ type Request struct {
 	Endpoint string
 	// Exclude are servers not to choose. Meant to be few, as in a retry.
 	Exclude []member.ID
+	// Zone is where the client is, "" where that does not matter. ACTIVE servers
+	// of the zone are preferred while they can bear it; see the file zone.go for
+	// how much that is.
+	Zone string
+	// Key is for Maglev: the same key gets the same server.
+	Key string
 	// Random is a uniform random number, for P2C and Random.
 	Random uint64
 	// Turn is the number of picks before this one, for RoundRobin.
 	Turn uint64
-	// Loads is for P2C. Without it all servers are equally loaded.
+	// Loads is for P2C and Maglev. Without it all servers are equally loaded.
 	Loads Loads
+	// TotalLoad is the sum of the loads of all entries, for Maglev: no server gets
+	// more than 1.5 times what it had if all were as busy for their weight, or one
+	// more, as long as another may be chosen. 0 sets no bound.
+	TotalLoad uint64
 }
 
 // Choice is a chosen server.
@@ -68,17 +85,20 @@ type Choice struct {
 	Address string
 }
 
-// Pick chooses one server; false if there is none. It does not allocate.
+// Pick chooses one server; false if there is none. It does not allocate, but for
+// what it builds once in the life of a table: Maglev a table of places, and the
+// first request from a zone the division of the table by zones.
 func (t *Table) Pick(r *Request) (Choice, bool) {
 	o := t.offerOf(r.Endpoint)
 	if o == nil {
 		return Choice{}, false
 	}
 	p := picker{request: r, random: source(r.Random), filtered: len(r.Exclude) > 0}
+	p.prepare()
 	for i := range o.tiers {
 		if tier := &o.tiers[i]; len(tier.slots) > 0 {
-			if place, ok := p.pick(tier); ok {
-				return tier.choice(place), true
+			if from, place := p.choose(tier); from != nil {
+				return from.choice(place), true
 			}
 		}
 	}
@@ -86,13 +106,15 @@ func (t *Table) Pick(r *Request) (Choice, bool) {
 }
 
 // PickN chooses up to n different servers in order of preference and appends
-// them to dst.
+// them to dst. By Maglev they are the servers that a key gets if those before
+// are not there.
 func (t *Table) PickN(dst []Choice, r *Request, n int) []Choice {
 	o := t.offerOf(r.Endpoint)
 	if o == nil {
 		return dst
 	}
 	p := picker{request: r, random: source(r.Random), filtered: true, taken: newSet(len(t.entries))}
+	p.prepare()
 	for _, id := range r.Exclude {
 		if i, ok := t.Find(id); ok {
 			p.taken.add(i)
@@ -101,12 +123,12 @@ func (t *Table) PickN(dst []Choice, r *Request, n int) []Choice {
 	for i := range o.tiers {
 		tier := &o.tiers[i]
 		for len(tier.slots) > 0 && n > 0 {
-			place, ok := p.pick(tier)
-			if !ok {
+			from, place := p.choose(tier)
+			if from == nil {
 				break
 			}
-			p.taken.add(int(tier.slots[place].entry))
-			dst = append(dst, tier.choice(place))
+			p.taken.add(int(from.slots[place].entry))
+			dst = append(dst, from.choice(place))
 			n--
 		}
 	}
@@ -133,18 +155,83 @@ const attempts = 8
 type picker struct {
 	request *Request
 	random  source
+	// hash is that of the key, for Maglev.
+	hash uint64
+	// coin is a random number of 32 bits that says whether a client stays in its
+	// zone.
+	coin uint64
+	// bounded is set if servers can be full.
+	bounded bool
 	// filtered is set if there may be servers to skip.
 	filtered bool
 	// taken are the excluded and the chosen entries of PickN; nil in Pick.
 	taken set
 }
 
-func (p *picker) pick(t *tier) (int, bool) {
+// prepare is for what not every request has.
+func (p *picker) prepare() {
+	if p.request.Policy == Maglev {
+		p.hash = xxhash.Sum64String(p.request.Key)
+		p.bounded = p.request.Loads != nil && p.request.TotalLoad > 0
+	}
+	if p.request.Zone != "" {
+		p.flip()
+	}
+}
+
+// flip draws the coin: by Maglev from the key, which then is always on the same
+// side. Places are taken from the upper bits of the hash itself.
+func (p *picker) flip() {
+	if p.request.Policy == Maglev {
+		s := source(p.hash)
+		p.coin = s.next() >> 32
+		return
+	}
+	p.coin = p.random.next() >> 32
+}
+
+// choose takes a server of a tier: the tier, or the part of it by zone, and the
+// place there. It is nil if all of them are excluded.
+func (p *picker) choose(t *tier) (*tier, int) {
+	if p.request.Zone != "" && t.state == StateActive {
+		if z := t.zone(p.request.Zone); z != nil {
+			return p.chooseByZone(z)
+		}
+	}
+	turn := p.request.Turn
+	if i, ok := p.pick(t, turn, p.bounded); ok {
+		return t, i
+	}
+	if p.bounded {
+		if i, ok := p.pick(t, turn, false); ok {
+			return t, i
+		}
+	}
+	return nil, 0
+}
+
+// chooseByZone rather leaves the zone than exceed the bound.
+func (p *picker) chooseByZone(z *zone) (*tier, int) {
+	first, second, turn := z.order(p)
+	for _, bounded := range [...]bool{p.bounded, false} {
+		if i, ok := p.pick(first, turn, bounded); ok {
+			return first, i
+		}
+		if i, ok := p.pick(second, p.request.Turn, bounded); ok {
+			return second, i
+		}
+	}
+	return nil, 0
+}
+
+func (p *picker) pick(t *tier, turn uint64, bounded bool) (int, bool) {
 	switch p.request.Policy {
 	case RoundRobin:
-		return p.roundRobin(t)
+		return p.roundRobin(t, turn)
 	case Random:
 		return p.draw(t)
+	case Maglev:
+		return p.maglev(t, bounded)
 	case P2C:
 	}
 	return p.p2c(t)
@@ -220,13 +307,13 @@ func (p *picker) drawAmongRest(t *tier) (int, bool) {
 }
 
 // roundRobin takes the first server from its turn on that is not excluded.
-func (p *picker) roundRobin(t *tier) (int, bool) {
-	start := t.at(p.request.Turn)
+func (p *picker) roundRobin(t *tier, turn uint64) (int, bool) {
+	start := t.at(turn)
 	if !p.filtered || !p.skips(&t.slots[start]) {
 		return start, true
 	}
 	for i := range uint64(attempts) {
-		if s := t.at(p.request.Turn + 1 + i); !p.skips(&t.slots[s]) {
+		if s := t.at(turn + 1 + i); !p.skips(&t.slots[s]) {
 			return s, true
 		}
 	}

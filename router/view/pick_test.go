@@ -13,7 +13,7 @@ import (
 	"github.com/buddyring/buddyring/router/view"
 )
 
-var policies = []view.Policy{view.P2C, view.RoundRobin, view.Random}
+var policies = []view.Policy{view.P2C, view.RoundRobin, view.Random, view.Maglev}
 
 // anyTable generates tables in which some servers are suspect or held back,
 // some have no weight, and some offer an endpoint called "admin".
@@ -23,6 +23,7 @@ func anyTable(minSize int) *rapid.Generator[*view.Table] {
 		for i := range entries {
 			s := server(member.ID(fmt.Sprintf("s%02d", i)))
 			s.Weight = rapid.SampledFrom([]uint32{100, 100, 100, 1, 50, 200, 10_000, 0}).Draw(t, "weight")
+			s.Zone = rapid.SampledFrom([]string{"a", "a", "b", ""}).Draw(t, "zone")
 			if rapid.Bool().Draw(t, "admin") {
 				s.Endpoints = append(s.Endpoints, member.Endpoint{Name: "admin", Address: string(s.ID) + ":81"})
 			}
@@ -43,7 +44,12 @@ func anyRequest(table *view.Table) *rapid.Generator[*view.Request] {
 			Endpoint: rapid.SampledFrom([]string{"", "", "admin", "none"}).Draw(t, "endpoint"),
 			Random:   rapid.Uint64().Draw(t, "random"),
 			Turn:     rapid.Uint64().Draw(t, "turn"),
+			Zone:     rapid.SampledFrom([]string{"", "", "a", "b", "c"}).Draw(t, "zone"),
+			Key:      rapid.String().Draw(t, "key"),
 			Loads:    &loads,
+		}
+		if rapid.Bool().Draw(t, "bounded") {
+			r.TotalLoad = loads.total()
 		}
 		for _, e := range table.Entries() {
 			if rapid.Bool().Draw(t, "exclude") {
@@ -138,6 +144,7 @@ func tally(table *view.Table, r view.Request, n int) counts {
 	r.Loads = &picked
 	for range n {
 		r.Random = random.Uint64()
+		r.Key = fmt.Sprint(r.Random)
 		c, _ := table.Pick(&r)
 		picked[c.Index]++
 		r.Turn++

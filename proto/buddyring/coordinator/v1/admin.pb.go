@@ -1354,6 +1354,346 @@ func (x *SetIntentResponse) GetRevision() uint64 {
 	return 0
 }
 
+// DrainServerRequest asks to drain a member.
+type DrainServerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The server.
+	ServerId string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Only this incarnation; ABORTED if there is another one. 0 for any.
+	Incarnation uint64 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// How long routers may take to confirm: 10 s if unset, at most 10 min. Zero
+	// answers at once with how it stands.
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Drain it however many others are away.
+	Force bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	// See the service.
+	ExpectedRevision *uint64 `protobuf:"varint,6,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// See the service. A repeated request waits anew.
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See the service; kept with the wish.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,9,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainServerRequest) Reset() {
+	*x = DrainServerRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainServerRequest) ProtoMessage() {}
+
+func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainServerRequest.ProtoReflect.Descriptor instead.
+func (*DrainServerRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DrainServerRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *DrainServerRequest) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *DrainServerRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *DrainServerRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *DrainServerRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *DrainServerRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *DrainServerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DrainServerRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainServerRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// DrainServerResponse says whether it is safe to stop the server.
+type DrainServerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SAFE, or PARTIAL: then missing says who has not confirmed. Unset with
+	// validate_only.
+	State DrainState `protobuf:"varint,1,opt,name=state,proto3,enum=buddyring.coordinator.v1.DrainState" json:"state,omitempty"`
+	// The routers that have not confirmed, by id; with validate_only, those that
+	// are not connected now.
+	Missing []*LaggingRouter `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	// The member; unset if it has left meanwhile.
+	Server *Server `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
+	// The revision of the change, which routers confirm.
+	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainServerResponse) Reset() {
+	*x = DrainServerResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainServerResponse) ProtoMessage() {}
+
+func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainServerResponse.ProtoReflect.Descriptor instead.
+func (*DrainServerResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DrainServerResponse) GetState() DrainState {
+	if x != nil {
+		return x.State
+	}
+	return DrainState_DRAIN_STATE_UNSPECIFIED
+}
+
+func (x *DrainServerResponse) GetMissing() []*LaggingRouter {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *DrainServerResponse) GetServer() *Server {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *DrainServerResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ResumeServerRequest asks to end a drain.
+type ResumeServerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The server id; it need not be a member.
+	ServerId string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// See the service.
+	ExpectedRevision *uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// See the service.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See the service.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeServerRequest) Reset() {
+	*x = ResumeServerRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeServerRequest) ProtoMessage() {}
+
+func (x *ResumeServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeServerRequest.ProtoReflect.Descriptor instead.
+func (*ResumeServerRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ResumeServerRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ResumeServerRequest) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *ResumeServerRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *ResumeServerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ResumeServerRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ResumeServerRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// ResumeServerResponse says that the drain is over.
+type ResumeServerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member; unset for a stranger.
+	Server *Server `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// The revision of the change, or the present one where nothing changed.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeServerResponse) Reset() {
+	*x = ResumeServerResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeServerResponse) ProtoMessage() {}
+
+func (x *ResumeServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeServerResponse.ProtoReflect.Descriptor instead.
+func (*ResumeServerResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResumeServerResponse) GetServer() *Server {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *ResumeServerResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // GetRingRequest asks for the ring.
 type GetRingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1365,7 +1705,7 @@ type GetRingRequest struct {
 
 func (x *GetRingRequest) Reset() {
 	*x = GetRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1717,7 @@ func (x *GetRingRequest) String() string {
 func (*GetRingRequest) ProtoMessage() {}
 
 func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1730,7 @@ func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingRequest.ProtoReflect.Descriptor instead.
 func (*GetRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetRingRequest) GetPool() string {
@@ -1425,7 +1765,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1777,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1790,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RingMember) GetServerId() string {
@@ -1524,7 +1864,7 @@ type GetRingResponse struct {
 
 func (x *GetRingResponse) Reset() {
 	*x = GetRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1876,7 @@ func (x *GetRingResponse) String() string {
 func (*GetRingResponse) ProtoMessage() {}
 
 func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1889,7 @@ func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingResponse.ProtoReflect.Descriptor instead.
 func (*GetRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetRingResponse) GetMembers() []*RingMember {
@@ -1584,7 +1924,7 @@ type CheckRingRequest struct {
 
 func (x *CheckRingRequest) Reset() {
 	*x = CheckRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1936,7 @@ func (x *CheckRingRequest) String() string {
 func (*CheckRingRequest) ProtoMessage() {}
 
 func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1949,7 @@ func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingRequest.ProtoReflect.Descriptor instead.
 func (*CheckRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckRingRequest) GetPool() string {
@@ -1635,7 +1975,7 @@ type RingProblem struct {
 
 func (x *RingProblem) Reset() {
 	*x = RingProblem{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1987,7 @@ func (x *RingProblem) String() string {
 func (*RingProblem) ProtoMessage() {}
 
 func (x *RingProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +2000,7 @@ func (x *RingProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingProblem.ProtoReflect.Descriptor instead.
 func (*RingProblem) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RingProblem) GetServerId() string {
@@ -1704,7 +2044,7 @@ type CheckRingResponse struct {
 
 func (x *CheckRingResponse) Reset() {
 	*x = CheckRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +2056,7 @@ func (x *CheckRingResponse) String() string {
 func (*CheckRingResponse) ProtoMessage() {}
 
 func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +2069,7 @@ func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingResponse.ProtoReflect.Descriptor instead.
 func (*CheckRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckRingResponse) GetConsistent() bool {
@@ -1788,7 +2128,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +2140,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +2153,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListEventsRequest) GetPool() string {
@@ -1871,7 +2211,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2223,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2236,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -1926,7 +2266,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2278,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2291,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchEventsRequest) GetPool() string {
@@ -1979,7 +2319,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2331,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2344,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchEventsResponse) GetEvent() *Event {
@@ -2029,7 +2369,7 @@ type ExplainServerRequest struct {
 
 func (x *ExplainServerRequest) Reset() {
 	*x = ExplainServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2381,7 @@ func (x *ExplainServerRequest) String() string {
 func (*ExplainServerRequest) ProtoMessage() {}
 
 func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2394,7 @@ func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerRequest.ProtoReflect.Descriptor instead.
 func (*ExplainServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExplainServerRequest) GetPool() string {
@@ -2092,7 +2432,7 @@ type RouterProgress struct {
 
 func (x *RouterProgress) Reset() {
 	*x = RouterProgress{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2444,7 @@ func (x *RouterProgress) String() string {
 func (*RouterProgress) ProtoMessage() {}
 
 func (x *RouterProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2457,7 @@ func (x *RouterProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterProgress.ProtoReflect.Descriptor instead.
 func (*RouterProgress) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RouterProgress) GetRouterId() string {
@@ -2147,7 +2487,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2499,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2512,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Decision) GetExplanation() *Explanation {
@@ -2208,7 +2548,7 @@ type ExplainServerResponse struct {
 
 func (x *ExplainServerResponse) Reset() {
 	*x = ExplainServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2560,7 @@ func (x *ExplainServerResponse) String() string {
 func (*ExplainServerResponse) ProtoMessage() {}
 
 func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2573,7 @@ func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerResponse.ProtoReflect.Descriptor instead.
 func (*ExplainServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExplainServerResponse) GetServer() *Server {
@@ -2290,7 +2630,7 @@ type Departure struct {
 
 func (x *Departure) Reset() {
 	*x = Departure{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2642,7 @@ func (x *Departure) String() string {
 func (*Departure) ProtoMessage() {}
 
 func (x *Departure) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2655,7 @@ func (x *Departure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Departure.ProtoReflect.Descriptor instead.
 func (*Departure) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Departure) GetIncarnation() uint64 {
@@ -2364,7 +2704,7 @@ type GetBrakeRequest struct {
 
 func (x *GetBrakeRequest) Reset() {
 	*x = GetBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2716,7 @@ func (x *GetBrakeRequest) String() string {
 func (*GetBrakeRequest) ProtoMessage() {}
 
 func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2729,7 @@ func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeRequest.ProtoReflect.Descriptor instead.
 func (*GetBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetBrakeRequest) GetPool() string {
@@ -2416,7 +2756,7 @@ type BrakeZone struct {
 
 func (x *BrakeZone) Reset() {
 	*x = BrakeZone{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2768,7 @@ func (x *BrakeZone) String() string {
 func (*BrakeZone) ProtoMessage() {}
 
 func (x *BrakeZone) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2781,7 @@ func (x *BrakeZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeZone.ProtoReflect.Descriptor instead.
 func (*BrakeZone) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BrakeZone) GetZone() string {
@@ -2487,7 +2827,7 @@ type BrakeStop struct {
 
 func (x *BrakeStop) Reset() {
 	*x = BrakeStop{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2839,7 @@ func (x *BrakeStop) String() string {
 func (*BrakeStop) ProtoMessage() {}
 
 func (x *BrakeStop) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2852,7 @@ func (x *BrakeStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeStop.ProtoReflect.Descriptor instead.
 func (*BrakeStop) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BrakeStop) GetRule() string {
@@ -2554,7 +2894,7 @@ type HeldRemoval struct {
 
 func (x *HeldRemoval) Reset() {
 	*x = HeldRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2906,7 @@ func (x *HeldRemoval) String() string {
 func (*HeldRemoval) ProtoMessage() {}
 
 func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2919,7 @@ func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRemoval.ProtoReflect.Descriptor instead.
 func (*HeldRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HeldRemoval) GetServerId() string {
@@ -2624,7 +2964,7 @@ type ReleasedRemoval struct {
 
 func (x *ReleasedRemoval) Reset() {
 	*x = ReleasedRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +2976,7 @@ func (x *ReleasedRemoval) String() string {
 func (*ReleasedRemoval) ProtoMessage() {}
 
 func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +2989,7 @@ func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasedRemoval.ProtoReflect.Descriptor instead.
 func (*ReleasedRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReleasedRemoval) GetServerId() string {
@@ -2689,7 +3029,7 @@ type GetBrakeResponse struct {
 
 func (x *GetBrakeResponse) Reset() {
 	*x = GetBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +3041,7 @@ func (x *GetBrakeResponse) String() string {
 func (*GetBrakeResponse) ProtoMessage() {}
 
 func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +3054,7 @@ func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeResponse.ProtoReflect.Descriptor instead.
 func (*GetBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetBrakeResponse) GetSafety() *Safety {
@@ -2787,7 +3127,7 @@ type ReleaseBrakeRequest struct {
 
 func (x *ReleaseBrakeRequest) Reset() {
 	*x = ReleaseBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3139,7 @@ func (x *ReleaseBrakeRequest) String() string {
 func (*ReleaseBrakeRequest) ProtoMessage() {}
 
 func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3152,7 @@ func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReleaseBrakeRequest) GetPool() string {
@@ -2871,7 +3211,7 @@ type ReleaseBrakeResponse struct {
 
 func (x *ReleaseBrakeResponse) Reset() {
 	*x = ReleaseBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3223,7 @@ func (x *ReleaseBrakeResponse) String() string {
 func (*ReleaseBrakeResponse) ProtoMessage() {}
 
 func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3236,7 @@ func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReleaseBrakeResponse) GetReleased() []*ReleasedRemoval {
@@ -2924,7 +3264,7 @@ type ListAlarmsRequest struct {
 
 func (x *ListAlarmsRequest) Reset() {
 	*x = ListAlarmsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3276,7 @@ func (x *ListAlarmsRequest) String() string {
 func (*ListAlarmsRequest) ProtoMessage() {}
 
 func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3289,7 @@ func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlarmsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListAlarmsRequest) GetPool() string {
@@ -2970,7 +3310,7 @@ type ListAlarmsResponse struct {
 
 func (x *ListAlarmsResponse) Reset() {
 	*x = ListAlarmsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3322,7 @@ func (x *ListAlarmsResponse) String() string {
 func (*ListAlarmsResponse) ProtoMessage() {}
 
 func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3335,7 @@ func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlarmsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListAlarmsResponse) GetAlarms() []*Alarm {
@@ -3014,7 +3354,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3366,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3379,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 // GetStatusResponse tells how the coordinator is.
@@ -3072,14 +3412,20 @@ type GetStatusResponse struct {
 	// Live subscriptions of routers.
 	Subscriptions uint32 `protobuf:"varint,13,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// Active alarms.
-	Alarms        uint32 `protobuf:"varint,14,opt,name=alarms,proto3" json:"alarms,omitempty"`
+	Alarms uint32 `protobuf:"varint,14,opt,name=alarms,proto3" json:"alarms,omitempty"`
+	// Id of the coordinator that leads, if known.
+	LeaderId string `protobuf:"bytes,15,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
+	// How long ago the lease was renewed last, as this coordinator has seen it by
+	// its own clock. From 3 s on a leader makes no change durable; from 4 s on a
+	// standby may take over.
+	LeaseAge      *durationpb.Duration `protobuf:"bytes,16,opt,name=lease_age,json=leaseAge,proto3" json:"lease_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3437,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3450,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetStatusResponse) GetCoordinatorId() string {
@@ -3205,6 +3551,130 @@ func (x *GetStatusResponse) GetAlarms() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetLeaderId() string {
+	if x != nil {
+		return x.LeaderId
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetLeaseAge() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseAge
+	}
+	return nil
+}
+
+// StepDownRequest asks the leader to give the lead back.
+type StepDownRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch that is to end; ABORTED if the leader is of another. 0 for any.
+	ExpectedEpoch uint64 `protobuf:"varint,1,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	// See the service.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepDownRequest) Reset() {
+	*x = StepDownRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepDownRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepDownRequest) ProtoMessage() {}
+
+func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepDownRequest.ProtoReflect.Descriptor instead.
+func (*StepDownRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *StepDownRequest) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *StepDownRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StepDownRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// StepDownResponse says what has ended.
+type StepDownResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch that has ended; with validate_only, that would.
+	Epoch         uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepDownResponse) Reset() {
+	*x = StepDownResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepDownResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepDownResponse) ProtoMessage() {}
+
+func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepDownResponse.ProtoReflect.Descriptor instead.
+func (*StepDownResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *StepDownResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // ListRoutersRequest asks for the routers.
 type ListRoutersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3218,7 +3688,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3700,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3713,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListRoutersRequest) GetPageSize() int32 {
@@ -3274,14 +3744,16 @@ type Router struct {
 	// Servers that it keeps against a removal.
 	Held []*HeldByRouter `protobuf:"bytes,5,rep,name=held,proto3" json:"held,omitempty"`
 	// Its version.
-	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// The pools of which it has not confirmed the newest revision, by name.
+	Lags          []*RouterLag `protobuf:"bytes,7,rep,name=lags,proto3" json:"lags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3765,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3778,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Router) GetRouterId() string {
@@ -3351,6 +3823,77 @@ func (x *Router) GetVersion() string {
 	return ""
 }
 
+func (x *Router) GetLags() []*RouterLag {
+	if x != nil {
+		return x.Lags
+	}
+	return nil
+}
+
+// RouterLag is how far a router is behind in a pool.
+type RouterLag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// How many revisions it has not confirmed.
+	Revisions uint64 `protobuf:"varint,2,opt,name=revisions,proto3" json:"revisions,omitempty"`
+	// When the first of them was committed; unset if that is not known any more.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouterLag) Reset() {
+	*x = RouterLag{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouterLag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouterLag) ProtoMessage() {}
+
+func (x *RouterLag) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouterLag.ProtoReflect.Descriptor instead.
+func (*RouterLag) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RouterLag) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *RouterLag) GetRevisions() uint64 {
+	if x != nil {
+		return x.Revisions
+	}
+	return 0
+}
+
+func (x *RouterLag) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // HeldByRouter is a server that a router keeps as a last resort.
 type HeldByRouter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3364,7 +3907,7 @@ type HeldByRouter struct {
 
 func (x *HeldByRouter) Reset() {
 	*x = HeldByRouter{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3919,7 @@ func (x *HeldByRouter) String() string {
 func (*HeldByRouter) ProtoMessage() {}
 
 func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3932,7 @@ func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldByRouter.ProtoReflect.Descriptor instead.
 func (*HeldByRouter) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *HeldByRouter) GetPool() string {
@@ -3419,7 +3962,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3974,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3987,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -3476,7 +4019,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +4031,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +4044,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListSessionsRequest) GetPool() string {
@@ -3554,7 +4097,7 @@ type AgentSession struct {
 
 func (x *AgentSession) Reset() {
 	*x = AgentSession{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +4109,7 @@ func (x *AgentSession) String() string {
 func (*AgentSession) ProtoMessage() {}
 
 func (x *AgentSession) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +4122,7 @@ func (x *AgentSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSession.ProtoReflect.Descriptor instead.
 func (*AgentSession) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AgentSession) GetServerId() string {
@@ -3669,7 +4212,7 @@ type SessionSubject struct {
 
 func (x *SessionSubject) Reset() {
 	*x = SessionSubject{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +4224,7 @@ func (x *SessionSubject) String() string {
 func (*SessionSubject) ProtoMessage() {}
 
 func (x *SessionSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3694,7 +4237,7 @@ func (x *SessionSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubject.ProtoReflect.Descriptor instead.
 func (*SessionSubject) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SessionSubject) GetServerId() string {
@@ -3738,7 +4281,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +4293,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,7 +4306,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*AgentSession {
@@ -3789,7 +4332,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +4344,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +4357,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 // A part of a backup, in order.
@@ -3828,7 +4371,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +4383,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +4396,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -3880,7 +4423,7 @@ type ImportStateRequest struct {
 
 func (x *ImportStateRequest) Reset() {
 	*x = ImportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3892,7 +4435,7 @@ func (x *ImportStateRequest) String() string {
 func (*ImportStateRequest) ProtoMessage() {}
 
 func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3905,7 +4448,7 @@ func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateRequest.ProtoReflect.Descriptor instead.
 func (*ImportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ImportStateRequest) GetReplace() bool {
@@ -3957,7 +4500,7 @@ type ImportStateResponse struct {
 
 func (x *ImportStateResponse) Reset() {
 	*x = ImportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3969,7 +4512,7 @@ func (x *ImportStateResponse) String() string {
 func (*ImportStateResponse) ProtoMessage() {}
 
 func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3982,7 +4525,7 @@ func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateResponse.ProtoReflect.Descriptor instead.
 func (*ImportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ImportStateResponse) GetStoreId() string {
@@ -4130,6 +4673,35 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\x12_expected_revision\"i\n" +
 	"\x11SetIntentResponse\x128\n" +
 	"\x06intent\x18\x01 \x01(\v2 .buddyring.coordinator.v1.IntentR\x06intent\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd6\x02\n" +
+	"\x12DrainServerRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\x120\n" +
+	"\x11expected_revision\x18\x06 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\t \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"\xea\x01\n" +
+	"\x13DrainServerResponse\x12:\n" +
+	"\x05state\x18\x01 \x01(\x0e2$.buddyring.coordinator.v1.DrainStateR\x05state\x12A\n" +
+	"\amissing\x18\x02 \x03(\v2'.buddyring.coordinator.v1.LaggingRouterR\amissing\x128\n" +
+	"\x06server\x18\x03 \x01(\v2 .buddyring.coordinator.v1.ServerR\x06server\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xea\x01\n" +
+	"\x13ResumeServerRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\x120\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"l\n" +
+	"\x14ResumeServerResponse\x128\n" +
+	"\x06server\x18\x01 \x01(\v2 .buddyring.coordinator.v1.ServerR\x06server\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"$\n" +
 	"\x0eGetRingRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"\xa6\x02\n" +
@@ -4249,7 +4821,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"M\n" +
 	"\x12ListAlarmsResponse\x127\n" +
 	"\x06alarms\x18\x01 \x03(\v2\x1f.buddyring.coordinator.v1.AlarmR\x06alarms\"\x12\n" +
-	"\x10GetStatusRequest\"\xac\x04\n" +
+	"\x10GetStatusRequest\"\x81\x05\n" +
 	"\x11GetStatusResponse\x12%\n" +
 	"\x0ecoordinator_id\x18\x01 \x01(\tR\rcoordinatorId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -4269,20 +4841,33 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\x05pools\x18\v \x03(\v2\x1e.buddyring.coordinator.v1.PoolR\x05pools\x12\x1a\n" +
 	"\bsessions\x18\f \x01(\rR\bsessions\x12$\n" +
 	"\rsubscriptions\x18\r \x01(\rR\rsubscriptions\x12\x16\n" +
-	"\x06alarms\x18\x0e \x01(\rR\x06alarms\"P\n" +
+	"\x06alarms\x18\x0e \x01(\rR\x06alarms\x12\x1b\n" +
+	"\tleader_id\x18\x0f \x01(\tR\bleaderId\x126\n" +
+	"\tlease_age\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\bleaseAge\"u\n" +
+	"\x0fStepDownRequest\x12%\n" +
+	"\x0eexpected_epoch\x18\x01 \x01(\x04R\rexpectedEpoch\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"(\n" +
+	"\x10StepDownResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"P\n" +
 	"\x12ListRoutersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\xa3\x02\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xdc\x02\n" +
 	"\x06Router\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x127\n" +
 	"\tlast_seen\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12!\n" +
 	"\tconnected\x18\x03 \x01(\bH\x00R\tconnected\x88\x01\x01\x12<\n" +
 	"\aapplied\x18\x04 \x03(\v2\".buddyring.coordinator.v1.PositionR\aapplied\x12:\n" +
 	"\x04held\x18\x05 \x03(\v2&.buddyring.coordinator.v1.HeldByRouterR\x04held\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversionB\f\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x127\n" +
+	"\x04lags\x18\a \x03(\v2#.buddyring.coordinator.v1.RouterLagR\x04lagsB\f\n" +
 	"\n" +
-	"_connected\"?\n" +
+	"_connected\"o\n" +
+	"\tRouterLag\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1c\n" +
+	"\trevisions\x18\x02 \x01(\x04R\trevisions\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"?\n" +
 	"\fHeldByRouter\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\"y\n" +
@@ -4339,7 +4924,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"StoreState\x12\x1b\n" +
 	"\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORE_STATE_OK\x10\x01\x12\x17\n" +
-	"\x13STORE_STATE_FAILING\x10\x022\xa3\x12\n" +
+	"\x13STORE_STATE_FAILING\x10\x022\xe1\x14\n" +
 	"\fAdminService\x12d\n" +
 	"\tListPools\x12*.buddyring.coordinator.v1.ListPoolsRequest\x1a+.buddyring.coordinator.v1.ListPoolsResponse\x12^\n" +
 	"\aGetPool\x12(.buddyring.coordinator.v1.GetPoolRequest\x1a).buddyring.coordinator.v1.GetPoolResponse\x12g\n" +
@@ -4351,7 +4936,9 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\tGetServer\x12*.buddyring.coordinator.v1.GetServerRequest\x1a+.buddyring.coordinator.v1.GetServerResponse\x12m\n" +
 	"\fUpdateServer\x12-.buddyring.coordinator.v1.UpdateServerRequest\x1a..buddyring.coordinator.v1.UpdateServerResponse\x12m\n" +
 	"\fRemoveServer\x12-.buddyring.coordinator.v1.RemoveServerRequest\x1a..buddyring.coordinator.v1.RemoveServerResponse\x12d\n" +
-	"\tSetIntent\x12*.buddyring.coordinator.v1.SetIntentRequest\x1a+.buddyring.coordinator.v1.SetIntentResponse\x12^\n" +
+	"\tSetIntent\x12*.buddyring.coordinator.v1.SetIntentRequest\x1a+.buddyring.coordinator.v1.SetIntentResponse\x12j\n" +
+	"\vDrainServer\x12,.buddyring.coordinator.v1.DrainServerRequest\x1a-.buddyring.coordinator.v1.DrainServerResponse\x12m\n" +
+	"\fResumeServer\x12-.buddyring.coordinator.v1.ResumeServerRequest\x1a..buddyring.coordinator.v1.ResumeServerResponse\x12^\n" +
 	"\aGetRing\x12(.buddyring.coordinator.v1.GetRingRequest\x1a).buddyring.coordinator.v1.GetRingResponse\x12d\n" +
 	"\tCheckRing\x12*.buddyring.coordinator.v1.CheckRingRequest\x1a+.buddyring.coordinator.v1.CheckRingResponse\x12g\n" +
 	"\n" +
@@ -4364,7 +4951,8 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"ListAlarms\x12+.buddyring.coordinator.v1.ListAlarmsRequest\x1a,.buddyring.coordinator.v1.ListAlarmsResponse\x12d\n" +
 	"\tGetStatus\x12*.buddyring.coordinator.v1.GetStatusRequest\x1a+.buddyring.coordinator.v1.GetStatusResponse\x12j\n" +
 	"\vListRouters\x12,.buddyring.coordinator.v1.ListRoutersRequest\x1a-.buddyring.coordinator.v1.ListRoutersResponse\x12m\n" +
-	"\fListSessions\x12-.buddyring.coordinator.v1.ListSessionsRequest\x1a..buddyring.coordinator.v1.ListSessionsResponse\x12l\n" +
+	"\fListSessions\x12-.buddyring.coordinator.v1.ListSessionsRequest\x1a..buddyring.coordinator.v1.ListSessionsResponse\x12a\n" +
+	"\bStepDown\x12).buddyring.coordinator.v1.StepDownRequest\x1a*.buddyring.coordinator.v1.StepDownResponse\x12l\n" +
 	"\vExportState\x12,.buddyring.coordinator.v1.ExportStateRequest\x1a-.buddyring.coordinator.v1.ExportStateResponse0\x01\x12l\n" +
 	"\vImportState\x12,.buddyring.coordinator.v1.ImportStateRequest\x1a-.buddyring.coordinator.v1.ImportStateResponse(\x01BMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
 
@@ -4381,7 +4969,7 @@ func file_buddyring_coordinator_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(LeaderState)(0),              // 0: buddyring.coordinator.v1.LeaderState
 	(StoreState)(0),               // 1: buddyring.coordinator.v1.StoreState
@@ -4403,169 +4991,192 @@ var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(*RemoveServerResponse)(nil),  // 17: buddyring.coordinator.v1.RemoveServerResponse
 	(*SetIntentRequest)(nil),      // 18: buddyring.coordinator.v1.SetIntentRequest
 	(*SetIntentResponse)(nil),     // 19: buddyring.coordinator.v1.SetIntentResponse
-	(*GetRingRequest)(nil),        // 20: buddyring.coordinator.v1.GetRingRequest
-	(*RingMember)(nil),            // 21: buddyring.coordinator.v1.RingMember
-	(*GetRingResponse)(nil),       // 22: buddyring.coordinator.v1.GetRingResponse
-	(*CheckRingRequest)(nil),      // 23: buddyring.coordinator.v1.CheckRingRequest
-	(*RingProblem)(nil),           // 24: buddyring.coordinator.v1.RingProblem
-	(*CheckRingResponse)(nil),     // 25: buddyring.coordinator.v1.CheckRingResponse
-	(*ListEventsRequest)(nil),     // 26: buddyring.coordinator.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 27: buddyring.coordinator.v1.ListEventsResponse
-	(*WatchEventsRequest)(nil),    // 28: buddyring.coordinator.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),   // 29: buddyring.coordinator.v1.WatchEventsResponse
-	(*ExplainServerRequest)(nil),  // 30: buddyring.coordinator.v1.ExplainServerRequest
-	(*RouterProgress)(nil),        // 31: buddyring.coordinator.v1.RouterProgress
-	(*Decision)(nil),              // 32: buddyring.coordinator.v1.Decision
-	(*ExplainServerResponse)(nil), // 33: buddyring.coordinator.v1.ExplainServerResponse
-	(*Departure)(nil),             // 34: buddyring.coordinator.v1.Departure
-	(*GetBrakeRequest)(nil),       // 35: buddyring.coordinator.v1.GetBrakeRequest
-	(*BrakeZone)(nil),             // 36: buddyring.coordinator.v1.BrakeZone
-	(*BrakeStop)(nil),             // 37: buddyring.coordinator.v1.BrakeStop
-	(*HeldRemoval)(nil),           // 38: buddyring.coordinator.v1.HeldRemoval
-	(*ReleasedRemoval)(nil),       // 39: buddyring.coordinator.v1.ReleasedRemoval
-	(*GetBrakeResponse)(nil),      // 40: buddyring.coordinator.v1.GetBrakeResponse
-	(*ReleaseBrakeRequest)(nil),   // 41: buddyring.coordinator.v1.ReleaseBrakeRequest
-	(*ReleaseBrakeResponse)(nil),  // 42: buddyring.coordinator.v1.ReleaseBrakeResponse
-	(*ListAlarmsRequest)(nil),     // 43: buddyring.coordinator.v1.ListAlarmsRequest
-	(*ListAlarmsResponse)(nil),    // 44: buddyring.coordinator.v1.ListAlarmsResponse
-	(*GetStatusRequest)(nil),      // 45: buddyring.coordinator.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 46: buddyring.coordinator.v1.GetStatusResponse
-	(*ListRoutersRequest)(nil),    // 47: buddyring.coordinator.v1.ListRoutersRequest
-	(*Router)(nil),                // 48: buddyring.coordinator.v1.Router
-	(*HeldByRouter)(nil),          // 49: buddyring.coordinator.v1.HeldByRouter
-	(*ListRoutersResponse)(nil),   // 50: buddyring.coordinator.v1.ListRoutersResponse
-	(*ListSessionsRequest)(nil),   // 51: buddyring.coordinator.v1.ListSessionsRequest
-	(*AgentSession)(nil),          // 52: buddyring.coordinator.v1.AgentSession
-	(*SessionSubject)(nil),        // 53: buddyring.coordinator.v1.SessionSubject
-	(*ListSessionsResponse)(nil),  // 54: buddyring.coordinator.v1.ListSessionsResponse
-	(*ExportStateRequest)(nil),    // 55: buddyring.coordinator.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),   // 56: buddyring.coordinator.v1.ExportStateResponse
-	(*ImportStateRequest)(nil),    // 57: buddyring.coordinator.v1.ImportStateRequest
-	(*ImportStateResponse)(nil),   // 58: buddyring.coordinator.v1.ImportStateResponse
-	nil,                           // 59: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	(*Pool)(nil),                  // 60: buddyring.coordinator.v1.Pool
-	(*PoolSettings)(nil),          // 61: buddyring.coordinator.v1.PoolSettings
-	(*fieldmaskpb.FieldMask)(nil), // 62: google.protobuf.FieldMask
-	(Phase)(0),                    // 63: buddyring.coordinator.v1.Phase
-	(*Server)(nil),                // 64: buddyring.coordinator.v1.Server
-	(*ServerSpec)(nil),            // 65: buddyring.coordinator.v1.ServerSpec
-	(Wish)(0),                     // 66: buddyring.coordinator.v1.Wish
-	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
-	(*Intent)(nil),                // 68: buddyring.coordinator.v1.Intent
-	(*Event)(nil),                 // 69: buddyring.coordinator.v1.Event
-	(*timestamppb.Timestamp)(nil), // 70: google.protobuf.Timestamp
-	(*Explanation)(nil),           // 71: buddyring.coordinator.v1.Explanation
-	(Cause)(0),                    // 72: buddyring.coordinator.v1.Cause
-	(*Safety)(nil),                // 73: buddyring.coordinator.v1.Safety
-	(*Alarm)(nil),                 // 74: buddyring.coordinator.v1.Alarm
-	(*Position)(nil),              // 75: buddyring.coordinator.v1.Position
+	(*DrainServerRequest)(nil),    // 20: buddyring.coordinator.v1.DrainServerRequest
+	(*DrainServerResponse)(nil),   // 21: buddyring.coordinator.v1.DrainServerResponse
+	(*ResumeServerRequest)(nil),   // 22: buddyring.coordinator.v1.ResumeServerRequest
+	(*ResumeServerResponse)(nil),  // 23: buddyring.coordinator.v1.ResumeServerResponse
+	(*GetRingRequest)(nil),        // 24: buddyring.coordinator.v1.GetRingRequest
+	(*RingMember)(nil),            // 25: buddyring.coordinator.v1.RingMember
+	(*GetRingResponse)(nil),       // 26: buddyring.coordinator.v1.GetRingResponse
+	(*CheckRingRequest)(nil),      // 27: buddyring.coordinator.v1.CheckRingRequest
+	(*RingProblem)(nil),           // 28: buddyring.coordinator.v1.RingProblem
+	(*CheckRingResponse)(nil),     // 29: buddyring.coordinator.v1.CheckRingResponse
+	(*ListEventsRequest)(nil),     // 30: buddyring.coordinator.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 31: buddyring.coordinator.v1.ListEventsResponse
+	(*WatchEventsRequest)(nil),    // 32: buddyring.coordinator.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 33: buddyring.coordinator.v1.WatchEventsResponse
+	(*ExplainServerRequest)(nil),  // 34: buddyring.coordinator.v1.ExplainServerRequest
+	(*RouterProgress)(nil),        // 35: buddyring.coordinator.v1.RouterProgress
+	(*Decision)(nil),              // 36: buddyring.coordinator.v1.Decision
+	(*ExplainServerResponse)(nil), // 37: buddyring.coordinator.v1.ExplainServerResponse
+	(*Departure)(nil),             // 38: buddyring.coordinator.v1.Departure
+	(*GetBrakeRequest)(nil),       // 39: buddyring.coordinator.v1.GetBrakeRequest
+	(*BrakeZone)(nil),             // 40: buddyring.coordinator.v1.BrakeZone
+	(*BrakeStop)(nil),             // 41: buddyring.coordinator.v1.BrakeStop
+	(*HeldRemoval)(nil),           // 42: buddyring.coordinator.v1.HeldRemoval
+	(*ReleasedRemoval)(nil),       // 43: buddyring.coordinator.v1.ReleasedRemoval
+	(*GetBrakeResponse)(nil),      // 44: buddyring.coordinator.v1.GetBrakeResponse
+	(*ReleaseBrakeRequest)(nil),   // 45: buddyring.coordinator.v1.ReleaseBrakeRequest
+	(*ReleaseBrakeResponse)(nil),  // 46: buddyring.coordinator.v1.ReleaseBrakeResponse
+	(*ListAlarmsRequest)(nil),     // 47: buddyring.coordinator.v1.ListAlarmsRequest
+	(*ListAlarmsResponse)(nil),    // 48: buddyring.coordinator.v1.ListAlarmsResponse
+	(*GetStatusRequest)(nil),      // 49: buddyring.coordinator.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 50: buddyring.coordinator.v1.GetStatusResponse
+	(*StepDownRequest)(nil),       // 51: buddyring.coordinator.v1.StepDownRequest
+	(*StepDownResponse)(nil),      // 52: buddyring.coordinator.v1.StepDownResponse
+	(*ListRoutersRequest)(nil),    // 53: buddyring.coordinator.v1.ListRoutersRequest
+	(*Router)(nil),                // 54: buddyring.coordinator.v1.Router
+	(*RouterLag)(nil),             // 55: buddyring.coordinator.v1.RouterLag
+	(*HeldByRouter)(nil),          // 56: buddyring.coordinator.v1.HeldByRouter
+	(*ListRoutersResponse)(nil),   // 57: buddyring.coordinator.v1.ListRoutersResponse
+	(*ListSessionsRequest)(nil),   // 58: buddyring.coordinator.v1.ListSessionsRequest
+	(*AgentSession)(nil),          // 59: buddyring.coordinator.v1.AgentSession
+	(*SessionSubject)(nil),        // 60: buddyring.coordinator.v1.SessionSubject
+	(*ListSessionsResponse)(nil),  // 61: buddyring.coordinator.v1.ListSessionsResponse
+	(*ExportStateRequest)(nil),    // 62: buddyring.coordinator.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),   // 63: buddyring.coordinator.v1.ExportStateResponse
+	(*ImportStateRequest)(nil),    // 64: buddyring.coordinator.v1.ImportStateRequest
+	(*ImportStateResponse)(nil),   // 65: buddyring.coordinator.v1.ImportStateResponse
+	nil,                           // 66: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	(*Pool)(nil),                  // 67: buddyring.coordinator.v1.Pool
+	(*PoolSettings)(nil),          // 68: buddyring.coordinator.v1.PoolSettings
+	(*fieldmaskpb.FieldMask)(nil), // 69: google.protobuf.FieldMask
+	(Phase)(0),                    // 70: buddyring.coordinator.v1.Phase
+	(*Server)(nil),                // 71: buddyring.coordinator.v1.Server
+	(*ServerSpec)(nil),            // 72: buddyring.coordinator.v1.ServerSpec
+	(Wish)(0),                     // 73: buddyring.coordinator.v1.Wish
+	(*durationpb.Duration)(nil),   // 74: google.protobuf.Duration
+	(*Intent)(nil),                // 75: buddyring.coordinator.v1.Intent
+	(DrainState)(0),               // 76: buddyring.coordinator.v1.DrainState
+	(*LaggingRouter)(nil),         // 77: buddyring.coordinator.v1.LaggingRouter
+	(*Event)(nil),                 // 78: buddyring.coordinator.v1.Event
+	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 80: buddyring.coordinator.v1.Explanation
+	(Cause)(0),                    // 81: buddyring.coordinator.v1.Cause
+	(*Safety)(nil),                // 82: buddyring.coordinator.v1.Safety
+	(*Alarm)(nil),                 // 83: buddyring.coordinator.v1.Alarm
+	(*Position)(nil),              // 84: buddyring.coordinator.v1.Position
 }
 var file_buddyring_coordinator_v1_admin_proto_depIdxs = []int32{
-	60, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	60, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	61, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	60, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	61, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	62, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
-	60, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	63, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
-	59, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	64, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
-	64, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	65, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	62, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	64, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	66, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
-	67, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
-	68, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
-	63, // 17: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
-	21, // 18: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
-	24, // 19: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
-	69, // 20: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
-	69, // 21: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
-	70, // 22: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
-	71, // 23: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
-	31, // 24: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
-	64, // 25: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	32, // 26: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
-	69, // 27: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
-	34, // 28: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
-	72, // 29: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
-	70, // 30: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
-	67, // 31: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
-	70, // 32: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
-	70, // 33: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
-	70, // 34: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
-	73, // 35: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
-	36, // 36: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
-	37, // 37: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
-	38, // 38: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
-	39, // 39: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	39, // 40: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	74, // 41: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
-	70, // 42: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	0,  // 43: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
-	1,  // 44: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
-	60, // 45: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	70, // 46: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
-	75, // 47: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
-	49, // 48: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
-	48, // 49: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
-	70, // 50: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
-	70, // 51: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
-	53, // 52: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
-	67, // 53: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
-	52, // 54: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
-	70, // 55: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
-	2,  // 56: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
-	4,  // 57: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
-	6,  // 58: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
-	8,  // 59: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
-	10, // 60: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
-	12, // 61: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
-	14, // 62: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
-	16, // 63: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
-	18, // 64: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
-	20, // 65: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
-	23, // 66: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
-	26, // 67: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
-	28, // 68: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
-	30, // 69: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
-	35, // 70: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
-	41, // 71: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
-	43, // 72: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
-	45, // 73: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
-	47, // 74: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
-	51, // 75: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
-	55, // 76: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
-	57, // 77: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
-	3,  // 78: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
-	5,  // 79: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
-	7,  // 80: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
-	9,  // 81: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
-	11, // 82: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
-	13, // 83: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
-	15, // 84: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
-	17, // 85: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
-	19, // 86: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
-	22, // 87: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
-	25, // 88: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
-	27, // 89: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
-	29, // 90: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
-	33, // 91: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
-	40, // 92: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
-	42, // 93: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
-	44, // 94: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
-	46, // 95: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
-	50, // 96: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
-	54, // 97: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
-	56, // 98: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
-	58, // 99: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
-	78, // [78:100] is the sub-list for method output_type
-	56, // [56:78] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	67, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	67, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	68, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	67, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	68, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	69, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
+	67, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	70, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
+	66, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	71, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
+	71, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	72, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	69, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	71, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	73, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
+	74, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
+	75, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
+	74, // 17: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
+	76, // 18: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
+	77, // 19: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
+	71, // 20: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	71, // 21: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	70, // 22: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
+	25, // 23: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
+	28, // 24: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
+	78, // 25: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
+	78, // 26: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
+	79, // 27: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
+	80, // 28: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	35, // 29: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
+	71, // 30: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	36, // 31: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
+	78, // 32: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
+	38, // 33: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
+	81, // 34: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
+	79, // 35: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
+	74, // 36: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
+	79, // 37: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
+	79, // 38: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
+	79, // 39: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
+	82, // 40: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
+	40, // 41: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
+	41, // 42: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
+	42, // 43: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
+	43, // 44: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	43, // 45: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	83, // 46: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
+	79, // 47: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	0,  // 48: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
+	1,  // 49: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
+	67, // 50: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	74, // 51: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
+	79, // 52: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
+	84, // 53: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
+	56, // 54: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
+	55, // 55: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
+	79, // 56: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
+	54, // 57: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
+	79, // 58: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
+	79, // 59: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
+	60, // 60: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
+	74, // 61: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
+	59, // 62: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
+	79, // 63: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
+	2,  // 64: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
+	4,  // 65: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
+	6,  // 66: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
+	8,  // 67: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
+	10, // 68: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
+	12, // 69: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
+	14, // 70: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
+	16, // 71: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
+	18, // 72: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
+	20, // 73: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
+	22, // 74: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
+	24, // 75: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
+	27, // 76: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
+	30, // 77: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
+	32, // 78: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
+	34, // 79: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
+	39, // 80: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
+	45, // 81: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
+	47, // 82: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
+	49, // 83: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
+	53, // 84: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
+	58, // 85: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
+	51, // 86: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
+	62, // 87: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
+	64, // 88: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
+	3,  // 89: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
+	5,  // 90: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
+	7,  // 91: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
+	9,  // 92: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
+	11, // 93: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
+	13, // 94: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
+	15, // 95: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
+	17, // 96: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
+	19, // 97: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
+	21, // 98: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
+	23, // 99: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
+	26, // 100: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
+	29, // 101: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
+	31, // 102: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
+	33, // 103: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
+	37, // 104: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
+	44, // 105: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
+	46, // 106: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
+	48, // 107: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
+	50, // 108: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
+	57, // 109: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
+	61, // 110: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
+	52, // 111: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
+	63, // 112: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
+	65, // 113: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
+	89, // [89:114] is the sub-list for method output_type
+	64, // [64:89] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_admin_proto_init() }
@@ -4579,17 +5190,19 @@ func file_buddyring_coordinator_v1_admin_proto_init() {
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[12].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[14].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[16].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[19].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[18].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[20].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[23].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[39].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[27].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[43].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[52].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_admin_proto_rawDesc), len(file_buddyring_coordinator_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   58,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

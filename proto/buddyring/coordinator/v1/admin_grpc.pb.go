@@ -28,6 +28,8 @@ const (
 	AdminService_UpdateServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/UpdateServer"
 	AdminService_RemoveServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/RemoveServer"
 	AdminService_SetIntent_FullMethodName     = "/buddyring.coordinator.v1.AdminService/SetIntent"
+	AdminService_DrainServer_FullMethodName   = "/buddyring.coordinator.v1.AdminService/DrainServer"
+	AdminService_ResumeServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ResumeServer"
 	AdminService_GetRing_FullMethodName       = "/buddyring.coordinator.v1.AdminService/GetRing"
 	AdminService_CheckRing_FullMethodName     = "/buddyring.coordinator.v1.AdminService/CheckRing"
 	AdminService_ListEvents_FullMethodName    = "/buddyring.coordinator.v1.AdminService/ListEvents"
@@ -39,6 +41,7 @@ const (
 	AdminService_GetStatus_FullMethodName     = "/buddyring.coordinator.v1.AdminService/GetStatus"
 	AdminService_ListRouters_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListRouters"
 	AdminService_ListSessions_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ListSessions"
+	AdminService_StepDown_FullMethodName      = "/buddyring.coordinator.v1.AdminService/StepDown"
 	AdminService_ExportState_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ExportState"
 	AdminService_ImportState_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ImportState"
 )
@@ -59,6 +62,13 @@ const (
 // Errors: INVALID_ARGUMENT names the field; NOT_FOUND; ALREADY_EXISTS; ABORTED
 // for a stale expectation; FAILED_PRECONDITION names the safety rule;
 // UNAVAILABLE when the database cannot be reached or another coordinator leads.
+//
+// A standby answers ListPools, GetPool, ListServers, GetServer, GetRing,
+// ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and GetStatus
+// from the database; such an answer has the header buddyring-stale with the age
+// of what it shows, in seconds. It lacks what only the leader knows: suspects,
+// streams, warm-up. All else is UNAVAILABLE with ErrorInfo NOT_LEADER, which
+// names the leader's address for agents and routers.
 type AdminServiceClient interface {
 	// ListPools lists the pools by name.
 	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
@@ -79,6 +89,17 @@ type AdminServiceClient interface {
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(ctx context.Context, in *SetIntentRequest, opts ...grpc.CallOption) (*SetIntentResponse, error)
+	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
+	// every router seen within the last 10 minutes has confirmed that the server
+	// gets no new work, or until the timeout. The server stays in the ring, and
+	// draining, until ResumeServer, or until its agent leaves. UNAVAILABLE in the
+	// midst of the wait keeps the wish: repeat the call with the same request_id.
+	// FAILED_PRECONDITION (floor) when too many others are away.
+	DrainServer(ctx context.Context, in *DrainServerRequest, opts ...grpc.CallOption) (*DrainServerResponse, error)
+	// ResumeServer ends the wish of DrainServer, member or not; nothing happens
+	// where there is none. FAILED_PRECONDITION when the server shuts down by itself
+	// (leaving), or when an operator wants something else for it (intent).
+	ResumeServer(ctx context.Context, in *ResumeServerRequest, opts ...grpc.CallOption) (*ResumeServerResponse, error)
 	// GetRing returns the ring in order, starting at the smallest id.
 	GetRing(ctx context.Context, in *GetRingRequest, opts ...grpc.CallOption) (*GetRingResponse, error)
 	// CheckRing compares the table, the coordinator's memory and the agents'
@@ -112,6 +133,12 @@ type AdminServiceClient interface {
 	ListRouters(ctx context.Context, in *ListRoutersRequest, opts ...grpc.CallOption) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
+	// StepDown makes the leader give the lead back, so that a standby takes it
+	// within half a second. Streams of agents and routers end with NOT_LEADER;
+	// they find the new leader by themselves. Without a standby the same
+	// coordinator leads again after 4 s. UNAVAILABLE when the lease could not be
+	// given back: then a standby takes it when it has stood still for 4 s.
+	StepDown(ctx context.Context, in *StepDownRequest, opts ...grpc.CallOption) (*StepDownResponse, error)
 	// Writes everything that can be restored as of one moment: pools with their
 	// settings, servers, intents, what is remembered of departed servers, history
 	// and request ids; not routers. Changes nothing. The bytes of all responses
@@ -222,6 +249,26 @@ func (c *adminServiceClient) SetIntent(ctx context.Context, in *SetIntentRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetIntentResponse)
 	err := c.cc.Invoke(ctx, AdminService_SetIntent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DrainServer(ctx context.Context, in *DrainServerRequest, opts ...grpc.CallOption) (*DrainServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainServerResponse)
+	err := c.cc.Invoke(ctx, AdminService_DrainServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeServer(ctx context.Context, in *ResumeServerRequest, opts ...grpc.CallOption) (*ResumeServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeServerResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeServer_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -347,6 +394,16 @@ func (c *adminServiceClient) ListSessions(ctx context.Context, in *ListSessionsR
 	return out, nil
 }
 
+func (c *adminServiceClient) StepDown(ctx context.Context, in *StepDownRequest, opts ...grpc.CallOption) (*StepDownResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StepDownResponse)
+	err := c.cc.Invoke(ctx, AdminService_StepDown_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ExportState(ctx context.Context, in *ExportStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportStateResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_ExportState_FullMethodName, cOpts...)
@@ -395,6 +452,13 @@ type AdminService_ImportStateClient = grpc.ClientStreamingClient[ImportStateRequ
 // Errors: INVALID_ARGUMENT names the field; NOT_FOUND; ALREADY_EXISTS; ABORTED
 // for a stale expectation; FAILED_PRECONDITION names the safety rule;
 // UNAVAILABLE when the database cannot be reached or another coordinator leads.
+//
+// A standby answers ListPools, GetPool, ListServers, GetServer, GetRing,
+// ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and GetStatus
+// from the database; such an answer has the header buddyring-stale with the age
+// of what it shows, in seconds. It lacks what only the leader knows: suspects,
+// streams, warm-up. All else is UNAVAILABLE with ErrorInfo NOT_LEADER, which
+// names the leader's address for agents and routers.
 type AdminServiceServer interface {
 	// ListPools lists the pools by name.
 	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
@@ -415,6 +479,17 @@ type AdminServiceServer interface {
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error)
+	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
+	// every router seen within the last 10 minutes has confirmed that the server
+	// gets no new work, or until the timeout. The server stays in the ring, and
+	// draining, until ResumeServer, or until its agent leaves. UNAVAILABLE in the
+	// midst of the wait keeps the wish: repeat the call with the same request_id.
+	// FAILED_PRECONDITION (floor) when too many others are away.
+	DrainServer(context.Context, *DrainServerRequest) (*DrainServerResponse, error)
+	// ResumeServer ends the wish of DrainServer, member or not; nothing happens
+	// where there is none. FAILED_PRECONDITION when the server shuts down by itself
+	// (leaving), or when an operator wants something else for it (intent).
+	ResumeServer(context.Context, *ResumeServerRequest) (*ResumeServerResponse, error)
 	// GetRing returns the ring in order, starting at the smallest id.
 	GetRing(context.Context, *GetRingRequest) (*GetRingResponse, error)
 	// CheckRing compares the table, the coordinator's memory and the agents'
@@ -448,6 +523,12 @@ type AdminServiceServer interface {
 	ListRouters(context.Context, *ListRoutersRequest) (*ListRoutersResponse, error)
 	// ListSessions lists the agents' live sessions.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// StepDown makes the leader give the lead back, so that a standby takes it
+	// within half a second. Streams of agents and routers end with NOT_LEADER;
+	// they find the new leader by themselves. Without a standby the same
+	// coordinator leads again after 4 s. UNAVAILABLE when the lease could not be
+	// given back: then a standby takes it when it has stood still for 4 s.
+	StepDown(context.Context, *StepDownRequest) (*StepDownResponse, error)
 	// Writes everything that can be restored as of one moment: pools with their
 	// settings, servers, intents, what is remembered of departed servers, history
 	// and request ids; not routers. Changes nothing. The bytes of all responses
@@ -501,6 +582,12 @@ func (UnimplementedAdminServiceServer) RemoveServer(context.Context, *RemoveServ
 func (UnimplementedAdminServiceServer) SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetIntent not implemented")
 }
+func (UnimplementedAdminServiceServer) DrainServer(context.Context, *DrainServerRequest) (*DrainServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainServer not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeServer(context.Context, *ResumeServerRequest) (*ResumeServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeServer not implemented")
+}
 func (UnimplementedAdminServiceServer) GetRing(context.Context, *GetRingRequest) (*GetRingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRing not implemented")
 }
@@ -533,6 +620,9 @@ func (UnimplementedAdminServiceServer) ListRouters(context.Context, *ListRouters
 }
 func (UnimplementedAdminServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
+}
+func (UnimplementedAdminServiceServer) StepDown(context.Context, *StepDownRequest) (*StepDownResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StepDown not implemented")
 }
 func (UnimplementedAdminServiceServer) ExportState(*ExportStateRequest, grpc.ServerStreamingServer[ExportStateResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExportState not implemented")
@@ -719,6 +809,42 @@ func _AdminService_SetIntent_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).SetIntent(ctx, req.(*SetIntentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DrainServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DrainServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DrainServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DrainServer(ctx, req.(*DrainServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeServer(ctx, req.(*ResumeServerRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -914,6 +1040,24 @@ func _AdminService_ListSessions_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_StepDown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StepDownRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).StepDown(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_StepDown_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).StepDown(ctx, req.(*StepDownRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ExportState_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ExportStateRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -976,6 +1120,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_SetIntent_Handler,
 		},
 		{
+			MethodName: "DrainServer",
+			Handler:    _AdminService_DrainServer_Handler,
+		},
+		{
+			MethodName: "ResumeServer",
+			Handler:    _AdminService_ResumeServer_Handler,
+		},
+		{
 			MethodName: "GetRing",
 			Handler:    _AdminService_GetRing_Handler,
 		},
@@ -1014,6 +1166,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListSessions",
 			Handler:    _AdminService_ListSessions_Handler,
+		},
+		{
+			MethodName: "StepDown",
+			Handler:    _AdminService_StepDown_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

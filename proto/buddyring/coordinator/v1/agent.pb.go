@@ -1816,7 +1816,11 @@ type Leave struct {
 	// The incarnation that leaves.
 	Incarnation uint64 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Why, for the history.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Drain first: the server gets no new work, and leaves when every router has
+	// confirmed that, or after this time. It is refused where too many others are
+	// away. Unset to leave at once, whatever else is down.
+	DrainTimeout  *durationpb.Duration `protobuf:"bytes,3,opt,name=drain_timeout,json=drainTimeout,proto3" json:"drain_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1865,13 +1869,24 @@ func (x *Leave) GetReason() string {
 	return ""
 }
 
+func (x *Leave) GetDrainTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.DrainTimeout
+	}
+	return nil
+}
+
 // LeaveResult answers a Leave.
 type LeaveResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the row is gone, durably. If not, text says why.
 	Left *bool `protobuf:"varint,1,opt,name=left,proto3,oneof" json:"left,omitempty"`
 	// In plain words.
-	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Whether the routers have confirmed; unset where they were not awaited.
+	Drain DrainState `protobuf:"varint,3,opt,name=drain,proto3,enum=buddyring.coordinator.v1.DrainState" json:"drain,omitempty"`
+	// The routers that have not, by id.
+	Missing       []*LaggingRouter `protobuf:"bytes,4,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1918,6 +1933,20 @@ func (x *LeaveResult) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *LeaveResult) GetDrain() DrainState {
+	if x != nil {
+		return x.Drain
+	}
+	return DrainState_DRAIN_STATE_UNSPECIFIED
+}
+
+func (x *LeaveResult) GetMissing() []*LaggingRouter {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
 }
 
 var File_buddyring_coordinator_v1_agent_proto protoreflect.FileDescriptor
@@ -2043,13 +2072,16 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\tChallenge\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\"\x1c\n" +
 	"\x04Echo\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\"A\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\"\x81\x01\n" +
 	"\x05Leave\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"C\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12>\n" +
+	"\rdrain_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fdrainTimeout\"\xc2\x01\n" +
 	"\vLeaveResult\x12\x17\n" +
 	"\x04left\x18\x01 \x01(\bH\x00R\x04left\x88\x01\x01\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04textB\a\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12:\n" +
+	"\x05drain\x18\x03 \x01(\x0e2$.buddyring.coordinator.v1.DrainStateR\x05drain\x12A\n" +
+	"\amissing\x18\x04 \x03(\v2'.buddyring.coordinator.v1.LaggingRouterR\amissingB\a\n" +
 	"\x05_left*]\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -2115,6 +2147,8 @@ var file_buddyring_coordinator_v1_agent_proto_goTypes = []any{
 	(*ServerSpec)(nil),          // 23: buddyring.coordinator.v1.ServerSpec
 	(Phase)(0),                  // 24: buddyring.coordinator.v1.Phase
 	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
+	(DrainState)(0),             // 26: buddyring.coordinator.v1.DrainState
+	(*LaggingRouter)(nil),       // 27: buddyring.coordinator.v1.LaggingRouter
 }
 var file_buddyring_coordinator_v1_agent_proto_depIdxs = []int32{
 	6,  // 0: buddyring.coordinator.v1.SessionRequest.hello:type_name -> buddyring.coordinator.v1.Hello
@@ -2155,13 +2189,16 @@ var file_buddyring_coordinator_v1_agent_proto_depIdxs = []int32{
 	25, // 35: buddyring.coordinator.v1.Question.over:type_name -> google.protobuf.Duration
 	25, // 36: buddyring.coordinator.v1.Question.probe_timeout:type_name -> google.protobuf.Duration
 	11, // 37: buddyring.coordinator.v1.Answer.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	4,  // 38: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
-	5,  // 39: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
-	39, // [39:40] is the sub-list for method output_type
-	38, // [38:39] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	25, // 38: buddyring.coordinator.v1.Leave.drain_timeout:type_name -> google.protobuf.Duration
+	26, // 39: buddyring.coordinator.v1.LeaveResult.drain:type_name -> buddyring.coordinator.v1.DrainState
+	27, // 40: buddyring.coordinator.v1.LeaveResult.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
+	4,  // 41: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
+	5,  // 42: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
+	42, // [42:43] is the sub-list for method output_type
+	41, // [41:42] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_agent_proto_init() }

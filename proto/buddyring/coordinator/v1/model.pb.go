@@ -272,6 +272,60 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{3}
 }
 
+// DrainState is how far a drain has come with the routers.
+type DrainState int32
+
+const (
+	// Not said: nobody has waited for them.
+	DrainState_DRAIN_STATE_UNSPECIFIED DrainState = 0
+	// Every router that was seen within the last 10 minutes, and its clients, have
+	// confirmed that the server gets no new work.
+	DrainState_DRAIN_STATE_SAFE DrainState = 1
+	// Some have not in time; they are named.
+	DrainState_DRAIN_STATE_PARTIAL DrainState = 2
+)
+
+// Enum value maps for DrainState.
+var (
+	DrainState_name = map[int32]string{
+		0: "DRAIN_STATE_UNSPECIFIED",
+		1: "DRAIN_STATE_SAFE",
+		2: "DRAIN_STATE_PARTIAL",
+	}
+	DrainState_value = map[string]int32{
+		"DRAIN_STATE_UNSPECIFIED": 0,
+		"DRAIN_STATE_SAFE":        1,
+		"DRAIN_STATE_PARTIAL":     2,
+	}
+)
+
+func (x DrainState) Enum() *DrainState {
+	p := new(DrainState)
+	*p = x
+	return p
+}
+
+func (x DrainState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DrainState) Descriptor() protoreflect.EnumDescriptor {
+	return file_buddyring_coordinator_v1_model_proto_enumTypes[4].Descriptor()
+}
+
+func (DrainState) Type() protoreflect.EnumType {
+	return &file_buddyring_coordinator_v1_model_proto_enumTypes[4]
+}
+
+func (x DrainState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DrainState.Descriptor instead.
+func (DrainState) EnumDescriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{4}
+}
+
 // Endpoint is an address at which clients reach a server's service.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1835,6 +1889,79 @@ func (x *Alarm) GetRunbook() string {
 	return ""
 }
 
+// LaggingRouter is a router that has not confirmed a change.
+type LaggingRouter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The router.
+	RouterId string `protobuf:"bytes,1,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
+	// When it was last heard.
+	LastSeen *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// Whether it is subscribed now.
+	Connected *bool `protobuf:"varint,3,opt,name=connected,proto3,oneof" json:"connected,omitempty"`
+	// The revision of the pool that it has confirmed last, 0 for none.
+	AppliedRevision uint64 `protobuf:"varint,4,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LaggingRouter) Reset() {
+	*x = LaggingRouter{}
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaggingRouter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaggingRouter) ProtoMessage() {}
+
+func (x *LaggingRouter) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_model_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaggingRouter.ProtoReflect.Descriptor instead.
+func (*LaggingRouter) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_model_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LaggingRouter) GetRouterId() string {
+	if x != nil {
+		return x.RouterId
+	}
+	return ""
+}
+
+func (x *LaggingRouter) GetLastSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
+func (x *LaggingRouter) GetConnected() bool {
+	if x != nil && x.Connected != nil {
+		return *x.Connected
+	}
+	return false
+}
+
+func (x *LaggingRouter) GetAppliedRevision() uint64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
+}
+
 var File_buddyring_coordinator_v1_model_proto protoreflect.FileDescriptor
 
 const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
@@ -2000,7 +2127,14 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\asubject\x18\x03 \x01(\tR\asubject\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x18\n" +
-	"\arunbook\x18\x06 \x01(\tR\arunbook*\x7f\n" +
+	"\arunbook\x18\x06 \x01(\tR\arunbook\"\xc1\x01\n" +
+	"\rLaggingRouter\x12\x1b\n" +
+	"\trouter_id\x18\x01 \x01(\tR\brouterId\x127\n" +
+	"\tlast_seen\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12!\n" +
+	"\tconnected\x18\x03 \x01(\bH\x00R\tconnected\x88\x01\x01\x12)\n" +
+	"\x10applied_revision\x18\x04 \x01(\x04R\x0fappliedRevisionB\f\n" +
+	"\n" +
+	"_connected*\x7f\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPHASE_JOINING\x10\x01\x12\x10\n" +
@@ -2027,7 +2161,12 @@ const file_buddyring_coordinator_v1_model_proto_rawDesc = "" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fMODE_ENFORCE\x10\x01\x12\x0f\n" +
 	"\vMODE_SHADOW\x10\x02\x12\x0f\n" +
-	"\vMODE_PAUSED\x10\x03BMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
+	"\vMODE_PAUSED\x10\x03*X\n" +
+	"\n" +
+	"DrainState\x12\x1b\n" +
+	"\x17DRAIN_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10DRAIN_STATE_SAFE\x10\x01\x12\x17\n" +
+	"\x13DRAIN_STATE_PARTIAL\x10\x02BMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
 
 var (
 	file_buddyring_coordinator_v1_model_proto_rawDescOnce sync.Once
@@ -2041,72 +2180,75 @@ func file_buddyring_coordinator_v1_model_proto_rawDescGZIP() []byte {
 	return file_buddyring_coordinator_v1_model_proto_rawDescData
 }
 
-var file_buddyring_coordinator_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_buddyring_coordinator_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_buddyring_coordinator_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_buddyring_coordinator_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_buddyring_coordinator_v1_model_proto_goTypes = []any{
 	(Phase)(0),                    // 0: buddyring.coordinator.v1.Phase
 	(Cause)(0),                    // 1: buddyring.coordinator.v1.Cause
 	(Wish)(0),                     // 2: buddyring.coordinator.v1.Wish
 	(Mode)(0),                     // 3: buddyring.coordinator.v1.Mode
-	(*Endpoint)(nil),              // 4: buddyring.coordinator.v1.Endpoint
-	(*ServerSpec)(nil),            // 5: buddyring.coordinator.v1.ServerSpec
-	(*Server)(nil),                // 6: buddyring.coordinator.v1.Server
-	(*PoolSettings)(nil),          // 7: buddyring.coordinator.v1.PoolSettings
-	(*Pool)(nil),                  // 8: buddyring.coordinator.v1.Pool
-	(*Safety)(nil),                // 9: buddyring.coordinator.v1.Safety
-	(*Position)(nil),              // 10: buddyring.coordinator.v1.Position
-	(*Intent)(nil),                // 11: buddyring.coordinator.v1.Intent
-	(*Moment)(nil),                // 12: buddyring.coordinator.v1.Moment
-	(*RowChange)(nil),             // 13: buddyring.coordinator.v1.RowChange
-	(*Buddies)(nil),               // 14: buddyring.coordinator.v1.Buddies
-	(*Explanation)(nil),           // 15: buddyring.coordinator.v1.Explanation
-	(*Event)(nil),                 // 16: buddyring.coordinator.v1.Event
-	(*Alarm)(nil),                 // 17: buddyring.coordinator.v1.Alarm
-	nil,                           // 18: buddyring.coordinator.v1.ServerSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(DrainState)(0),               // 4: buddyring.coordinator.v1.DrainState
+	(*Endpoint)(nil),              // 5: buddyring.coordinator.v1.Endpoint
+	(*ServerSpec)(nil),            // 6: buddyring.coordinator.v1.ServerSpec
+	(*Server)(nil),                // 7: buddyring.coordinator.v1.Server
+	(*PoolSettings)(nil),          // 8: buddyring.coordinator.v1.PoolSettings
+	(*Pool)(nil),                  // 9: buddyring.coordinator.v1.Pool
+	(*Safety)(nil),                // 10: buddyring.coordinator.v1.Safety
+	(*Position)(nil),              // 11: buddyring.coordinator.v1.Position
+	(*Intent)(nil),                // 12: buddyring.coordinator.v1.Intent
+	(*Moment)(nil),                // 13: buddyring.coordinator.v1.Moment
+	(*RowChange)(nil),             // 14: buddyring.coordinator.v1.RowChange
+	(*Buddies)(nil),               // 15: buddyring.coordinator.v1.Buddies
+	(*Explanation)(nil),           // 16: buddyring.coordinator.v1.Explanation
+	(*Event)(nil),                 // 17: buddyring.coordinator.v1.Event
+	(*Alarm)(nil),                 // 18: buddyring.coordinator.v1.Alarm
+	(*LaggingRouter)(nil),         // 19: buddyring.coordinator.v1.LaggingRouter
+	nil,                           // 20: buddyring.coordinator.v1.ServerSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_buddyring_coordinator_v1_model_proto_depIdxs = []int32{
-	4,  // 0: buddyring.coordinator.v1.ServerSpec.endpoints:type_name -> buddyring.coordinator.v1.Endpoint
-	18, // 1: buddyring.coordinator.v1.ServerSpec.labels:type_name -> buddyring.coordinator.v1.ServerSpec.LabelsEntry
-	5,  // 2: buddyring.coordinator.v1.Server.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	5,  // 0: buddyring.coordinator.v1.ServerSpec.endpoints:type_name -> buddyring.coordinator.v1.Endpoint
+	20, // 1: buddyring.coordinator.v1.ServerSpec.labels:type_name -> buddyring.coordinator.v1.ServerSpec.LabelsEntry
+	6,  // 2: buddyring.coordinator.v1.Server.spec:type_name -> buddyring.coordinator.v1.ServerSpec
 	0,  // 3: buddyring.coordinator.v1.Server.phase:type_name -> buddyring.coordinator.v1.Phase
-	19, // 4: buddyring.coordinator.v1.Server.joined_at:type_name -> google.protobuf.Timestamp
-	19, // 5: buddyring.coordinator.v1.Server.phase_since:type_name -> google.protobuf.Timestamp
-	19, // 6: buddyring.coordinator.v1.Server.held_until:type_name -> google.protobuf.Timestamp
+	21, // 4: buddyring.coordinator.v1.Server.joined_at:type_name -> google.protobuf.Timestamp
+	21, // 5: buddyring.coordinator.v1.Server.phase_since:type_name -> google.protobuf.Timestamp
+	21, // 6: buddyring.coordinator.v1.Server.held_until:type_name -> google.protobuf.Timestamp
 	2,  // 7: buddyring.coordinator.v1.Server.intent:type_name -> buddyring.coordinator.v1.Wish
 	3,  // 8: buddyring.coordinator.v1.PoolSettings.mode:type_name -> buddyring.coordinator.v1.Mode
-	20, // 9: buddyring.coordinator.v1.PoolSettings.probe_interval:type_name -> google.protobuf.Duration
-	20, // 10: buddyring.coordinator.v1.PoolSettings.stall_tolerance:type_name -> google.protobuf.Duration
-	20, // 11: buddyring.coordinator.v1.PoolSettings.removal_grace:type_name -> google.protobuf.Duration
-	20, // 12: buddyring.coordinator.v1.PoolSettings.hold_down:type_name -> google.protobuf.Duration
-	20, // 13: buddyring.coordinator.v1.PoolSettings.hold_down_max:type_name -> google.protobuf.Duration
-	20, // 14: buddyring.coordinator.v1.PoolSettings.hold_down_loss:type_name -> google.protobuf.Duration
-	20, // 15: buddyring.coordinator.v1.PoolSettings.brake_window:type_name -> google.protobuf.Duration
-	7,  // 16: buddyring.coordinator.v1.Pool.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	22, // 9: buddyring.coordinator.v1.PoolSettings.probe_interval:type_name -> google.protobuf.Duration
+	22, // 10: buddyring.coordinator.v1.PoolSettings.stall_tolerance:type_name -> google.protobuf.Duration
+	22, // 11: buddyring.coordinator.v1.PoolSettings.removal_grace:type_name -> google.protobuf.Duration
+	22, // 12: buddyring.coordinator.v1.PoolSettings.hold_down:type_name -> google.protobuf.Duration
+	22, // 13: buddyring.coordinator.v1.PoolSettings.hold_down_max:type_name -> google.protobuf.Duration
+	22, // 14: buddyring.coordinator.v1.PoolSettings.hold_down_loss:type_name -> google.protobuf.Duration
+	22, // 15: buddyring.coordinator.v1.PoolSettings.brake_window:type_name -> google.protobuf.Duration
+	8,  // 16: buddyring.coordinator.v1.Pool.settings:type_name -> buddyring.coordinator.v1.PoolSettings
 	2,  // 17: buddyring.coordinator.v1.Intent.wish:type_name -> buddyring.coordinator.v1.Wish
-	19, // 18: buddyring.coordinator.v1.Intent.set_at:type_name -> google.protobuf.Timestamp
-	19, // 19: buddyring.coordinator.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
-	20, // 20: buddyring.coordinator.v1.Moment.at:type_name -> google.protobuf.Duration
-	20, // 21: buddyring.coordinator.v1.Moment.rtt:type_name -> google.protobuf.Duration
-	20, // 22: buddyring.coordinator.v1.Moment.age:type_name -> google.protobuf.Duration
-	14, // 23: buddyring.coordinator.v1.RowChange.before:type_name -> buddyring.coordinator.v1.Buddies
-	14, // 24: buddyring.coordinator.v1.RowChange.after:type_name -> buddyring.coordinator.v1.Buddies
-	19, // 25: buddyring.coordinator.v1.Explanation.started:type_name -> google.protobuf.Timestamp
-	12, // 26: buddyring.coordinator.v1.Explanation.timeline:type_name -> buddyring.coordinator.v1.Moment
-	13, // 27: buddyring.coordinator.v1.Explanation.rows:type_name -> buddyring.coordinator.v1.RowChange
-	9,  // 28: buddyring.coordinator.v1.Explanation.safety_before:type_name -> buddyring.coordinator.v1.Safety
-	9,  // 29: buddyring.coordinator.v1.Explanation.safety_after:type_name -> buddyring.coordinator.v1.Safety
-	19, // 30: buddyring.coordinator.v1.Explanation.decided:type_name -> google.protobuf.Timestamp
-	19, // 31: buddyring.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	21, // 18: buddyring.coordinator.v1.Intent.set_at:type_name -> google.protobuf.Timestamp
+	21, // 19: buddyring.coordinator.v1.Intent.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 20: buddyring.coordinator.v1.Moment.at:type_name -> google.protobuf.Duration
+	22, // 21: buddyring.coordinator.v1.Moment.rtt:type_name -> google.protobuf.Duration
+	22, // 22: buddyring.coordinator.v1.Moment.age:type_name -> google.protobuf.Duration
+	15, // 23: buddyring.coordinator.v1.RowChange.before:type_name -> buddyring.coordinator.v1.Buddies
+	15, // 24: buddyring.coordinator.v1.RowChange.after:type_name -> buddyring.coordinator.v1.Buddies
+	21, // 25: buddyring.coordinator.v1.Explanation.started:type_name -> google.protobuf.Timestamp
+	13, // 26: buddyring.coordinator.v1.Explanation.timeline:type_name -> buddyring.coordinator.v1.Moment
+	14, // 27: buddyring.coordinator.v1.Explanation.rows:type_name -> buddyring.coordinator.v1.RowChange
+	10, // 28: buddyring.coordinator.v1.Explanation.safety_before:type_name -> buddyring.coordinator.v1.Safety
+	10, // 29: buddyring.coordinator.v1.Explanation.safety_after:type_name -> buddyring.coordinator.v1.Safety
+	21, // 30: buddyring.coordinator.v1.Explanation.decided:type_name -> google.protobuf.Timestamp
+	21, // 31: buddyring.coordinator.v1.Event.at:type_name -> google.protobuf.Timestamp
 	1,  // 32: buddyring.coordinator.v1.Event.cause:type_name -> buddyring.coordinator.v1.Cause
-	15, // 33: buddyring.coordinator.v1.Event.explanation:type_name -> buddyring.coordinator.v1.Explanation
-	19, // 34: buddyring.coordinator.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	16, // 33: buddyring.coordinator.v1.Event.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	21, // 34: buddyring.coordinator.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	21, // 35: buddyring.coordinator.v1.LaggingRouter.last_seen:type_name -> google.protobuf.Timestamp
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_model_proto_init() }
@@ -2119,13 +2261,14 @@ func file_buddyring_coordinator_v1_model_proto_init() {
 	file_buddyring_coordinator_v1_model_proto_msgTypes[3].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_model_proto_msgTypes[4].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_model_proto_msgTypes[5].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_model_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_model_proto_rawDesc), len(file_buddyring_coordinator_v1_model_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   15,
+			NumEnums:      5,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -90,7 +90,7 @@ func (State) EnumDescriptor() ([]byte, []int) {
 type Policy int32
 
 const (
-	// The pool's default: P2C.
+	// MAGLEV where a key is given, otherwise P2C.
 	Policy_POLICY_UNSPECIFIED Policy = 0
 	// The less loaded of two random servers.
 	Policy_POLICY_P2C Policy = 1
@@ -98,6 +98,10 @@ const (
 	Policy_POLICY_ROUND_ROBIN Policy = 2
 	// Any.
 	Policy_POLICY_RANDOM Policy = 3
+	// The same key gets the same server, from every router, as long as the server
+	// is well and has had less than 1.5 times its share of the router's picks of
+	// the last seconds. When a server comes or goes, few other keys move.
+	Policy_POLICY_MAGLEV Policy = 4
 )
 
 // Enum value maps for Policy.
@@ -107,12 +111,14 @@ var (
 		1: "POLICY_P2C",
 		2: "POLICY_ROUND_ROBIN",
 		3: "POLICY_RANDOM",
+		4: "POLICY_MAGLEV",
 	}
 	Policy_value = map[string]int32{
 		"POLICY_UNSPECIFIED": 0,
 		"POLICY_P2C":         1,
 		"POLICY_ROUND_ROBIN": 2,
 		"POLICY_RANDOM":      3,
+		"POLICY_MAGLEV":      4,
 	}
 )
 
@@ -396,7 +402,10 @@ type ResolveRequest struct {
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Only servers that have an endpoint of this name, and only that endpoint;
 	// empty for all.
-	Endpoint      string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Where the client is: ACTIVE servers of this zone come before other ACTIVE
+	// ones. Empty where that does not matter.
+	Zone          string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -445,12 +454,20 @@ func (x *ResolveRequest) GetEndpoint() string {
 	return ""
 }
 
+func (x *ResolveRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
 // ResolveResponse is a pool.
 type ResolveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pool.
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	// ACTIVE ones first, then SUSPECT, SERVICE_DOWN, HELD_BACK; by id within each.
+	// ACTIVE ones first, those of the zone asked for before the others, then
+	// SUSPECT, SERVICE_DOWN, HELD_BACK; by id within each.
 	Servers []*Server `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
 	// How old this may be.
 	Freshness     *Freshness `protobuf:"bytes,3,opt,name=freshness,proto3" json:"freshness,omitempty"`
@@ -523,7 +540,15 @@ type PickRequest struct {
 	// endpoint of any name.
 	Endpoint string `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// Servers not to choose, for retries.
-	Exclude       []string `protobuf:"bytes,5,rep,name=exclude,proto3" json:"exclude,omitempty"`
+	Exclude []string `protobuf:"bytes,5,rep,name=exclude,proto3" json:"exclude,omitempty"`
+	// For POLICY_MAGLEV, which needs it, and for no other policy: what to choose
+	// by, such as a session or a user. At most 1,024 bytes.
+	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	// Where the client is, empty where that does not matter. ACTIVE servers of
+	// this zone are preferred as long as the zone can bear it, taking it that all
+	// zones ask for equally much: its servers get at most 1.4 times the average of
+	// the pool from their own zone, and the rest goes elsewhere.
+	Zone          string `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -591,6 +616,20 @@ func (x *PickRequest) GetExclude() []string {
 		return x.Exclude
 	}
 	return nil
+}
+
+func (x *PickRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PickRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
 }
 
 // Choice is a chosen server.
@@ -1127,20 +1166,23 @@ const file_buddyring_router_v1_router_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
-	"\a_weight\"@\n" +
+	"\a_weight\"T\n" +
 	"\x0eResolveRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1a\n" +
-	"\bendpoint\x18\x02 \x01(\tR\bendpoint\"\x9a\x01\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\"\x9a\x01\n" +
 	"\x0fResolveResponse\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x125\n" +
 	"\aservers\x18\x02 \x03(\v2\x1b.buddyring.router.v1.ServerR\aservers\x12<\n" +
-	"\tfreshness\x18\x03 \x01(\v2\x1e.buddyring.router.v1.FreshnessR\tfreshness\"\xa2\x01\n" +
+	"\tfreshness\x18\x03 \x01(\v2\x1e.buddyring.router.v1.FreshnessR\tfreshness\"\xc8\x01\n" +
 	"\vPickRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x123\n" +
 	"\x06policy\x18\x02 \x01(\x0e2\x1b.buddyring.router.v1.PolicyR\x06policy\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\rR\x05count\x12\x1a\n" +
 	"\bendpoint\x18\x04 \x01(\tR\bendpoint\x12\x18\n" +
-	"\aexclude\x18\x05 \x03(\tR\aexclude\"\x93\x01\n" +
+	"\aexclude\x18\x05 \x03(\tR\aexclude\x12\x10\n" +
+	"\x03key\x18\x06 \x01(\tR\x03key\x12\x12\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\"\x93\x01\n" +
 	"\x06Choice\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
@@ -1175,13 +1217,14 @@ const file_buddyring_router_v1_router_proto_rawDesc = "" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x11\n" +
 	"\rSTATE_SUSPECT\x10\x02\x12\x13\n" +
 	"\x0fSTATE_HELD_BACK\x10\x03\x12\x16\n" +
-	"\x12STATE_SERVICE_DOWN\x10\x04*[\n" +
+	"\x12STATE_SERVICE_DOWN\x10\x04*n\n" +
 	"\x06Policy\x12\x16\n" +
 	"\x12POLICY_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"POLICY_P2C\x10\x01\x12\x16\n" +
 	"\x12POLICY_ROUND_ROBIN\x10\x02\x12\x11\n" +
-	"\rPOLICY_RANDOM\x10\x032\x84\x02\n" +
+	"\rPOLICY_RANDOM\x10\x03\x12\x11\n" +
+	"\rPOLICY_MAGLEV\x10\x042\x84\x02\n" +
 	"\rRouterService\x12T\n" +
 	"\aResolve\x12#.buddyring.router.v1.ResolveRequest\x1a$.buddyring.router.v1.ResolveResponse\x12K\n" +
 	"\x04Pick\x12 .buddyring.router.v1.PickRequest\x1a!.buddyring.router.v1.PickResponse\x12P\n" +

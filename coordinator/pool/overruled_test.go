@@ -1,0 +1,236 @@
+package pool_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/verdict"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// Each test here is about one rule on second rounds and late answers, and fails
+// without it.
+
+// A second round asks four who were not asked, and the odd one.
+func TestSecondRoundAsksFour(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 20)
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	first := slices.Clone(d.observers("c"))
+	odd := first[3]
+	d.answerWith("c", but(odd, up, down))
+	second := d.observers("c")
+	if len(second) != 5 || second[0] != odd || slices.ContainsFunc(second[1:], func(id member.ID) bool { return slices.Contains(first, id) }) {
+		t.Fatalf("%v are asked after %v", second, first)
+	}
+}
+
+// One that was not asked is not enough for a second round.
+func TestSecondRoundNeedsTwo(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]bool{6: false, 7: true} {
+		d := letters(t, n)
+		d.close(d.byID["c"], false)
+		d.miss("c")
+		first := d.notary.newest["c"]
+		d.answerWith("c", but(first.observers[3], up, down))
+		if got := d.notary.newest["c"] != first; got != want {
+			t.Errorf("of %d: a second round %v, want %v", n, got, want)
+		}
+	}
+}
+
+// overruled is a pool in which c was found dead by a second round while the database
+// is away: odd says that it reaches c, and was the only one of the first round. late
+// is an answer of odd to the first round that has not come yet.
+func overruled(t *testing.T) (d *desk, odd member.ID, late pool.Answer) {
+	t.Helper()
+	d = letters(t, 20)
+	d.intend("zebra", member.WishDrain) // is under way
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	odd = d.table.rows["c"].First
+	late = d.answerOf(odd, "c", up, true)
+	d.answerWith("c", but(odd, up, down))
+	d.answerWith("c", but(odd, down, down))
+	if _, suspect := d.marks["c"]; !suspect || d.rule("c") != "" {
+		t.Fatalf("kept by %q", d.rule("c"))
+	}
+	return d, odd, late
+}
+
+// Who was overruled saves nobody while the verdict waits, by whatever it says.
+func TestOverruledSavesNobody(t *testing.T) {
+	t.Parallel()
+	for name, say := range map[string]func(d *desk, odd member.ID, late pool.Answer){
+		"a report":      func(d *desk, odd member.ID, _ pool.Answer) { d.report(odd, "c", up) },
+		"a late answer": func(d *desk, _ member.ID, late pool.Answer) { d.step(late) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, odd, late := overruled(t)
+			d.wait(time.Millisecond)
+			say(d, odd, late)
+			d.commit()
+			if !d.removes("c") {
+				t.Fatalf("kept by %q", d.rule("c"))
+			}
+		})
+	}
+}
+
+// Another observer of the first round does, however late.
+func TestLateReplyToTheFirstOfTwoSaves(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 20)
+	d.intend("zebra", member.WishDrain) // is under way
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	first := d.notary.newest["c"]
+	odd, slow := first.observers[0], first.observers[len(first.observers)-1]
+	late := d.answerOf(slow, "c", up, true)
+	for _, id := range first.observers {
+		if id != odd && id != slow {
+			d.answer(id, "c", down, false)
+		}
+	}
+	d.answer(odd, "c", up, true)
+	d.toLastProbe("c")
+	for _, id := range slices.Clone(first.observers) {
+		if id != odd && id != slow && d.notary.newest["c"] == first {
+			d.answer(id, "c", down, true)
+		}
+	}
+	d.wait(200 * time.Millisecond)
+	d.answerWith("c", but(odd, up, down))
+	if _, suspect := d.marks["c"]; !suspect || d.rule("c") != "" {
+		t.Fatalf("kept by %q: there is no verdict to save it from", d.rule("c"))
+	}
+	d.step(late)
+	d.commit()
+	if d.removes("c") {
+		t.Fatal("removed")
+	}
+}
+
+// Who was overruled is heard again when the second round finds that it was right.
+func TestAcquittedOddIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 8)
+	honest := d.table.rows["c"].First
+	d.report(d.table.rows["c"].Second, "c", down)
+	d.answerWith("c", but(honest, up, down))
+	other := slices.DeleteFunc(slices.Clone(d.observers("c")), func(id member.ID) bool { return id == honest })[0]
+	d.answerWith("c", func(id member.ID) pool.Evidence {
+		if id == honest || id == other {
+			return evidence(up)
+		}
+		return evidence(down)
+	})
+	d.nextRound("c")
+	if !slices.Contains(d.observers("c"), honest) {
+		t.Fatalf("%s was right, and is not among %v", honest, d.observers("c"))
+	}
+}
+
+// What comes after the quorum saves a server only if it is a sign of life, from one
+// that was asked, in that round and of that incarnation.
+func TestWhatComesLate(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		edit  func(d *desk, in *pool.Answer)
+		saves bool
+	}{
+		"a reply": {func(*desk, *pool.Answer) {}, true},
+		"a connect": {func(_ *desk, in *pool.Answer) {
+			in.Evidence = evidence(down)
+			in.Evidence.Connect = verdict.ConnectAnswered
+		}, true},
+		"a miss":                    {func(_ *desk, in *pool.Answer) { in.Evidence = evidence(down) }, false},
+		"about another incarnation": {func(_ *desk, in *pool.Answer) { in.Incarnation-- }, false},
+		"about nobody":              {func(_ *desk, in *pool.Answer) { in.Subject = "nobody" }, false},
+		"in another round":          {func(_ *desk, in *pool.Answer) { in.Round-- }, false},
+		"of one not asked": {func(d *desk, in *pool.Answer) {
+			for _, id := range d.table.order {
+				if id != "c" && !slices.Contains(d.observers("c"), id) {
+					in.Session = d.byID[id].hello.Session
+				}
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := letters(t, 14)
+			d.intend("zebra", member.WishDrain) // is under way
+			d.miss("c")
+			for _, id := range d.observers("c") {
+				d.answer(id, "c", down, false)
+			}
+			all := slices.Clone(d.observers("c"))
+			late := d.answerOf(all[len(all)-1], "c", up, true)
+			d.toLastProbe("c")
+			for _, id := range all[:len(all)-1] {
+				d.answer(id, "c", down, true)
+			}
+			d.wait(110 * time.Millisecond)
+			test.edit(d, &late)
+			dropped := d.counts[pool.CountDropped]
+			d.step(late)
+			if got := d.counts[pool.CountDropped] - dropped; got != 1 {
+				t.Errorf("%d are dropped", got)
+			}
+			d.commit()
+			if d.removes("c") == test.saves {
+				t.Errorf("removed: %v", d.removes("c"))
+			}
+		})
+	}
+}
+
+// An answer about another server than that of its round is dropped.
+func TestAnswersAboutAnotherServerAreDropped(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	d.miss("c")
+	d.toLastProbe("c")
+	for _, id := range d.observers("c") {
+		in := d.answerOf(id, "c", down, true)
+		in.Subject = "nobody"
+		d.step(in)
+	}
+	d.wait(time.Second)
+	d.staysAfterRound("c", "too_few_observers")
+}
+
+// UNREACHABLE takes two rounds in a row without a reply between them.
+func TestReplyBetweenRoundsOfUnreachable(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 8)
+	d.respec("c", func(s *member.Spec) { s.Endpoints = []member.Endpoint{{Address: "10.0.0.9:80"}} })
+	round := func() {
+		d.echo("c")
+		d.answerWith("c", func(member.ID) pool.Evidence {
+			e := evidence(down)
+			e.Connect = verdict.ConnectUnanswered
+			return e
+		})
+		d.commitAll()
+	}
+	d.miss("c")
+	round()
+	d.wait(10 * time.Millisecond)
+	d.report(d.table.rows["c"].First, "c", up)
+	d.nextRound("c")
+	round()
+	if d.removed("c") {
+		t.Fatal("removed although a watcher had a reply between the two rounds")
+	}
+	d.nextRound("c")
+	round()
+	if !d.removed("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
+	}
+}

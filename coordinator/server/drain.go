@@ -1,0 +1,238 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+const (
+	// drainTime is how long routers may take to confirm a drain unless the caller
+	// says so; drainMost is the longest that a caller may.
+	drainTime = 10 * time.Second
+	drainMost = 10 * time.Minute
+	// drainMemory is how long a router that went without a word is waited for: its
+	// clients may still get its last list.
+	drainMemory = 10 * time.Minute
+)
+
+// awaited is a revision of a pool that the routers are to confirm by a time.
+type awaited struct {
+	pool     member.Pool
+	revision member.Revision
+	until    time.Time
+}
+
+// await returns when every router has confirmed, or those that have not when the
+// time is over. It fails when stop or ctx ends before.
+func (r *routers) await(ctx context.Context, w awaited, stop *ending) ([]pool.Lag, error) {
+	limit := time.NewTimer(time.Until(w.until))
+	defer limit.Stop()
+	for {
+		news := r.heard.next()
+		lags := r.lagging(w.pool, w.revision, time.Now())
+		if len(lags) == 0 {
+			return nil, nil
+		}
+		select {
+		case <-news:
+		case <-limit.C:
+			return lags, nil
+		case <-stop.done():
+			return nil, stop.reason()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// lagging lists the routers, by id, that may still serve and have not confirmed
+// a revision: those that are connected, and those that went without a word not
+// long ago.
+func (r *routers) lagging(name member.Pool, revision member.Revision, now time.Time) []pool.Lag {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var lags []pool.Lag
+	for id, k := range r.by {
+		if applied := k.applied[name].Revision; applied < revision && wants(k.pools, name) && k.mayServe(now) {
+			lags = append(lags, pool.Lag{Router: id, Seen: k.lastSeen, Connected: k.streams > 0, Applied: applied})
+		}
+	}
+	slices.SortFunc(lags, func(a, b pool.Lag) int { return cmp.Compare(a.Router, b.Router) })
+	return lags
+}
+
+// mayServe reports whether a router was seen within drainMemory. The row of one
+// that has not been seen by this leader may be behind by routerRefresh.
+func (k *router) mayServe(now time.Time) bool {
+	switch {
+	case k.streams > 0:
+		return true
+	case k.goodbye:
+		return false
+	}
+	return now.Sub(k.goneAt) < drainMemory && now.Sub(k.lastSeen) < drainMemory+routerRefresh
+}
+
+// awaitRouters tells the machine when the routers have confirmed that a member
+// that leaves gets no new work.
+func (h *host) awaitRouters(ctx context.Context, e pool.AwaitRouters) {
+	lags, err := h.routers.await(ctx, awaited{h.pool, e.Revision, e.Until}, h.over)
+	if err != nil {
+		return // the machine is gone, too
+	}
+	h.metrics.drained("leave", lags)
+	h.tell(pool.Drained{ID: e.ID, Incarnation: e.Incarnation, Missing: lags})
+}
+
+// DrainServer sets the wish that a member gets no new work, and waits for the
+// routers.
+func (a *adminService) DrainServer(ctx context.Context, req *pb.DrainServerRequest) (*pb.DrainServerResponse, error) {
+	h, err := a.pools.pick(req.GetPool())
+	if err != nil {
+		return nil, err
+	}
+	wanted, timeout, err := parseDrain(req)
+	if err != nil {
+		return nil, err
+	}
+	if wanted.Call, err = parseCall(req, req.ExpectedRevision, peerOf(ctx)); err != nil {
+		return nil, err
+	}
+	var revision member.Revision
+	command := func(token pool.Token) pool.Input {
+		wanted.Call.Token = token
+		return wanted
+	}
+	if err := h.call(ctx, command, func(_ *pool.Machine, r pool.Reply) { revision = r.Revision }); err != nil {
+		return nil, err
+	}
+	res := &pb.DrainServerResponse{Revision: uint64(revision)}
+	if wanted.Call.ValidateOnly {
+		lags := slices.DeleteFunc(a.routers.lagging(h.pool, revision+1, time.Now()), func(l pool.Lag) bool { return l.Connected })
+		res.Missing = toLags(lags)
+	} else {
+		lags, err := a.routers.await(ctx, awaited{h.pool, revision, time.Now().Add(timeout)}, a.closing)
+		if err != nil {
+			return nil, fmt.Errorf("drain %s: it is to drain since revision %d, and who has confirmed that is not known; "+
+				"repeat the request with the same request_id: %w", wanted.ID, revision, err)
+		}
+		a.members.metrics.drained("operator", lags)
+		res.State, res.Missing = toDrainState(lags), toLags(lags)
+	}
+	res.Server, err = serverOf(ctx, h, wanted.ID)
+	return res, err
+}
+
+// serverOf returns a member, nil for a stranger.
+func serverOf(ctx context.Context, h *host, id member.ID) (server *pb.Server, err error) {
+	err = h.view(ctx, func(m *pool.Machine) {
+		if status, ok := m.Server(id); ok {
+			server = toServer(h.pool, status)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return server, nil
+}
+
+// ResumeServer ends the wish of DrainServer.
+func (a *adminService) ResumeServer(ctx context.Context, req *pb.ResumeServerRequest) (*pb.ResumeServerResponse, error) {
+	h, err := a.pools.pick(req.GetPool())
+	if err != nil {
+		return nil, err
+	}
+	id, err := member.ParseID("server_id", req.GetServerId())
+	if err != nil {
+		return nil, err
+	}
+	call, err := parseCall(req, req.ExpectedRevision, peerOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	res := &pb.ResumeServerResponse{}
+	command := func(token pool.Token) pool.Input {
+		call.Token = token
+		return pool.ResumeServer{Call: call, ID: id}
+	}
+	err = h.call(ctx, command, func(m *pool.Machine, r pool.Reply) {
+		res.Revision = uint64(r.Revision)
+		if status, ok := m.Server(id); ok {
+			res.Server = toServer(h.pool, status)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// lagsOf lists the pools of which a router has not confirmed the newest revision.
+// One that has said goodbye is behind of nothing.
+func (a *adminService) lagsOf(r routerInfo) []*pb.RouterLag {
+	if r.goodbye {
+		return nil
+	}
+	var lags []*pb.RouterLag
+	for _, h := range a.pools.list() {
+		head := h.history.head().Revision
+		i := slices.IndexFunc(r.applied, func(p placed) bool { return p.pool == h.pool })
+		var applied member.Revision
+		if i >= 0 {
+			applied = r.applied[i].Revision
+		}
+		if applied >= head || !wants(r.pools, h.pool) {
+			continue
+		}
+		lags = append(lags, &pb.RouterLag{
+			Pool: string(h.pool), Revisions: uint64(head - applied), Since: toTime(h.history.committedAt(applied + 1)),
+		})
+	}
+	return lags
+}
+
+func parseDrain(req *pb.DrainServerRequest) (pool.DrainServer, time.Duration, error) {
+	id, err := member.ParseID("server_id", req.GetServerId())
+	if err != nil {
+		return pool.DrainServer{}, 0, err
+	}
+	timeout, err := parseDrainTime("timeout", req.GetTimeout())
+	if req.GetTimeout() == nil {
+		timeout = drainTime
+	}
+	return pool.DrainServer{ID: id, Incarnation: member.Incarnation(req.GetIncarnation()), Force: req.GetForce()}, timeout, err
+}
+
+func parseDrainTime(field string, in *durationpb.Duration) (time.Duration, error) {
+	d, err := parseDuration(field, in)
+	if err == nil && d > drainMost {
+		return 0, member.Invalid(field, "%s is more than %s", d, drainMost)
+	}
+	return d, err
+}
+
+func toDrainState(lags []pool.Lag) pb.DrainState {
+	if len(lags) > 0 {
+		return pb.DrainState_DRAIN_STATE_PARTIAL
+	}
+	return pb.DrainState_DRAIN_STATE_SAFE
+}
+
+func toLags(lags []pool.Lag) []*pb.LaggingRouter {
+	out := make([]*pb.LaggingRouter, len(lags))
+	for i, l := range lags {
+		out[i] = &pb.LaggingRouter{
+			RouterId: string(l.Router), LastSeen: toTime(l.Seen), Connected: &l.Connected, AppliedRevision: uint64(l.Applied),
+		}
+	}
+	return out
+}

@@ -1,0 +1,266 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/lease"
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
+)
+
+// term is the time in which a coordinator leads, in one epoch. Everything that it
+// knows beyond the table ends with it.
+type term struct {
+	*Server
+
+	lead    leadership
+	tenure  *tenure
+	bell    *bell
+	marks   *marks
+	routers *routers
+	pools   *pools
+	// over ends when the term has to, with the reason; released, when the lease
+	// is given back, with an error if it could not be; closing ends the streams.
+	over, released, closing *ending
+
+	agents  *agentService
+	members *membershipService
+	admin   *adminService
+
+	// hosts run until stopHosts says why not, so that they outlive whoever waits
+	// for their answers.
+	stopHosts context.CancelCauseFunc
+	mu        sync.Mutex
+	hosts     sync.WaitGroup
+	// full says that no host is started any more.
+	full bool
+}
+
+// The reasons for which a term ends other than the end of the program and
+// another leader.
+var (
+	errSteppedDown = errors.New("the coordinator was asked to step down")
+	errTermOver    = fmt.Errorf("the term is over: %w", &member.NotLeaderError{})
+)
+
+// tenure is the lease as its holder knows it. It is safe for concurrent use.
+type tenure struct {
+	mu    sync.Mutex
+	lease lease.Tenure
+}
+
+func (t *tenure) renewed(sent time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lease.Renewed(sent)
+}
+
+func (t *tenure) age(now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lease.Age(now)
+}
+
+// check says why nothing may be made durable now, or nil.
+func (t *tenure) check(now time.Time) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lease.MayPropose(now) {
+		return nil
+	}
+	return rpc.WithRetry(fmt.Errorf("%w: the database has not renewed the lease for %s; nothing is made durable until it has",
+		member.ErrUnavailable, t.lease.Age(now).Round(100*time.Millisecond)), lease.RenewEvery)
+}
+
+// start begins a term: it loads the table and starts a host for every pool.
+func (s *Server) start(ctx context.Context, w won) (*term, error) {
+	within, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	states, err := s.deps.Store.LoadPools(within)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.deps.Store.Routers(within)
+	if err != nil {
+		return nil, err
+	}
+	t := s.newTerm(ctx, w)
+	for _, r := range rows {
+		t.routers.remember(r, time.Now())
+	}
+	if err := t.addPools(within, states); err != nil {
+		t.endHosts(err)
+		return nil, err
+	}
+	t.makeServices()
+	s.own.forgetEdges()
+	s.health.renewed(nil, time.Now())
+	s.metrics.epoch.Set(float64(w.Epoch))
+	s.metrics.leader.Set(1)
+	s.metrics.terms.Inc()
+	s.term.Store(t)
+	s.admit(true)
+	s.settled.end(nil)
+	s.deps.Logger.InfoContext(ctx, "leading", "coordinator_id", s.cfg.ID, "epoch", w.Epoch,
+		"store_id", w.StoreID, "store_kind", s.deps.Store.Kind(), "pools", len(t.pools.list()))
+	return t, nil
+}
+
+func (s *Server) newTerm(ctx context.Context, w won) *term {
+	b := newBell()
+	hosts, stopHosts := context.WithCancelCause(context.WithoutCancel(ctx))
+	t := &term{
+		Server: s, tenure: &tenure{}, bell: b, marks: newMarks(b), routers: newRouters(s.own),
+		lead: leadership{epoch: w.Epoch, storeID: w.StoreID, addresses: s.addresses},
+		over: newEnding(), released: newEnding(), closing: newEnding(), stopHosts: stopHosts,
+	}
+	t.tenure.renewed(w.sent)
+	t.pools = newPools(s.deps.Store, t.lead, b, s.cfg.AutoCreatePools)
+	t.pools.tenure = t.tenure
+	t.pools.start = func(state member.PoolState) (*host, error) { return t.host(hosts, state) }
+	return t
+}
+
+// host makes the host of a pool and runs it.
+func (t *term) host(ctx context.Context, state member.PoolState) (*host, error) {
+	h, err := t.newHost(state)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.full {
+		return nil, errTermOver
+	}
+	t.hosts.Go(func() {
+		if err := h.run(ctx); err != nil {
+			t.over.end(err)
+		}
+	})
+	return h, nil
+}
+
+// endHosts ends all hosts, once the changes that they have under way are known
+// to be made or not.
+func (t *term) endHosts(why error) {
+	t.mu.Lock()
+	t.full = true
+	t.mu.Unlock()
+	t.stopHosts(why)
+	t.hosts.Wait()
+}
+
+// addPools starts the pools of the table, and makes the one that always exists.
+func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
+	for _, state := range states {
+		if _, err := t.pools.add(state); err != nil {
+			return err
+		}
+	}
+	if t.pools.find(member.DefaultPool) != nil {
+		return nil
+	}
+	_, err := t.pools.create(ctx, newPool{
+		name: member.DefaultPool, settings: member.DefaultSettings(),
+		call: pool.Call{Actor: actorSelf, Reason: "it always exists"},
+	})
+	return err
+}
+
+// newHost makes the machine of a pool and its host.
+func (t *term) newHost(state member.PoolState) (*host, error) {
+	var seed [8]byte
+	_, _ = rand.Read(seed[:]) // it never fails
+	history := newHistory(state, t.bell)
+	machine, err := pool.New(state, pool.Config{Seed: binary.NativeEndian.Uint64(seed[:]), Now: time.Now()})
+	if err != nil {
+		return nil, fmt.Errorf("start pool %s: %w", state.Name, err)
+	}
+	t.metrics.pool(history)
+	return &host{
+		pool: state.Name, machine: machine, sessions: map[pool.SessionID]*session{}, calls: map[pool.Token]waiter{},
+		lead: t.lead, tenure: t.tenure, table: t.deps.Store, dialer: newDialer(t.deps.Dialer), history: history, marks: t.marks,
+		alarms: t.alarms, health: t.health, metrics: t.metrics, routers: t.routers, log: t.deps.Logger,
+		inbox: make(chan work, inboxSize), outcomes: make(chan outcome, 1), over: newEnding(),
+	}, nil
+}
+
+func (t *term) makeServices() {
+	t.agents = &agentService{
+		lead: t.lead, pools: t.pools, closing: t.closing, metrics: t.metrics, allowLocal: t.cfg.AllowLocalAddresses,
+	}
+	t.members = &membershipService{
+		lead: t.lead, pools: t.pools, marks: t.marks, bell: t.bell, routers: t.routers, alarms: t.own,
+		closing: t.closing, metrics: t.metrics, snapshots: make(chan struct{}, snapshotsAtOnce),
+	}
+	t.admin = &adminService{
+		id: t.cfg.ID, version: t.cfg.Version, startedAt: t.startedAt, kind: t.deps.Store.Kind(),
+		lead: t.lead, pools: t.pools, events: t.deps.Store, table: t.deps.Store, backups: t.deps.Store, routers: t.routers,
+		alarms: t.alarms, health: t.health, bell: t.bell, closing: t.closing,
+		agents: t.agents, members: t.members, allowLocal: t.cfg.AllowLocalAddresses,
+		standing: t.standing, term: t,
+	}
+}
+
+// run leads until ctx ends or the term is over, and returns why when all that
+// belongs to it has ended.
+func (t *term) run(ctx context.Context) error {
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	var loops sync.WaitGroup
+	for _, loop := range []func(context.Context){t.keepLead, t.tendRouters, t.prune, t.deliver} {
+		loops.Go(func() { loop(working) })
+	}
+	select {
+	case <-ctx.Done():
+		t.over.end(errStopping)
+	case <-t.over.done():
+	}
+	stop()
+	loops.Wait()
+	t.end(ctx)
+	return t.over.reason()
+}
+
+// end ends everything of the term. Where another one leads already, the streams
+// end first; else the hosts, so that whoever waits for a change hears of it, and
+// then the lease is given back: it is the last write.
+func (t *term) end(ctx context.Context) {
+	t.term.Store(nil)
+	t.admit(false)
+	t.metrics.leader.Set(0)
+	why := t.over.reason()
+	fenced := errors.Is(why, member.ErrFenced)
+	if fenced {
+		t.glance(ctx)
+		t.closing.end(t.notLeader())
+	}
+	t.endHosts(t.farewell(why))
+	if !fenced {
+		t.released.end(t.giveBack(ctx, t.lead.epoch))
+	}
+	t.released.end(nil)
+	t.closing.end(t.farewell(why))
+	t.agents.streams.Wait()
+	t.members.streams.Wait()
+	t.alarms.forget(func(name string) bool { return !ofCoordinator(name) })
+	t.metrics.forgetPools()
+}
+
+// farewell is what those are told who are served when a term ends.
+func (t *term) farewell(why error) error {
+	if errors.Is(why, errStopping) {
+		return errStopping
+	}
+	return t.notLeader()
+}
+
+// deliver hands the coordinator's own alarms to the histories of the pools.
+func (t *term) deliver(ctx context.Context) { t.own.deliver(ctx, t.pools) }

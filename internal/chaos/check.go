@@ -1,0 +1,98 @@
+package chaos
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// check compares the table with what was acknowledged.
+func (r *run) check(ctx context.Context) error {
+	rows, err := read(ctx, r.site.db, "SELECT server_id, incarnation FROM server WHERE pool = 'default'",
+		func(rows *sql.Rows, all map[string]uint64) error {
+			var id string
+			var incarnation uint64
+			err := rows.Scan(&id, &incarnation)
+			all[id] = incarnation
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	reasons, err := read(ctx, r.site.db, "SELECT text FROM event WHERE pool = 'default' AND kind = 'intent'",
+		func(rows *sql.Rows, all map[string]uint64) error {
+			var text string
+			err := rows.Scan(&text)
+			if _, reason, ok := strings.Cut(text, reasonPrefix); ok {
+				all[reasonPrefix+reason]++
+			}
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	l := r.ledger
+	r.report.Lost = append(l.lost, l.compare(rows)...)
+	for _, reason := range l.intents {
+		if n := reasons[reason]; n != 1 {
+			r.report.Lost = append(r.report.Lost, fmt.Sprintf("the intent with %q was acknowledged, and is %d times in the history", reason, n))
+		}
+	}
+	r.report.Joins, r.report.Leaves, r.report.Intents = l.joins, l.leaves, len(l.intents)
+	r.report.StaleEffects, r.report.WrongRemovals = l.staleEffect, l.removed
+	_, err = read(ctx, r.site.db, "SELECT revision FROM pool WHERE name = 'default'",
+		func(rows *sql.Rows, _ map[string]uint64) error { return rows.Scan(&r.report.Revisions) })
+	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx))
+}
+
+// staleWrites finds events of an epoch lower than one at an earlier revision:
+// only a leader that was not fenced makes such.
+func (r *run) staleWrites(ctx context.Context) error {
+	highest := map[string]uint64{}
+	_, err := read(ctx, r.site.db, "SELECT pool, revision, epoch, text FROM event ORDER BY pool, revision, seq",
+		func(rows *sql.Rows, _ map[string]uint64) error {
+			var revision, epoch uint64
+			var pool, text string
+			err := rows.Scan(&pool, &revision, &epoch, &text)
+			if epoch < highest[pool] {
+				r.report.StaleWrites = append(r.report.StaleWrites,
+					fmt.Sprintf("revision %d of %s is of epoch %d, one before it of %d: %s", revision, pool, epoch, highest[pool], text))
+			}
+			highest[pool] = max(highest[pool], epoch)
+			r.report.Epochs = max(r.report.Epochs, epoch)
+			return err
+		})
+	return err
+}
+
+// wrongRemovals finds the removals that no server has asked for.
+func (r *run) wrongRemovals(ctx context.Context) error {
+	_, err := read(ctx, r.site.db, "SELECT pool, revision, cause, text FROM event WHERE kind = 'removed' AND cause <> 'shutdown'",
+		func(rows *sql.Rows, _ map[string]uint64) error {
+			var revision uint64
+			var pool, cause, text string
+			err := rows.Scan(&pool, &revision, &cause, &text)
+			r.report.WrongRemovals = append(r.report.WrongRemovals, fmt.Sprintf("revision %d of %s, %s: %s", revision, pool, cause, text))
+			return err
+		})
+	return err
+}
+
+func read(
+	ctx context.Context, db *sql.DB, query string, scan func(*sql.Rows, map[string]uint64) error,
+) (all map[string]uint64, err error) {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("read the table: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	all = map[string]uint64{}
+	for rows.Next() {
+		if err := scan(rows, all); err != nil {
+			return nil, fmt.Errorf("read the table: %w", err)
+		}
+	}
+	return all, rows.Err()
+}

@@ -1,0 +1,142 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// part is what a server was told last about its membership.
+type part uint8
+
+const (
+	out part = iota
+	in
+	// unsure: it has asked to leave and has no answer.
+	unsure
+)
+
+// membership is what one server knows, and can insist on.
+type membership struct {
+	part        part
+	incarnation uint64
+}
+
+// ledger keeps what was acknowledged, and what is wrong with it: here a recorder
+// of whole histories belongs. It is safe for concurrent use.
+type ledger struct {
+	mu      sync.Mutex
+	servers map[string]membership
+	// intents are the reasons of the acknowledged ones.
+	intents []string
+	// accepted is when the first session was accepted in an epoch.
+	accepted map[uint64]time.Time
+	// news is closed at the next first session of an epoch.
+	news                       chan struct{}
+	joins, leaves              int
+	lost, removed, staleEffect []string
+}
+
+func newLedger() *ledger {
+	return &ledger{servers: map[string]membership{}, accepted: map[uint64]time.Time{}, news: make(chan struct{})}
+}
+
+// welcomed takes the acceptance of a session.
+func (l *ledger) welcomed(id string, incarnation, epoch uint64, resumed bool) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.accepted[epoch].IsZero() {
+		l.accepted[epoch] = now
+		close(l.news)
+		l.news = make(chan struct{})
+	}
+	before := l.servers[id]
+	if before.part == in && before.incarnation != incarnation {
+		l.lost = append(l.lost, fmt.Sprintf("%s was a member in incarnation %d and is in %d", id, before.incarnation, incarnation))
+	}
+	if !resumed {
+		l.joins++
+	}
+	l.servers[id] = membership{in, incarnation}
+}
+
+func (l *ledger) leaving(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.servers[id] = membership{unsure, l.servers[id].incarnation}
+}
+
+func (l *ledger) left(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.servers[id] = membership{}
+	l.leaves++
+}
+
+// refused takes a coordinator's word that a server is no member.
+func (l *ledger) refused(id string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.servers[id].part == in {
+		l.removed = append(l.removed, fmt.Sprintf("%s: %v", id, err))
+	}
+	l.servers[id] = membership{}
+}
+
+// stale counts an effect of an epoch below what the server had seen.
+func (l *ledger) stale(id string, epoch, floor uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.staleEffect = append(l.staleEffect, fmt.Sprintf("%s got an effect of epoch %d after one of %d", id, epoch, floor))
+}
+
+func (l *ledger) intended(reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.intents = append(l.intents, reason)
+}
+
+// acceptedAfter is when the first session was accepted in an epoch after a given
+// one; false if none was, and then what closes at the next news.
+func (l *ledger) acceptedAfter(epoch uint64) (time.Time, <-chan struct{}, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var first time.Time
+	for e, at := range l.accepted {
+		if e > epoch && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first, l.news, !first.IsZero()
+}
+
+// settled reports whether everybody knows where it stands.
+func (l *ledger) settled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.servers {
+		if m.part == unsure {
+			return false
+		}
+	}
+	return true
+}
+
+// compare says what is wrong with the rows, by server.
+func (l *ledger) compare(rows map[string]uint64) (wrong []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, m := range l.servers {
+		incarnation, is := rows[id]
+		switch {
+		case m.part == in && incarnation != m.incarnation:
+			wrong = append(wrong, fmt.Sprintf("%s was told that it is incarnation %d, the table has %d", id, m.incarnation, incarnation))
+		case m.part == out && is:
+			wrong = append(wrong, fmt.Sprintf("%s was told that it has left, the table has incarnation %d", id, incarnation))
+		}
+	}
+	slices.Sort(wrong)
+	return wrong
+}

@@ -1,0 +1,223 @@
+package chaos
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"google.golang.org/grpc"
+
+	"github.com/buddyring/buddyring/internal/process"
+	"github.com/buddyring/buddyring/internal/rpc"
+	"github.com/buddyring/buddyring/internal/testdb"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+const database = "buddyring"
+
+// askTime bounds a question to a coordinator.
+const askTime = time.Second
+
+// site is a database and the coordinators on it.
+type site struct {
+	bin, dir    string
+	credentials *rpc.Credentials
+	server      *testdb.Server
+	db          *sql.DB
+	all         []*coordinator
+}
+
+// coordinator is one of them. It listens by itself, so that a dead one refuses
+// connections as a dead process does.
+type coordinator struct {
+	id             string
+	address, admin string
+	gate           *gate
+	proc           *process.Process
+	conn           *grpc.ClientConn
+	client         pb.AdminServiceClient
+}
+
+// here starts programs as this one does.
+type here struct{}
+
+func (here) Start(cmd *exec.Cmd) error { return cmd.Start() }
+
+func newSite(ctx context.Context, cfg Config) (s *site, err error) {
+	credentials, err := rpc.NewCredentials(rpc.Security{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	s = &site{bin: cfg.Bin, dir: cfg.Dir, credentials: credentials}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.server, err = testdb.New(); err != nil {
+		return nil, err
+	}
+	if err := s.server.Do(ctx, "CREATE DATABASE "+database+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"); err != nil {
+		return nil, fmt.Errorf("make database: %w", err)
+	}
+	if s.db, err = open(s.server.Socket()); err != nil {
+		return nil, err
+	}
+	for i := range cfg.Coordinators {
+		c, err := s.newCoordinator(ctx, "c"+strconv.Itoa(i+1))
+		if err != nil {
+			return nil, err
+		}
+		s.all = append(s.all, c)
+		if err := s.start(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// open opens the database as somebody who only looks.
+func open(socket string) (*sql.DB, error) {
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Net, cfg.Addr, cfg.DBName, cfg.Logger = "root", "unix", socket, database, &mysql.NopLogger{}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("configure connection: %w", err)
+	}
+	return sql.OpenDB(connector), nil
+}
+
+func (s *site) newCoordinator(ctx context.Context, id string) (*coordinator, error) {
+	c := &coordinator{id: id}
+	for _, address := range []*string{&c.address, &c.admin} {
+		free, err := freeAddress(ctx)
+		if err != nil {
+			return nil, err
+		}
+		*address = free
+	}
+	conn, err := s.dial(c.admin)
+	if err != nil {
+		return nil, err
+	}
+	if c.gate, err = newGate(s.server.Socket()); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	c.conn, c.client = conn, pb.NewAdminServiceClient(conn)
+	return c, nil
+}
+
+// freeAddress is one at which nobody listens now.
+func freeAddress(ctx context.Context) (string, error) {
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	return lis.Addr().String(), lis.Close()
+}
+
+func (s *site) dial(address string) (*grpc.ClientConn, error) {
+	return rpc.Dial(rpc.DialConfig{
+		Addresses: []string{address}, Credentials: s.credentials, ServerRole: rpc.RoleCoordinator,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+// start starts a coordinator and waits until it answers.
+func (s *site) start(ctx context.Context, c *coordinator) error {
+	failed := make(chan error, 1)
+	proc, err := process.Start(here{}, process.Program{
+		Name: c.id, Path: filepath.Join(s.bin, "buddyring-coordinator"), Log: filepath.Join(s.dir, c.id+".log"),
+		Args: []string{
+			"--id", c.id, "--store", c.gate.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
+			"--admin-listen", c.admin, "--http-listen", "127.0.0.1:0", "--allow-local-addresses",
+		},
+	}, func(err error) { failed <- err })
+	if err != nil {
+		return err
+	}
+	c.proc = proc
+	for ctx.Err() == nil {
+		if _, err := c.status(ctx); err == nil {
+			return nil
+		}
+		select {
+		case err := <-failed:
+			return err
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return fmt.Errorf("start %s: %w", c.id, context.Cause(ctx))
+}
+
+func (c *coordinator) status(ctx context.Context) (*pb.GetStatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return c.client.GetStatus(ctx, &pb.GetStatusRequest{})
+}
+
+// leader waits until a coordinator says that it leads.
+func (s *site) leader(ctx context.Context) (*coordinator, uint64, error) {
+	for ctx.Err() == nil {
+		for _, c := range s.all {
+			status, err := c.status(ctx)
+			if err == nil && status.GetState() == pb.LeaderState_LEADER_STATE_LEADER {
+				return c, status.GetEpoch(), nil
+			}
+		}
+		sleep(ctx, 20*time.Millisecond)
+	}
+	return nil, 0, fmt.Errorf("find the leader: %w", context.Cause(ctx))
+}
+
+func (s *site) addresses() []string {
+	list := make([]string, len(s.all))
+	for i, c := range s.all {
+		list[i] = c.address
+	}
+	return list
+}
+
+// logs is where the coordinators' logs are, for who wants to know more.
+func (s *site) logs(into io.Writer) {
+	for _, c := range s.all {
+		_, _ = fmt.Fprintf(into, "log of %s: %s\n", c.id, filepath.Join(s.dir, c.id+".log"))
+	}
+}
+
+func (s *site) close() error {
+	var errs []error
+	for _, c := range s.all {
+		if c.proc != nil {
+			_ = c.proc.Signal(syscall.SIGCONT) // it may have ended
+			c.proc.Kill()
+		}
+		errs = append(errs, c.conn.Close(), c.gate.close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.server != nil {
+		errs = append(errs, s.server.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// sleep waits, no longer than ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,75 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+func joined(t *testing.T, a *audience, pool member.Pool) *watcher {
+	t.Helper()
+	w, err := a.join(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestAudience_WaitsForThoseWhoWereThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAudience()
+		told, leaves, fresh := joined(t, a, "p"), joined(t, a, "p"), joined(t, a, "p")
+		joined(t, a, "other")
+		a.tell(told, 7)
+		a.tell(leaves, 6)
+		done := false
+		go func() {
+			if err := a.settle(t.Context(), []*edition{{pool: "p", seq: 7}}); err != nil {
+				t.Error(err)
+			}
+			done = true
+		}()
+		synctest.Wait()
+		// Who joins now begins with edition 7 at least.
+		joined(t, a, "p")
+		a.leave(leaves)
+		synctest.Wait()
+		if done {
+			t.Fatal("did not wait for a watcher that has joined and was told nothing")
+		}
+		a.tell(fresh, 8)
+		synctest.Wait()
+		if !done {
+			t.Fatal("still waits though all have been told or are gone")
+		}
+	})
+}
+
+func TestAudience_StopsWaitingWithItsContext(t *testing.T) {
+	t.Parallel()
+	a := newAudience()
+	joined(t, a, "p")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.settle(ctx, []*edition{{pool: "p", seq: 1}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}
+
+func TestAudience_IsBounded(t *testing.T) {
+	t.Parallel()
+	a := newAudience()
+	var last *watcher
+	for range maxWatchers {
+		last = joined(t, a, "p")
+	}
+	if _, err := a.join("p"); !errors.Is(err, member.ErrExhausted) {
+		t.Errorf("one more: %v, want %v", err, member.ErrExhausted)
+	}
+	a.leave(last)
+	joined(t, a, "p")
+}
