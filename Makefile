@@ -32,8 +32,8 @@ build-bench: ## build bin/bench-memberlist, which buddyring is compared with
 	@cd bench && go build -ldflags '-s -w' -o ../bin/bench-memberlist ./memberlist
 
 .PHONY: test
-test: ## run all tests but the long ones; needs root, installs MariaDB and Galera if they are missing
-	@.ci/prerequisites mariadbd galera
+test: ## run all tests but the long ones; needs root, installs MariaDB, Galera, HAProxy, Prometheus, dig and curl if they are missing
+	@.ci/prerequisites mariadbd galera haproxy prometheus dig curl
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags galera -count=1 -timeout 4m ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
@@ -102,6 +102,10 @@ bench-detect: N := $(if $(filter command line environment,$(origin N)),$(N),50)
 bench-detect: CRASHES := $(if $(filter command line environment,$(origin CRASHES)),$(CRASHES),20)
 bench-detect: build build-bench ## compare with memberlist: the same CRASHES (20) in pools of N (50), in turns; takes minutes
 	@go run ./internal/lab/lab-detect --experiment versus --n $(N) --crashes $(CRASHES) $(ARGS)
+
+.PHONY: bench-xds
+bench-xds: ## measure the xDS door with grpc-go's own client: removals, drains, a minute without the router
+	@go run ./internal/bench/xdsbench/bench-xds $(ARGS)
 
 .PHONY: sim
 sim: ## simulate pools of thousands under every kind of fault, and print the figures beside their targets; minutes

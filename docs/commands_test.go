@@ -13,6 +13,7 @@ import (
 
 	agent "github.com/buddyring/buddyring/agent/daemon"
 	"github.com/buddyring/buddyring/buddyctl/command"
+	"github.com/buddyring/buddyring/buddyctl/demo"
 	"github.com/buddyring/buddyring/buddyctl/simulate"
 	coordinator "github.com/buddyring/buddyring/coordinator/server"
 	router "github.com/buddyring/buddyring/router/server"
@@ -22,7 +23,7 @@ import (
 func buddyctl() *cobra.Command {
 	return command.New(command.World{
 		Stdout: io.Discard, Stderr: io.Discard, Now: time.Now,
-	}, &cobra.Command{Use: "demo", RunE: func(*cobra.Command, []string) error { return nil }}, simulate.Command())
+	}, demo.Command(), simulate.Command())
 }
 
 // usable says what is wrong with a command line, without running it.

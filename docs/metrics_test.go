@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var metric = regexp.MustCompile(`buddyring_[a-z0-9_]+`)
+var metric = regexp.MustCompile(`\bbuddyring_[a-z0-9_]+`)
 
 // Every metric that the documents name is made somewhere: under its whole name,
 // or under the part that follows a prefix.

@@ -24,8 +24,10 @@ import (
 
 // The addresses that the recipes name.
 const (
-	recipeAdmin  = "127.0.0.1:7401"
-	recipeRouter = "127.0.0.1:7500"
+	recipeAdmin      = "127.0.0.1:7401"
+	recipeRouter     = "127.0.0.1:7500"
+	recipeRouterHTTP = "127.0.0.1:7502"
+	recipeDNS        = "@127.0.0.1 -p 7553"
 )
 
 // How grpcurl exits: with 64 and the code. DEADLINE_EXCEEDED is how -max-time ends
@@ -44,7 +46,10 @@ func TestRecipes(t *testing.T) {
 	l.start()
 	l.await("web-1", "web-2", "web-3")
 	for i, b := range recipes(t) {
-		script := strings.NewReplacer(recipeAdmin, l.admin.Addr().String(), recipeRouter, l.router.Addr().String()).Replace(b.text)
+		script := strings.NewReplacer(
+			recipeAdmin, l.admin.Addr().String(), recipeRouter, l.router.Addr().String(),
+			recipeRouterHTTP, l.routerHTTP.Addr().String(), recipeDNS, fmt.Sprintf("@127.0.0.1 -p %d", l.dns.Addr().(*net.TCPAddr).Port),
+		).Replace(b.text)
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			cmd := exec.CommandContext(t.Context(), "sh", "-ec", script)
@@ -83,9 +88,9 @@ func build(t *testing.T) string {
 
 // lab are running programs; everything that it starts ends with the test.
 type lab struct {
-	t             *testing.T
-	programs, dir string
-	admin, router *net.TCPListener
+	t                              *testing.T
+	programs, dir                  string
+	admin, router, routerHTTP, dns *net.TCPListener
 }
 
 // here starts programs as this one does.
@@ -99,9 +104,20 @@ func (l *lab) start() {
 	l.run("buddyring-coordinator", "coordinator",
 		[]process.Listener{{Name: "agent", Listener: agents}, {Name: "admin", Listener: l.admin}, {Name: "http", Listener: l.listen("127.0.0.1:0")}},
 		"--allow-local-addresses")
+	l.routerHTTP, l.dns = l.listen("127.0.0.1:0"), l.listen("127.0.0.1:0")
+	packets, err := net.ListenPacket("udp", l.dns.Addr().String())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = packets.Close() })
 	l.run("buddyring-router", "router",
-		[]process.Listener{{Name: "grpc", Listener: l.router}, {Name: "http", Listener: l.listen("127.0.0.1:0")}},
-		"--coordinator", agents.Addr().String())
+		[]process.Listener{
+			{Name: "grpc", Listener: l.router},
+			{Name: "http", Listener: l.routerHTTP},
+			{Name: "dns", Listener: l.dns},
+			{Name: "dns-udp", Listener: packets.(*net.UDPConn)},
+		},
+		"--coordinator", agents.Addr().String(), "--dns-listen", l.dns.Addr().String())
 	for i, id := range []string{"web-1", "web-2", "web-3"} {
 		service := l.listen(fmt.Sprintf("127.0.0.%d:0", i+2))
 		address, port, err := net.SplitHostPort(service.Addr().String())

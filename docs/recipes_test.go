@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,22 +12,24 @@ import (
 )
 
 // Recipes are shell blocks whose info string says so: all commands of a
-// "sh grpcurl" block exit with 0, those of a "sh grpcurl stream" block are ended
+// "sh grpcurl", a "sh curl" or a "sh dig" block exit with 0, those of a "sh grpcurl stream" block are ended
 // by -max-time, and the one of a "sh grpcurl refused" block is refused by a safety
 // rule.
 const (
 	recipe        = "sh grpcurl"
 	streamRecipe  = "sh grpcurl stream"
 	refusedRecipe = "sh grpcurl refused"
+	curlRecipe    = "sh curl"
+	digRecipe     = "sh dig"
 )
 
-// recipes are the runbook's, in order.
+// recipes are those of all documents, in order.
 func recipes(t *testing.T) []block {
 	t.Helper()
 	var found []block
 	for _, d := range documents(t) {
 		for _, b := range d.blocks() {
-			if b.info == recipe || b.info == streamRecipe || b.info == refusedRecipe {
+			if slices.Contains([]string{recipe, streamRecipe, refusedRecipe, curlRecipe, digRecipe}, b.info) {
 				found = append(found, b)
 			}
 		}

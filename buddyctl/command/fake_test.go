@@ -136,9 +136,9 @@ type fakeAdmin struct {
 	check    *coordinatorv1.CheckRingResponse
 	explain  *coordinatorv1.ExplainServerResponse
 	brake    *coordinatorv1.GetBrakeResponse
-	drained  *coordinatorv1.DrainServerResponse
 	// standby makes GetStatus answer as a standby does.
 	standby bool
+	drained *coordinatorv1.DrainServerResponse
 	// fail, if set, is asked before every call.
 	fail func(method string) error
 	// watch, if set, serves WatchEvents.

@@ -64,10 +64,12 @@ func (a *app) reach(ctx context.Context, t target, call func(context.Context, *g
 	if err != nil {
 		return &usageError{err}
 	}
+	cfg := rpc.DialConfig{Credentials: credentials, ServerRole: t.role, Logger: a.logger(), Dialer: a.Dialer}
 	failed := &unreachableError{target: t}
 	standby := ""
 	for _, address := range t.addresses {
-		stale, err := a.askOne(ctx, t, address, credentials, call)
+		cfg.Addresses = []string{address}
+		stale, err := askOne(ctx, cfg, call)
 		if wrongPort(err) {
 			return fmt.Errorf("ask a %s at %s: %w; %s", t.name, address, err, hint(err.Error(), t))
 		}
@@ -87,7 +89,8 @@ func (a *app) reach(ctx context.Context, t target, call func(context.Context, *g
 	case standby != "":
 		if len(t.addresses) > 1 {
 			// Others may have been asked since.
-			if _, err := a.askOne(ctx, t, standby, credentials, call); err != nil {
+			cfg.Addresses = []string{standby}
+			if _, err := askOne(ctx, cfg, call); err != nil {
 				return err
 			}
 		}
@@ -100,17 +103,10 @@ func (a *app) reach(ctx context.Context, t target, call func(context.Context, *g
 }
 
 // askOne calls one address, and reports whether a standby has answered.
-func (a *app) askOne(
-	ctx context.Context, t target, address string, credentials *rpc.Credentials,
-	call func(context.Context, *grpc.ClientConn) error,
+func askOne(
+	ctx context.Context, cfg rpc.DialConfig, call func(context.Context, *grpc.ClientConn) error,
 ) (standby bool, err error) {
-	conn, err := rpc.Dial(rpc.DialConfig{
-		Addresses:   []string{address},
-		Credentials: credentials,
-		ServerRole:  t.role,
-		Logger:      a.logger(),
-		Dialer:      a.Dialer,
-	})
+	conn, err := rpc.Dial(cfg)
 	if err != nil {
 		return false, err
 	}

@@ -15,6 +15,7 @@ const (
 	coordinatorHTTPPort = 7402
 	routerPort          = 7500
 	routerHTTPPort      = 7502
+	dnsPort             = 7553
 )
 
 // triedPorts is how many ports are tried for one door.
@@ -24,12 +25,16 @@ const triedPorts = 50
 // reached from another shell.
 type doors struct {
 	admin, coordinatorHTTP, router, routerHTTP *net.TCPListener
+	// dns and dnsPackets are nil where the router answers no DNS.
+	dns        *net.TCPListener
+	dnsPackets *net.UDPConn
 	// moved says which ports were busy, for people.
 	moved []string
 }
 
-// openDoors opens the doors; where a port is busy, the next that is free.
-func openDoors(ctx context.Context) (*doors, error) {
+// openDoors opens the doors; where a port is busy, the next that is free. With the
+// DNS door a removal is acknowledged a TTL later, so it is for those who look at it.
+func openDoors(ctx context.Context, withDNS bool) (*doors, error) {
 	d := &doors{}
 	for _, door := range []struct {
 		what string
@@ -50,7 +55,33 @@ func openDoors(ctx context.Context) (*doors, error) {
 			d.moved = append(d.moved, fmt.Sprintf("Port %d is busy; the %s port is %d instead.", door.port, door.what, got))
 		}
 	}
+	if withDNS {
+		if err := d.openDNS(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("open the DNS port: %w", err), d.close())
+		}
+	}
 	return d, nil
+}
+
+// openDNS opens a port for both transports.
+func (d *doors) openDNS(ctx context.Context) error {
+	var conn net.PacketConn
+	var err error
+	for p := dnsPort; p < dnsPort+triedPorts && conn == nil; p++ {
+		if d.dns, err = openNext(ctx, p); err != nil {
+			return err
+		}
+		p = int(addrPort(d.dns).Port())
+		if conn, err = new(net.ListenConfig).ListenPacket(ctx, "udp", d.dns.Addr().String()); err != nil {
+			err = errors.Join(err, d.dns.Close())
+			d.dns = nil
+		}
+	}
+	if conn == nil {
+		return err
+	}
+	d.dnsPackets = conn.(*net.UDPConn) //nolint:forcetypeassert // what "udp" always is
+	return nil
 }
 
 // openNext listens on a port of loopback, or on the next that is free.
@@ -71,17 +102,24 @@ func openNext(ctx context.Context, port int) (*net.TCPListener, error) {
 
 func (d *doors) close() error {
 	var errs []error
-	for _, lis := range []*net.TCPListener{d.admin, d.coordinatorHTTP, d.router, d.routerHTTP} {
+	for _, lis := range []*net.TCPListener{d.admin, d.coordinatorHTTP, d.router, d.routerHTTP, d.dns} {
 		if lis != nil {
 			errs = append(errs, lis.Close())
 		}
+	}
+	if d.dnsPackets != nil {
+		errs = append(errs, d.dnsPackets.Close())
 	}
 	return errors.Join(errs...)
 }
 
 func (d *doors) facts() Listeners {
-	return Listeners{
+	l := Listeners{
 		Admin: d.admin.Addr().String(), Router: d.router.Addr().String(),
 		CoordinatorHTTP: d.coordinatorHTTP.Addr().String(), RouterHTTP: d.routerHTTP.Addr().String(),
 	}
+	if d.dns != nil {
+		l.DNS = d.dns.Addr().String()
+	}
+	return l
 }

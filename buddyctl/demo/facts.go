@@ -31,6 +31,8 @@ type Listeners struct {
 	Router          string `json:"router"`
 	CoordinatorHTTP string `json:"coordinator_http"`
 	RouterHTTP      string `json:"router_http"`
+	// DNS is unset where the router answers none.
+	DNS string `json:"dns,omitempty"`
 }
 
 // Join is a server's way into the pool.

@@ -90,12 +90,19 @@ func (f *fleet) startCoordinator(ctx context.Context) error {
 }
 
 func (f *fleet) startRouter() error {
-	return f.start(routerPlace, routerProgram, []string{
+	args := []string{
 		"--coordinator", f.agents.String(), "--insecure",
 		"--id", routerID,
 		"--state-dir", filepath.Join(f.dir, routerPlace),
 		"--log-format", "text",
-	}, []process.Listener{{Name: "grpc", Listener: f.doors.router}, {Name: "http", Listener: f.doors.routerHTTP}})
+	}
+	listeners := []process.Listener{{Name: "grpc", Listener: f.doors.router}, {Name: "http", Listener: f.doors.routerHTTP}}
+	if f.doors.dns != nil {
+		args = append(args, "--dns-listen", f.doors.dns.Addr().String())
+		listeners = append(listeners, process.Listener{Name: "dns", Listener: f.doors.dns},
+			process.Listener{Name: "dns-udp", Listener: f.doors.dnsPackets})
+	}
+	return f.start(routerPlace, routerProgram, args, listeners)
 }
 
 // start starts a program that is one of its kind, at the place of that name.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -121,7 +122,7 @@ func (r *run) perform(ctx context.Context, newStage func([]string) (stage, error
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	f.fail = func(err error) { r.lost(err, cancel) }
-	if f.doors, err = openDoors(ctx); err != nil {
+	if f.doors, err = openDoors(ctx, r.serve); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.doors.close()) }()
@@ -278,14 +279,18 @@ func (r *run) finish(ctx context.Context, f *fleet) error {
 	r.serving.Store(true)
 	r.page.text("Everything stays up until Ctrl-C. Try these from another shell:")
 	r.page.blank()
+	at := r.facts.Listeners
+	dns := netip.MustParseAddrPort(at.DNS)
 	r.page.commands(
 		buddyctl+" ring"+admin,
 		buddyctl+" explain "+crashed+admin,
-		"grpcurl -plaintext "+r.facts.Listeners.Router+" buddyring.router.v1.RouterService/Pick",
+		"grpcurl -plaintext "+at.Router+" buddyring.router.v1.RouterService/Pick",
+		"curl http://"+at.RouterHTTP+"/v1/pools/"+pool,
+		fmt.Sprintf("dig @%s -p %d %s.buddyring.internal", dns.Addr(), dns.Port(), pool),
 	)
 	r.page.blank()
-	r.page.aside(fmt.Sprintf("admin %s, router %s; metrics at http://%s/metrics and http://%s/metrics; the table is %s",
-		r.facts.Listeners.Admin, r.facts.Listeners.Router, r.facts.Listeners.CoordinatorHTTP, r.facts.Listeners.RouterHTTP,
+	r.page.aside(fmt.Sprintf("admin %s, router %s, DNS %s; metrics at http://%s/metrics and http://%s/metrics; the table is %s",
+		at.Admin, at.Router, at.DNS, at.CoordinatorHTTP, at.RouterHTTP,
 		filepath.Join(f.dir, "buddyring.db")))
 	r.tellJSON()
 	return r.stay(ctx)

@@ -278,7 +278,9 @@ func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) 
 	case pool.Reply:
 		h.reply(e)
 	case pool.AwaitRouters:
-		h.helpers.Go(func() { h.awaitRouters(ctx, e) })
+		if !h.stopping {
+			h.helpers.Go(func() { h.awaitRouters(ctx, e) })
+		}
 	case pool.Dial:
 		if !h.stopping {
 			h.helpers.Go(func() { h.tell(h.dialer.dial(ctx, e)) })

@@ -32,7 +32,7 @@ func startCluster(t *testing.T, table server.Store, n int) *cluster {
 	for i := range n {
 		l := &link{Store: table}
 		c.links = append(c.links, l)
-		c.all = append(c.all, start(t, l, leaderNamed(fmt.Sprintf("c%d", i+1))))
+		c.all = append(c.all, start(t, l, calledCoordinator(fmt.Sprintf("c%d", i+1))))
 		// The first leads, and the rest find it leading.
 		c.all[0].leads(time.Second)
 	}
@@ -42,7 +42,7 @@ func startCluster(t *testing.T, table server.Store, n int) *cluster {
 	return c
 }
 
-func leaderNamed(id string) func(*server.Config) {
+func calledCoordinator(id string) func(*server.Config) {
 	return func(cfg *server.Config) { cfg.ID, cfg.Advertise = id, id+":7400" }
 }
 

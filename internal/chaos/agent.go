@@ -65,7 +65,7 @@ func (a *agent) live(ctx context.Context) {
 		var leader *member.NotLeaderError
 		switch {
 		case errors.Is(err, errLeft):
-			sleep(ctx, mathrand.N(2*time.Second))
+			sleep(ctx, mathrand.N(2*time.Second)) //nolint:gosec // when is no secret
 			continue
 		case errors.As(err, &leader) && leader.Leader != "":
 			hint = leader.Leader
@@ -77,7 +77,7 @@ func (a *agent) live(ctx context.Context) {
 		default:
 			a.at++
 		}
-		sleep(ctx, mathrand.N(retryTime))
+		sleep(ctx, mathrand.N(retryTime)) //nolint:gosec // when is no secret
 	}
 }
 
@@ -144,7 +144,8 @@ type conversation struct {
 func (a *agent) talk(ctx context.Context, stream pb.AgentService_SessionClient, inbox <-chan *pb.SessionResponse) error {
 	digest := time.NewTicker(digestTime)
 	defer digest.Stop()
-	c := &conversation{agent: a, stream: stream, silence: time.NewTimer(ackTime), leave: time.NewTimer(mathrand.N(stayTime))}
+	stay := mathrand.N(stayTime) //nolint:gosec // when is no secret
+	c := &conversation{agent: a, stream: stream, silence: time.NewTimer(ackTime), leave: time.NewTimer(stay)}
 	defer c.silence.Stop()
 	defer c.leave.Stop()
 	for {

@@ -47,7 +47,7 @@ const (
 type run struct {
 	cfg    Config
 	site   *site
-	real   *real
+	real   *realPart
 	ledger *ledger
 	calm   atomic.Bool
 	report Report
@@ -64,7 +64,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	r := &run{cfg: cfg, site: s, ledger: newLedger()}
-	r.report.Coordinators, r.report.Servers = cfg.Coordinators, cfg.Servers
+	r.report = newReport(cfg)
 	if r.real, err = s.startReal(ctx, cfg.Agents); err != nil {
 		return Report{}, err
 	}
@@ -103,9 +103,12 @@ func (r *run) faults(ctx context.Context) error {
 			times int
 			do    func(context.Context) error
 		}{
-			{"kill", r.cfg.Kills, r.kill}, {"handover", r.cfg.Handovers, r.handOver},
-			{"stop", r.cfg.Stops, r.stop}, {"crash", r.cfg.Crashes, r.crash},
-			{"cut", r.cfg.Cuts, r.cut}, {"outage", r.cfg.Outages, r.outage},
+			{"kill", r.cfg.Kills, r.kill},
+			{"handover", r.cfg.Handovers, r.handOver},
+			{"stop", r.cfg.Stops, r.stop},
+			{"crash", r.cfg.Crashes, r.crash},
+			{"cut", r.cfg.Cuts, r.cut},
+			{"outage", r.cfg.Outages, r.outage},
 		} {
 			if i >= f.times {
 				continue
@@ -247,7 +250,7 @@ func (r *run) outage(ctx context.Context) error {
 	} else {
 		err = r.site.server.Crash()
 		sleep(ctx, r.cfg.StopFor)
-		err = errors.Join(err, r.site.server.Recover())
+		err = errors.Join(err, r.site.server.Recover()) //nolint:contextcheck // it has a time-out of its own
 	}
 	if err != nil {
 		return err
@@ -290,7 +293,7 @@ func (r *run) crash(ctx context.Context) error {
 		return err
 	}
 	c.proc.Kill()
-	if err := r.site.server.Recover(); err != nil {
+	if err := r.site.server.Recover(); err != nil { //nolint:contextcheck // it has a time-out of its own
 		return err
 	}
 	up := time.Now()

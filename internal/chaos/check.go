@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -34,14 +35,15 @@ func (r *run) check(ctx context.Context) error {
 		return err
 	}
 	l := r.ledger
-	r.report.Lost = append(l.lost, l.compare(rows)...)
+	r.report.Lost = slices.Concat(l.lost, l.compare(rows))
 	for _, reason := range l.intents {
 		if n := reasons[reason]; n != 1 {
 			r.report.Lost = append(r.report.Lost, fmt.Sprintf("the intent with %q was acknowledged, and is %d times in the history", reason, n))
 		}
 	}
 	r.report.Joins, r.report.Leaves, r.report.Intents = l.joins, l.leaves, len(l.intents)
-	r.report.StaleEffects, r.report.WrongRemovals = l.staleEffect, l.removed
+	r.report.StaleEffects = append(r.report.StaleEffects, l.staleEffect...)
+	r.report.WrongRemovals = append(r.report.WrongRemovals, l.removed...)
 	_, err = read(ctx, r.site.db, "SELECT revision FROM pool WHERE name = 'default'",
 		func(rows *sql.Rows, _ map[string]uint64) error { return rows.Scan(&r.report.Revisions) })
 	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx))

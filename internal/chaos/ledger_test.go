@@ -71,7 +71,10 @@ func TestQuantiles(t *testing.T) {
 		share float64
 		want  time.Duration
 	}{
-		{none, .5, 0}, {Times{time.Second}, .99, time.Second}, {many, .5, 51 * time.Second}, {many, .99, 100 * time.Second},
+		{none, .5, 0},
+		{Times{time.Second}, .99, time.Second},
+		{many, .5, 51 * time.Second},
+		{many, .99, 100 * time.Second},
 		{many, 1, 100 * time.Second},
 	} {
 		if got := c.times.Quantile(c.share); got != c.want {

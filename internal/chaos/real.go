@@ -19,9 +19,9 @@ import (
 // realPool is that of the real agents, who see each other on loopback.
 const realPool = "real"
 
-// real are real agents and a real router, which find the leader as those of an
+// realPart are real agents and a real router, which find the leader as those of an
 // installation do.
-type real struct {
+type realPart struct {
 	site   *site
 	agents int
 	// services are what the agents' servers serve: their probes connect to them.
@@ -32,8 +32,8 @@ type real struct {
 	failed   chan error
 }
 
-func (s *site) startReal(ctx context.Context, agents int) (r *real, err error) {
-	r = &real{site: s, agents: agents, failed: make(chan error, agents+1)}
+func (s *site) startReal(ctx context.Context, agents int) (r *realPart, err error) {
+	r = &realPart{site: s, agents: agents, failed: make(chan error, agents+1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -72,7 +72,7 @@ func (s *site) startReal(ctx context.Context, agents int) (r *real, err error) {
 	return r, nil
 }
 
-func (r *real) run(program, name string, args ...string) error {
+func (r *realPart) run(program, name string, args ...string) error {
 	proc, err := process.Start(here{}, process.Program{
 		Name: name, Path: filepath.Join(r.site.bin, program), Log: filepath.Join(r.site.dir, name+".log"),
 		Args: append(args, "--http-listen", "127.0.0.1:0", "--state-dir", filepath.Join(r.site.dir, name)),
@@ -86,7 +86,7 @@ func (r *real) run(program, name string, args ...string) error {
 
 // follow waits until the router serves all the agents' servers as a leader of an
 // epoch tells it to.
-func (r *real) follow(ctx context.Context, epoch uint64) error {
+func (r *realPart) follow(ctx context.Context, epoch uint64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("the router does not follow the leader"))
 	defer cancel()
 	var last error
@@ -104,7 +104,7 @@ func (r *real) follow(ctx context.Context, epoch uint64) error {
 	return errors.Join(context.Cause(ctx), last)
 }
 
-func (r *real) follows(ctx context.Context, epoch uint64) error {
+func (r *realPart) follows(ctx context.Context, epoch uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	res, err := r.router.Resolve(ctx, &routerv1.ResolveRequest{Pool: realPool})
@@ -123,7 +123,7 @@ func (r *real) follows(ctx context.Context, epoch uint64) error {
 	return nil
 }
 
-func (r *real) close() error {
+func (r *realPart) close() error {
 	var errs []error
 	for _, p := range r.procs {
 		p.Kill()

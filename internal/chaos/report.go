@@ -54,6 +54,13 @@ type Report struct {
 	Superseded []string `json:"superseded"`
 }
 
+func newReport(cfg Config) Report {
+	return Report{
+		Coordinators: cfg.Coordinators, Servers: cfg.Servers,
+		Lost: []string{}, StaleWrites: []string{}, StaleEffects: []string{}, WrongRemovals: []string{}, Superseded: []string{},
+	}
+}
+
 // Wrong counts what must not be.
 func (r Report) Wrong() int {
 	return len(r.Lost) + len(r.StaleWrites) + len(r.StaleEffects) + len(r.WrongRemovals) + len(r.Superseded)
@@ -69,8 +76,10 @@ func (r Report) Write(w io.Writer) error {
 		name  string
 		times Times
 	}{
-		{"SIGKILL of the leader → first session", r.Failover}, {"SIGTERM → first session", r.Handover},
-		{"SIGSTOP → first session", r.Stopped}, {"leader and database killed: database back → first session", r.Crashed},
+		{"SIGKILL of the leader → first session", r.Failover},
+		{"SIGTERM → first session", r.Handover},
+		{"SIGSTOP → first session", r.Stopped},
+		{"leader and database killed: database back → first session", r.Crashed},
 	} {
 		if len(t.times) > 0 {
 			lines = append(lines, fmt.Sprintf("%-60s n = %-4d p50 %.2f s   p99 %.2f s   max %.2f s", t.name, len(t.times),
@@ -81,8 +90,10 @@ func (r Report) Write(w io.Writer) error {
 		name string
 		what []string
 	}{
-		{"lost acknowledged changes", r.Lost}, {"stale writes", r.StaleWrites},
-		{"stale effects at agents", r.StaleEffects}, {"wrong removals", r.WrongRemovals},
+		{"lost acknowledged changes", r.Lost},
+		{"stale writes", r.StaleWrites},
+		{"stale effects at agents", r.StaleEffects},
+		{"wrong removals", r.WrongRemovals},
 		{"leaders that were well and lost the lead by an outage", r.Superseded},
 	} {
 		lines = append(lines, fmt.Sprintf("%-60s %d", c.name, len(c.what)))

@@ -64,7 +64,7 @@ func newSite(ctx context.Context, cfg Config) (s *site, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.server, err = testdb.New(); err != nil {
+	if s.server, err = testdb.New(); err != nil { //nolint:contextcheck // it has a time-out of its own
 		return nil, err
 	}
 	if err := s.server.Do(ctx, "CREATE DATABASE "+database+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"); err != nil {

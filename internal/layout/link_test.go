@@ -53,6 +53,30 @@ func TestOnlyTheCoordinatorLinksADatabase(t *testing.T) {
 	}
 }
 
+// xDS is several megabytes: only the router serves it, and its client, which would
+// as well be a part of whoever imports it, is for measuring.
+func TestOnlyTheRouterLinksXDS(t *testing.T) {
+	t.Parallel()
+	const server, client = "github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3", "google.golang.org/grpc/xds"
+	for _, program := range []string{"./agent", "./coordinator", "./buddyctl", "./client"} {
+		if _, err := os.Stat(filepath.Join("../..", program)); os.IsNotExist(err) {
+			continue
+		}
+		for _, dep := range list(t, "-deps", program) {
+			if strings.HasPrefix(dep, "github.com/envoyproxy/") || dep == client {
+				t.Errorf("%s links %s", program, dep)
+			}
+		}
+	}
+	linked := list(t, "-deps", "./router")
+	if !slices.Contains(linked, server) {
+		t.Errorf("the router does not link %s", server)
+	}
+	if slices.Contains(linked, client) {
+		t.Errorf("the router links %s", client)
+	}
+}
+
 // TestTheClientLibraryIsSmall: what it imports is linked into programs of others.
 func TestTheClientLibraryIsSmall(t *testing.T) {
 	t.Parallel()

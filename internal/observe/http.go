@@ -35,15 +35,19 @@ type HTTPConfig struct {
 	// Says is added to the answer of a process that is ready; nil for nothing.
 	Says   func() string
 	Logger *slog.Logger
+	// Pages are further pages by pattern of http.ServeMux. With TLS they too want a
+	// client certificate.
+	Pages map[string]http.Handler
 }
 
-// HTTP serves /metrics, /livez and /readyz.
+// HTTP is a server with limits on what one client may cost.
 type HTTP struct {
 	tls    *tls.Config
 	server *http.Server
 }
 
-// NewHTTP returns a server that does nothing until Serve.
+// NewHTTP returns a server of /metrics, /livez and /readyz that does nothing until
+// Serve.
 func NewHTTP(cfg HTTPConfig) *HTTP {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", certified(cfg.TLS != nil, promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
@@ -51,23 +55,34 @@ func NewHTTP(cfg HTTPConfig) *HTTP {
 	})))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Ready(), cfg.Says) })
-	return &HTTP{tls: cfg.TLS, server: &http.Server{
-		Handler:           mux,
+	for pattern, page := range cfg.Pages {
+		mux.Handle(pattern, certified(cfg.TLS != nil, page))
+	}
+	return NewServer(cfg.TLS, mux, cfg.Logger)
+}
+
+// NewServer returns a server of a handler that does nothing until Serve. TLS is nil
+// for plaintext.
+func NewServer(security *tls.Config, handler http.Handler, log *slog.Logger) *HTTP {
+	return &HTTP{tls: security, server: &http.Server{
+		Handler:           handler,
 		ReadHeaderTimeout: httpTimeout,
 		ReadTimeout:       httpTimeout,
 		WriteTimeout:      2 * httpTimeout,
 		IdleTimeout:       httpIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
 }
 
-// Serve serves lis, which it closes, until ctx ends; then it returns nil.
+// Serve serves lis, which it closes, until ctx ends; then it returns nil. The
+// contexts of requests end with ctx.
 func (h *HTTP) Serve(ctx context.Context, lis net.Listener) error {
 	if h.tls != nil {
 		lis = tls.NewListener(lis, h.tls)
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	h.server.BaseContext = func(net.Listener) context.Context { return ctx }
 	g.Go(func() error {
 		if err := h.server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve http on %s: %w", lis.Addr(), err)

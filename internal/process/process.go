@@ -6,7 +6,6 @@ package process
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -25,11 +24,11 @@ type Place interface {
 	Start(cmd *exec.Cmd) error
 }
 
-// Listener is a listener to hand over, by the name that the program asks for.
-// The program may close it; the giver's own stays open.
+// Listener is a listener or a UDP socket to hand over, by the name that the program
+// asks for. The program may close it; the giver's own stays open.
 type Listener struct {
 	Name     string
-	Listener *net.TCPListener
+	Listener interface{ File() (*os.File, error) }
 }
 
 // Program is what to run.

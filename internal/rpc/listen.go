@@ -27,16 +27,40 @@ func (c *Credentials) Listen(ctx context.Context, name, addr string) (net.Listen
 			return nil, fmt.Errorf("open listener %q: %w", name, err)
 		}
 	}
-	if c.files != nil || !beyondLoopback(lis.Addr()) {
-		return lis, nil
-	}
-	if !c.insecure {
-		err := member.Invalid("insecure", "listener %q on %s is plaintext beyond loopback: "+
-			"give --tls-cert, --tls-key and --tls-ca, or allow it with --insecure", name, lis.Addr())
+	if err := c.permit(ctx, name, lis.Addr()); err != nil {
 		return nil, errors.Join(err, lis.Close())
 	}
-	c.log.WarnContext(ctx, "plaintext listener beyond loopback", "listener", name, "address", lis.Addr().String())
 	return lis, nil
+}
+
+// ListenPacket is Listen for a UDP socket. Its names are not those of Listen.
+func (c *Credentials) ListenPacket(ctx context.Context, name, addr string) (net.PacketConn, error) {
+	conn, err := inheritedPacket(name)
+	if err != nil {
+		return nil, fmt.Errorf("take over socket %q: %w", name, err)
+	}
+	if conn == nil {
+		if conn, err = new(net.ListenConfig).ListenPacket(ctx, "udp", addr); err != nil {
+			return nil, fmt.Errorf("open socket %q: %w", name, err)
+		}
+	}
+	if err := c.permit(ctx, name, conn.LocalAddr()); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// permit refuses plaintext beyond loopback where nobody has allowed it.
+func (c *Credentials) permit(ctx context.Context, name string, at net.Addr) error {
+	if c.files != nil || !beyondLoopback(at) {
+		return nil
+	}
+	if !c.insecure {
+		return member.Invalid("insecure", "listener %q on %s is plaintext beyond loopback: "+
+			"give --tls-cert, --tls-key and --tls-ca, or allow it with --insecure", name, at)
+	}
+	c.log.WarnContext(ctx, "plaintext listener beyond loopback", "listener", name, "address", at.String())
+	return nil
 }
 
 // DefaultAddress is where a listener is opened that nobody configured: the
@@ -51,8 +75,13 @@ func (c *Credentials) DefaultAddress(port int) string {
 // beyondLoopback reports whether others can reach the address. Addresses that
 // are not IP addresses are local by nature.
 func beyondLoopback(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
-	return ok && !tcp.IP.IsLoopback()
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return !a.IP.IsLoopback()
+	case *net.UDPAddr:
+		return !a.IP.IsLoopback()
+	}
+	return false
 }
 
 // firstInherited is the first file descriptor of socket activation.
@@ -61,6 +90,32 @@ const firstInherited = 3
 // inherited returns the handed-in listener of that name, or nil. The
 // descriptor itself stays open, as its giver keeps it open too.
 func inherited(name string) (net.Listener, error) {
+	f, err := inheritedFile(name)
+	if f == nil || err != nil {
+		return nil, err
+	}
+	lis, err := net.FileListener(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("descriptor of %q: %w", name, err), f.Close())
+	}
+	return lis, f.Close()
+}
+
+// inheritedPacket is inherited for a UDP socket.
+func inheritedPacket(name string) (net.PacketConn, error) {
+	f, err := inheritedFile(name)
+	if f == nil || err != nil {
+		return nil, err
+	}
+	conn, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("descriptor of %q: %w", name, err), f.Close())
+	}
+	return conn, f.Close()
+}
+
+// inheritedFile returns a copy of the handed-in descriptor of that name, or nil.
+func inheritedFile(name string) (*os.File, error) {
 	if pid := os.Getenv("LISTEN_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return nil, nil
 	}
@@ -75,23 +130,18 @@ func inherited(name string) (net.Listener, error) {
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
 	for i := range min(n, len(names)) {
 		if names[i] == name {
-			return listenerOf(firstInherited + i)
+			return duplicate(firstInherited + i)
 		}
 	}
 	return nil, nil
 }
 
-func listenerOf(fd int) (net.Listener, error) {
+func duplicate(fd int) (*os.File, error) {
 	syscall.CloseOnExec(fd)
 	own, err := syscall.Dup(fd)
 	if err != nil {
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
 	syscall.CloseOnExec(own)
-	f := os.NewFile(uintptr(own), "listener")
-	lis, err := net.FileListener(f)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("descriptor %d: %w", fd, err), f.Close())
-	}
-	return lis, f.Close()
+	return os.NewFile(uintptr(own), "listener"), nil
 }

@@ -26,7 +26,28 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if name := os.Getenv("TEST_LISTEN_PACKET"); name != "" {
+		if err := takePacket(name); err != nil {
+			_, _ = io.WriteString(os.Stdout, err.Error())
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
+}
+
+// takePacket takes over the socket and says where it is.
+func takePacket(name string) error {
+	creds, err := rpc.NewCredentials(rpc.Security{}, silent)
+	if err != nil {
+		return err
+	}
+	conn, err := creds.ListenPacket(context.Background(), name, "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(os.Stdout, conn.LocalAddr().String()+"\n")
+	return errors.Join(err, conn.Close())
 }
 
 // greet takes over the listener and writes its name to the first caller.
@@ -161,5 +182,43 @@ func TestBusyPortNamesTheListener(t *testing.T) {
 	defer lis.Close()
 	if _, err := creds.Listen(t.Context(), "admin", lis.Addr().String()); err == nil || !strings.Contains(err.Error(), `"admin"`) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestListenPacket: a UDP socket follows the rules of listeners.
+func TestListenPacket(t *testing.T) {
+	t.Parallel()
+	creds := newCredentials(t, rpc.Security{})
+	conn, err := creds.ListenPacket(t.Context(), "dns-udp", "127.0.0.1:0")
+	must(t, err)
+	if _, err := creds.ListenPacket(t.Context(), "dns-udp", conn.LocalAddr().String()); err == nil || !strings.Contains(err.Error(), `"dns-udp"`) {
+		t.Errorf("a busy port: %v", err)
+	}
+	must(t, conn.Close())
+	if conn, err := creds.ListenPacket(t.Context(), "dns-udp", ":0"); !errors.Is(err, member.ErrInvalid) || !strings.Contains(err.Error(), "--insecure") {
+		t.Errorf("plaintext beyond loopback: %v, %v", conn, err)
+	}
+	allowed, err := rpc.NewCredentials(rpc.Security{Insecure: true}, slog.New(slog.DiscardHandler))
+	must(t, err)
+	conn, err = allowed.ListenPacket(t.Context(), "dns-udp", ":0")
+	must(t, err)
+	must(t, conn.Close())
+}
+
+func TestInheritedSocket(t *testing.T) {
+	t.Parallel()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	must(t, err)
+	defer conn.Close()
+	f, err := conn.(*net.UDPConn).File()
+	must(t, err)
+	defer f.Close()
+	child := exec.CommandContext(soon(t), os.Args[0])
+	child.Env = append(os.Environ(), "TEST_LISTEN_PACKET=dns-udp", "LISTEN_FDS=1", "LISTEN_FDNAMES=dns-udp")
+	child.ExtraFiles = []*os.File{f}
+	out, err := child.Output()
+	must(t, err)
+	if got := strings.TrimSpace(string(out)); got != conn.LocalAddr().String() {
+		t.Errorf("the socket is on %s, want %s", got, conn.LocalAddr())
 	}
 }

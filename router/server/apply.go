@@ -195,6 +195,7 @@ func (p *pools) confirm(storeID string, in *pb.Bookmark, now time.Time) (outcome
 	if p.current.Load() == nil {
 		p.replace("", nil)
 	}
+	p.settle()
 	return outcome{confirmed: true}, nil
 }
 

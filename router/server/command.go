@@ -113,7 +113,13 @@ func (o *options) define(cmd *cobra.Command) {
 	flags.StringVar(&o.cfg.Listen, "listen", "",
 		"HOST:PORT of the gRPC listener (default 127.0.0.1:7500, or :7500 with TLS)")
 	flags.StringVar(&o.cfg.HTTPListen, "http-listen", "",
-		"HOST:PORT of the HTTP listener for /metrics, /livez and /readyz (default 127.0.0.1:7502, or :7502 with TLS)")
+		"HOST:PORT of the HTTP listener for /metrics, /livez, /readyz and the HTTP door (default 127.0.0.1:7502, or :7502 with TLS)")
+	flags.StringVar(&o.cfg.WebListen, "web-listen", "",
+		"HOST:PORT of a listener for the HTTP door alone, without /metrics and for clients without certificates (default: none)")
+	flags.StringVar(&o.cfg.DNSListen, "dns-listen", "",
+		"HOST:PORT of the DNS door, UDP and TCP, which has no encryption (default: off)")
+	flags.StringVar(&o.cfg.DNSZone, "dns-zone", "buddyring.internal.",
+		"domain below which the DNS door answers: POOL.ZONE and more")
 	flags.StringSliceVar(&o.cfg.Coordinators, "coordinator", []string{"127.0.0.1:7400"},
 		"HOST:PORT of the coordinators, tried in order and in turn")
 	flags.StringVar(&o.cfg.StateDir, "state-dir", "",

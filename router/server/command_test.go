@@ -30,6 +30,9 @@ func TestCommand_NamesWhatIsWrong(t *testing.T) {
 		"coordinator": {"--id", "r1", "--coordinator", "c1.test"},
 		"listen":      {"--id", "r1", "--listen", "7500"},
 		"http-listen": {"--id", "r1", "--http-listen", "nowhere"},
+		"dns-listen":  {"--id", "r1", "--dns-listen", "53"},
+		"web-listen":  {"--id", "r1", "--web-listen", "localhost"},
+		"dns-zone":    {"--id", "r1", "--dns-listen", "127.0.0.1:53", "--dns-zone", "a..b"},
 		"tls-key":     {"--id", "r1", "--tls-cert", "cert.pem"},
 		"log-format":  {"--id", "r1", "--log-format", "xml"},
 	} {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
+	"github.com/buddyring/buddyring/router/dns/zone"
 )
 
 // Config is what an operator decides about a router.
@@ -20,6 +22,13 @@ type Config struct {
 	ID string
 	// Listen and HTTPListen are HOST:PORT.
 	Listen, HTTPListen string
+	// WebListen is the HOST:PORT of a listener for the HTTP door alone, apart from
+	// metrics; "" opens none.
+	WebListen string
+	// DNSListen is the HOST:PORT of the DNS door, UDP and TCP; "" leaves it off.
+	DNSListen string
+	// DNSZone is the domain below which the DNS door answers.
+	DNSZone string
 	// Coordinators are HOST:PORT, at least one, tried in order and in turn.
 	Coordinators []string
 	// StateDir is where the last good views are kept; it is made if it is not
@@ -41,10 +50,16 @@ type Deps struct {
 	Logger      *slog.Logger
 	// Dialer opens a transport connection to a coordinator; nil for TCP.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
-	// Listen opens a listener by name, which is "grpc" or "http"; nil for
-	// Credentials.Listen.
+	// Listen opens a listener by name, which is "grpc", "http", "web" or "dns"; nil
+	// for Credentials.Listen.
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)
+	// ListenPacket opens the socket of the DNS door, which is "dns-udp"; nil for
+	// Credentials.ListenPacket.
+	ListenPacket func(ctx context.Context, name, address string) (net.PacketConn, error)
 }
+
+// off stands for a listener that is not wanted.
+const off = ":0"
 
 // Check says what is wrong with the configuration; its errors name the flag.
 func (c Config) Check(credentials *rpc.Credentials) error {
@@ -62,9 +77,19 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 			return err
 		}
 	}
-	for _, l := range []struct{ flag, address string }{{"listen", c.Listen}, {"http-listen", c.HTTPListen}} {
+	for _, l := range []struct{ flag, address string }{
+		{"listen", c.Listen},
+		{"http-listen", c.HTTPListen},
+		{"dns-listen", cmp.Or(c.DNSListen, off)},
+		{"web-listen", cmp.Or(c.WebListen, off)},
+	} {
 		if _, _, err := net.SplitHostPort(l.address); err != nil {
 			return member.Invalid(l.flag, "%q is not HOST:PORT", l.address)
+		}
+	}
+	if c.DNSListen != "" {
+		if err := zone.CheckOrigin("dns-zone", c.DNSZone); err != nil {
+			return err
 		}
 	}
 	if c.StateDir == "" {

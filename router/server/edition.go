@@ -12,6 +12,7 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
+	"github.com/buddyring/buddyring/router/door"
 	"github.com/buddyring/buddyring/router/view"
 )
 
@@ -39,6 +40,8 @@ type edition struct {
 	history []step
 	// superseded is closed when there is a newer edition, or the pool is gone.
 	superseded chan struct{}
+	// state is the edition as the doors see it.
+	state *door.State
 
 	// picks is the view's table with the weights of the moment, which change while
 	// servers warm up.
@@ -79,6 +82,7 @@ func newEdition(b *book, seq uint64, v *view.View) *edition {
 		loads: b.counts.loadsOf(v.Table()), superseded: make(chan struct{}), head: encodeHead(v),
 	}
 	e.picks.Store(b.warmup.Table())
+	e.state = &door.State{View: v, Superseded: e.superseded, Freshness: e.contact.age}
 	e.history = nextHistory(b.edition, e)
 	e.snapshot = sync.OnceValues(e.encodeSnapshot)
 	e.zones = sync.OnceValue(e.findZones)

@@ -25,6 +25,10 @@ type pools struct {
 	current atomic.Pointer[catalog]
 	// seen is closed when there is a state to serve for the first time.
 	seen chan struct{}
+	// replaced is set when there is another catalog, or it has become certain.
+	replaced signal
+	// certain is set when pools that are not in the catalog do not exist.
+	certain atomic.Bool
 
 	mu    sync.Mutex
 	books map[member.Pool]*book
@@ -76,7 +80,7 @@ var errNoState = errors.New("the router has never seen any state")
 
 func newPools(m *metrics, log *slog.Logger) *pools {
 	return &pools{
-		log: log, metrics: m, seen: make(chan struct{}), books: map[member.Pool]*book{}, interval: defaultInterval,
+		log: log, metrics: m, seen: make(chan struct{}), replaced: newSignal(), books: map[member.Pool]*book{}, interval: defaultInterval,
 	}
 }
 
@@ -201,6 +205,7 @@ func (p *pools) replace(name member.Pool, e *edition) {
 		next.pools[name] = e
 	}
 	p.current.Store(next)
+	p.replaced.set()
 	if old == nil {
 		close(p.seen)
 	}

@@ -19,7 +19,11 @@ import (
 	"github.com/buddyring/buddyring/internal/rpc"
 	"github.com/buddyring/buddyring/internal/statedir"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
+	"github.com/buddyring/buddyring/router/xds"
 )
+
+// maxRecvBytes bounds a request. Envoy's first one lists all its extensions.
+const maxRecvBytes = 256 << 10
 
 // Server is a router.
 type Server struct {
@@ -29,8 +33,12 @@ type Server struct {
 	disk       *disk
 	subscriber *subscriber
 	service    *service
+	xds        *xds.Door
 	rpc        *rpc.Server
 	http       *observe.HTTP
+	// dns and web are nil where those listeners are off.
+	dns *dnsDoor
+	web *webDoor
 }
 
 // New returns a router that does nothing until Run. Its metrics are on the
@@ -44,22 +52,32 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	p.slowStart = cfg.SlowStart
 	deps.Registry.MustRegister(newStates(p))
 	everybody := newAudience()
+	pages, web := newWebDoor(cfg, deps, p)
 	s := &Server{
 		cfg: cfg, deps: deps, pools: p,
 		disk:    &disk{dir: statedir.New(cfg.StateDir, "router"), pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
 		service: &service{pools: p, audience: everybody, metrics: m},
+		xds:     xds.New(xds.Config{Registry: deps.Registry, Logger: deps.Logger}),
 		rpc: rpc.NewServer(rpc.ServerConfig{
 			Credentials: deps.Credentials, Registry: deps.Registry, Logger: deps.Logger, Reflection: true,
+			MaxRecvBytes: maxRecvBytes,
 		}),
 		http: observe.NewHTTP(observe.HTTPConfig{
 			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,
+			Pages: pages,
 		}),
+		web: web,
+	}
+	var err error
+	if s.dns, err = newDNSDoor(cfg, deps, p); err != nil {
+		return nil, err
 	}
 	s.subscriber = &subscriber{
 		id: cfg.ID, version: cfg.Version, addresses: cfg.Coordinators, dial: s.dial,
-		pools: p, settlers: []settler{everybody}, changed: s.disk.dirty, metrics: m, log: deps.Logger,
+		pools: p, settlers: append(cfg.settlers(), everybody, xdsDoor{s.xds}), changed: s.disk.dirty, metrics: m, log: deps.Logger,
 	}
 	s.rpc.GRPC().RegisterService(serviceDesc(), s.service)
+	s.xds.Register(s.rpc.GRPC())
 	return s, nil
 }
 
@@ -71,7 +89,8 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.disk.dir.Close()) }()
-	if last, ok := s.disk.load(ctx); ok {
+	last, restored := s.disk.load(ctx)
+	if restored {
 		s.pools.restore(last)
 		s.deps.Logger.InfoContext(ctx, "serving the views of the last run", "pools", len(last.pools))
 	}
@@ -90,12 +109,20 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.service.closing = ctx.Done()
 	g.Go(func() error { return s.rpc.Serve(ctx, grpcListener) })
 	g.Go(func() error { return s.http.Serve(ctx, httpListener) })
+	if s.dns != nil {
+		g.Go(func() error { return s.dns.run(ctx) })
+	}
+	if s.web != nil {
+		g.Go(func() error { return s.web.run(ctx) })
+	}
+	g.Go(func() error { s.serveXDS(ctx, restored); return nil })
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.subscriber.run(ctx); return nil })
 	g.Go(func() error { s.disk.run(ctx); return nil })
 	g.Go(func() error { s.pools.keepTime(ctx); return nil })
 	err = g.Wait()
 	s.service.senders.running.Wait()
+	s.xds.Wait()
 	return err
 }
 

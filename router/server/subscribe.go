@@ -186,8 +186,11 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 			return ctx.Err()
 		}
 		at := s.pools.standing()
-		if err := settle(ctx, s.settlers, at.pools); err != nil {
+		switch done, err := s.settled(ctx, session, at.pools); {
+		case err != nil:
 			return err
+		case !done:
+			continue
 		}
 		err := stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Ack{Ack: toAck(at)}})
 		if errors.Is(err, io.EOF) {
@@ -197,6 +200,22 @@ func (s *subscriber) acknowledge(ctx context.Context, stream pb.MembershipServic
 			return fmt.Errorf("acknowledge: %w", err)
 		}
 		sleep(ctx, ackGap)
+	}
+}
+
+// settled waits for all settlers. It is false when the session ends meanwhile.
+func (s *subscriber) settled(ctx context.Context, session session, editions []*edition) (bool, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- settle(ctx, s.settlers, editions) }()
+	select {
+	case err := <-done:
+		return err == nil, err
+	case <-session.ending:
+		cancel()
+		<-done
+		return false, nil
 	}
 }
 

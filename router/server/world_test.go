@@ -43,9 +43,12 @@ type world struct {
 
 	mu           sync.Mutex
 	coordinators map[string]*coordinator
-	// grpc and http are the router's listeners.
-	grpc, http *bufconn.Listener
-	stop       func()
+	// grpc, http and web are the router's listeners, and dns with packets those of its
+	// DNS door, which is off unless the zone is set.
+	grpc, http, web, dns *bufconn.Listener
+	packets              *mailbox
+	zone                 string
+	stop                 func()
 }
 
 // inWorld runs a test in a bubble, with coordinators that can be reached.
@@ -68,16 +71,22 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world), addresses ...strin
 // router returns a router that does not run yet.
 func (w *world) router() *server.Server {
 	w.t.Helper()
-	w.grpc, w.http = bufconn.Listen(64<<10), bufconn.Listen(64<<10)
+	w.grpc, w.http, w.web = bufconn.Listen(64<<10), bufconn.Listen(64<<10), bufconn.Listen(64<<10)
 	w.registry = prometheus.NewRegistry()
-	s, err := server.New(server.Config{
-		ID: "r1", Listen: "127.0.0.1:7500", HTTPListen: "127.0.0.1:7502",
+	cfg := server.Config{
+		ID: "r1", Listen: "127.0.0.1:7500", HTTPListen: "127.0.0.1:7502", WebListen: "127.0.0.1:7503",
 		Coordinators: []string{first, second}, StateDir: w.dir, Version: "test", SlowStart: w.slowStart,
-	}, server.Deps{
+	}
+	if w.zone != "" {
+		cfg.DNSListen, cfg.DNSZone = "127.0.0.1:53", w.zone
+		w.dns, w.packets = bufconn.Listen(64<<10), newMailbox()
+	}
+	s, err := server.New(cfg, server.Deps{
 		Credentials: plaintext(w.t), Registry: w.registry, Logger: w.log, Dialer: w.dial,
 		Listen: func(_ context.Context, name, _ string) (net.Listener, error) {
-			return map[string]net.Listener{"grpc": w.grpc, "http": w.http}[name], nil
+			return map[string]net.Listener{"grpc": w.grpc, "http": w.http, "web": w.web, "dns": w.dns}[name], nil
 		},
+		ListenPacket: func(context.Context, string, string) (net.PacketConn, error) { return w.packets, nil },
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -163,8 +172,13 @@ func (w *world) slowClient() routerv1.RouterServiceClient {
 // get asks the HTTP listener.
 func (w *world) get(path string) (int, string) {
 	w.t.Helper()
+	return w.getFrom(w.http, path)
+}
+
+func (w *world) getFrom(lis *bufconn.Listener, path string) (int, string) {
+	w.t.Helper()
 	transport := &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return w.http.DialContext(ctx) },
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return lis.DialContext(ctx) },
 		DisableKeepAlives: true,
 	}
 	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, "http://router.test"+path, nil)
