@@ -32,9 +32,10 @@ build-bench: ## build bin/bench-memberlist, which buddyring is compared with
 	@cd bench && go build -ldflags '-s -w' -o ../bin/bench-memberlist ./memberlist
 
 .PHONY: test
-test: ## run all tests but the long ones; needs root, installs MariaDB, HAProxy, Prometheus, dig and curl if they are missing
-	@.ci/prerequisites mariadbd haproxy prometheus dig curl
+test: ## run all tests but the long ones; needs root, installs MariaDB, Galera, HAProxy, Prometheus, dig and curl if they are missing
+	@.ci/prerequisites mariadbd galera haproxy prometheus dig curl
 	@$(TEST) -count=1 ./coordinator/store
+	@$(TEST) -tags galera -count=1 -timeout 4m ./coordinator/store
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
 .PHONY: race

@@ -58,18 +58,25 @@ func (n *network) dial(ctx context.Context, address string) (net.Conn, error) {
 // serve serves the fakes at an address until the test ends; either may be nil.
 func (n *network) serve(t *testing.T, address string, admin *fakeAdmin, router *fakeRouter) {
 	t.Helper()
+	n.serveServices(t, address, func(server *grpc.Server) {
+		if admin != nil {
+			coordinatorv1.RegisterAdminServiceServer(server, admin)
+		}
+		if router != nil {
+			routerv1.RegisterRouterServiceServer(server, router)
+		}
+	})
+}
+
+func (n *network) serveServices(t *testing.T, address string, register func(*grpc.Server)) {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	credentials, err := rpc.NewCredentials(rpc.Security{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := rpc.NewServer(rpc.ServerConfig{Credentials: credentials, Logger: log})
-	if admin != nil {
-		coordinatorv1.RegisterAdminServiceServer(server.GRPC(), admin)
-	}
-	if router != nil {
-		routerv1.RegisterRouterServiceServer(server.GRPC(), router)
-	}
+	register(server.GRPC())
 	lis := bufconn.Listen(1 << 16)
 	n.mu.Lock()
 	if n.listeners == nil {

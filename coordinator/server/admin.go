@@ -25,6 +25,7 @@ type adminService struct {
 	pools      *pools
 	events     EventTable
 	table      Table
+	backups    Backups
 	routers    *routers
 	alarms     *alarms
 	health     *health

@@ -57,7 +57,7 @@ func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
 		config.OnHangup(ctx, hangups, log, func(ctx context.Context) error { return reload(ctx, args, level) })
 		return work.Wait()
 	})
-	root.AddCommand(o.migrateCommand())
+	root.AddCommand(o.migrateCommand(), o.restoreCommand())
 	root.SetArgs(args)
 	return root
 }
@@ -157,6 +157,9 @@ func (o *options) define(cmd *cobra.Command) {
 	flags.StringVar(&o.store.PasswordFile, "store-password-file", "", "file with the password of the MySQL user")
 	flags.StringVar(&o.storeTLSCA, "store-tls-ca", "",
 		"PEM file with the CA certificates of the MySQL server; with it connections to MySQL are TLS")
+	flags.StringSliceVar(&o.store.AcceptUnsafe, "store-accept-unsafe", nil,
+		"settings of the MySQL server with which a crash can lose changes, and the start is refused unless they are named here: "+
+			strings.Join(store.UnsafeSettings(), ", "))
 	flags.StringVar(&o.migrate, "migrate", "",
 		"auto brings an older schema up to date at start, check refuses it (default: auto with SQLite, check with MySQL)")
 	flags.StringVar(&o.cfg.Listen, "listen", "",

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/server"
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 )
@@ -18,6 +19,9 @@ import (
 // table is a durable table in memory, which can be made to fail, to hang and to
 // lose its answers.
 type table struct {
+	// Backups is nil but where a test is about them.
+	server.Backups
+
 	mu      sync.Mutex
 	storeID string
 	lease   member.Lease

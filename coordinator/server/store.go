@@ -15,10 +15,16 @@ type Store interface {
 	Table
 	EventTable
 	RouterTable
-	// Prune removes what need not be kept of a pool's past.
-	Prune(ctx context.Context, pool member.Pool, r store.Retention) (int64, error)
+	Upkeep
 	// Kind is store.KindSQLite or store.KindMySQL.
 	Kind() string
+}
+
+// Upkeep keeps the table small and backed up.
+type Upkeep interface {
+	Backups
+	// Prune removes what need not be kept of a pool's past.
+	Prune(ctx context.Context, pool member.Pool, r store.Retention) (int64, error)
 }
 
 // Lease says who leads, and who could.

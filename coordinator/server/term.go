@@ -202,7 +202,7 @@ func (t *term) makeServices() {
 	}
 	t.admin = &adminService{
 		id: t.cfg.ID, version: t.cfg.Version, startedAt: t.startedAt, kind: t.deps.Store.Kind(),
-		lead: t.lead, pools: t.pools, events: t.deps.Store, table: t.deps.Store, routers: t.routers,
+		lead: t.lead, pools: t.pools, events: t.deps.Store, table: t.deps.Store, backups: t.deps.Store, routers: t.routers,
 		alarms: t.alarms, health: t.health, bell: t.bell, closing: t.closing,
 		agents: t.agents, members: t.members, allowLocal: t.cfg.AllowLocalAddresses,
 		standing: t.standing, term: t,

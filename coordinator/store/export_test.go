@@ -40,3 +40,12 @@ func ClassOf(ctx context.Context, kind string, err error) string {
 	}
 	return map[class]string{fatal: "fatal", passing: "passing", lasting: "lasting"}[d.class(ctx, err)]
 }
+
+// Unmet returns the names of the settings that are unsafe among those of a server.
+func Unmet(settings map[string]string) []string {
+	var names []string
+	for _, e := range unmet(settings) {
+		names = append(names, e.Setting)
+	}
+	return names
+}

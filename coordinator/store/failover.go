@@ -5,34 +5,55 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
+	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
+
+// handshake bounds how long one of several servers may take until a session is
+// ready. A stopped server accepts connections and says nothing.
+const handshake = 1500 * time.Millisecond
 
 // failover connects to the first of several servers that can be written to,
 // and stays with it until it fails: writers of a Galera cluster should share a
 // node. Safe for concurrent use.
 type failover struct {
-	hosts      []host
-	connectors []driver.Connector
+	servers []*dbServer
+	// limited sessions end statements that take too long.
+	limited bool
+	log     *slog.Logger
+	// checked is whether the start has looked at the settings of all servers.
+	checked atomic.Bool
 	// next is the server to try first. It moves on at every failure, so that a
 	// caller with a short deadline gets past a server that swallows packets.
 	next atomic.Uint64
 }
 
+// dbServer is one of the servers.
+type dbServer struct {
+	host      host
+	connector driver.Connector
+	// doubts counts the sessions on which it fell silent. A session from before
+	// the last doubt is not used again.
+	doubts atomic.Uint64
+	// warned is whether its unsafe settings have been logged.
+	warned atomic.Bool
+}
+
 // Connect implements driver.Connector.
 func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 	var errs []error
-	for range f.connectors {
+	for range f.servers {
 		at := f.next.Load()
-		i := at % uint64(len(f.connectors))
-		conn, err := f.connect(ctx, f.connectors[i])
+		s := f.servers[at%uint64(len(f.servers))]
+		conn, err := f.session(ctx, s)
 		if err == nil {
 			return conn, nil
 		}
-		errs = append(errs, fmt.Errorf("connect to %s: %w", f.hosts[i].address, err))
+		errs = append(errs, fmt.Errorf("connect to %s: %w", s.host.address, err))
 		f.next.CompareAndSwap(at, at+1)
 	}
 	return nil, &connectError{errors.Join(errs...)}
@@ -46,46 +67,95 @@ func (e *connectError) Error() string { return e.cause.Error() }
 
 func (e *connectError) Unwrap() error { return e.cause }
 
-func (f *failover) connect(ctx context.Context, c driver.Connector) (driver.Conn, error) {
-	conn, err := c.Connect(ctx)
-	if err != nil || len(f.connectors) == 1 {
-		return conn, err
+// session opens a session that can write.
+func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error) {
+	if len(f.servers) > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, handshake)
+		defer cancel()
 	}
-	if err := checkWritable(ctx, conn); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	doubts := s.doubts.Load()
+	c, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return conn, nil
+	if err := f.tune(ctx, s, c); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return &session{c, s, doubts}, nil
+}
+
+func (s *dbServer) connect(ctx context.Context) (mysqlConn, error) {
+	conn, err := s.connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := conn.(mysqlConn)
+	if !ok {
+		return nil, errors.Join(errors.New("the driver's connection lacks a method"), conn.Close())
+	}
+	return c, nil
 }
 
 // Driver implements driver.Connector.
 func (f *failover) Driver() driver.Driver { return &mysql.MySQLDriver{} }
 
-var errReadOnly = errors.New("the server is read-only")
+// mysqlConn is all that database/sql asks of a connection of the driver.
+type mysqlConn interface { //nolint:interfacebloat // database/sql looks for each
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+	driver.NamedValueChecker
+}
 
-// checkWritable passes by replicas, and Galera nodes that have lost their
-// cluster: those refuse any query.
-func checkWritable(ctx context.Context, conn driver.Conn) (err error) {
-	q, ok := conn.(driver.QueryerContext)
-	if !ok {
-		return errors.New("the driver cannot query")
+// session is a connection whose silence is held against all others to the same
+// server: each of them would cost its user a time-out too.
+type session struct {
+	mysqlConn
+
+	server *dbServer
+	// doubts is the server's count when the session began.
+	doubts uint64
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	t, err := s.mysqlConn.BeginTx(ctx, opts)
+	s.listen(err)
+	return t, err
+}
+
+// ExecContext implements driver.ExecerContext.
+func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	r, err := s.mysqlConn.ExecContext(ctx, query, args)
+	s.listen(err)
+	return r, err
+}
+
+// QueryContext implements driver.QueryerContext.
+func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	r, err := s.mysqlConn.QueryContext(ctx, query, args)
+	s.listen(err)
+	return r, err
+}
+
+func (s *session) listen(err error) {
+	var network net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, mysql.ErrInvalidConn) || errors.As(err, &network) {
+		s.server.doubts.Add(1)
 	}
-	rows, err := q.QueryContext(ctx, "SELECT @@GLOBAL.read_only", nil)
-	if err != nil {
-		return fmt.Errorf("read read_only: %w", err)
+}
+
+// ResetSession implements driver.SessionResetter: it ends a session in doubt
+// before its next use.
+func (s *session) ResetSession(ctx context.Context) error {
+	if s.server.doubts.Load() != s.doubts {
+		return driver.ErrBadConn
 	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	value := make([]driver.Value, 1)
-	if err := rows.Next(value); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read read_only: %w", err)
-	}
-	switch v := value[0].(type) {
-	case []byte:
-		ok = string(v) == "0" || string(v) == "OFF"
-	case int64:
-		ok = v == 0
-	}
-	if !ok {
-		return errReadOnly
-	}
-	return nil
+	return s.mysqlConn.ResetSession(ctx)
 }

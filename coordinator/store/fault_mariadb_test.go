@@ -341,3 +341,38 @@ func TestWrongPasswordIsUnavailable(t *testing.T) {
 		t.Errorf("%v, want ErrUnavailable with the server's words", err)
 	}
 }
+
+// TestSilenceIsHeldAgainstAllSessions: with a stopped server, each idle session
+// would cost its user a time-out.
+func TestSilenceIsHeldAgainstAllSessions(t *testing.T) {
+	t.Parallel()
+	s, p, _, at := behindProxy(t)
+	session := func(use func()) (id int64) {
+		err := s.Write(t.Context(), func(tx *sql.Tx) error {
+			err := tx.QueryRowContext(t.Context(), "SELECT CONNECTION_ID()").Scan(&id)
+			use()
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return id
+	}
+	var inner int64
+	outer := session(func() { inner = session(func() {}) })
+	if inner == outer {
+		t.Fatal("two transactions at once shared a session")
+	}
+	if again := session(func() {}); again != inner && again != outer {
+		t.Fatalf("session %d instead of the idle %d or %d", again, inner, outer)
+	}
+	p.harm(hang)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := s.Commit(ctx, change(at)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("%v, want DeadlineExceeded", err)
+	}
+	if again := session(func() {}); again == inner || again == outer {
+		t.Errorf("session %d was used again", again)
+	}
+}

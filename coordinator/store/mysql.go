@@ -19,21 +19,16 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// Settings of MySQL connections. mysqlRead is longer than the server's lock
-// wait, so that the server's answer is heard.
+// Settings of MySQL connections. mysqlRead is longer than the server's own
+// limits in session.go, so that the server's answer is heard. mysqlIdle is
+// shorter than idleSession, so that the pool and not the server ends a session.
 const (
 	mysqlDial     = 3 * time.Second
 	mysqlRead     = 10 * time.Second
 	mysqlWrite    = 5 * time.Second
-	mysqlLockWait = "5"
 	mysqlPool     = 16
 	mysqlLifetime = 3 * time.Minute
-	// A leader that stops in the middle of a transaction, or loses the network,
-	// leaves locks behind. mysqlWait is after how many idle seconds the server
-	// drops its connection and them: before a standby takes over. mysqlIdle is
-	// shorter, so that no connection is used that the server is about to drop.
-	mysqlWait = "3"
-	mysqlIdle = 2 * time.Second
+	mysqlIdle     = 2 * time.Second
 )
 
 func mysqlDialect() *dialect {
@@ -54,24 +49,29 @@ func mysqlDialect() *dialect {
 	}
 }
 
-// openMySQL makes a pool of connections, without opening one. Statements that
-// take longer than readTimeout break their connection; 0 is no limit.
-func openMySQL(t target, cfg Config, readTimeout time.Duration) (*sql.DB, error) {
-	f := &failover{}
+// mysqlHosts makes what connects to the servers of t, without connecting.
+// Statements that take longer than readTimeout break their connection; 0 is no
+// limit.
+func mysqlHosts(t target, cfg Config, readTimeout time.Duration) (*failover, error) {
+	f := &failover{limited: readTimeout > 0, log: cfg.logger()}
 	for _, h := range t.hosts {
 		c, err := mysqlConnector(t, h, cfg, readTimeout)
 		if err != nil {
 			return nil, err
 		}
-		f.hosts = append(f.hosts, h)
-		f.connectors = append(f.connectors, c)
+		f.servers = append(f.servers, &dbServer{host: h, connector: c})
 	}
+	return f, nil
+}
+
+// openMySQL makes a pool of connections, without opening one.
+func openMySQL(f *failover) *sql.DB {
 	db := sql.OpenDB(f)
 	db.SetMaxOpenConns(mysqlPool)
 	db.SetMaxIdleConns(mysqlPool)
 	db.SetConnMaxLifetime(mysqlLifetime)
 	db.SetConnMaxIdleTime(mysqlIdle)
-	return db, nil
+	return db
 }
 
 func mysqlConnector(t target, h host, cfg Config, readTimeout time.Duration) (driver.Connector, error) {
@@ -85,10 +85,10 @@ func mysqlConnector(t target, h host, cfg Config, readTimeout time.Duration) (dr
 	c.ConnectionAttributes = "program_name:buddyring-coordinator"
 	c.Logger = driverLog{cfg.logger()}
 	c.Params = map[string]string{
+		"autocommit":               "1",
 		"time_zone":                "'+00:00'",
 		"sql_mode":                 "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-		"innodb_lock_wait_timeout": mysqlLockWait,
-		"wait_timeout":             mysqlWait,
+		"innodb_lock_wait_timeout": seconds(lockWait),
 	}
 	if h.network == "tcp" {
 		c.TLS = tlsFor(cfg.TLS)
@@ -136,21 +136,6 @@ func readPassword(file string) (string, error) {
 	return strings.TrimRight(string(text), "\r\n"), nil
 }
 
-// warnIfForgetful logs when the server does not write commits to disk at once:
-// then an acknowledged change can be lost with the server's power.
-func warnIfForgetful(ctx context.Context, db *sql.DB, log *slog.Logger) error {
-	var flush string
-	err := db.QueryRowContext(ctx, "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit").Scan(&flush)
-	if err != nil {
-		return fmt.Errorf("read durability setting: %w", err)
-	}
-	if flush != "1" {
-		log.WarnContext(ctx, "the database acknowledges changes before they are on disk",
-			"setting", "innodb_flush_log_at_trx_commit", "value", flush, "wanted", "1")
-	}
-	return nil
-}
-
 // classifyMySQL takes every trouble with the connection as passing. The numbers
 // are those of servers that were asked at a bad moment: 1213 deadlock or failed
 // certification, 1205 lock wait, 1047 and 1180 a Galera node out of its
@@ -160,7 +145,7 @@ func classifyMySQL(err error) class {
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, mysql.ErrMalformPkt) ||
-		errors.Is(err, mysql.ErrPktSync) || errors.Is(err, mysql.ErrBusyBuffer) || errors.Is(err, errReadOnly) {
+		errors.Is(err, mysql.ErrPktSync) || errors.Is(err, mysql.ErrBusyBuffer) || errors.Is(err, errReadOnly) || errors.Is(err, errNotPrimary) {
 		return passing
 	}
 	e, ok := errors.AsType[*mysql.MySQLError](err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
 
 	schema "github.com/buddyring/buddyring/sql"
 )
@@ -76,8 +77,7 @@ func (s *Store) checkSchema(ctx context.Context) error {
 // goose could tell it too, but would make its table on the way.
 func (s *Store) schemaVersion(ctx context.Context) (version int64, err error) {
 	err = s.repeat(ctx, func() error {
-		var tables int
-		if err := s.rw.QueryRowContext(ctx, s.dialect.hasTable, goose.DefaultTablename).Scan(&tables); err != nil || tables == 0 {
+		if begun, err := s.hasVersions(ctx); err != nil || !begun {
 			return err
 		}
 		return s.rw.QueryRowContext(ctx,
@@ -122,16 +122,25 @@ func (s *Store) migrate(ctx context.Context, t target, cfg Config) (err error) {
 	db := s.rw
 	if t.kind == KindMySQL {
 		// A statement that rebuilds a large table takes as long as it takes.
-		if db, err = openMySQL(t, cfg, 0); err != nil {
+		hosts, err := mysqlHosts(t, cfg, 0)
+		if err != nil {
 			return err
 		}
+		db = openMySQL(hosts)
 		defer func() { err = errors.Join(err, db.Close()) }()
 	}
 	p, err := s.provider(db)
 	if err != nil {
 		return err
 	}
-	results, err := p.Up(ctx)
+	var results []*goose.MigrationResult
+	err = s.repeat(ctx, func() error {
+		if err := s.beginVersions(ctx, db); err != nil {
+			return err
+		}
+		results, err = p.Up(ctx)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("apply migrations: %w", err)
 	}
@@ -141,4 +150,37 @@ func (s *Store) migrate(ctx context.Context, t target, cfg Config) (err error) {
 	}
 	// Another process may have gone further meanwhile.
 	return s.checkSchema(ctx)
+}
+
+// beginVersions makes goose's table with its first row. goose would do it, but
+// takes the table for whole as soon as it is there: a process that ends in
+// between, or a node of Galera that gives its INSERT up for another's statement,
+// would leave a database that no one can migrate.
+func (s *Store) beginVersions(ctx context.Context, db *sql.DB) error {
+	versions, err := database.NewStore(s.dialect.goose, goose.DefaultTablename)
+	if err != nil {
+		return fmt.Errorf("configure schema versions: %w", err)
+	}
+	present, err := s.hasVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if !present {
+		if err := versions.CreateVersionTable(ctx, db); err != nil {
+			if present, again := s.hasVersions(ctx); again != nil || !present {
+				return fmt.Errorf("make schema versions: %w", err)
+			}
+		}
+	}
+	var begun int
+	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM goose_db_version WHERE version_id = 0").Scan(&begun); err != nil || begun > 0 {
+		return err
+	}
+	return versions.Insert(ctx, db, database.InsertRequest{Version: 0})
+}
+
+func (s *Store) hasVersions(ctx context.Context) (bool, error) {
+	var n int
+	err := s.rw.QueryRowContext(ctx, s.dialect.hasTable, goose.DefaultTablename).Scan(&n)
+	return n > 0, err
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -33,6 +35,9 @@ type Config struct {
 	// connection. Empty for none.
 	PasswordFile string
 	Migrate      Migrate
+	// AcceptUnsafe names settings of the MySQL server, out of UnsafeSettings, that
+	// are put up with although changes can be lost.
+	AcceptUnsafe []string
 	// TLS is used on every TCP connection to MySQL; nil for plaintext. Without a
 	// ServerName, that of the host is verified.
 	TLS *tls.Config
@@ -56,6 +61,8 @@ type Store struct {
 	// rw is for transactions that write, ro for those that do not; the same with
 	// MySQL.
 	rw, ro *sql.DB
+	// hosts connects to MySQL; nil with SQLite.
+	hosts *failover
 	// doubts holds the changes, as a doubt each, whose outcome is unknown.
 	doubts sync.Map
 }
@@ -66,7 +73,8 @@ type Store struct {
 var ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
 
 // Open opens the database and brings its schema up to date or checks it. A
-// wrong Config is a member.FieldError, a wrong schema a *SchemaError.
+// wrong Config is a member.FieldError, a wrong schema a *SchemaError, a server or
+// table on which changes could be lost an *UnsafeError.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	t, err := parseConfig(&cfg)
 	if err != nil {
@@ -98,6 +106,14 @@ func parseConfig(cfg *Config) (target, error) {
 	default:
 		return target{}, member.Invalid("migrate", "%q is neither auto nor check", cfg.Migrate)
 	}
+	if len(cfg.AcceptUnsafe) > 0 && t.kind != KindMySQL {
+		return target{}, member.Invalid("store-accept-unsafe", "a SQLite file has no such settings")
+	}
+	for _, name := range cfg.AcceptUnsafe {
+		if !slices.Contains(UnsafeSettings(), name) {
+			return target{}, member.Invalid("store-accept-unsafe", "%q is none of %s", name, strings.Join(UnsafeSettings(), ", "))
+		}
+	}
 	if cfg.PasswordFile != "" {
 		if t.kind != KindMySQL {
 			return target{}, member.Invalid("store-password-file", "a SQLite file has no password")
@@ -117,28 +133,32 @@ func open(t target, cfg Config) (*Store, error) {
 		}
 		return &Store{dialect: sqliteDialect(), rw: rw, ro: ro}, nil
 	}
-	db, err := openMySQL(t, cfg, mysqlRead)
+	hosts, err := mysqlHosts(t, cfg, mysqlRead)
 	if err != nil {
 		return nil, err
 	}
-	return &Store{dialect: mysqlDialect(), rw: db, ro: db}, nil
+	db := openMySQL(hosts)
+	return &Store{dialect: mysqlDialect(), rw: db, ro: db, hosts: hosts}, nil
 }
 
 func (s *Store) prepare(ctx context.Context, t target, cfg Config) error {
 	if err := s.repeat(ctx, func() error { return s.rw.PingContext(ctx) }); err != nil {
 		return err
 	}
-	if t.kind == KindMySQL {
-		if err := warnIfForgetful(ctx, s.rw, cfg.logger()); err != nil {
+	if s.hosts != nil {
+		if err := s.hosts.refuseUnsafe(ctx, cfg.AcceptUnsafe); err != nil {
 			return err
 		}
 	}
 	err := s.checkSchema(ctx)
 	var wrong *SchemaError
 	if cfg.Migrate == MigrateAuto && errors.As(err, &wrong) && wrong.Have < wrong.Want {
-		return s.migrate(ctx, t, cfg)
+		err = s.migrate(ctx, t, cfg)
 	}
-	return err
+	if err != nil || s.hosts == nil {
+		return err
+	}
+	return s.checkTables(ctx)
 }
 
 // Kind returns KindSQLite or KindMySQL.

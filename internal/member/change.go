@@ -65,6 +65,7 @@ const (
 	EventUnbraked     EventKind = "unbraked"
 	EventMoved        EventKind = "moved"
 	EventDraining     EventKind = "draining"
+	EventRestored     EventKind = "restored"
 )
 
 // Event is one line of a pool's history, ordered by (Revision, Seq).

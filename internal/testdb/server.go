@@ -45,7 +45,9 @@ type Server struct {
 	dir      string
 	mariadbd string
 	options  []string
-	count    atomic.Int64
+	// env is added to the environment.
+	env   []string
+	count atomic.Int64
 
 	guard *exec.Cmd
 	// life is the guardian's standard input, out its standard output.
@@ -55,6 +57,21 @@ type Server struct {
 }
 
 func start(options ...string) (*Server, error) {
+	s, err := newServer(options...)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.bootstrap(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if err := s.run(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// newServer returns a server with an empty directory that does not run.
+func newServer(options ...string) (*Server, error) {
 	mariadbd, err := findProgram()
 	if err != nil {
 		return nil, err
@@ -63,14 +80,7 @@ func start(options ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, mariadbd: mariadbd, options: options}
-	if err := s.bootstrap(); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	if err := s.run(); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
+	return &Server{dir: dir, mariadbd: mariadbd, options: options}, nil
 }
 
 func findProgram() (string, error) {
@@ -141,14 +151,16 @@ func readShare(name string) ([]byte, error) {
 	return nil, fmt.Errorf("%s is missing from /usr/share/mysql: run `apt-get install --reinstall mariadb-server-core`", name)
 }
 
-// run starts the server under its guardian and waits until it answers.
-func (s *Server) run() error {
+// run starts the server under its guardian, with more options for this once, and
+// waits until it answers.
+func (s *Server) run(once ...string) error {
 	args := append([]string{"-c", guardian, "guardian", s.dir, s.mariadbd},
 		s.arguments("--skip-networking", "--socket="+s.socket(), "--pid-file="+filepath.Join(s.dir, "pid"))...)
-	args = append(args, s.options...)
+	args = append(append(args, s.options...), once...)
 	guard := exec.Command("/bin/sh", args...) //nolint:gosec,noctx // our own program, which lives until its standard input closes
 	// A signal from the terminal is for the tests; the guardian hears of it by
 	// their end.
+	guard.Env = append(os.Environ(), s.env...)
 	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	life, err := guard.StdinPipe()
 	if err != nil {
@@ -253,8 +265,10 @@ func (s *Server) Socket() string { return s.socket() }
 
 // SocketURL returns the store URL of a database behind a socket.
 func SocketURL(socket, database string) string {
-	return "mysql://root@" + strings.ReplaceAll(url.PathEscape(socket), "/", "%2F") + "/" + database
+	return "mysql://root@" + escapeSocket(socket) + "/" + database
 }
+
+func escapeSocket(path string) string { return strings.ReplaceAll(url.PathEscape(path), "/", "%2F") }
 
 // Exec runs a statement as the server's administrator.
 func (s *Server) Exec(t testing.TB, statement string) {

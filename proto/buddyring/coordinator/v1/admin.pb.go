@@ -4323,6 +4323,253 @@ func (x *ListSessionsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Request of ExportState.
+type ExportStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportStateRequest) Reset() {
+	*x = ExportStateRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportStateRequest) ProtoMessage() {}
+
+func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
+func (*ExportStateRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
+}
+
+// A part of a backup, in order.
+type ExportStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 32 KiB.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportStateResponse) Reset() {
+	*x = ExportStateResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportStateResponse) ProtoMessage() {}
+
+func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
+func (*ExportStateResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ExportStateResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// A part of a backup, in order. All fields but data are read of the first one.
+type ImportStateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lets go of what the database has.
+	Replace bool `protobuf:"varint,1,opt,name=replace,proto3" json:"replace,omitempty"`
+	// Why; kept in the event of every pool.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Checks everything and changes nothing.
+	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// At most 1 MiB with the rest of the message.
+	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportStateRequest) Reset() {
+	*x = ImportStateRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportStateRequest) ProtoMessage() {}
+
+func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportStateRequest.ProtoReflect.Descriptor instead.
+func (*ImportStateRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ImportStateRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+func (x *ImportStateRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ImportStateRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ImportStateRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// Response of ImportState.
+type ImportStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// New identity of the database; empty with validate_only.
+	StoreId string `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	// Epoch in which nobody leads; the next leader's is above.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Number of pools.
+	Pools uint32 `protobuf:"varint,3,opt,name=pools,proto3" json:"pools,omitempty"`
+	// Number of servers in all pools.
+	Servers uint32 `protobuf:"varint,4,opt,name=servers,proto3" json:"servers,omitempty"`
+	// When the backup was made, by that coordinator's clock.
+	BackupAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=backup_at,json=backupAt,proto3" json:"backup_at,omitempty"`
+	// Identity of the database that the backup is of.
+	BackupStoreId string `protobuf:"bytes,6,opt,name=backup_store_id,json=backupStoreId,proto3" json:"backup_store_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportStateResponse) Reset() {
+	*x = ImportStateResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportStateResponse) ProtoMessage() {}
+
+func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportStateResponse.ProtoReflect.Descriptor instead.
+func (*ImportStateResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ImportStateResponse) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *ImportStateResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ImportStateResponse) GetPools() uint32 {
+	if x != nil {
+		return x.Pools
+	}
+	return 0
+}
+
+func (x *ImportStateResponse) GetServers() uint32 {
+	if x != nil {
+		return x.Servers
+	}
+	return 0
+}
+
+func (x *ImportStateResponse) GetBackupAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BackupAt
+	}
+	return nil
+}
+
+func (x *ImportStateResponse) GetBackupStoreId() string {
+	if x != nil {
+		return x.BackupStoreId
+	}
+	return ""
+}
+
 var File_buddyring_coordinator_v1_admin_proto protoreflect.FileDescriptor
 
 const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
@@ -4653,7 +4900,22 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\vlost_of_ten\x18\x04 \x01(\rR\tlostOfTen\"\x82\x01\n" +
 	"\x14ListSessionsResponse\x12B\n" +
 	"\bsessions\x18\x01 \x03(\v2&.buddyring.coordinator.v1.AgentSessionR\bsessions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*^\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x14\n" +
+	"\x12ExportStateRequest\")\n" +
+	"\x13ExportStateResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x7f\n" +
+	"\x12ImportStateRequest\x12\x18\n" +
+	"\areplace\x18\x01 \x01(\bR\areplace\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\xd7\x01\n" +
+	"\x13ImportStateResponse\x12\x19\n" +
+	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05pools\x18\x03 \x01(\rR\x05pools\x12\x18\n" +
+	"\aservers\x18\x04 \x01(\rR\aservers\x127\n" +
+	"\tbackup_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bbackupAt\x12&\n" +
+	"\x0fbackup_store_id\x18\x06 \x01(\tR\rbackupStoreId*^\n" +
 	"\vLeaderState\x12\x1c\n" +
 	"\x18LEADER_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LEADER_STATE_LEADER\x10\x01\x12\x18\n" +
@@ -4662,7 +4924,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"StoreState\x12\x1b\n" +
 	"\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORE_STATE_OK\x10\x01\x12\x17\n" +
-	"\x13STORE_STATE_FAILING\x10\x022\x85\x13\n" +
+	"\x13STORE_STATE_FAILING\x10\x022\xe1\x14\n" +
 	"\fAdminService\x12d\n" +
 	"\tListPools\x12*.buddyring.coordinator.v1.ListPoolsRequest\x1a+.buddyring.coordinator.v1.ListPoolsResponse\x12^\n" +
 	"\aGetPool\x12(.buddyring.coordinator.v1.GetPoolRequest\x1a).buddyring.coordinator.v1.GetPoolResponse\x12g\n" +
@@ -4690,7 +4952,9 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\tGetStatus\x12*.buddyring.coordinator.v1.GetStatusRequest\x1a+.buddyring.coordinator.v1.GetStatusResponse\x12j\n" +
 	"\vListRouters\x12,.buddyring.coordinator.v1.ListRoutersRequest\x1a-.buddyring.coordinator.v1.ListRoutersResponse\x12m\n" +
 	"\fListSessions\x12-.buddyring.coordinator.v1.ListSessionsRequest\x1a..buddyring.coordinator.v1.ListSessionsResponse\x12a\n" +
-	"\bStepDown\x12).buddyring.coordinator.v1.StepDownRequest\x1a*.buddyring.coordinator.v1.StepDownResponseBMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
+	"\bStepDown\x12).buddyring.coordinator.v1.StepDownRequest\x1a*.buddyring.coordinator.v1.StepDownResponse\x12l\n" +
+	"\vExportState\x12,.buddyring.coordinator.v1.ExportStateRequest\x1a-.buddyring.coordinator.v1.ExportStateResponse0\x01\x12l\n" +
+	"\vImportState\x12,.buddyring.coordinator.v1.ImportStateRequest\x1a-.buddyring.coordinator.v1.ImportStateResponse(\x01BMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
 
 var (
 	file_buddyring_coordinator_v1_admin_proto_rawDescOnce sync.Once
@@ -4705,7 +4969,7 @@ func file_buddyring_coordinator_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(LeaderState)(0),              // 0: buddyring.coordinator.v1.LeaderState
 	(StoreState)(0),               // 1: buddyring.coordinator.v1.StoreState
@@ -4769,141 +5033,150 @@ var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(*AgentSession)(nil),          // 59: buddyring.coordinator.v1.AgentSession
 	(*SessionSubject)(nil),        // 60: buddyring.coordinator.v1.SessionSubject
 	(*ListSessionsResponse)(nil),  // 61: buddyring.coordinator.v1.ListSessionsResponse
-	nil,                           // 62: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	(*Pool)(nil),                  // 63: buddyring.coordinator.v1.Pool
-	(*PoolSettings)(nil),          // 64: buddyring.coordinator.v1.PoolSettings
-	(*fieldmaskpb.FieldMask)(nil), // 65: google.protobuf.FieldMask
-	(Phase)(0),                    // 66: buddyring.coordinator.v1.Phase
-	(*Server)(nil),                // 67: buddyring.coordinator.v1.Server
-	(*ServerSpec)(nil),            // 68: buddyring.coordinator.v1.ServerSpec
-	(Wish)(0),                     // 69: buddyring.coordinator.v1.Wish
-	(*durationpb.Duration)(nil),   // 70: google.protobuf.Duration
-	(*Intent)(nil),                // 71: buddyring.coordinator.v1.Intent
-	(DrainState)(0),               // 72: buddyring.coordinator.v1.DrainState
-	(*LaggingRouter)(nil),         // 73: buddyring.coordinator.v1.LaggingRouter
-	(*Event)(nil),                 // 74: buddyring.coordinator.v1.Event
-	(*timestamppb.Timestamp)(nil), // 75: google.protobuf.Timestamp
-	(*Explanation)(nil),           // 76: buddyring.coordinator.v1.Explanation
-	(Cause)(0),                    // 77: buddyring.coordinator.v1.Cause
-	(*Safety)(nil),                // 78: buddyring.coordinator.v1.Safety
-	(*Alarm)(nil),                 // 79: buddyring.coordinator.v1.Alarm
-	(*Position)(nil),              // 80: buddyring.coordinator.v1.Position
+	(*ExportStateRequest)(nil),    // 62: buddyring.coordinator.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),   // 63: buddyring.coordinator.v1.ExportStateResponse
+	(*ImportStateRequest)(nil),    // 64: buddyring.coordinator.v1.ImportStateRequest
+	(*ImportStateResponse)(nil),   // 65: buddyring.coordinator.v1.ImportStateResponse
+	nil,                           // 66: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	(*Pool)(nil),                  // 67: buddyring.coordinator.v1.Pool
+	(*PoolSettings)(nil),          // 68: buddyring.coordinator.v1.PoolSettings
+	(*fieldmaskpb.FieldMask)(nil), // 69: google.protobuf.FieldMask
+	(Phase)(0),                    // 70: buddyring.coordinator.v1.Phase
+	(*Server)(nil),                // 71: buddyring.coordinator.v1.Server
+	(*ServerSpec)(nil),            // 72: buddyring.coordinator.v1.ServerSpec
+	(Wish)(0),                     // 73: buddyring.coordinator.v1.Wish
+	(*durationpb.Duration)(nil),   // 74: google.protobuf.Duration
+	(*Intent)(nil),                // 75: buddyring.coordinator.v1.Intent
+	(DrainState)(0),               // 76: buddyring.coordinator.v1.DrainState
+	(*LaggingRouter)(nil),         // 77: buddyring.coordinator.v1.LaggingRouter
+	(*Event)(nil),                 // 78: buddyring.coordinator.v1.Event
+	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 80: buddyring.coordinator.v1.Explanation
+	(Cause)(0),                    // 81: buddyring.coordinator.v1.Cause
+	(*Safety)(nil),                // 82: buddyring.coordinator.v1.Safety
+	(*Alarm)(nil),                 // 83: buddyring.coordinator.v1.Alarm
+	(*Position)(nil),              // 84: buddyring.coordinator.v1.Position
 }
 var file_buddyring_coordinator_v1_admin_proto_depIdxs = []int32{
-	63, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	63, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	64, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	63, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	64, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	65, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
-	63, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	66, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
-	62, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	67, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
-	67, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	68, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	65, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	67, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	69, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
-	70, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
-	71, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
-	70, // 17: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
-	72, // 18: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
-	73, // 19: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
-	67, // 20: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	67, // 21: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	66, // 22: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
+	67, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	67, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	68, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	67, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	68, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	69, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
+	67, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	70, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
+	66, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	71, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
+	71, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	72, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	69, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	71, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	73, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
+	74, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
+	75, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
+	74, // 17: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
+	76, // 18: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
+	77, // 19: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
+	71, // 20: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	71, // 21: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	70, // 22: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
 	25, // 23: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
 	28, // 24: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
-	74, // 25: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
-	74, // 26: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
-	75, // 27: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
-	76, // 28: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	78, // 25: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
+	78, // 26: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
+	79, // 27: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
+	80, // 28: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
 	35, // 29: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
-	67, // 30: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	71, // 30: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
 	36, // 31: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
-	74, // 32: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
+	78, // 32: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
 	38, // 33: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
-	77, // 34: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
-	75, // 35: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
-	70, // 36: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
-	75, // 37: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
-	75, // 38: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
-	75, // 39: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
-	78, // 40: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
+	81, // 34: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
+	79, // 35: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
+	74, // 36: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
+	79, // 37: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
+	79, // 38: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
+	79, // 39: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
+	82, // 40: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
 	40, // 41: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
 	41, // 42: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
 	42, // 43: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
 	43, // 44: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
 	43, // 45: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	79, // 46: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
-	75, // 47: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	83, // 46: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
+	79, // 47: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	0,  // 48: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
 	1,  // 49: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
-	63, // 50: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	70, // 51: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
-	75, // 52: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
-	80, // 53: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
+	67, // 50: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	74, // 51: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
+	79, // 52: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
+	84, // 53: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
 	56, // 54: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
 	55, // 55: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
-	75, // 56: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
+	79, // 56: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
 	54, // 57: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
-	75, // 58: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
-	75, // 59: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
+	79, // 58: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
+	79, // 59: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
 	60, // 60: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
-	70, // 61: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
+	74, // 61: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
 	59, // 62: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
-	2,  // 63: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
-	4,  // 64: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
-	6,  // 65: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
-	8,  // 66: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
-	10, // 67: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
-	12, // 68: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
-	14, // 69: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
-	16, // 70: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
-	18, // 71: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
-	20, // 72: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
-	22, // 73: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
-	24, // 74: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
-	27, // 75: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
-	30, // 76: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
-	32, // 77: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
-	34, // 78: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
-	39, // 79: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
-	45, // 80: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
-	47, // 81: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
-	49, // 82: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
-	53, // 83: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
-	58, // 84: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
-	51, // 85: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
-	3,  // 86: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
-	5,  // 87: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
-	7,  // 88: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
-	9,  // 89: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
-	11, // 90: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
-	13, // 91: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
-	15, // 92: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
-	17, // 93: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
-	19, // 94: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
-	21, // 95: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
-	23, // 96: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
-	26, // 97: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
-	29, // 98: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
-	31, // 99: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
-	33, // 100: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
-	37, // 101: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
-	44, // 102: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
-	46, // 103: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
-	48, // 104: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
-	50, // 105: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
-	57, // 106: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
-	61, // 107: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
-	52, // 108: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
-	86, // [86:109] is the sub-list for method output_type
-	63, // [63:86] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	79, // 63: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
+	2,  // 64: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
+	4,  // 65: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
+	6,  // 66: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
+	8,  // 67: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
+	10, // 68: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
+	12, // 69: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
+	14, // 70: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
+	16, // 71: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
+	18, // 72: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
+	20, // 73: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
+	22, // 74: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
+	24, // 75: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
+	27, // 76: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
+	30, // 77: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
+	32, // 78: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
+	34, // 79: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
+	39, // 80: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
+	45, // 81: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
+	47, // 82: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
+	49, // 83: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
+	53, // 84: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
+	58, // 85: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
+	51, // 86: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
+	62, // 87: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
+	64, // 88: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
+	3,  // 89: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
+	5,  // 90: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
+	7,  // 91: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
+	9,  // 92: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
+	11, // 93: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
+	13, // 94: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
+	15, // 95: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
+	17, // 96: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
+	19, // 97: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
+	21, // 98: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
+	23, // 99: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
+	26, // 100: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
+	29, // 101: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
+	31, // 102: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
+	33, // 103: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
+	37, // 104: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
+	44, // 105: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
+	46, // 106: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
+	48, // 107: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
+	50, // 108: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
+	57, // 109: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
+	61, // 110: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
+	52, // 111: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
+	63, // 112: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
+	65, // 113: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
+	89, // [89:114] is the sub-list for method output_type
+	64, // [64:89] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_admin_proto_init() }
@@ -4929,7 +5202,7 @@ func file_buddyring_coordinator_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_admin_proto_rawDesc), len(file_buddyring_coordinator_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   61,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,8 @@ const (
 	AdminService_ListRouters_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListRouters"
 	AdminService_ListSessions_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ListSessions"
 	AdminService_StepDown_FullMethodName      = "/buddyring.coordinator.v1.AdminService/StepDown"
+	AdminService_ExportState_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ExportState"
+	AdminService_ImportState_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ImportState"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -137,6 +139,22 @@ type AdminServiceClient interface {
 	// coordinator leads again after 4 s. UNAVAILABLE when the lease could not be
 	// given back: then a standby takes it when it has stood still for 4 s.
 	StepDown(ctx context.Context, in *StepDownRequest, opts ...grpc.CallOption) (*StepDownResponse, error)
+	// Writes everything that can be restored as of one moment: pools with their
+	// settings, servers, intents, what is remembered of departed servers, history
+	// and request ids; not routers. Changes nothing. The bytes of all responses
+	// together are the backup; its last line tells whether it is whole.
+	ExportState(ctx context.Context, in *ExportStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportStateResponse], error)
+	// Makes the database what a backup says, whole or not at all. The database gets
+	// a new store_id, revisions 1,000,000,000 above those of the backup, and an
+	// epoch above all that it or the backup has seen: the coordinator that answers
+	// stops leading within seconds, and the next term serves what was restored.
+	// Members whose agents still run resume; those that have joined since the
+	// backup join again. INVALID_ARGUMENT for a backup that is damaged or of a
+	// newer schema; FAILED_PRECONDITION with the rule not_empty if there are
+	// servers, intents, departed servers or pools besides the default one, unless
+	// replace is set. After UNAVAILABLE, a look at store_id in GetStatus tells
+	// whether it was done.
+	ImportState(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportStateRequest, ImportStateResponse], error)
 }
 
 type adminServiceClient struct {
@@ -386,6 +404,38 @@ func (c *adminServiceClient) StepDown(ctx context.Context, in *StepDownRequest, 
 	return out, nil
 }
 
+func (c *adminServiceClient) ExportState(ctx context.Context, in *ExportStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportStateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_ExportState_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportStateRequest, ExportStateResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ExportStateClient = grpc.ServerStreamingClient[ExportStateResponse]
+
+func (c *adminServiceClient) ImportState(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportStateRequest, ImportStateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_ImportState_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportStateRequest, ImportStateResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ImportStateClient = grpc.ClientStreamingClient[ImportStateRequest, ImportStateResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -479,6 +529,22 @@ type AdminServiceServer interface {
 	// coordinator leads again after 4 s. UNAVAILABLE when the lease could not be
 	// given back: then a standby takes it when it has stood still for 4 s.
 	StepDown(context.Context, *StepDownRequest) (*StepDownResponse, error)
+	// Writes everything that can be restored as of one moment: pools with their
+	// settings, servers, intents, what is remembered of departed servers, history
+	// and request ids; not routers. Changes nothing. The bytes of all responses
+	// together are the backup; its last line tells whether it is whole.
+	ExportState(*ExportStateRequest, grpc.ServerStreamingServer[ExportStateResponse]) error
+	// Makes the database what a backup says, whole or not at all. The database gets
+	// a new store_id, revisions 1,000,000,000 above those of the backup, and an
+	// epoch above all that it or the backup has seen: the coordinator that answers
+	// stops leading within seconds, and the next term serves what was restored.
+	// Members whose agents still run resume; those that have joined since the
+	// backup join again. INVALID_ARGUMENT for a backup that is damaged or of a
+	// newer schema; FAILED_PRECONDITION with the rule not_empty if there are
+	// servers, intents, departed servers or pools besides the default one, unless
+	// replace is set. After UNAVAILABLE, a look at store_id in GetStatus tells
+	// whether it was done.
+	ImportState(grpc.ClientStreamingServer[ImportStateRequest, ImportStateResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -557,6 +623,12 @@ func (UnimplementedAdminServiceServer) ListSessions(context.Context, *ListSessio
 }
 func (UnimplementedAdminServiceServer) StepDown(context.Context, *StepDownRequest) (*StepDownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StepDown not implemented")
+}
+func (UnimplementedAdminServiceServer) ExportState(*ExportStateRequest, grpc.ServerStreamingServer[ExportStateResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportState not implemented")
+}
+func (UnimplementedAdminServiceServer) ImportState(grpc.ClientStreamingServer[ImportStateRequest, ImportStateResponse]) error {
+	return status.Error(codes.Unimplemented, "method ImportState not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -986,6 +1058,24 @@ func _AdminService_StepDown_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ExportState_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportStateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).ExportState(m, &grpc.GenericServerStream[ExportStateRequest, ExportStateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ExportStateServer = grpc.ServerStreamingServer[ExportStateResponse]
+
+func _AdminService_ImportState_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AdminServiceServer).ImportState(&grpc.GenericServerStream[ImportStateRequest, ImportStateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ImportStateServer = grpc.ClientStreamingServer[ImportStateRequest, ImportStateResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1087,6 +1177,16 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "WatchEvents",
 			Handler:       _AdminService_WatchEvents_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportState",
+			Handler:       _AdminService_ExportState_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ImportState",
+			Handler:       _AdminService_ImportState_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "buddyring/coordinator/v1/admin.proto",

@@ -1,0 +1,230 @@
+//go:build galera
+
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/testdb"
+)
+
+// onNodes returns a store on each node of the shared cluster, with the pool
+// "web" and the first one leading, and the name of the database.
+func onNodes(t *testing.T) (stores []*store.Store, at member.Position, database string) {
+	t.Helper()
+	cluster := testdb.SharedGalera(t)
+	database = path.Base(cluster.Database(t))
+	for node := range 3 {
+		stores = append(stores, openStore(t, cluster.URL(database, node)))
+	}
+	pool, err := stores[0].CreatePool(t.Context(), lead(t, stores[0]).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stores, pool.Position, database
+}
+
+func connect(t *testing.T, s *testdb.Server, database string) *sql.Conn {
+	t.Helper()
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", s.Socket(), database
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(conn.Close(), db.Close()) })
+	return conn
+}
+
+func run(t *testing.T, c *sql.Conn, statements ...string) {
+	t.Helper()
+	for _, statement := range statements {
+		if _, err := c.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+// TestReadingTheEpochIsNoFenceOnGalera: what a transaction has only read is not
+// certified, so a leader of the past gets its change in.
+func TestReadingTheEpochIsNoFenceOnGalera(t *testing.T) {
+	t.Parallel()
+	stores, at, database := onNodes(t)
+	old := connect(t, testdb.SharedGalera(t).Node(0), database)
+	run(t, old, "START TRANSACTION")
+	var epoch member.Epoch
+	if err := old.QueryRowContext(t.Context(), "SELECT epoch FROM pool WHERE name = 'web'").Scan(&epoch); err != nil || epoch != at.Epoch {
+		t.Fatalf("epoch %d, %v", epoch, err)
+	}
+	lead(t, stores[1])
+	run(t, old, "INSERT INTO departed (pool, server_id, incarnation, cause, boot_id, left_at, flap_score, hold_down_ms) "+
+		"VALUES ('web', 'a', 1, 'crashed', '', '2026-01-01', 0, 0)")
+	if _, err := old.ExecContext(t.Context(), "COMMIT"); err != nil {
+		t.Fatalf("the stale write was refused (%v): the fence could be a read after all", err)
+	}
+}
+
+// TestFenceIsCertified lets another node take over between the fence and the
+// COMMIT of a change.
+func TestFenceIsCertified(t *testing.T) {
+	t.Parallel()
+	stores, at, _ := onNodes(t)
+	attempts := 0
+	err := stores[0].Write(t.Context(), func(tx *sql.Tx) error {
+		attempts++
+		r, err := tx.ExecContext(t.Context(), "UPDATE pool SET revision = revision + 1, last_change_id = 'stale' WHERE name = 'web' AND epoch = ?", at.Epoch)
+		if err != nil {
+			return err
+		}
+		if n, err := r.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, member.ErrFenced)
+		}
+		lead(t, stores[1])
+		return nil
+	})
+	if attempts != 2 || !errors.Is(err, member.ErrFenced) {
+		t.Errorf("%d attempts, %v: want 2 and ErrFenced", attempts, err)
+	}
+}
+
+// TestHarmedCluster has a cluster of its own, and one database per kind of harm.
+func TestHarmedCluster(t *testing.T) {
+	t.Parallel()
+	cluster := testdb.StartGalera(t)
+	t.Run("applier lag", func(t *testing.T) { underApplierLag(t, cluster) })
+	t.Run("stopped and killed nodes", func(t *testing.T) { stopAndKill(t, cluster) })
+}
+
+// underApplierLag holds up what a node applies: it does not know of the takeover
+// that another node has acknowledged.
+func underApplierLag(t *testing.T, cluster *testdb.Cluster) {
+	cluster.Node(0).Exec(t, "CREATE DATABASE lag")
+	old, next := openStore(t, cluster.URL("lag", 0)), openStore(t, cluster.URL("lag", 1))
+	pool, err := old.CreatePool(t.Context(), lead(t, old).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := connect(t, cluster.Node(0), "lag")
+	run(t, node, "FLUSH TABLES WITH READ LOCK")
+	taken := lead(t, next)
+	var seen member.Epoch
+	if err := node.QueryRowContext(t.Context(), "SELECT epoch FROM pool WHERE name = 'web'").Scan(&seen); err != nil || seen >= taken.Epoch {
+		t.Fatalf("the node knows of epoch %d already (%v): it does not lag", seen, err)
+	}
+	done := make(chan error)
+	go func() { done <- old.Commit(t.Context(), joinOne(pool.Position)) }()
+	run(t, node, "UNLOCK TABLES")
+	if err := <-done; !errors.Is(err, member.ErrFenced) {
+		t.Errorf("%v, want ErrFenced", err)
+	}
+	if got := servers(t, next); len(got) != 0 {
+		t.Errorf("the stale leader's rows are in the table: %v", ids(got))
+	}
+}
+
+// stopAndKill stops the node in use, lets it come back, and kills the node after
+// it; a leader commits all the while.
+func stopAndKill(t *testing.T, cluster *testdb.Cluster) {
+	cluster.Node(0).Exec(t, "CREATE DATABASE harm")
+	s := openStore(t, cluster.URL("harm", 0, 1, 2))
+	pool, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := pool.Position
+	commitSome := func() {
+		t.Helper()
+		for range 10 {
+			at = commitAtLast(t, s, joinOne(at))
+		}
+	}
+	commitSome()
+	cluster.Node(0).Signal(t, syscall.SIGSTOP)
+	commitSome()
+	cluster.Node(0).Signal(t, syscall.SIGCONT)
+	commitSome()
+	cluster.Heal(t)
+	cluster.Node(1).Kill(t)
+	commitSome()
+	checkHistory(t, openStore(t, cluster.URL("harm", 0)), at.Revision)
+	checkHistory(t, openStore(t, cluster.URL("harm", 2)), at.Revision)
+}
+
+// commitAtLast commits as a leader does: with a deadline each time, and again
+// while the database is away.
+func commitAtLast(t *testing.T, s *store.Store, c member.Change) member.Position {
+	t.Helper()
+	end := time.Now().Add(time.Minute)
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		err := s.Commit(ctx, c)
+		cancel()
+		if err == nil {
+			return member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}
+		}
+		if !errors.Is(err, member.ErrUnavailable) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCommitsThroughAllNodesFromOneBase(t *testing.T) {
+	t.Parallel()
+	stores, at, _ := onNodes(t)
+	for round := range 5 {
+		var wg sync.WaitGroup
+		errs := make([]error, len(stores))
+		for i, s := range stores {
+			wg.Go(func() {
+				c := change(at)
+				c.ID = fmt.Sprintf("round-%d-%d", round, i)
+				c.Put = []member.Server{bare(member.ID(c.ID), member.Incarnation(c.Revision()))}
+				errs[i] = s.Commit(t.Context(), c)
+			})
+		}
+		wg.Wait()
+		won := 0
+		for _, err := range errs {
+			if err == nil {
+				won++
+			} else if !errors.Is(err, member.ErrStale) {
+				t.Errorf("%v, want nil or ErrStale", err)
+			}
+		}
+		if n := len(servers(t, stores[2])); won != 1 || n != round+1 {
+			t.Fatalf("round %d: %d won, %d rows", round, won, n)
+		}
+		at.Revision++
+	}
+}
+
+// TestReadsSeeWhatOtherNodesHaveAcknowledged: without wsrep_sync_wait about one
+// read in twelve does not.
+func TestReadsSeeWhatOtherNodesHaveAcknowledged(t *testing.T) {
+	t.Parallel()
+	stores, at, _ := onNodes(t)
+	for range 100 {
+		at = commit(t, stores[0], change(at))
+		_, seen, err := stores[1].Servers(t.Context(), "web")
+		if err != nil || seen != at {
+			t.Fatalf("another node shows %v (%v) after %v", seen, err, at)
+		}
+	}
+}

@@ -1,0 +1,279 @@
+package testdb
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// clusterSize is the least number of nodes of which one can be lost.
+const clusterSize = 3
+
+// handover is the script by which a node gets the state of another. It passes on
+// only from where on the joining node needs the changes; the cluster sends those
+// by itself. A node that has missed more than it keeps is not taken in.
+const handover = `#!/bin/sh
+while [ $# -gt 0 ]; do
+  case $1 in
+    --role) role=$2 ;;
+    --address) address=$2 ;;
+    --datadir) dir=$2 ;;
+    --gtid) gtid=$2 ;;
+    --bypass) bypass=1 ;;
+  esac
+  shift
+done
+case $role in
+  joiner)
+    place=${dir%/}.handover
+    rm -f "$place"
+    mkfifo "$place"
+    echo "ready $place"
+    read -r gtid <"$place"
+    rm -f "$place"
+    echo "$gtid" ;;
+  donor)
+    [ -n "$bypass" ] || { echo "only missing changes can be handed over" >&2; exit 1; }
+    echo "$gtid" >"$address"
+    echo "done $gtid" ;;
+esac
+`
+
+// Cluster is a Galera cluster of three nodes of MariaDB. Its nodes talk over
+// loopback addresses of their own, and take clients on unix sockets.
+type Cluster struct {
+	nodes []*Server
+	count atomic.Int64
+}
+
+// Galera returns the store URL, with all nodes, of a fresh, empty database on
+// the cluster that all tests of this process share. The database is dropped when
+// the test ends.
+func Galera(t testing.TB) string {
+	t.Helper()
+	return SharedGalera(t).Database(t)
+}
+
+// SharedGalera returns the cluster that all tests of this process share. Tests
+// must not harm it.
+func SharedGalera(t testing.TB) *Cluster {
+	t.Helper()
+	c, err := sharedCluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+//nolint:gochecknoglobals // one cluster per test process is the purpose; it ends with the process
+var sharedCluster = sync.OnceValues(func() (*Cluster, error) {
+	c, err := startCluster()
+	if err != nil {
+		return nil, fmt.Errorf("start the shared Galera cluster: %w", err)
+	}
+	return c, nil
+})
+
+// StartGalera returns a cluster of the test's own, for tests that harm it. It
+// ends with the test.
+func StartGalera(t testing.TB) *Cluster {
+	t.Helper()
+	c, err := startCluster()
+	if err != nil {
+		t.Fatalf("start a Galera cluster: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := c.close(); err != nil {
+			t.Errorf("stop the Galera cluster: %v", err)
+		}
+	})
+	return c
+}
+
+// startCluster lets one node make a cluster of its own, ends it, and gives its
+// data to all. So none has to copy another's state, which would need more
+// programs and more time.
+func startCluster() (*Cluster, error) {
+	provider, err := findProvider()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{}
+	for _, options := range nodeOptions(provider) {
+		s, err := newServer(options...)
+		if err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+		c.nodes = append(c.nodes, s)
+		if err := s.prepareNode(c.nodes[0]); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+	}
+	if err := c.run(); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+// prepareNode makes the files of a node, with the data of the first.
+func (s *Server) prepareNode(first *Server) error {
+	programs := filepath.Join(s.dir, "bin")
+	s.env = []string{"PATH=" + programs + ":" + os.Getenv("PATH")}
+	if err := os.Mkdir(programs, 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	script := filepath.Join(programs, "wsrep_sst_handover")
+	if err := os.WriteFile(script, []byte(handover), 0o700); err != nil { //nolint:gosec // it is run
+		return fmt.Errorf("write script: %w", err)
+	}
+	if s == first {
+		return s.found()
+	}
+	if err := os.CopyFS(s.data(), os.DirFS(first.data())); err != nil {
+		return fmt.Errorf("copy data directory: %w", err)
+	}
+	return nil
+}
+
+// found makes the data of a cluster.
+func (s *Server) found() error {
+	if err := s.bootstrap(); err != nil {
+		return err
+	}
+	if err := s.run("--wsrep-new-cluster"); err != nil {
+		return err
+	}
+	if err := syscall.Kill(s.pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop mariadbd: %w", err)
+	}
+	if !s.endsWithin(startTimeout) {
+		return fmt.Errorf("mariadbd does not stop\n%s", s.logTail())
+	}
+	return s.end(true)
+}
+
+func findProvider() (string, error) {
+	for _, path := range []string{"/usr/lib/galera/libgalera_smm.so", "/usr/lib/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so"} {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("libgalera_smm.so is missing: run `make test`, which installs it, or `apt-get install --no-install-recommends galera-4`")
+}
+
+// nodeOptions gives each node an address of its own. The whole of 127.0.0.0/8 is
+// loopback, so clusters of several processes hardly meet. Time-outs are those of
+// a network that is known to be quick.
+func nodeOptions(provider string) [][]string {
+	var net [2]byte
+	_, _ = rand.Read(net[:])
+	address := func(i int) string { return fmt.Sprintf("127.%d.%d.%d", net[0]|1, net[1], i+1) }
+	var all []string
+	for i := range clusterSize {
+		all = append(all, address(i))
+	}
+	nodes := make([][]string, clusterSize)
+	for i := range nodes {
+		nodes[i] = []string{
+			"--wsrep-on=ON", "--wsrep-provider=" + provider, "--wsrep-cluster-name=test",
+			"--wsrep-cluster-address=gcomm://" + strings.Join(all, ","),
+			"--wsrep-node-address=" + address(i), fmt.Sprintf("--wsrep-node-name=node-%d", i),
+			"--wsrep-sst-method=handover", "--binlog-format=ROW", "--innodb-autoinc-lock-mode=2",
+			"--wsrep-provider-options=" + strings.Join([]string{
+				"gmcast.listen_addr=tcp://" + address(i) + ":4567", "ist.recv_addr=" + address(i) + ":4568", "gcache.size=64M",
+				"evs.keepalive_period=PT0.5S", "evs.suspect_timeout=PT2S", "evs.inactive_timeout=PT4S",
+			}, ";"),
+		}
+	}
+	return nodes
+}
+
+// run starts the nodes one by one.
+func (c *Cluster) run() error {
+	for i, s := range c.nodes {
+		var once []string
+		if i == 0 {
+			once = []string{"--wsrep-new-cluster"}
+		}
+		if err := s.run(once...); err != nil {
+			return fmt.Errorf("node %d: %w", i, err)
+		}
+		if err := s.waitUntilSynced(i + 1); err != nil {
+			return fmt.Errorf("node %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// waitUntilSynced waits until the node is one of a component of a size and has
+// all that the others have.
+func (s *Server) waitUntilSynced(size int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	check := fmt.Sprintf("BEGIN NOT ATOMIC IF (SELECT COUNT(*) FROM information_schema.global_status WHERE "+
+		"(variable_name = 'wsrep_cluster_size' AND variable_value = '%d') OR "+
+		"(variable_name = 'wsrep_local_state_comment' AND variable_value = 'Synced')) < 2 "+
+		"THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not synced'; END IF; END", size)
+	for {
+		err := s.exec(ctx, check)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil || s.endsWithin(20*time.Millisecond) {
+			return fmt.Errorf("wait until it is synced: %w\n%s", err, s.logTail())
+		}
+	}
+}
+
+// Node returns a node, by its number from 0.
+func (c *Cluster) Node(i int) *Server { return c.nodes[i] }
+
+// Database returns the store URL, with all nodes, of a fresh, empty database,
+// which is dropped when the test ends.
+func (c *Cluster) Database(t testing.TB) string {
+	t.Helper()
+	name := fmt.Sprintf("test_%d", c.count.Add(1))
+	c.nodes[0].Exec(t, "CREATE DATABASE "+name)
+	t.Cleanup(func() { c.nodes[0].Exec(t, "DROP DATABASE "+name) })
+	return c.URL(name, 0, 1, 2)
+}
+
+// URL returns the store URL of a database on nodes, in the order in which they
+// are tried.
+func (c *Cluster) URL(database string, nodes ...int) string {
+	hosts := make([]string, len(nodes))
+	for i, n := range nodes {
+		hosts[i] = escapeSocket(c.nodes[n].socket())
+	}
+	return "mysql://root@" + strings.Join(hosts, ",") + "/" + database
+}
+
+// Heal waits until all nodes are back in the cluster, after SIGCONT.
+func (c *Cluster) Heal(t testing.TB) {
+	t.Helper()
+	for i, s := range c.nodes {
+		if err := s.waitUntilSynced(clusterSize); err != nil {
+			t.Fatalf("node %d: %v", i, err)
+		}
+	}
+}
+
+func (c *Cluster) close() error {
+	var errs []error
+	for _, s := range c.nodes {
+		if s.guard != nil {
+			_ = syscall.Kill(s.pid, syscall.SIGCONT)
+		}
+		errs = append(errs, s.close())
+	}
+	return errors.Join(errs...)
+}
