@@ -62,7 +62,7 @@ func (k *keeper) ImportState(s coordinatorv1.AdminService_ImportStateServer) err
 func TestBackupAndRestore(t *testing.T) {
 	t.Parallel()
 	n, k := &network{}, &keeper{fakeAdmin: busyAdmin(), backup: bytes.Repeat([]byte("0123456789abcdef\n"), 10_000)}
-	n.serveServices(t, "127.0.0.1:7401", func(s *grpc.Server) { coordinatorv1.RegisterAdminServiceServer(s, k) })
+	n.serveServices(t, "127.0.0.1:7401", func(s grpc.ServiceRegistrar) { coordinatorv1.RegisterAdminServiceServer(s, k) })
 	path := filepath.Join(t.TempDir(), "backup")
 	if r := n.run(t, "backup", path); r.code != 0 || r.stdout != "170000 bytes written to "+path+"\n" {
 		t.Fatalf("exit %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
@@ -94,7 +94,7 @@ func TestBackupAndRestore(t *testing.T) {
 func TestBrokenBackupLeavesTheOneBefore(t *testing.T) {
 	t.Parallel()
 	n, k := &network{}, &keeper{fakeAdmin: busyAdmin(), backup: []byte("new backup"), broken: true}
-	n.serveServices(t, "127.0.0.1:7401", func(s *grpc.Server) { coordinatorv1.RegisterAdminServiceServer(s, k) })
+	n.serveServices(t, "127.0.0.1:7401", func(s grpc.ServiceRegistrar) { coordinatorv1.RegisterAdminServiceServer(s, k) })
 	dir := t.TempDir()
 	path := filepath.Join(dir, "backup")
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {

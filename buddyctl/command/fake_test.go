@@ -58,7 +58,7 @@ func (n *network) dial(ctx context.Context, address string) (net.Conn, error) {
 // serve serves the fakes at an address until the test ends; either may be nil.
 func (n *network) serve(t *testing.T, address string, admin *fakeAdmin, router *fakeRouter) {
 	t.Helper()
-	n.serveServices(t, address, func(server *grpc.Server) {
+	n.serveServices(t, address, func(server grpc.ServiceRegistrar) {
 		if admin != nil {
 			coordinatorv1.RegisterAdminServiceServer(server, admin)
 		}
@@ -68,7 +68,7 @@ func (n *network) serve(t *testing.T, address string, admin *fakeAdmin, router *
 	})
 }
 
-func (n *network) serveServices(t *testing.T, address string, register func(*grpc.Server)) {
+func (n *network) serveServices(t *testing.T, address string, register func(grpc.ServiceRegistrar)) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	credentials, err := rpc.NewCredentials(rpc.Security{}, log)
