@@ -264,7 +264,7 @@ func TestExaminationAndItsConnect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			at := func(d time.Duration) time.Time { return epoch.Add(d * time.Millisecond) }
+			at := func(ms int) time.Time { return epoch.Add(time.Duration(ms) * time.Millisecond) }
 			e := Examine(epoch, Question{
 				Subject: subject("s", 0), Probes: 2, Over: 100 * time.Millisecond, Timeout: 50 * time.Millisecond,
 				Connect: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80")},

@@ -120,6 +120,10 @@ func (w *Watch) note(l Look) {
 	w.known, w.seen, w.last = true, l.Lease, l.Answered
 }
 
+// Tried says that a claim has failed at a time without an answer. The claim would
+// have failed had the lease moved, so that the watch goes on.
+func (w *Watch) Tried(at time.Time) { w.last = at }
+
 // ended reports whether an instance is this run, which does not lead, or one
 // before it.
 func (w *Watch) ended(instance string) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/lease"
@@ -13,12 +14,16 @@ import (
 )
 
 const (
-	// lookTime bounds one look at the lease.
-	lookTime = lease.Blind
+	// lookTime bounds one look at the lease: one that is lost leaves time for
+	// another before the watch begins anew. claimTime bounds one claim.
+	lookTime  = lease.Blind / 2
+	claimTime = 3 * time.Second / 2
 	// startTime bounds what is asked of the database before a term begins.
 	startTime = 30 * time.Second
-	// releaseTime bounds the giving back of the lease.
-	releaseTime = 2 * time.Second
+	// releaseTime bounds the giving back of the lease: after that it is over.
+	releaseTime = lease.Life
+	// glanceTime bounds the look for who leads now.
+	glanceTime = 300 * time.Millisecond
 	// startOver is how long a coordinator whose term failed leaves the lead to
 	// others.
 	startOver = time.Second
@@ -70,6 +75,9 @@ func (s *Server) standBy(ctx context.Context, notBefore time.Time) (won, error) 
 				return won{}, err
 			}
 			s.deps.Logger.InfoContext(ctx, "lead not taken", "error", err)
+			if errors.Is(err, member.ErrUnavailable) {
+				watch.Tried(time.Now())
+			}
 		case lease.GiveWay:
 			return won{}, fmt.Errorf("another live coordinator has the id %s and leads: %w; give each coordinator an --id of its own",
 				s.cfg.ID, member.ErrAlreadyExists)
@@ -114,7 +122,7 @@ func (s *Server) see(sight lease.Sight) {
 
 // claim tries to take a lease over.
 func (s *Server) claim(ctx context.Context, seen member.Lease) (won, error) {
-	within, cancel := context.WithTimeout(ctx, startTime)
+	within, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
 	sent := time.Now()
 	l, err := s.deps.Store.Lead(within, store.Claim{
@@ -127,7 +135,7 @@ func (s *Server) claim(ctx context.Context, seen member.Lease) (won, error) {
 // hold leads until ctx ends, which is nil, or the lead is lost or given back. It
 // returns until when to leave the lead to others.
 func (s *Server) hold(ctx context.Context, w won) (notBefore time.Time, err error) {
-	t, err := s.start(ctx, w)
+	t, err := s.load(ctx, w)
 	if err != nil {
 		_ = s.giveBack(ctx, w.Epoch) // it is in the log
 		if ctx.Err() == nil && !errors.Is(err, member.ErrUnavailable) && !errors.Is(err, member.ErrFenced) {
@@ -148,6 +156,29 @@ func (s *Server) hold(ctx context.Context, w won) (notBefore time.Time, err erro
 	return time.Now().Add(startOver), nil
 }
 
+// load starts a term, and renews the lease meanwhile: a large table, or a slow
+// database, must not cost the lead that has just been won.
+func (s *Server) load(ctx context.Context, w won) (*term, error) {
+	tenure := &tenure{}
+	tenure.renewed(w.sent)
+	loading, fenced := context.WithCancelCause(ctx)
+	defer fenced(nil)
+	renewing, stop := context.WithCancel(loading)
+	var loop sync.WaitGroup
+	loop.Go(func() {
+		if err := s.keep(renewing, w.Epoch, tenure); err != nil {
+			fenced(err)
+		}
+	})
+	t, err := s.start(loading, w, tenure)
+	stop()
+	loop.Wait()
+	if cause := context.Cause(loading); err != nil && cause != nil && ctx.Err() == nil {
+		return nil, cause
+	}
+	return t, err
+}
+
 // giveBack releases the lease, so that nobody has to wait until it is over.
 func (s *Server) giveBack(ctx context.Context, epoch member.Epoch) error {
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
@@ -161,7 +192,7 @@ func (s *Server) giveBack(ctx context.Context, epoch member.Epoch) error {
 
 // glance looks who has the lease now, for those who ask for the leader.
 func (s *Server) glance(ctx context.Context) {
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), glanceTime)
 	defer cancel()
 	if l, err := s.deps.Store.Lease(within); err == nil {
 		s.see(lease.Sight{Lease: l, MovedAt: time.Now()})

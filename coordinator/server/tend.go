@@ -38,33 +38,42 @@ const (
 // keepLead renews the lease until ctx ends or another leader exists, which ends
 // the term.
 func (t *term) keepLead(ctx context.Context) {
-	tick := time.NewTicker(lease.RenewEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if err := t.renew(ctx); errors.Is(err, member.ErrFenced) {
-			t.over.end(err)
-			return
-		}
+	if err := t.keep(ctx, t.lead.epoch, t.tenure); err != nil {
+		t.over.end(err)
 	}
 }
 
-func (t *term) renew(ctx context.Context) error {
-	within, cancel := context.WithTimeout(ctx, renewTime)
+// keep renews the lease, at once and then regularly, until ctx ends, which is nil,
+// or another leader exists.
+func (s *Server) keep(ctx context.Context, epoch member.Epoch, tenure *tenure) error {
+	tick := time.NewTicker(lease.RenewEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if err := s.renew(ctx, epoch, tenure); errors.Is(err, member.ErrFenced) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// renew is not cut off by the end of ctx: a renewal that hangs in the database
+// would keep the row from whoever gives the lease back.
+func (s *Server) renew(ctx context.Context, epoch member.Epoch, tenure *tenure) error {
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTime)
 	defer cancel()
 	sent := time.Now()
-	err := t.deps.Store.Renew(within, t.lead.epoch)
+	err := s.deps.Store.Renew(within, epoch)
+	if err == nil {
+		tenure.renewed(sent)
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
-	if err == nil {
-		t.tenure.renewed(sent)
-	}
-	t.health.renewed(err, time.Now())
+	s.health.renewed(err, time.Now())
 	return err
 }
 

@@ -80,18 +80,23 @@ func (t *tenure) check(now time.Time) error {
 }
 
 // start begins a term: it loads the table and starts a host for every pool.
-func (s *Server) start(ctx context.Context, w won) (*term, error) {
+func (s *Server) start(ctx context.Context, w won, tenure *tenure) (*term, error) {
 	within, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	states, err := s.deps.Store.LoadPools(within)
 	if err != nil {
 		return nil, err
 	}
+	for _, state := range states {
+		if e := state.Position.Epoch; e != w.Epoch {
+			return nil, fmt.Errorf("pool %s is of epoch %d and not of %d: %w", state.Name, e, w.Epoch, member.ErrFenced)
+		}
+	}
 	rows, err := s.deps.Store.Routers(within)
 	if err != nil {
 		return nil, err
 	}
-	t := s.newTerm(ctx, w)
+	t := s.newTerm(ctx, w, tenure)
 	for _, r := range rows {
 		t.routers.remember(r, time.Now())
 	}
@@ -113,15 +118,14 @@ func (s *Server) start(ctx context.Context, w won) (*term, error) {
 	return t, nil
 }
 
-func (s *Server) newTerm(ctx context.Context, w won) *term {
+func (s *Server) newTerm(ctx context.Context, w won, tenure *tenure) *term {
 	b := newBell()
 	hosts, stopHosts := context.WithCancelCause(context.WithoutCancel(ctx))
 	t := &term{
-		Server: s, tenure: &tenure{}, bell: b, marks: newMarks(b), routers: newRouters(s.own),
+		Server: s, tenure: tenure, bell: b, marks: newMarks(b), routers: newRouters(s.own),
 		lead: leadership{epoch: w.Epoch, storeID: w.StoreID, addresses: s.addresses},
 		over: newEnding(), released: newEnding(), closing: newEnding(), stopHosts: stopHosts,
 	}
-	t.tenure.renewed(w.sent)
 	t.pools = newPools(s.deps.Store, t.lead, b, s.cfg.AutoCreatePools)
 	t.pools.tenure = t.tenure
 	t.pools.start = func(state member.PoolState) (*host, error) { return t.host(hosts, state) }
@@ -222,6 +226,10 @@ func (t *term) run(ctx context.Context) error {
 	case <-ctx.Done():
 		t.over.end(errStopping)
 	case <-t.over.done():
+	}
+	if why := t.over.reason(); errors.Is(why, member.ErrFenced) {
+		// Another one leads: nothing of this epoch is to be heard any more.
+		t.stopHosts(t.farewell(why))
 	}
 	stop()
 	loops.Wait()

@@ -36,9 +36,12 @@ type failover struct {
 type dbServer struct {
 	host      host
 	connector driver.Connector
-	// doubts counts the sessions on which it fell silent. A session from before
-	// the last doubt is not used again.
+	// doubts counts the sessions on which it fell silent while there are others to
+	// turn to. A session from before the last doubt is not used again.
 	doubts atomic.Uint64
+	// only says that there is no other server: a caller with a short deadline must
+	// not cost all others their sessions.
+	only bool
 	// warned is whether its unsafe settings have been logged.
 	warned atomic.Bool
 }
@@ -82,7 +85,7 @@ func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error
 	if err := f.tune(ctx, s, c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &session{c, s, doubts}, nil
+	return &session{mysqlConn: c, server: s, doubts: doubts}, nil
 }
 
 func (s *dbServer) connect(ctx context.Context) (mysqlConn, error) {
@@ -121,19 +124,44 @@ type session struct {
 	server *dbServer
 	// doubts is the server's count when the session began.
 	doubts uint64
+	// committed is whether the present transaction has been, by a statement.
+	committed bool
+}
+
+// transaction spares the rollback that database/sql sends after a COMMIT that was
+// a statement: it would wait for the server without a deadline.
+type transaction struct {
+	driver.Tx
+
+	session *session
+}
+
+// Rollback implements driver.Tx.
+func (t transaction) Rollback() error {
+	if t.session.committed {
+		return nil
+	}
+	return t.Tx.Rollback()
 }
 
 // BeginTx implements driver.ConnBeginTx.
 func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	t, err := s.mysqlConn.BeginTx(ctx, opts)
 	s.listen(err)
-	return t, err
+	if err != nil {
+		return nil, err
+	}
+	s.committed = false
+	return transaction{t, s}, nil
 }
 
 // ExecContext implements driver.ExecerContext.
 func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	r, err := s.mysqlConn.ExecContext(ctx, query, args)
 	s.listen(err)
+	if query == statementCommit && err == nil {
+		s.committed = true
+	}
 	return r, err
 }
 
@@ -145,6 +173,9 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 }
 
 func (s *session) listen(err error) {
+	if s.server.only {
+		return
+	}
 	var network net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, mysql.ErrInvalidConn) || errors.As(err, &network) {
 		s.server.doubts.Add(1)

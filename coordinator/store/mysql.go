@@ -59,7 +59,7 @@ func mysqlHosts(t target, cfg Config, readTimeout time.Duration) (*failover, err
 		if err != nil {
 			return nil, err
 		}
-		f.servers = append(f.servers, &dbServer{host: h, connector: c})
+		f.servers = append(f.servers, &dbServer{host: h, connector: c, only: len(t.hosts) == 1})
 	}
 	return f, nil
 }
@@ -173,18 +173,20 @@ func classifyMySQL(err error) class {
 }
 
 // commitMySQL sends COMMIT as a statement, because the driver's own Commit does
-// not watch a context and hangs as long as the database does. The rollback that
-// database/sql sends later finds nothing to do.
+// not watch a context and hangs as long as the database does. The session spares
+// the rollback that database/sql sends later.
 func commitMySQL(ctx context.Context, tx *sql.Tx) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, "COMMIT")
+	_, err := tx.ExecContext(ctx, statementCommit)
 	if err == nil || mysqlNumber(err) == 1213 {
 		return err // a failed certification has rolled back
 	}
 	return &commitError{err}
 }
+
+const statementCommit = "COMMIT"
 
 func mysqlNumber(err error) uint16 {
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {

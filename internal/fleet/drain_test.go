@@ -128,6 +128,7 @@ func TestLeaveThroughARestartOfTheCoordinator(t *testing.T) {
 			f.t.Errorf("leave: %v", err)
 		}
 		f.settled(5*time.Second, without(all, "web-2")...)
+		time.Sleep(10 * time.Second) // the other agents come back meanwhile
 		f.consistent()
 	})
 }

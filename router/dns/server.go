@@ -111,7 +111,7 @@ func (s *Server) answerPackets(ctx context.Context, packets socket) error {
 		n, from, err := packets.read(buf)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // that the socket is closed is why
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("read dns packet: %w", err)
 		case err != nil:
@@ -143,7 +143,7 @@ func (s *Server) accept(ctx context.Context, lis net.Listener) error {
 			if conn != nil {
 				_ = conn.Close() // nothing was said
 			}
-			return nil //nolint:nilerr // that the listener is closed is why
+			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept dns connection: %w", err)
 		case err != nil:

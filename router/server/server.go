@@ -23,10 +23,12 @@ import (
 )
 
 // maxRecvBytes bounds a request. Envoy's first one lists all its extensions.
-const maxRecvBytes = 256 << 10
-// callsAtOnce is enough for the calls that the processors of one host can have
-// under way.
-const callsAtOnce = 256
+const (
+	maxRecvBytes = 256 << 10
+	// callsAtOnce is enough for the calls that the processors of one host can have
+	// under way.
+	callsAtOnce = 256
+)
 
 // Server is a router.
 type Server struct {
@@ -64,7 +66,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		rpc: rpc.NewServer(rpc.ServerConfig{
 			Credentials: deps.Credentials, Registry: deps.Registry, Logger: deps.Logger, Reflection: true,
 			MaxRecvBytes: maxRecvBytes,
-			CallsAtOnce: callsAtOnce,
+			CallsAtOnce:  callsAtOnce,
 		}),
 		http: observe.NewHTTP(observe.HTTPConfig{
 			TLS: deps.Credentials.HTTPConfig(), Registry: deps.Registry, Ready: p.ready, Logger: deps.Logger,

@@ -214,7 +214,7 @@ func (s *subscriber) settled(ctx context.Context, session session, editions []*e
 		return err == nil, err
 	case <-session.ending:
 		cancel()
-		<-done
+		_ = <-done // it was cut short
 		return false, nil
 	}
 }
