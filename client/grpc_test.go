@@ -308,6 +308,45 @@ func TestGRPC_BalancersOfGRPCGetTheBestStateOnly(t *testing.T) {
 	})
 }
 
+// Connections of one DialOption that have been idle begin with the same list, and
+// go their own ways from there.
+func TestGRPC_ConnectionsAfterIdleShareNothing(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.server("a", "80")
+		w.server("b", "80")
+		option := client.DialOption(w.config(first))
+		r := w.router(first)
+		var conns [2]*grpc.ClientConn
+		for i := range conns {
+			conn, err := grpc.NewClient("buddyring:///web", option, grpc.WithContextDialer(w.dial),
+				grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			conns[i] = conn
+			conn.Connect()
+			connected(t, conn, r.session(), "a")
+			calls(t, conn, 1)
+		}
+		r.kill()
+		time.Sleep(31 * time.Minute)
+		r = w.router(first)
+		for i, conn := range conns {
+			calls(t, conn, 1)
+			s := r.session()
+			for revision, server := range []string{"b", "a", "b"} {
+				s.snapshot(1, uint64(2+revision), server)
+				synctest.Wait()
+				if got := calls(t, conn, 1); got[server] != 1 {
+					t.Errorf("connection %d: %v, want %s", i, got, server)
+				}
+			}
+		}
+	})
+}
+
 func TestGRPC_IdleConnectionForgetsNothing(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

@@ -100,7 +100,10 @@ func (b *resolverBuilder) begin(p *Pool) {
 	last, ok := b.last[string(p.name)]
 	b.mu.Unlock()
 	if ok {
-		p.state.Store(last.state)
+		// Pools may begin with the same state; each closes its own channel.
+		s := *last.state
+		s.superseded = make(chan struct{})
+		p.state.Store(&s)
 		p.status.Store(last.status)
 	} else {
 		p.state.Store(unknown(nil))

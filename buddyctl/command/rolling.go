@@ -25,6 +25,9 @@ const (
 	lookEvery = 250 * time.Millisecond
 	// defaultBack is how long it may take.
 	defaultBack = 5 * time.Minute
+	// defaultSteady is longer than a service that is down passes for well: three
+	// checks a second apart, the last of which takes a second.
+	defaultSteady = 5 * time.Second
 	// killAfter is how long a command may take to end when it is told to.
 	killAfter = 10 * time.Second
 )
@@ -36,6 +39,8 @@ type rolling struct {
 	zone, reason string
 	parallel     int
 	wait, back   time.Duration
+	// steady is how long a server must be well without a break before it is resumed.
+	steady time.Duration
 	// rejoins says that the command makes the agent leave and join again.
 	rejoins, partial bool
 	progress         string
@@ -58,15 +63,16 @@ func (a *app) rollingCommand() *cobra.Command {
 			"on the ring at once, never below the floor, and it stops at the first thing that goes wrong.\n\n" +
 			"COMMAND runs here, with BUDDYRING_SERVER_ID, BUDDYRING_POOL, BUDDYRING_INCARNATION, BUDDYRING_ZONE,\n" +
 			"BUDDYRING_RACK, BUDDYRING_ADDRESSES and BUDDYRING_ENDPOINTS (with commas between) in its environment.\n" +
-			"It must not end before the server is down or already back; if it makes the agent leave and join\n" +
-			"again, as a reboot does, say --rejoins.",
+			"A server is back when its agent is connected, its service passes its checks and nobody suspects it,\n" +
+			"all of that for --steady, so that a check has had time to fail. If COMMAND makes the agent leave and\n" +
+			"join again, as a reboot does, say --rejoins.",
 		Example: "  buddyctl rolling-restart --progress web.log -- sh -c 'ssh $BUDDYRING_SERVER_ID systemctl restart web'\n" +
 			"  buddyctl rolling-restart --rejoins -- sh -c 'ssh $BUDDYRING_SERVER_ID reboot; true'",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if r.parallel < 1 || r.wait < 0 || r.back <= 0 {
-				return member.Invalid("parallel, wait and back", "must be more than nothing")
+			if r.parallel < 1 || r.wait < 0 || r.back <= 0 || r.steady < 0 {
+				return member.Invalid("parallel, wait, back and steady", "must be more than nothing")
 			}
 			r.command = args
 			return r.run(cmd.Context())
@@ -77,6 +83,7 @@ func (a *app) rollingCommand() *cobra.Command {
 	f.IntVar(&r.parallel, "parallel", 1, "how many at once")
 	f.DurationVar(&r.wait, "wait", defaultWait, "how long routers may take to confirm each drain")
 	f.DurationVar(&r.back, "back", defaultBack, "how long each server may take to be back and active after its command")
+	f.DurationVar(&r.steady, "steady", defaultSteady, "how long each server must be well before it gets work again")
 	f.BoolVar(&r.rejoins, "rejoins", false, "wait for a new incarnation of each server")
 	f.BoolVar(&r.partial, "allow-partial", false, "go on though some routers have not confirmed")
 	f.StringVar(&r.progress, "progress", "", "`FILE` that remembers which servers are done: the same command goes on from there")
@@ -224,14 +231,14 @@ func (r *rolling) restart(ctx context.Context, id string) error {
 	if r.rejoins {
 		old = before.GetIncarnation()
 	}
-	if err := r.await(ctx, id, old, resumable); err != nil {
+	if err := r.await(ctx, id, awaited{old, resumable, r.steady}); err != nil {
 		return err
 	}
 	_, err = r.resume(ctx, &coordinatorv1.ResumeServerRequest{Pool: r.pool, ServerId: id, Reason: r.reason, RequestId: rand.Text()})
 	if err != nil {
 		return fmt.Errorf("resume %s: %w", id, err)
 	}
-	if err := r.await(ctx, id, 0, active); err != nil {
+	if err := r.await(ctx, id, awaited{wanted: active}); err != nil {
 		return err
 	}
 	if err := r.log.add(id, progressDone); err != nil {
@@ -297,14 +304,29 @@ func well(s *coordinatorv1.Server) bool {
 	return s.GetAgentConnected() && !s.GetSuspect() && s.GetServiceText() == ""
 }
 
-// await waits until a server, in another incarnation than an old one, is as
-// wanted.
-func (r *rolling) await(ctx context.Context, id string, old uint64, wanted func(*coordinatorv1.Server) bool) error {
+// awaited is how a server is to be: in another incarnation than an old one, and as
+// wanted for so long without a break.
+type awaited struct {
+	old    uint64
+	wanted func(*coordinatorv1.Server) bool
+	steady time.Duration
+}
+
+// await waits until a server is in a state.
+func (r *rolling) await(ctx context.Context, id string, want awaited) error {
 	limit := time.Now().Add(r.back)
+	var since time.Time
 	for {
 		s, err := r.server(ctx, id)
+		is := err == nil && s.GetIncarnation() != want.old && want.wanted(s)
 		switch {
-		case err == nil && s.GetIncarnation() != old && wanted(s):
+		case !is:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		}
+		switch {
+		case is && time.Since(since) >= want.steady:
 			return nil
 		case err != nil && !errors.Is(err, member.ErrNotFound) && !elsewhere(err):
 			return err

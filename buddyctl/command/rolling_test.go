@@ -132,6 +132,32 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
+// A service that is down passes for well until its checks have failed.
+func TestRollingRestartWaitsForTheChecks(t *testing.T) {
+	t.Parallel()
+	admin := calm()
+	var early []string
+	r, _ := walk(t, admin, func(c *exec.Cmd) error {
+		id := variable(c, "BUDDYRING_SERVER_ID")
+		text := func(s string) func() {
+			return func() { admin.edit(id, func(server *coordinatorv1.Server) { server.ServiceText = s }) }
+		}
+		time.AfterFunc(3*time.Second, text("tcp://127.0.0.1:80: connection refused"))
+		time.AfterFunc(7*time.Second, func() {
+			for _, s := range admin.present() {
+				if s.GetServerId() == id && s.GetPhase() != coordinatorv1.Phase_PHASE_DRAINING {
+					early = append(early, id)
+				}
+			}
+		})
+		time.AfterFunc(8*time.Second, text(""))
+		return nil
+	}, "--", "restart")
+	if r.code != 0 || len(early) > 0 {
+		t.Errorf("exit %d, resumed too early: %v; stderr %q", r.code, early, r.stderr)
+	}
+}
+
 // It stops at the first thing that goes wrong, says what to do, and goes on from
 // there.
 func TestRollingRestartStopsAndGoesOn(t *testing.T) {

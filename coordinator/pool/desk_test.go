@@ -306,7 +306,7 @@ func (d *desk) confirm(missing ...pool.Lag) {
 	awaits := d.awaits
 	d.awaits = nil
 	for _, e := range awaits {
-		d.step(pool.Drained{ID: e.ID, Incarnation: e.Incarnation, Missing: missing})
+		d.step(pool.Drained{ID: e.ID, Incarnation: e.Incarnation, Revision: e.Revision, Missing: missing})
 	}
 }
 

@@ -33,8 +33,9 @@ type leave struct {
 	// asked says that this leader was asked for it, and waits for the routers or
 	// has waited.
 	asked bool
-	// until is when the wait for the routers ends.
-	until time.Time
+	// until is when the wait for the routers ends, revision what they are to confirm.
+	until    time.Time
+	revision member.Revision
 	// drained is the outcome of that wait, nil before.
 	drained *Drained
 }
@@ -162,13 +163,15 @@ func (m *Machine) leaves(id member.ID) bool {
 func routed(p member.Phase) bool { return p == member.PhaseActive || p == member.PhaseServiceDown }
 
 func (m *Machine) awaitRouters(s *server, r member.Revision) {
+	s.leave.revision = r
 	m.emit(AwaitRouters{ID: s.row.ID, Incarnation: s.row.Incarnation, Revision: r, Until: s.leave.until})
 }
 
-// drained hears that the routers have confirmed, or that the wait is over.
+// drained hears that the routers have confirmed, or that the wait is over. The wait
+// of a leave that was taken back says nothing about the next one.
 func (m *Machine) drained(in Drained) {
 	s := m.servers[in.ID]
-	if s == nil || s.row.Incarnation != in.Incarnation || s.leave == nil || !s.leave.asked || s.leave.drained != nil {
+	if s == nil || s.row.Incarnation != in.Incarnation || s.leave == nil || !s.leave.asked || s.leave.drained != nil || s.leave.revision != in.Revision {
 		return
 	}
 	s.leave.drained = &in

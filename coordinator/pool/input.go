@@ -129,6 +129,7 @@ type Leave struct {
 type Drained struct {
 	ID          member.ID
 	Incarnation member.Incarnation
+	Revision    member.Revision
 	// Missing are the routers that have not confirmed in time.
 	Missing []Lag
 }

@@ -210,7 +210,7 @@ func (w *world) do(e pool.Effect) {
 
 // await lets the routers confirm, but for those that hang.
 func (w *world) await(e pool.AwaitRouters) {
-	m, done := w.m, pool.Drained{ID: e.ID, Incarnation: e.Incarnation}
+	m, done := w.m, pool.Drained{ID: e.ID, Incarnation: e.Incarnation, Revision: e.Revision}
 	after := 5 * time.Millisecond
 	for _, id := range w.hanging {
 		done.Missing = append(done.Missing, pool.Lag{Router: id, Seen: w.start, Connected: true})

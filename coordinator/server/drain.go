@@ -90,7 +90,7 @@ func (h *host) awaitRouters(ctx context.Context, e pool.AwaitRouters) {
 		return // the machine is gone, too
 	}
 	h.metrics.drained("leave", lags)
-	h.tell(pool.Drained{ID: e.ID, Incarnation: e.Incarnation, Missing: lags})
+	h.tell(pool.Drained{ID: e.ID, Incarnation: e.Incarnation, Revision: e.Revision, Missing: lags})
 }
 
 // DrainServer sets the wish that a member gets no new work, and waits for the

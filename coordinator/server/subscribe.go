@@ -140,8 +140,9 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 		}
 	})
 	err = s.takeAcks()
-	// A stream that the router itself ended is a goodbye; one that broke is not.
-	goodbye := !s.over.ended() && (errors.Is(err, io.EOF) || cancelled(s.stream.Context()))
+	// A stream that the router has closed is a goodbye; one that broke, or that it
+	// gave up to try another coordinator, is not.
+	goodbye := !s.over.ended() && errors.Is(err, io.EOF)
 	s.over.end(clean(err))
 	<-fed
 	m.routers.disconnect(s.router, goodbye, time.Now())

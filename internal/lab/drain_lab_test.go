@@ -74,7 +74,7 @@ func (w *world) restartByShutdown(l []*load, services map[string]*service) {
 func (w *world) restartByOperator(l []*load, services map[string]*service) {
 	w.t.Helper()
 	begin := time.Now()
-	cmd, tmp := buddyctl(w.t, "rolling-restart", "--admin", w.AdminAddress(), "--insecure", "--",
+	cmd, tmp := buddyctl(w.t, "rolling-restart", "--admin", w.AdminAddress(), "--insecure", "--steady", "1s", "--",
 		"sh", "-c", `touch "$TMPDIR/$BUDDYRING_SERVER_ID.stop"; while [ -e "$TMPDIR/$BUDDYRING_SERVER_ID.stop" ]; do sleep 0.02; done`)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -1,0 +1,46 @@
+package pool_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/member"
+)
+
+// The routers' word on a leave that was taken back is not for the next one.
+func TestOldWaitConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	leave := func() pool.AwaitRouters {
+		d.step(pool.Leave{Session: d.byID["c"].hello.Session, Incarnation: d.table.rows["c"].Incarnation, Drain: 10 * time.Second})
+		d.commitAll()
+		if len(d.awaits) != 1 {
+			t.Fatalf("awaited: %+v", d.awaits)
+		}
+		e := d.awaits[0]
+		d.awaits = nil
+		return e
+	}
+	first := leave()
+	d.close(d.byID["c"], true)
+	h := agent("c")
+	h.InstanceID, h.Incarnation = "another run", d.table.rows["c"].Incarnation
+	d.hello(h)
+	d.commitAll()
+	if phase := d.table.rows["c"].Phase; phase != member.PhaseActive {
+		t.Fatalf("c is %s", phase)
+	}
+	second := leave()
+	if first.Incarnation != second.Incarnation || first.Revision == second.Revision {
+		t.Fatalf("%+v, then %+v", first, second)
+	}
+	d.step(pool.Drained{ID: "c", Incarnation: first.Incarnation, Revision: first.Revision})
+	if d.removes("c") {
+		t.Error("it leaves although no router has confirmed the second leave")
+	}
+	d.step(pool.Drained{ID: "c", Incarnation: second.Incarnation, Revision: second.Revision})
+	if !d.removes("c") {
+		t.Error("it does not leave")
+	}
+}
