@@ -120,13 +120,21 @@ func (g *rig) heardReply(c *call) {
 	if c.of.RequestID != "" {
 		g.requests[c.of.RequestID] = true
 	}
+	at := c.reply.Revision
 	switch in := c.in.(type) {
 	case pool.SetIntent:
-		g.intents[in.ID] = rigIntent{in.Wish, in.ExpiresIn}
+		g.acknowledge(in.ID, rigIntent{in.Wish, in.ExpiresIn, at})
 	case pool.DrainServer:
-		g.intents[in.ID] = rigIntent{wish: member.WishDrain}
+		g.acknowledge(in.ID, rigIntent{member.WishDrain, 0, at})
 	case pool.ResumeServer:
-		g.intents[in.ID] = rigIntent{wish: member.WishActive}
+		g.acknowledge(in.ID, rigIntent{member.WishActive, 0, at})
+	}
+}
+
+// acknowledge notes an intent unless a later one is known.
+func (g *rig) acknowledge(id member.ID, i rigIntent) {
+	if i.at >= g.intents[id].at {
+		g.intents[id] = i
 	}
 }
 
@@ -141,7 +149,7 @@ func (g *rig) learnIntents() {
 		if !i.ExpiresAt.IsZero() {
 			life = i.ExpiresAt.Sub(i.SetAt)
 		}
-		g.intents[id] = rigIntent{i.Wish, life}
+		g.intents[id] = rigIntent{i.Wish, life, 0}
 	}
 }
 

@@ -66,6 +66,9 @@ type rigIntent struct {
 	wish member.Wish
 	// life is 0 for a wish without an end.
 	life time.Duration
+	// at is the revision at which it was acknowledged. Of two calls under way at
+	// once the one that took effect first may be answered last.
+	at member.Revision
 }
 
 // rigAgent is a host and its agent. Several may go by one name.

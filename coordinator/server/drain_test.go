@@ -91,7 +91,9 @@ func TestDrainIsPartialWithoutARouter(t *testing.T) {
 		if l := routers.GetRouters()[1].GetLags(); len(l) != 1 || l[0].GetPool() != "default" || l[0].GetRevisions() != 1 || l[0].GetSince().AsTime().Before(begin) {
 			t.Errorf("lags: %v", l)
 		}
-		r2.cancel() // its goodbye
+		if err := r2.stream.CloseSend(); err != nil { // its goodbye
+			t.Fatal(err)
+		}
 		if res, err = w.drain("web-2", time.Minute); err != nil || res.GetState() != pb.DrainState_DRAIN_STATE_SAFE {
 			t.Errorf("drain after its goodbye: %v, %v", res, err)
 		}

@@ -51,6 +51,7 @@ func TestSubscribeFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, newTable())
 		r := w.newRouter("r1").subscribe()
+		r.caughtUp("default", 1)
 		w.join("web-1", "web-2", "web-3")
 		revision := relabel(t, w, "web-2", 1, 0)
 		r.caughtUp("default", revision)
