@@ -41,13 +41,14 @@ func (b *batch) call(c command) bool {
 		return true
 	}
 	apply, err := b.prepare(c.Call, c.input)
-	if err != nil || c.ValidateOnly || apply == nil && c.RequestID == "" {
+	if err != nil || c.ValidateOnly || apply == nil && c.RequestID == "" && !b.touched() {
 		reply(m.position.Revision, err)
 		return true
 	}
 	if apply != nil {
 		apply()
 	}
+	// Where nothing is to be done, that may be so by what is in the change already.
 	revision := b.change.Revision()
 	if c.RequestID != "" {
 		b.requests[c.RequestID] = true

@@ -44,3 +44,23 @@ func TestOldWaitConfirmsNothing(t *testing.T) {
 		t.Error("it does not leave")
 	}
 }
+
+// A call with which nothing is to be done, by what is in the change already, is
+// answered with the change.
+func TestNothingToDoSharesTheOutcome(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	d.intend("c", member.WishDrain)
+	d.commitAll()
+	d.intend("zebra", member.WishDrain) // is under way
+	d.intend("c", member.WishActive)
+	resume := d.call(func(c pool.Call) pool.Input { return pool.ResumeServer{Call: c, ID: "c"} }, pool.Call{})
+	d.commit()
+	if resume.reply != nil {
+		t.Fatalf("answered before the change is made: %+v", resume.reply)
+	}
+	d.reject()
+	if resume.reply == nil || resume.reply.Err == nil {
+		t.Errorf("answered with %+v although c still drains", resume.reply)
+	}
+}
