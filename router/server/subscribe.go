@@ -214,7 +214,9 @@ func (s *subscriber) settled(ctx context.Context, session session, editions []*e
 		return err == nil, err
 	case <-session.ending:
 		cancel()
-		_ = <-done // it was cut short
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			return false, err
+		}
 		return false, nil
 	}
 }
