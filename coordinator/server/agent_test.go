@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -37,9 +38,12 @@ func (n *network) sight(id string) pb.Sight {
 // agent is a scripted agent: it probes what it is assigned, reports changes,
 // answers questions and echoes challenges, as the contract says.
 type agent struct {
+	// w is for the test's own goroutine.
 	w     *world
 	id    string
 	hello *pb.Hello
+	// network is that of w.
+	network atomic.Pointer[network]
 
 	mu       sync.Mutex
 	stream   pb.AgentService_SessionClient
@@ -58,7 +62,7 @@ type agent struct {
 }
 
 func (w *world) newAgent(id string) *agent {
-	return &agent{
+	a := &agent{
 		w: w, id: id,
 		hello: &pb.Hello{
 			Pool: "default", ServerId: id, BootId: "boot-" + id, InstanceId: "run-" + id, Version: "test",
@@ -68,6 +72,8 @@ func (w *world) newAgent(id string) *agent {
 			},
 		},
 	}
+	a.network.Store(w.network)
+	return a
 }
 
 // addressOf gives every id its own address.
@@ -179,7 +185,7 @@ func (a *agent) look() {
 	var reports []*pb.Report
 	for _, s := range a.subjects {
 		key := fmt.Sprintf("%s/%d", s.GetServerId(), s.GetIncarnation())
-		if sight := a.w.network.sight(s.GetServerId()); sight != a.seen[key] {
+		if sight := a.network.Load().sight(s.GetServerId()); sight != a.seen[key] {
 			a.seen[key] = sight
 			reports = append(reports, &pb.Report{
 				ServerId: s.GetServerId(), Incarnation: s.GetIncarnation(), Evidence: evidence(sight, 1),
@@ -201,7 +207,7 @@ func (a *agent) digest() {
 	}
 	for _, s := range a.subjects {
 		d.Subjects = append(d.Subjects, &pb.SubjectDigest{
-			ServerId: s.GetServerId(), Incarnation: s.GetIncarnation(), Evidence: evidence(a.w.network.sight(s.GetServerId()), 10),
+			ServerId: s.GetServerId(), Incarnation: s.GetIncarnation(), Evidence: evidence(a.network.Load().sight(s.GetServerId()), 10),
 		})
 	}
 	a.mu.Unlock()
@@ -212,14 +218,14 @@ func (a *agent) digest() {
 // first lost probe without being final, the end of the probes as final.
 func (a *agent) answer(q *pb.Question) {
 	id, timeout := q.GetSubject().GetServerId(), q.GetProbeTimeout().AsDuration()
-	if a.w.network.sight(id) == pb.Sight_SIGHT_DOWN {
+	if a.network.Load().sight(id) == pb.Sight_SIGHT_DOWN {
 		time.Sleep(timeout)
 		first := evidence(pb.Sight_SIGHT_DOWN, 1)
 		first.FirstLostAge = durationpb.New(timeout)
 		a.tell(q, first, false)
 		time.Sleep(q.GetOver().AsDuration())
 	}
-	seen := evidence(a.w.network.sight(id), q.GetProbes())
+	seen := evidence(a.network.Load().sight(id), q.GetProbes())
 	if seen.GetSight() == pb.Sight_SIGHT_DOWN {
 		seen.FirstLostAge = durationpb.New(timeout + q.GetOver().AsDuration())
 	}
@@ -272,7 +278,7 @@ func (a *agent) crash() {
 	a.mu.Lock()
 	a.dead = true
 	a.mu.Unlock()
-	a.w.network.set(a.id, true)
+	a.network.Load().set(a.id, true)
 }
 
 // check lets its checks find something; it says so from its next digest on.

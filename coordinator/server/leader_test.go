@@ -76,6 +76,7 @@ func moveTo(t *testing.T, w *world, agents ...*agent) {
 	t.Helper()
 	for _, a := range agents {
 		a.w = w
+		a.network.Store(w.network)
 		a.connect()
 		if res := a.welcomed(); !res.GetResumed() {
 			t.Errorf("%s was not resumed: %v", a.id, res)
