@@ -36,12 +36,9 @@ type failover struct {
 type dbServer struct {
 	host      host
 	connector driver.Connector
-	// doubts counts the sessions on which it fell silent while there are others to
-	// turn to. A session from before the last doubt is not used again.
+	// doubts counts the sessions on which it fell silent. A session from before
+	// the last doubt is not used again.
 	doubts atomic.Uint64
-	// only says that there is no other server: a caller with a short deadline must
-	// not cost all others their sessions.
-	only bool
 	// warned is whether its unsafe settings have been logged.
 	warned atomic.Bool
 }
@@ -173,9 +170,6 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 }
 
 func (s *session) listen(err error) {
-	if s.server.only {
-		return
-	}
 	var network net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, mysql.ErrInvalidConn) || errors.As(err, &network) {
 		s.server.doubts.Add(1)

@@ -59,7 +59,7 @@ func mysqlHosts(t target, cfg Config, readTimeout time.Duration) (*failover, err
 		if err != nil {
 			return nil, err
 		}
-		f.servers = append(f.servers, &dbServer{host: h, connector: c, only: len(t.hosts) == 1})
+		f.servers = append(f.servers, &dbServer{host: h, connector: c})
 	}
 	return f, nil
 }

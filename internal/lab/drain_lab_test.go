@@ -69,13 +69,13 @@ func (w *world) restartByShutdown(l []*load, services map[string]*service) {
 		len(w.servers), time.Since(begin).Seconds(), longest.Seconds()*1000))
 }
 
-// restartByOperator lets buddyctl walk the pool; its command asks the test to
-// restart a service, by a file, and waits for the answer.
+// restartByOperator lets buddyctl walk the pool; its command lets what is under
+// way end, asks the test to restart a service, by a file, and waits for the answer.
 func (w *world) restartByOperator(l []*load, services map[string]*service) {
 	w.t.Helper()
 	begin := time.Now()
 	cmd, tmp := buddyctl(w.t, "rolling-restart", "--admin", w.AdminAddress(), "--insecure", "--steady", "1s", "--",
-		"sh", "-c", `touch "$TMPDIR/$BUDDYRING_SERVER_ID.stop"; while [ -e "$TMPDIR/$BUDDYRING_SERVER_ID.stop" ]; do sleep 0.02; done`)
+		"sh", "-c", `sleep 0.3; touch "$TMPDIR/$BUDDYRING_SERVER_ID.stop"; while [ -e "$TMPDIR/$BUDDYRING_SERVER_ID.stop" ]; do sleep 0.02; done`)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
