@@ -2,4 +2,4 @@
 
 package pool_test
 
-const defaultSequences = 100_000
+const defaultSequences = 50_000
