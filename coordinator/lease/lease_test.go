@@ -196,3 +196,30 @@ func TestNobodyProposesWhenAnotherMayTakeOver(t *testing.T) {
 		}
 	}
 }
+
+// A claim that got no answer is no blindness: had the lease moved, it would have
+// been refused.
+func TestFailedClaimGoesOnWithTheWatch(t *testing.T) {
+	t.Parallel()
+	row := held("b", "b-1", 7, 1)
+	for _, tried := range []bool{true, false} {
+		w := lease.NewWatch(lease.Self{ID: "a", Instance: "a-1"}, time.Time{})
+		see := func(at time.Duration) lease.Step {
+			return w.See(lease.Look{Asked: start.Add(at), Answered: start.Add(at), Lease: row})
+		}
+		for at := time.Duration(0); at < lease.Life; at += time.Second {
+			if got := see(at); got != lease.Wait {
+				t.Fatalf("after %s: %v", at, got)
+			}
+		}
+		if got := see(lease.Life); got != lease.Take {
+			t.Fatalf("after its life: %v", got)
+		}
+		if tried {
+			w.Tried(start.Add(lease.Life + 1500*ms))
+		}
+		if got := see(lease.Life + lease.Blind + ms); (got == lease.Take) != tried {
+			t.Errorf("after a claim (%v) that took long: %v", tried, got)
+		}
+	}
+}

@@ -36,10 +36,10 @@ type lossInquiry struct {
 	round     uint64
 	lastProbe time.Time
 	found     map[member.ID]lossFound
-	// measured counts the measurements in a row that have found it lossy, prompt
-	// those in which its stream answered at once; echoed says so of this one.
-	measured, prompt int
-	echoed           bool
+	// measured counts the measurements in a row that have found it lossy; prompt says
+	// that its stream has answered at once in all of them, echoed in this one.
+	measured       int
+	prompt, echoed bool
 }
 
 type lossFound struct {
@@ -96,7 +96,7 @@ func (m *Machine) judgeLoss(s *server, r *verdict.Round) {
 	if s.inquiry.tale == nil {
 		m.beginIncident(s, m.now)
 	}
-	s.loss = lossInquiry{since: since, began: m.now}
+	s.loss = lossInquiry{since: since, began: m.now, prompt: true}
 	m.tell(s, member.Moment{Kind: "loss", Who: "coordinator", Text: "many probes to it are lost; its watchers and witnesses measure how many"})
 	m.measureLoss(s)
 }
@@ -197,6 +197,7 @@ func (m *Machine) lookLoss(s *server, round uint64) {
 		m.measureLoss(s)
 	case round == 0:
 		m.endLoss(s)
+		m.judgeSuspicion(s)
 	default:
 		m.weighLoss(s)
 	}
@@ -213,7 +214,11 @@ func (m *Machine) weighLoss(s *server) {
 	l.round = 0
 	lossy := ruling.Verdict == verdict.Lossy
 	switch {
-	case s.inquiry.verdict != nil || !m.mayLose(s), !lossy && ruling.Rule != verdict.LossTooShort:
+	case s.inquiry.verdict != nil || !m.mayLose(s):
+		// Something else has decided meanwhile.
+		m.endLoss(s)
+		m.judgeSuspicion(s)
+	case !lossy && ruling.Rule != verdict.LossTooShort:
 		m.endLoss(s)
 		m.judgeSuspicion(s)
 		m.notRemoved(s, ruling)
@@ -221,7 +226,7 @@ func (m *Machine) weighLoss(s *server) {
 			m.endIncident(s)
 		}
 	case !lossy:
-		l.measured, l.prompt = sum.Measured, l.prompt+prompt(l.echoed)
+		l.measured, l.prompt = sum.Measured, sum.Prompt
 		m.judgeSuspicion(s)
 		m.measureLoss(s)
 	case m.mayRemove(s, member.CauseLossy, &ruling):
@@ -230,18 +235,11 @@ func (m *Machine) weighLoss(s *server) {
 			m.endRound(s)
 		}
 	default:
-		l.measured, l.prompt = sum.Measured, l.prompt+prompt(l.echoed)
+		l.measured, l.prompt = sum.Measured, sum.Prompt
 		m.judgeSuspicion(s)
 		m.notRemoved(s, ruling)
 		m.wake(m.now.Add(lossPause), wakeLoss, string(s.row.ID), 0)
 	}
-}
-
-func prompt(echoed bool) int {
-	if echoed {
-		return 1
-	}
-	return 0
 }
 
 // sumLoss sums a measurement up for judgement.
@@ -249,7 +247,7 @@ func (m *Machine) sumLoss(s *server) verdict.Loss {
 	l := &s.loss
 	sum := verdict.Loss{
 		Measured: l.measured + 1, Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
-		Prompt: l.prompt+prompt(l.echoed) == l.measured+1,
+		Prompt: l.prompt && l.echoed,
 	}
 	for id, f := range l.found {
 		switch {

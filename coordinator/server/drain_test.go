@@ -270,3 +270,18 @@ func TestDrainWithoutADatabase(t *testing.T) {
 		}
 	})
 }
+
+// A router whose stream breaks off has not said goodbye: its clients may have its
+// last list.
+func TestDrainMissesARouterThatBrokeOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _, r2 := draining(t, newTable())
+		r2.cancel()
+		synctest.Wait()
+		res, err := w.drain("web-2", time.Second)
+		if err != nil || res.GetState() != pb.DrainState_DRAIN_STATE_PARTIAL || !slices.Equal(named(res.GetMissing()), []string{"r2"}) {
+			t.Errorf("drain: %v, %v", res, err)
+		}
+	})
+}
