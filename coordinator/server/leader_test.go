@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -476,6 +477,36 @@ func TestLastChangeIsAnswered(t *testing.T) {
 		w.shutDown()
 		if err := <-answered; err != nil {
 			t.Errorf("the last change: %v", err)
+		}
+	})
+}
+
+// overtakenTable is one whose pools belong to a later epoch when they are first
+// loaded: another coordinator has taken the lead in between.
+type overtakenTable struct {
+	server.Store
+
+	once sync.Once
+}
+
+func (o *overtakenTable) LoadPools(ctx context.Context) ([]member.PoolState, error) {
+	states, err := o.Store.LoadPools(ctx)
+	o.once.Do(func() {
+		states = append(states, member.PoolState{Name: "games", Settings: member.DefaultSettings(), Position: member.Position{Epoch: 99, Revision: 1}})
+	})
+	return states, err
+}
+
+// Pools of another epoch are not led: what is written about them would pass their
+// fence.
+func TestNobodyLeadsThePoolsOfAnotherEpoch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &overtakenTable{Store: newTable()})
+		time.Sleep(2 * time.Second) // it leaves the lead to others for a while
+		status, err := w.admin.GetStatus(t.Context(), &pb.GetStatusRequest{})
+		if err != nil || status.GetState() != pb.LeaderState_LEADER_STATE_LEADER || status.GetEpoch() != 2 || len(status.GetPools()) != 1 {
+			t.Errorf("%v, %v", status, err)
 		}
 	})
 }
