@@ -248,8 +248,12 @@ func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, e
 		return member.PoolState{}, err
 	}
 	for _, s := range states {
-		if s.Name == name {
-			return s, s.Unreadable
+		switch {
+		case s.Name != name:
+		case s.Unreadable != nil:
+			return member.PoolState{}, fmt.Errorf("load pool %s: %w: %w", name, member.ErrUnavailable, s.Unreadable)
+		default:
+			return s, nil
 		}
 	}
 	return member.PoolState{}, fmt.Errorf("load pool %s: %w", name, member.ErrNotFound)
