@@ -38,6 +38,9 @@ type itinerary struct {
 	// hint is a leader that another coordinator has named, or "".
 	hint  string
 	hints int
+	// last is the address that was tried last, and silent one that said nothing in
+	// this turn, or "": those who stand by name a leader for a while after its end.
+	last, silent string
 	// pause and refusals grow from failure to failure.
 	pause   time.Duration
 	refused time.Duration
@@ -49,19 +52,21 @@ func newItinerary() *itinerary {
 
 // next is the address to try among the list, which is not empty.
 func (i *itinerary) next(addresses []string) string {
+	i.last = addresses[i.at%len(addresses)]
 	if i.hint != "" {
-		hint := i.hint
-		i.hint = ""
-		return hint
+		i.last, i.hint = i.hint, ""
 	}
-	return addresses[i.at%len(addresses)]
+	return i.last
 }
 
 // after takes how an attempt ended and returns how long to wait before the next
 // one. jitter is in [0, 1).
 func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) time.Duration {
 	if w != nil {
-		*i = itinerary{spread: w.spread, at: i.at, pause: retryFirst, refused: refusedFirst}
+		*i = itinerary{spread: w.spread, at: i.at, pause: retryFirst, refused: refusedFirst, last: i.last}
+	}
+	if silence(err) {
+		i.silent = i.last
 	}
 	part := func(d time.Duration) time.Duration { return time.Duration(jitter * float64(d)) }
 	var leader *member.NotLeaderError
@@ -71,7 +76,7 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 	case errors.Is(err, member.ErrStale) && i.tried == 0:
 		i.tried++
 		return part(renewTime)
-	case errors.As(err, &leader) && leader.Leader != "" && i.hints < maxHints &&
+	case errors.As(err, &leader) && leader.Leader != "" && leader.Leader != i.silent && i.hints < maxHints &&
 		member.CheckHostPort("leader", leader.Leader) == nil:
 		i.hint = leader.Leader
 		i.hints++
@@ -94,7 +99,7 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 	if i.tried%max(addresses, 1) != 0 {
 		return part(nextAddress)
 	}
-	i.hints = 0
+	i.hints, i.silent = 0, ""
 	wait := i.pause/2 + part(i.pause/2)
 	if w != nil {
 		wait = part(i.spread)
@@ -104,6 +109,12 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 		wait = min(hint, refusedMax) + part(retryFirst)
 	}
 	return wait
+}
+
+// silence reports whether an attempt ended because nothing was heard, as from a
+// process that is stopped or a host that is gone.
+func silence(err error) bool {
+	return errors.Is(err, errNoAck) || errors.Is(err, errUnreached) || errors.Is(err, errNoWelcome)
 }
 
 // permanent reports whether trying again will hardly help before somebody has

@@ -98,6 +98,34 @@ func TestItineraryFollowsTheLeader(t *testing.T) {
 	}
 }
 
+// TestItineraryDoesNotReturnToASilentLeader: those who stand by name it for a
+// while after its end. In the next turn they are believed again.
+func TestItineraryDoesNotReturnToASilentLeader(t *testing.T) {
+	t.Parallel()
+	list := []string{"a:1", "b:1", "c:1"}
+	named := &member.NotLeaderError{Leader: "a:1"}
+	for name, silence := range map[string]error{"no ack": errNoAck, "no answer": errUnreached, "no welcome": errNoWelcome} {
+		trip := newItinerary()
+		trip.next(list)
+		var w *welcome
+		if errors.Is(silence, errNoAck) {
+			w = &welcome{spread: time.Second}
+		}
+		trip.after(w, silence, len(list), 0)
+		for _, want := range list[1:] {
+			if got := trip.next(list); got != want {
+				t.Errorf("%s: next %s, want %s", name, got, want)
+			}
+			trip.after(nil, named, len(list), 0)
+		}
+		trip.next(list)
+		trip.after(nil, named, len(list), 0)
+		if got := trip.next(list); got != "a:1" {
+			t.Errorf("%s: next %s, want the leader that is named again", name, got)
+		}
+	}
+}
+
 func TestItineraryReturnsToTheSameAddressAfterALoss(t *testing.T) {
 	t.Parallel()
 	list := []string{"a:1", "b:1"}

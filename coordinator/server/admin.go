@@ -150,13 +150,9 @@ func preview[T any](edit func(T) (T, error), present T) T {
 
 // ListAlarms lists the active alarms.
 func (a *adminService) ListAlarms(_ context.Context, req *pb.ListAlarmsRequest) (*pb.ListAlarmsResponse, error) {
-	var only member.Pool
-	if req.GetPool() != "" {
-		h, err := a.pools.pick(req.GetPool())
-		if err != nil {
-			return nil, err
-		}
-		only = h.pool
+	only := member.Pool(req.GetPool())
+	if _, err := a.pools.pick(req.GetPool()); err != nil && only != "" && a.pools.whyAside(only) == nil {
+		return nil, err
 	}
 	res := &pb.ListAlarmsResponse{}
 	for _, alarm := range a.alarms.list() {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,9 +38,9 @@ type agentService struct {
 
 	lastID atomic.Uint64
 	live   atomic.Int64
-	// readers and writers are the goroutines of streams; they end with their
-	// stream.
-	streams sync.WaitGroup
+	// streams are the handlers, with their readers and writers, which end with
+	// their stream.
+	streams crowd
 }
 
 var errFlood = fmt.Errorf("%w: more than %d messages a second", member.ErrExhausted, agentMessagesPerSecond)
@@ -50,13 +49,17 @@ var errFlood = fmt.Errorf("%w: more than %d messages a second", member.ErrExhaus
 // a writer sends what the host puts into the outbox, and this goroutine waits
 // for whatever ends the session first.
 func (a *agentService) Session(stream pb.AgentService_SessionServer) error {
+	if !a.streams.enter() {
+		return a.closing.reason()
+	}
+	defer a.streams.leave()
 	s := newSession(pool.SessionID(a.lastID.Add(1)), a.lead.epoch)
 	a.live.Add(1)
 	defer a.live.Add(-1)
 
 	written := make(chan struct{})
-	a.streams.Go(func() { a.read(stream, s) })
-	a.streams.Go(func() {
+	a.streams.run(func() { a.read(stream, s) })
+	a.streams.run(func() {
 		defer close(written)
 		s.write(stream.Send)
 	})

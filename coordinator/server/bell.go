@@ -61,3 +61,41 @@ func (e *ending) reason() error {
 	<-e.ch
 	return e.err
 }
+
+// crowd counts those who are inside of something, until it is closed to more.
+// Unlike a WaitGroup it may be entered while somebody waits for its end. The zero
+// value is open and empty. It is safe for concurrent use.
+type crowd struct {
+	mu     sync.Mutex
+	closed bool
+	inside sync.WaitGroup
+}
+
+// enter lets the caller in, who has to leave, unless the crowd is closed.
+func (c *crowd) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.inside.Add(1)
+	return true
+}
+
+func (c *crowd) leave() { c.inside.Done() }
+
+// run runs f in a goroutine. The caller is inside.
+func (c *crowd) run(f func()) { c.inside.Go(f) }
+
+// close lets nobody in any more.
+func (c *crowd) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+}
+
+// empty closes the crowd and waits until all have left.
+func (c *crowd) empty() {
+	c.close()
+	c.inside.Wait()
+}

@@ -52,6 +52,8 @@ type host struct {
 	helpers sync.WaitGroup
 	// committing is closed when the newest commit has ended; nil before the first.
 	committing chan struct{}
+	// back is the commits' own, of which there is one at a time.
+	back lag
 	// stopping says that no more is begun.
 	stopping bool
 	// frozen guards the machine of a host that is not run, and only answers

@@ -40,6 +40,54 @@ func TestEnumsAgree(t *testing.T) {
 	}
 }
 
+// Who comes while, or after, the end is waited for is not let in, and those who are
+// in may still start what belongs to them.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c crowd
+		if !c.enter() {
+			t.Fatal("nobody is let in")
+		}
+		emptied := make(chan struct{})
+		go func() {
+			defer close(emptied)
+			c.empty()
+		}()
+		synctest.Wait()
+		if c.enter() {
+			t.Error("let in at the end")
+		}
+		done := make(chan struct{})
+		c.run(func() { <-done })
+		c.leave()
+		synctest.Wait()
+		select {
+		case <-emptied:
+			t.Error("empty while somebody is in")
+		default:
+		}
+		close(done)
+		<-emptied
+	})
+}
+
+// A stream that has found its term just before that ended is turned away.
+func TestStreamsOfATermThatIsOver(t *testing.T) {
+	t.Parallel()
+	closing := newEnding()
+	closing.end(errTermOver)
+	agents, members := &agentService{closing: closing}, &membershipService{closing: closing}
+	agents.streams.empty()
+	members.streams.empty()
+	if err := agents.Session(nil); !errors.Is(err, member.ErrNotLeader) {
+		t.Errorf("session: %v", err)
+	}
+	if err := members.Subscribe(nil); !errors.Is(err, member.ErrNotLeader) {
+		t.Errorf("subscription: %v", err)
+	}
+}
+
 func TestOutboxOverflowEndsTheSession(t *testing.T) {
 	t.Parallel()
 	s := newSession(1, 1)

@@ -127,7 +127,7 @@ func (t *table) Lead(_ context.Context, c store.Claim) (store.Leadership, error)
 	}
 	t.lease = member.Lease{
 		StoreID: t.storeID, Holder: c.Holder, Instance: c.Instance, Advertise: c.Advertise,
-		Epoch: t.lease.Epoch + 1, Renewal: t.lease.Renewal + 1,
+		Epoch: max(t.lease.Epoch, c.Above) + 1, Renewal: t.lease.Renewal + 1,
 	}
 	for _, p := range t.pools {
 		p.state.Position.Epoch = t.lease.Epoch
@@ -185,10 +185,21 @@ func (t *table) Coordinators(_ context.Context, since time.Time) ([]member.Coord
 }
 
 func (t *table) fenced(epoch member.Epoch) error {
-	if epoch != t.lease.Epoch {
+	switch {
+	case epoch < t.lease.Epoch:
 		return fmt.Errorf("epoch %d is over: %w", epoch, member.ErrFenced)
+	case epoch > t.lease.Epoch:
+		return fmt.Errorf("%w: epoch %d instead of %d: %w", member.ErrUnavailable, t.lease.Epoch, epoch, store.ErrBehind)
 	}
 	return nil
+}
+
+// putBack makes the table what it was when a backup was taken.
+func (t *table) putBack(b *table) {
+	old := b.backup()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.storeID, t.lease, t.pools, t.routers = old.storeID, old.lease, old.pools, old.routers
 }
 
 func (t *table) LoadPools(context.Context) ([]member.PoolState, error) {
@@ -283,8 +294,10 @@ func (t *table) write(c member.Change) error {
 		return member.ErrNotFound
 	case p.state.LastChange == c.ID:
 		return nil
-	case p.state.Position.Epoch != c.Base.Epoch:
+	case p.state.Position.Epoch > c.Base.Epoch:
 		return member.ErrFenced
+	case p.state.Position.Epoch < c.Base.Epoch, p.state.Position.Revision < c.Base.Revision:
+		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrBehind)
 	case p.state.Position != c.Base:
 		return member.ErrStale
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +43,7 @@ type membershipService struct {
 	// snapshots has a place for each snapshot under way.
 	snapshots chan struct{}
 	live      atomic.Int64
-	streams   sync.WaitGroup
+	streams   crowd
 }
 
 // subscription is one router's stream. Only feed's goroutine touches what is
@@ -72,6 +71,10 @@ var (
 // Subscribe runs one router's stream: a reader takes its acks, a feeder sends
 // what is new, and this goroutine waits for whatever ends the stream first.
 func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServer) error {
+	if !m.streams.enter() {
+		return m.closing.reason()
+	}
+	defer m.streams.leave()
 	m.live.Add(1)
 	defer m.live.Add(-1)
 
@@ -79,7 +82,7 @@ func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServe
 		service: m, stream: stream, over: newEnding(), cursors: map[member.Pool]member.Position{},
 	}
 	greeted := make(chan struct{})
-	m.streams.Go(func() { s.over.end(clean(s.read(greeted))) })
+	m.streams.run(func() { s.over.end(clean(s.read(greeted))) })
 	s.await(greeted)
 	err := s.over.reason()
 	if errors.Is(err, errSlow) {
@@ -133,7 +136,7 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 	}
 	close(greeted)
 	fed := make(chan struct{})
-	m.streams.Go(func() {
+	m.streams.run(func() {
 		defer close(fed)
 		if err := s.feed(); err != nil {
 			s.over.end(err)

@@ -22,7 +22,8 @@ import (
 // member.ErrNotFound without the pool; member.ErrAlreadyExists when a request
 // id is taken. With ErrOutcomeUnknown the caller must repeat the call before it
 // takes the change for failed; until then every failure to reach the database
-// is an ErrOutcomeUnknown.
+// is an ErrOutcomeUnknown. ErrBehind goes with a pool that has not come as far as
+// c.Base.
 func (s *Store) Commit(ctx context.Context, c member.Change) error {
 	err := s.write(ctx, func(x tx) error {
 		isIn, err := fence(ctx, x, c)
@@ -89,7 +90,7 @@ func fence(ctx context.Context, x tx, c member.Change) (isIn bool, err error) {
 		return true, nil
 	case at.Epoch < c.Base.Epoch || at.Revision <= c.Base.Revision:
 		return false, fmt.Errorf("epoch %d revision %d instead of %d and %d: %w",
-			at.Epoch, at.Revision, c.Base.Epoch, c.Base.Revision, errBehind)
+			at.Epoch, at.Revision, c.Base.Epoch, c.Base.Revision, ErrBehind)
 	}
 	return false, fmt.Errorf("the pool is at revision %d, not %d: %w", at.Revision, c.Base.Revision, member.ErrStale)
 }

@@ -201,10 +201,13 @@ func (x tx) moveOn(ctx context.Context, to *Restored, o RestoreOptions) error {
 	}
 	pools, err := loadPools(ctx, x, time.Unix(0, 0))
 	if err != nil {
-		return errors.Join(member.Invalid("backup", "it has rows that cannot be read"), err)
+		return err
 	}
 	to.Pools, to.Servers = len(pools), 0
 	for _, p := range pools {
+		if p.Unreadable != nil {
+			return errors.Join(member.Invalid("backup", "pool %s has rows that cannot be read", p.Name), p.Unreadable)
+		}
 		to.Servers += len(p.Servers)
 		if err := x.insertEvents(ctx, p.Name, p.Position, []member.Event{to.event(o)}); err != nil {
 			return fmt.Errorf("write events: %w", err)

@@ -53,7 +53,7 @@ func scanServer(rows *sql.Rows) (pool member.Pool, s member.Server, err error) {
 		instant{&s.JoinedAt}, instant{&s.Since}, instant{&s.HeldUntil},
 	)
 	if err != nil {
-		return "", member.Server{}, fmt.Errorf("read server %s: %w", s.ID, err)
+		return pool, member.Server{}, fmt.Errorf("read server %s: %w", s.ID, err)
 	}
 	if len(s.Spec.Endpoints) == 0 {
 		s.Spec.Endpoints = nil
@@ -72,7 +72,7 @@ func scanIntent(rows *sql.Rows) (pool member.Pool, i member.Intent, err error) {
 	err = rows.Scan(&pool, &i.ID, parsed(&i.Wish, member.ParseWish), &i.Reason, &i.Actor,
 		instant{&i.SetAt}, instant{&i.ExpiresAt})
 	if err != nil {
-		return "", member.Intent{}, fmt.Errorf("read intent for %s: %w", i.ID, err)
+		return pool, member.Intent{}, fmt.Errorf("read intent for %s: %w", i.ID, err)
 	}
 	return pool, i, nil
 }
@@ -88,7 +88,7 @@ func scanDeparted(rows *sql.Rows) (pool member.Pool, d member.Departed, err erro
 	err = rows.Scan(&pool, &d.ID, &d.Incarnation, parsed(&d.Cause, member.ParseCause), &d.BootID,
 		instant{&d.LeftAt}, &d.FlapScore, &holdDown)
 	if err != nil {
-		return "", member.Departed{}, fmt.Errorf("read departed %s: %w", d.ID, err)
+		return pool, member.Departed{}, fmt.Errorf("read departed %s: %w", d.ID, err)
 	}
 	d.HoldDown = time.Duration(holdDown) * time.Millisecond
 	return pool, d, nil
@@ -125,7 +125,7 @@ func requestRow(pool member.Pool, r member.Request) []any {
 
 func scanRequest(rows *sql.Rows) (pool member.Pool, r member.Request, err error) {
 	if err := rows.Scan(&pool, &r.ID, &r.Hash, &r.Revision, instant{&r.At}); err != nil {
-		return "", member.Request{}, fmt.Errorf("read request %s: %w", r.ID, err)
+		return pool, member.Request{}, fmt.Errorf("read request %s: %w", r.ID, err)
 	}
 	return pool, r, nil
 }

@@ -62,20 +62,17 @@ func (p *pools) apply(ctx context.Context, start *pb.StreamStart, msg *pb.Subscr
 }
 
 // begin takes the start of a stream. A coordinator of a lower epoch than known
-// has been succeeded by another and does not know it yet.
+// has been succeeded by another and does not know it yet, also where the other
+// one had nothing to say of any pool.
 func (p *pools) begin(start *pb.StreamStart) (outcome, error) {
 	if start.GetStoreId() == "" {
 		return outcome{}, fmt.Errorf("%w: StreamStart has no store_id", errProtocol)
 	}
-	if start.GetStoreId() == p.storeID {
-		for name, b := range p.books {
-			if known := b.view.Epoch(); b.view.StoreID() == p.storeID && start.GetEpoch() < uint64(known) {
-				return outcome{}, fmt.Errorf("begin at epoch %d, with pool %q at epoch %d: %w",
-					start.GetEpoch(), name, known, member.ErrFenced)
-			}
-		}
+	epoch := member.Epoch(start.GetEpoch())
+	if start.GetStoreId() == p.storeID && epoch < p.epoch {
+		return outcome{}, fmt.Errorf("begin at epoch %d after epoch %d: %w", epoch, p.epoch, member.ErrFenced)
 	}
-	p.storeID, p.interval = start.GetStoreId(), parseInterval(start)
+	p.storeID, p.epoch, p.interval = start.GetStoreId(), epoch, parseInterval(start)
 	p.soft = softPoint{}
 	for _, b := range p.books {
 		p.publish(b, b.view.BeginMarks())

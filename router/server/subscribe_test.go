@@ -159,6 +159,26 @@ func TestSubscribe_LeavesACoordinatorThatWasSucceeded(t *testing.T) {
 	}, first, second)
 }
 
+// The successor had nothing to say yet, and is known all the same.
+func TestSubscribe_RemembersAnEpochWithoutNews(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2)...)
+		s.end <- member.ErrUnavailable
+		s = w.coordinators[second].next()
+		s.send(start("store", 5))
+		s.end <- member.ErrUnavailable
+		w.coordinators[first].next().send(start("store", 4))
+		before := time.Now()
+		w.coordinators[second].next()
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("left after %v, want at once", took)
+		}
+	}, first, second)
+}
+
 func TestSubscribe_FollowsTheLeaderThatAStandbyNames(t *testing.T) {
 	t.Parallel()
 	const leader = "c9.test:7400"
