@@ -61,22 +61,29 @@ var errOverflow = fmt.Errorf("%w: more than %d messages wait for this agent", me
 // put queues a message. Messages leave in the order in which they were put;
 // when too many wait, the session ends.
 func (s *session) put(m *pb.SessionResponse) {
+	if s.queue(m) {
+		s.spawn(s.write)
+	}
+}
+
+// queue takes a message and reports whether the caller has to see to a writer.
+func (s *session) queue(m *pb.SessionResponse) (idle bool) {
 	m.Epoch = uint64(s.epoch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return
+		return false
 	case s.unsent == outboxSize:
 		s.over.end(errOverflow)
-		return
+		return false
 	}
 	s.outbox = append(s.outbox, m)
 	s.unsent++
-	if s.idle == nil {
+	if idle = s.idle == nil; idle {
 		s.idle = make(chan struct{})
-		s.spawn(s.write)
 	}
+	return idle
 }
 
 // write sends what is put until nothing is left. It does not end the session when
@@ -164,10 +171,12 @@ func (s *session) challenge(nonce uint64) {
 	s.put(&pb.SessionResponse{Message: &pb.SessionResponse_Challenge{Challenge: &pb.Challenge{Nonce: nonce}}})
 }
 
-// acknowledge confirms a digest. Before the Welcome nothing may be sent.
+// acknowledge confirms a digest. Before the Welcome nothing may be sent. It is
+// called on the goroutine that reads, which sends by itself unless another one is
+// about it: an agent that takes nothing need not be listened to.
 func (s *session) acknowledge(seq uint64) {
-	if s.welcomed.ended() {
-		s.put(&pb.SessionResponse{Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}})
+	if s.welcomed.ended() && s.queue(&pb.SessionResponse{Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}}) {
+		s.write()
 	}
 }
 

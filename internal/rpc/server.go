@@ -24,8 +24,10 @@ const (
 	defaultRecvBytes = 64 << 10
 	// readBufferBytes is held by each connection, and messages are small.
 	readBufferBytes = 4 << 10
-	// windowBytes is how much may be under way to whoever has fixed windows.
-	windowBytes = 64 << 10
+	// windowBytes is how much may be under way to whoever has fixed windows, and
+	// writeBufferBytes what a connection takes to write to it.
+	windowBytes      = 64 << 10
+	writeBufferBytes = 8 << 10
 
 	serverPingAfter   = 20 * time.Second
 	serverPingTimeout = 10 * time.Second
@@ -110,7 +112,8 @@ func NewServer(cfg ServerConfig) *Server {
 		metrics:    m,
 	}
 	if cfg.FixedWindows {
-		s.options = append(s.options, grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(windowBytes))
+		s.options = append(s.options, grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(windowBytes),
+			grpc.WriteBufferSize(writeBufferBytes))
 	}
 	s.SetServing("", false)
 	healthv1.RegisterHealthServer(&s.services, s.health)

@@ -65,7 +65,9 @@ func (a *agent) live(ctx context.Context) {
 			return
 		}
 		ended := a.lost(err)
-		sleep(ctx, trip.After(ended, len(addresses), mathrand.Float64())) //nolint:gosec // jitter is no secret
+		if sleep(ctx, trip.After(ended, len(addresses), mathrand.Float64())) != nil { //nolint:gosec // jitter is no secret
+			return
+		}
 	}
 }
 
@@ -259,12 +261,14 @@ func well() *pb.Evidence {
 	}
 }
 
-// sleep waits, no longer than ctx.
-func sleep(ctx context.Context, d time.Duration) {
+// sleep waits; the error is that ctx has ended before.
+func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
 	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

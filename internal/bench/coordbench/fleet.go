@@ -20,6 +20,9 @@ import (
 // millisecond.
 const dialsAtOnce = 256
 
+// lookEvery is how often is looked whether what is waited for has come.
+const lookEvery = 5 * time.Millisecond
+
 // fleet is all agents and what they have seen.
 type fleet struct {
 	address string
@@ -140,7 +143,7 @@ func (f *fleet) sessions() int {
 // await waits until n sessions are live and returns when the last one of these was
 // welcomed.
 func (f *fleet) await(ctx context.Context, n int, patience time.Duration) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it took longer than %s", patience))
 	defer cancel()
 	for {
 		f.mu.Lock()
@@ -153,11 +156,9 @@ func (f *fleet) await(ctx context.Context, n int, patience time.Duration) (time.
 		if live >= n {
 			return last, nil
 		}
-		if ctx.Err() != nil {
-			return last, fmt.Errorf("%d of %d agents have a session after %s: %w; ends of sessions: %v",
-				live, n, patience, context.Cause(ctx), f.reasons())
+		if err := sleep(ctx, lookEvery); err != nil {
+			return last, fmt.Errorf("%d of %d agents have a session: %w; ends of sessions: %v", live, n, err, f.reasons())
 		}
-		sleep(ctx, 5*time.Millisecond)
 	}
 }
 

@@ -130,7 +130,9 @@ func settled(ctx context.Context, s *site, t *tape, f *fleet) (*watched, error) 
 	if err != nil {
 		return nil, err
 	}
-	sleep(ctx, time.Second) // the subscriber's newest
+	if err := sleep(ctx, time.Second); err != nil { // the subscriber's newest
+		return nil, err
+	}
 	w, err := watch(t.stop())
 	switch {
 	case err != nil:

@@ -38,7 +38,9 @@ func manyStreams(ctx context.Context, o Options) (_ []bench.Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, x.site.close()) }()
-	sleep(ctx, 2*time.Second)
+	if err := sleep(ctx, 2*time.Second); err != nil {
+		return nil, err
+	}
 	if x.empty, err = bench.Memory(x.site.proc.Pid(), "VmRSS"); err != nil {
 		return nil, err
 	}
@@ -60,13 +62,17 @@ func manyStreams(ctx context.Context, o Options) (_ []bench.Row, err error) {
 
 // rest takes memory and processor time while nothing happens.
 func (x *streams) rest(ctx context.Context) error {
-	sleep(ctx, x.o.Settle)
+	if err := sleep(ctx, x.o.Settle); err != nil {
+		return err
+	}
 	before, err := x.site.processorTime()
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	sleep(ctx, x.o.Rest)
+	if err := sleep(ctx, x.o.Rest); err != nil {
+		return err
+	}
 	after, err := x.site.processorTime()
 	if err != nil {
 		return err
@@ -98,13 +104,14 @@ func (x *streams) rest(ctx context.Context) error {
 }
 
 // again kills the coordinator, starts it at once, and returns when it was killed.
-func (x *streams) again() (time.Time, error) {
-	x.fleet.mark()
+func (x *streams) again(ctx context.Context) (time.Time, error) {
 	began := time.Now()
 	x.site.kill()
 	// Sessions that the agents have not lost yet are not to count as back.
-	for x.fleet.sessions() > 0 && time.Since(began) < patience {
-		time.Sleep(time.Millisecond)
+	for x.fleet.sessions() > 0 {
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return began, err
+		}
 	}
 	x.fleet.mark()
 	return began, x.site.launch()
@@ -112,7 +119,7 @@ func (x *streams) again() (time.Time, error) {
 
 // restart kills the coordinator and waits until all are back.
 func (x *streams) restart(ctx context.Context) error {
-	began, err := x.again()
+	began, err := x.again(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,7 +129,9 @@ func (x *streams) restart(ctx context.Context) error {
 	}
 	first, median := x.fleet.quantile(0), x.fleet.quantile(0.5)
 	unacked := x.fleet.unacked.Load()
-	sleep(ctx, x.o.Settle)
+	if err := sleep(ctx, x.o.Settle); err != nil {
+		return err
+	}
 	removed, err := x.removed(ctx)
 	if err != nil {
 		return err
@@ -173,7 +182,7 @@ func (x *streams) subscribe(ctx context.Context) error {
 		return err
 	}
 	s.mark(status.GetStoreId(), p.GetRevision()-1)
-	began, err := x.again()
+	began, err := x.again(ctx)
 	if err != nil {
 		return err
 	}
@@ -193,7 +202,9 @@ func (x *streams) subscribed(ctx context.Context, s *subscribers, began time.Tim
 	if err != nil {
 		return err
 	}
-	sleep(ctx, x.o.Settle)
+	if err := sleep(ctx, x.o.Settle); err != nil {
+		return err
+	}
 	resident, err := bench.Memory(x.site.proc.Pid(), "VmRSS")
 	if err != nil {
 		return err

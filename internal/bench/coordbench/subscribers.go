@@ -74,7 +74,9 @@ func (s *subscribers) live(ctx context.Context, number int) {
 		}
 		failures++
 		wait := min(float64(retryMax), float64(retryFirst)*math.Pow(1.6, float64(failures-1)))
-		sleep(ctx, time.Duration(wait*(0.5+mathrand.Float64()/2))) //nolint:gosec // jitter is no secret
+		if sleep(ctx, time.Duration(wait*(0.5+mathrand.Float64()/2))) != nil { //nolint:gosec // jitter is no secret
+			return
+		}
 	}
 }
 
@@ -122,7 +124,7 @@ func (s *subscribers) snapshot(size int) {
 
 // await waits until n snapshots have come since mark, and returns when those came.
 func (s *subscribers) await(ctx context.Context, n int, patience time.Duration) ([]time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it took longer than %s", patience))
 	defer cancel()
 	for {
 		s.mu.Lock()
@@ -131,10 +133,9 @@ func (s *subscribers) await(ctx context.Context, n int, patience time.Duration) 
 		if len(times) >= n {
 			return times, nil
 		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%d of %d subscribers have a snapshot after %s: %w", len(times), n, patience, context.Cause(ctx))
+		if err := sleep(ctx, lookEvery); err != nil {
+			return nil, fmt.Errorf("%d of %d subscribers have a snapshot: %w", len(times), n, err)
 		}
-		sleep(ctx, 5*time.Millisecond)
 	}
 }
 
