@@ -131,6 +131,12 @@ bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to wa
 	@go build -o bin/bench-router ./internal/bench/bench-router
 	@bin/bench-router $(ARGS)
 
+.PHONY: bench-coordinator
+bench-coordinator: build ## measure a coordinator: memory and processor of 10,000 agents, their return after a kill, joins a second; ARGS="--only S5" for some
+	@.ci/prerequisites mariadbd
+	@go build -o bin/bench-coordinator ./internal/bench/coordbench/bench-coordinator
+	@bin/bench-coordinator $(ARGS)
+
 FUZZTIME ?= 20s
 
 .PHONY: fuzz

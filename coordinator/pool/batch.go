@@ -165,7 +165,7 @@ func (b *batch) intent(id member.ID) member.Intent {
 }
 
 // row returns the row of a member as the change will leave it, for editing; nil
-// for a stranger.
+// for a stranger. Of its spec, only the whole may be replaced: others share it.
 func (b *batch) row(id member.ID) *member.Server {
 	if r, ok := b.rows[id]; ok {
 		return r
@@ -177,7 +177,7 @@ func (b *batch) row(id member.ID) *member.Server {
 	if s == nil {
 		return nil
 	}
-	r := s.row.Clone()
+	r := s.row
 	b.rows[id] = &r
 	return &r
 }

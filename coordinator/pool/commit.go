@@ -181,7 +181,7 @@ func (m *Machine) renew(s *server) {
 	delete(m.guard.released, s.row.ID)
 	s.condemned, s.sweptAt = time.Time{}, time.Time{}
 	s.inquiry, s.bad = inquiry{}, nil
-	s.sights, s.rtt, s.reached = map[member.ID]sight{}, 0, false
+	s.sights, s.rtt, s.reached = nil, 0, false
 	delete(m.marked, s.row.ID)
 	delete(m.confirmed, s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
@@ -205,12 +205,13 @@ func (m *Machine) afterRing(c member.Change) {
 		for _, helper := range s.temporary {
 			m.stale[helper] = true
 		}
-		for observer := range s.sights {
-			if !m.watches(observer, s) {
-				delete(s.sights, observer)
-				delete(s.bad, observer)
+		s.sights = slices.DeleteFunc(s.sights, func(seen watcherSight) bool {
+			over := !m.watches(seen.by, s)
+			if over {
+				delete(s.bad, seen.by)
 			}
-		}
+			return over
+		})
 		m.judgeLoss(s, nil)
 		m.tendWatchers(s)
 		m.judgeSuspicion(s)

@@ -205,7 +205,7 @@ func (m *Machine) onClock(at time.Time) time.Time {
 
 // adopt takes in a member that is new to the machine.
 func (m *Machine) adopt(row member.Server) {
-	s := &server{row: row, lostAt: m.now, sights: map[member.ID]sight{}, temporary: map[member.ID]member.ID{}}
+	s := &server{row: row, lostAt: m.now}
 	m.servers[row.ID] = s
 	m.wake(row.HeldUntil, wakeHeld, string(row.ID), 0)
 	m.assumeHealth(s)

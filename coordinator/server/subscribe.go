@@ -20,7 +20,8 @@ const (
 	// sendTime is how long one message may take to leave; a subscriber that
 	// needs longer is dropped and resumes.
 	sendTime = 10 * time.Second
-	// snapshotsAtOnce paces the snapshots of all subscribers.
+	// snapshotsAtOnce paces the snapshots of all subscribers, who share the bytes of
+	// one.
 	snapshotsAtOnce = 20
 	// A router acknowledges each change that it applies.
 	acksPerSecond = 500
@@ -229,11 +230,23 @@ func (s *subscription) feed() error {
 	}
 }
 
-func (s *subscription) send(r *pb.SubscribeResponse) error {
+func (s *subscription) send(r *pb.SubscribeResponse) error { return s.sendAny(r) }
+
+// deliver sends a parcel and reports whether it was encoded for this subscriber.
+func (s *subscription) deliver(p *parcel) (first bool, err error) {
+	message, first, err := p.open()
+	if err != nil {
+		return first, err
+	}
+	return first, s.sendAny(message)
+}
+
+// sendAny sends a message, or one that is encoded.
+func (s *subscription) sendAny(message any) error {
 	now := time.Now()
 	s.sendingSince.Store(&now)
 	defer s.sendingSince.Store(nil)
-	return s.stream.Send(r)
+	return s.stream.SendMsg(message)
 }
 
 func (s *subscription) start() error {
@@ -294,11 +307,11 @@ func (s *subscription) advance(h *history) error {
 		if len(entries) == 0 {
 			continue
 		}
-		delta := coalesce(h.name, entries)
-		if err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Delta{Delta: delta}}); err != nil {
+		delta := h.delta(entries)
+		if _, err := s.deliver(delta); err != nil {
 			return err
 		}
-		cursor.Revision = entries[len(entries)-1].position.Revision
+		cursor.Revision = delta.leads.Revision
 	}
 	s.cursors[h.name] = member.Position{Epoch: s.service.lead.epoch, Revision: cursor.Revision}
 	return nil
@@ -326,10 +339,11 @@ func (s *subscription) snapshot(h *history) error {
 		return nil
 	}
 	snapshot := h.snapshot()
-	err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Snapshot{Snapshot: snapshot}})
-	s.cursors[h.name] = member.Position{
-		Epoch: s.service.lead.epoch, Revision: member.Revision(snapshot.GetPosition().GetRevision()),
+	first, err := s.deliver(snapshot)
+	if first {
+		s.service.metrics.snapshots.Inc()
 	}
+	s.cursors[h.name] = member.Position{Epoch: s.service.lead.epoch, Revision: snapshot.leads.Revision}
 	return err
 }
 
