@@ -111,6 +111,16 @@ func TestMutations(t *testing.T) {
 			},
 			"changed brake_least, brake_percent, brake_rack_percent, brake_window, brake_zone_percent, floor_percent, held_percent, hold_down_loss of pool default at revision 43\n",
 		},
+		"repair": {
+			append([]string{"repair"}, common...),
+			&coordinatorv1.RepairRingRequest{Pool: "edge", RequestId: "r-1", Reason: "why not"},
+			"nothing to repair at revision 42\n",
+		},
+		"repair checked": {
+			append([]string{"repair"}, revised...),
+			&coordinatorv1.RepairRingRequest{Pool: "edge", ExpectedRevision: new(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not"},
+			"nothing to repair at revision 42\n",
+		},
 		"create pool": {
 			append([]string{"pools", "create", "new", "--mode", "shadow", "--hold-down", "7s"}, common[2:]...),
 			&coordinatorv1.CreatePoolRequest{

@@ -22,7 +22,9 @@ func (m *Machine) enqueue(call Call, id member.ID, in Input) {
 // wait for the next one.
 func (b *batch) call(c command) bool {
 	m := b.m
-	reply := func(r member.Revision, err error) { m.emit(Reply{Token: c.Token, Revision: r, Err: err}) }
+	reply := func(r member.Revision, err error) {
+		m.emit(Reply{Token: c.Token, Revision: r, Err: err, Repairs: b.repairs[c.Token]})
+	}
 	if done, known := m.requests[c.RequestID]; known {
 		if done.Hash != c.Hash {
 			reply(0, member.Invalid("request_id", "%q was used for another request", c.RequestID))
@@ -75,6 +77,8 @@ func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
 		return b.prepareSettings(call, c)
 	case ReleaseBrake:
 		return b.prepareRelease(call, c)
+	case RepairRing:
+		return b.prepareRepair(call, c)
 	default:
 		return nil, fmt.Errorf("command %T: %w", in, member.ErrInvalid)
 	}

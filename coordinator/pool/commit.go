@@ -24,6 +24,7 @@ func (m *Machine) committed(in Committed) {
 	b.draft.Apply()
 	left := m.applyRemovals(b)
 	m.applyRows(c.Put)
+	m.written(c)
 	m.emit(Publish{c})
 	for _, o := range b.then {
 		if o.committed != nil {

@@ -218,6 +218,15 @@ type ReleaseBrake struct {
 	Kept []member.ID
 }
 
+// RepairRing makes table, memory and the agents' lists agree.
+type RepairRing struct {
+	Call Call
+	// Rows are those of the table, which was then at At. Where the pool is elsewhere
+	// by now, the answer is ErrMoved.
+	Rows []member.Server
+	At   member.Position
+}
+
 // Committed says that the proposed change is durable.
 type Committed struct{ ChangeID string }
 
@@ -255,6 +264,7 @@ func (DrainServer) input()    {}
 func (ResumeServer) input()   {}
 func (UpdateSettings) input() {}
 func (ReleaseBrake) input()   {}
+func (RepairRing) input()     {}
 func (Committed) input()      {}
 func (Rejected) input()       {}
 func (Fenced) input()         {}

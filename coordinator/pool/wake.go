@@ -36,6 +36,7 @@ const (
 	wakeReference                    // the reference size
 	wakeHealth                       // a member: its service
 	wakeLeave                        // a member whose leave has come to a halt
+	wakeRing                         // whether the rows made a ring when they were read
 )
 
 type wakeAt struct {
@@ -124,6 +125,8 @@ func (m *Machine) look(w wakeAt) {
 		m.lookGuard()
 	case wakeReference:
 		m.lookReference()
+	case wakeRing:
+		m.lookRing()
 	case wakePropose:
 	case wakeFiltered:
 		m.lookFiltered()
@@ -162,7 +165,7 @@ func (m *Machine) lookServer(s *server, w wakeAt) {
 	case wakeMove:
 		m.lookMove(s)
 	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered,
-		wakeFiltered, wakeGuard, wakeReference:
+		wakeFiltered, wakeGuard, wakeReference, wakeRing:
 		// Not about a member.
 	}
 }

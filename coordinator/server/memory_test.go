@@ -337,6 +337,20 @@ func (t *table) meddle(name member.Pool, id member.ID, change func(*member.Serve
 	t.pools[name].rows[id] = row
 }
 
+// has returns the phase of a row.
+func (t *table) has(name member.Pool, id member.ID) member.Phase {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pools[name].rows[id].Phase
+}
+
+// turnBack takes a pool back by one revision behind the coordinator's back.
+func (t *table) turnBack(name member.Pool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pools[name].state.Position.Revision--
+}
+
 func (t *table) Events(_ context.Context, q store.EventQuery) ([]member.Event, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -182,11 +182,11 @@ func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
 func (t *term) newHost(state member.PoolState) (*host, error) {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // it never fails
-	history := newHistory(state, t.bell)
 	machine, err := pool.New(state, pool.Config{Seed: binary.NativeEndian.Uint64(seed[:]), Now: time.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("start pool %s: %w", state.Name, err)
 	}
+	history := newHistory(state, t.bell)
 	t.metrics.pool(history)
 	return &host{
 		pool: state.Name, machine: machine, sessions: map[pool.SessionID]*session{}, calls: map[pool.Token]waiter{},

@@ -66,6 +66,7 @@ const (
 	EventMoved        EventKind = "moved"
 	EventDraining     EventKind = "draining"
 	EventRestored     EventKind = "restored"
+	EventRepaired     EventKind = "repaired"
 )
 
 // Event is one line of a pool's history, ordered by (Revision, Seq).

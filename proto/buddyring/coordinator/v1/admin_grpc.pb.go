@@ -32,6 +32,7 @@ const (
 	AdminService_ResumeServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ResumeServer"
 	AdminService_GetRing_FullMethodName       = "/buddyring.coordinator.v1.AdminService/GetRing"
 	AdminService_CheckRing_FullMethodName     = "/buddyring.coordinator.v1.AdminService/CheckRing"
+	AdminService_RepairRing_FullMethodName    = "/buddyring.coordinator.v1.AdminService/RepairRing"
 	AdminService_ListEvents_FullMethodName    = "/buddyring.coordinator.v1.AdminService/ListEvents"
 	AdminService_WatchEvents_FullMethodName   = "/buddyring.coordinator.v1.AdminService/WatchEvents"
 	AdminService_ExplainServer_FullMethodName = "/buddyring.coordinator.v1.AdminService/ExplainServer"
@@ -106,6 +107,14 @@ type AdminServiceClient interface {
 	// acknowledged assignments, and proves that the ring is one symmetric cycle.
 	// It changes nothing.
 	CheckRing(ctx context.Context, in *CheckRingRequest, opts ...grpc.CallOption) (*CheckRingResponse, error)
+	// RepairRing makes right what CheckRing finds: rows of the table become what this
+	// coordinator has told everybody; members of the table that it does not know
+	// join in the place that their row names; agents that have acknowledged another
+	// list are told theirs again. It removes nobody. One change, with an event
+	// repaired for each thing; validate_only tells what it would do. UNAVAILABLE when
+	// the pool changes all the time, or its revision in the table is another one:
+	// then the coordinator itself reads the table again at its next change.
+	RepairRing(ctx context.Context, in *RepairRingRequest, opts ...grpc.CallOption) (*RepairRingResponse, error)
 	// ListEvents lists a pool's history, newest first.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// WatchEvents streams a pool's history from a revision on, then live.
@@ -289,6 +298,16 @@ func (c *adminServiceClient) CheckRing(ctx context.Context, in *CheckRingRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CheckRingResponse)
 	err := c.cc.Invoke(ctx, AdminService_CheckRing_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RepairRing(ctx context.Context, in *RepairRingRequest, opts ...grpc.CallOption) (*RepairRingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairRingResponse)
+	err := c.cc.Invoke(ctx, AdminService_RepairRing_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -496,6 +515,14 @@ type AdminServiceServer interface {
 	// acknowledged assignments, and proves that the ring is one symmetric cycle.
 	// It changes nothing.
 	CheckRing(context.Context, *CheckRingRequest) (*CheckRingResponse, error)
+	// RepairRing makes right what CheckRing finds: rows of the table become what this
+	// coordinator has told everybody; members of the table that it does not know
+	// join in the place that their row names; agents that have acknowledged another
+	// list are told theirs again. It removes nobody. One change, with an event
+	// repaired for each thing; validate_only tells what it would do. UNAVAILABLE when
+	// the pool changes all the time, or its revision in the table is another one:
+	// then the coordinator itself reads the table again at its next change.
+	RepairRing(context.Context, *RepairRingRequest) (*RepairRingResponse, error)
 	// ListEvents lists a pool's history, newest first.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// WatchEvents streams a pool's history from a revision on, then live.
@@ -593,6 +620,9 @@ func (UnimplementedAdminServiceServer) GetRing(context.Context, *GetRingRequest)
 }
 func (UnimplementedAdminServiceServer) CheckRing(context.Context, *CheckRingRequest) (*CheckRingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckRing not implemented")
+}
+func (UnimplementedAdminServiceServer) RepairRing(context.Context, *RepairRingRequest) (*RepairRingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RepairRing not implemented")
 }
 func (UnimplementedAdminServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
@@ -885,6 +915,24 @@ func _AdminService_CheckRing_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_RepairRing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairRingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RepairRing(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RepairRing_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RepairRing(ctx, req.(*RepairRingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListEventsRequest)
 	if err := dec(in); err != nil {
@@ -1134,6 +1182,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckRing",
 			Handler:    _AdminService_CheckRing_Handler,
+		},
+		{
+			MethodName: "RepairRing",
+			Handler:    _AdminService_RepairRing_Handler,
 		},
 		{
 			MethodName: "ListEvents",
