@@ -287,6 +287,10 @@ func (f *fakeAdmin) CheckRing(_ context.Context, r *coordinatorv1.CheckRingReque
 	return f.check, f.heard("CheckRing", r)
 }
 
+func (f *fakeAdmin) ReplaceServer(_ context.Context, r *coordinatorv1.ReplaceServerRequest) (*coordinatorv1.ReplaceServerResponse, error) {
+	return &coordinatorv1.ReplaceServerResponse{Revision: 43}, f.heard("ReplaceServer", r)
+}
+
 func (f *fakeAdmin) RepairRing(_ context.Context, r *coordinatorv1.RepairRingRequest) (*coordinatorv1.RepairRingResponse, error) {
 	return f.repair, f.heard("RepairRing", r)
 }

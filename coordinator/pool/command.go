@@ -33,9 +33,10 @@ func (b *batch) call(c command) bool {
 		}
 		return true
 	}
-	if b.requests[c.RequestID] || c.ExpectedRevision != nil && b.touched() {
-		// The change answers the same request, or would come before the revision
-		// that is expected.
+	replaces, _ := c.input.(ReplaceServer)
+	if b.requests[c.RequestID] || c.ExpectedRevision != nil && b.touched() || b.comesOrGoes(replaces.By) {
+		// The change answers the same request, would come before the revision that is
+		// expected, or is about to change who takes a place.
 		return false
 	}
 	if c.ExpectedRevision != nil && *c.ExpectedRevision != m.position.Revision {
@@ -77,6 +78,8 @@ func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
 		return b.prepareSettings(call, c)
 	case ReleaseBrake:
 		return b.prepareRelease(call, c)
+	case ReplaceServer:
+		return b.prepareReplace(call, c)
 	case RepairRing:
 		return b.prepareRepair(call, c)
 	default:

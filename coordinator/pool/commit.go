@@ -122,6 +122,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.ailing, id)
 	delete(m.servers, id)
 	delete(m.guard.released, id)
+	delete(m.yielding, id)
 	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved, alarmServiceDown} {
 		m.clearAlarm(name, id)
 	}
@@ -232,6 +233,7 @@ func (m *Machine) afterRing(c member.Change) {
 // meanwhile, a stream of the incarnation before is over all the same.
 func (m *Machine) joined(sess *session) {
 	s := m.servers[sess.hello.ID]
+	delete(m.yielding, sess.hello.ID)
 	if m.open(sess) {
 		m.attach(s, sess, false)
 	} else if old := m.sessions[s.session]; old != nil {

@@ -218,6 +218,18 @@ type ReleaseBrake struct {
 	Kept []member.ID
 }
 
+// ReplaceServer puts a member into the place of another, which leaves. With the
+// same id twice it lets another machine take the name over.
+type ReplaceServer struct {
+	Call Call
+	ID   member.ID
+	// Incarnation is that of ID, 0 for any.
+	Incarnation member.Incarnation
+	By          member.ID
+	// Force replaces it however By, brake and floor stand.
+	Force bool
+}
+
 // RepairRing makes table, memory and the agents' lists agree.
 type RepairRing struct {
 	Call Call
@@ -264,6 +276,7 @@ func (DrainServer) input()    {}
 func (ResumeServer) input()   {}
 func (UpdateSettings) input() {}
 func (ReleaseBrake) input()   {}
+func (ReplaceServer) input()  {}
 func (RepairRing) input()     {}
 func (Committed) input()      {}
 func (Rejected) input()       {}

@@ -105,6 +105,8 @@ type Machine struct {
 	// helping maps a temporary watcher to its subjects as such; it has no empty
 	// sets.
 	helping map[member.ID]map[member.ID]bool
+	// yielding are the members whose name another machine may take, with until when.
+	yielding map[member.ID]time.Time
 	// unwritten are the members whose rows made no ring when they were read, and
 	// have not been written since.
 	unwritten map[member.ID]bool
@@ -154,7 +156,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(),
 		noted:   map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
-		losses: map[uint64]*server{}, filtered: map[member.ID]bool{},
+		losses: map[uint64]*server{}, filtered: map[member.ID]bool{}, yielding: map[member.ID]time.Time{},
 		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
 		salt:   rand.NewPCG(^cfg.Seed, uint64(state.Position.Epoch)).Uint64(),
 		now:    cfg.Now, startedAt: cfg.Now, warming: r.Len() > 0,
@@ -329,6 +331,8 @@ func (m *Machine) take(in Input) {
 		m.enqueue(in.Call, "", in)
 	case ReleaseBrake:
 		m.enqueue(in.Call, "", in)
+	case ReplaceServer:
+		m.enqueue(in.Call, in.ID, in)
 	case RepairRing:
 		m.enqueue(in.Call, "", in)
 	case Committed:

@@ -53,6 +53,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	lose ID                      somebody deletes a row by hand
 //	stray ID FIRST SECOND        somebody inserts a row by hand
 //	mum ID on|off                it acknowledges no assignment
+//	replace ID BY [force]        operator's replacement of one by another
 //	repair [check]               operator's repair of the ring, or what it would be
 //	show ring|table|servers|explain ID|alarms|brake
 func TestScripts(t *testing.T) {
@@ -200,6 +201,10 @@ func (w *world) execute(words []string) {
 		h().mum = arg(2) == "on"
 	case "repair":
 		w.repair(arg(1) == "check")
+	case "replace":
+		w.ops(func(c pool.Call) pool.Input {
+			return pool.ReplaceServer{Call: c, ID: h().id, By: member.ID(arg(2)), Force: arg(3) == "force"}
+		})
 	case "show":
 		w.show(words[1:])
 	default:

@@ -162,7 +162,7 @@ func (tb *table) follow(t testing.TB, c member.Change) {
 		t.Fatalf("revision %d: %v", c.Revision(), problems)
 	}
 	stay := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool {
-		return tells(c, member.EventMoved, id) || slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
+		return tells(c, member.EventMoved, id) || tells(c, member.EventReplaced, id) || slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
 	})
 	tb.order = tb.walk()
 	old := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool { return !slices.Contains(stay, id) })

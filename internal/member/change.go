@@ -67,6 +67,7 @@ const (
 	EventDraining     EventKind = "draining"
 	EventRestored     EventKind = "restored"
 	EventRepaired     EventKind = "repaired"
+	EventReplaced     EventKind = "replaced"
 )
 
 // Event is one line of a pool's history, ordered by (Revision, Seq).

@@ -1190,6 +1190,180 @@ func (x *RemoveServerResponse) GetRevision() uint64 {
 	return 0
 }
 
+// ReplaceServerRequest asks to put one server into the place of another.
+type ReplaceServerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The server that leaves.
+	ServerId string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Only this incarnation of it; ABORTED if there is another one. 0 for any.
+	Incarnation uint64 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The member that takes its place.
+	ReplacementId string `protobuf:"bytes,4,opt,name=replacement_id,json=replacementId,proto3" json:"replacement_id,omitempty"`
+	// However the newcomer, brake and floor stand.
+	Force bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	// See the service.
+	ExpectedRevision *uint64 `protobuf:"varint,6,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// See the service.
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See the service; kept with the ban.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,9,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceServerRequest) Reset() {
+	*x = ReplaceServerRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceServerRequest) ProtoMessage() {}
+
+func (x *ReplaceServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceServerRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceServerRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReplaceServerRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ReplaceServerRequest) GetReplacementId() string {
+	if x != nil {
+		return x.ReplacementId
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *ReplaceServerRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *ReplaceServerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// ReplaceServerResponse says who has the place.
+type ReplaceServerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newcomer; with the same id twice, the present holder. Unset if it has left
+	// meanwhile.
+	Server *Server `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// The revision of the change.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceServerResponse) Reset() {
+	*x = ReplaceServerResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceServerResponse) ProtoMessage() {}
+
+func (x *ReplaceServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceServerResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceServerResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReplaceServerResponse) GetServer() *Server {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *ReplaceServerResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // SetIntentRequest asks to set a wish.
 type SetIntentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1215,7 +1389,7 @@ type SetIntentRequest struct {
 
 func (x *SetIntentRequest) Reset() {
 	*x = SetIntentRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1401,7 @@ func (x *SetIntentRequest) String() string {
 func (*SetIntentRequest) ProtoMessage() {}
 
 func (x *SetIntentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1414,7 @@ func (x *SetIntentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIntentRequest.ProtoReflect.Descriptor instead.
 func (*SetIntentRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetIntentRequest) GetPool() string {
@@ -1312,7 +1486,7 @@ type SetIntentResponse struct {
 
 func (x *SetIntentResponse) Reset() {
 	*x = SetIntentResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1498,7 @@ func (x *SetIntentResponse) String() string {
 func (*SetIntentResponse) ProtoMessage() {}
 
 func (x *SetIntentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1511,7 @@ func (x *SetIntentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIntentResponse.ProtoReflect.Descriptor instead.
 func (*SetIntentResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetIntentResponse) GetIntent() *Intent {
@@ -1382,7 +1556,7 @@ type DrainServerRequest struct {
 
 func (x *DrainServerRequest) Reset() {
 	*x = DrainServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1568,7 @@ func (x *DrainServerRequest) String() string {
 func (*DrainServerRequest) ProtoMessage() {}
 
 func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1581,7 @@ func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerRequest.ProtoReflect.Descriptor instead.
 func (*DrainServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DrainServerRequest) GetPool() string {
@@ -1492,7 +1666,7 @@ type DrainServerResponse struct {
 
 func (x *DrainServerResponse) Reset() {
 	*x = DrainServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1678,7 @@ func (x *DrainServerResponse) String() string {
 func (*DrainServerResponse) ProtoMessage() {}
 
 func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1691,7 @@ func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerResponse.ProtoReflect.Descriptor instead.
 func (*DrainServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DrainServerResponse) GetState() DrainState {
@@ -1569,7 +1743,7 @@ type ResumeServerRequest struct {
 
 func (x *ResumeServerRequest) Reset() {
 	*x = ResumeServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1755,7 @@ func (x *ResumeServerRequest) String() string {
 func (*ResumeServerRequest) ProtoMessage() {}
 
 func (x *ResumeServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1768,7 @@ func (x *ResumeServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeServerRequest.ProtoReflect.Descriptor instead.
 func (*ResumeServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResumeServerRequest) GetPool() string {
@@ -1652,7 +1826,7 @@ type ResumeServerResponse struct {
 
 func (x *ResumeServerResponse) Reset() {
 	*x = ResumeServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1838,7 @@ func (x *ResumeServerResponse) String() string {
 func (*ResumeServerResponse) ProtoMessage() {}
 
 func (x *ResumeServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1851,7 @@ func (x *ResumeServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeServerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResumeServerResponse) GetServer() *Server {
@@ -1705,7 +1879,7 @@ type GetRingRequest struct {
 
 func (x *GetRingRequest) Reset() {
 	*x = GetRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1891,7 @@ func (x *GetRingRequest) String() string {
 func (*GetRingRequest) ProtoMessage() {}
 
 func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1904,7 @@ func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingRequest.ProtoReflect.Descriptor instead.
 func (*GetRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetRingRequest) GetPool() string {
@@ -1765,7 +1939,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1951,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1964,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RingMember) GetServerId() string {
@@ -1864,7 +2038,7 @@ type GetRingResponse struct {
 
 func (x *GetRingResponse) Reset() {
 	*x = GetRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2050,7 @@ func (x *GetRingResponse) String() string {
 func (*GetRingResponse) ProtoMessage() {}
 
 func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2063,7 @@ func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingResponse.ProtoReflect.Descriptor instead.
 func (*GetRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetRingResponse) GetMembers() []*RingMember {
@@ -1924,7 +2098,7 @@ type CheckRingRequest struct {
 
 func (x *CheckRingRequest) Reset() {
 	*x = CheckRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2110,7 @@ func (x *CheckRingRequest) String() string {
 func (*CheckRingRequest) ProtoMessage() {}
 
 func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2123,7 @@ func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingRequest.ProtoReflect.Descriptor instead.
 func (*CheckRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckRingRequest) GetPool() string {
@@ -1975,7 +2149,7 @@ type RingProblem struct {
 
 func (x *RingProblem) Reset() {
 	*x = RingProblem{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2161,7 @@ func (x *RingProblem) String() string {
 func (*RingProblem) ProtoMessage() {}
 
 func (x *RingProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2174,7 @@ func (x *RingProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingProblem.ProtoReflect.Descriptor instead.
 func (*RingProblem) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RingProblem) GetServerId() string {
@@ -2044,7 +2218,7 @@ type CheckRingResponse struct {
 
 func (x *CheckRingResponse) Reset() {
 	*x = CheckRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2230,7 @@ func (x *CheckRingResponse) String() string {
 func (*CheckRingResponse) ProtoMessage() {}
 
 func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2243,7 @@ func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingResponse.ProtoReflect.Descriptor instead.
 func (*CheckRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckRingResponse) GetConsistent() bool {
@@ -2127,7 +2301,7 @@ type RepairRingRequest struct {
 
 func (x *RepairRingRequest) Reset() {
 	*x = RepairRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2313,7 @@ func (x *RepairRingRequest) String() string {
 func (*RepairRingRequest) ProtoMessage() {}
 
 func (x *RepairRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2326,7 @@ func (x *RepairRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRingRequest.ProtoReflect.Descriptor instead.
 func (*RepairRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RepairRingRequest) GetPool() string {
@@ -2205,7 +2379,7 @@ type RingRepair struct {
 
 func (x *RingRepair) Reset() {
 	*x = RingRepair{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2391,7 @@ func (x *RingRepair) String() string {
 func (*RingRepair) ProtoMessage() {}
 
 func (x *RingRepair) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2404,7 @@ func (x *RingRepair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingRepair.ProtoReflect.Descriptor instead.
 func (*RingRepair) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RingRepair) GetServerId() string {
@@ -2267,7 +2441,7 @@ type RepairRingResponse struct {
 
 func (x *RepairRingResponse) Reset() {
 	*x = RepairRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2453,7 @@ func (x *RepairRingResponse) String() string {
 func (*RepairRingResponse) ProtoMessage() {}
 
 func (x *RepairRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2466,7 @@ func (x *RepairRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRingResponse.ProtoReflect.Descriptor instead.
 func (*RepairRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RepairRingResponse) GetRepairs() []*RingRepair {
@@ -2330,7 +2504,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2342,7 +2516,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2355,7 +2529,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListEventsRequest) GetPool() string {
@@ -2413,7 +2587,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2599,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2612,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -2468,7 +2642,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2654,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2667,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchEventsRequest) GetPool() string {
@@ -2521,7 +2695,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2707,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2720,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchEventsResponse) GetEvent() *Event {
@@ -2571,7 +2745,7 @@ type ExplainServerRequest struct {
 
 func (x *ExplainServerRequest) Reset() {
 	*x = ExplainServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2757,7 @@ func (x *ExplainServerRequest) String() string {
 func (*ExplainServerRequest) ProtoMessage() {}
 
 func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2770,7 @@ func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerRequest.ProtoReflect.Descriptor instead.
 func (*ExplainServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainServerRequest) GetPool() string {
@@ -2634,7 +2808,7 @@ type RouterProgress struct {
 
 func (x *RouterProgress) Reset() {
 	*x = RouterProgress{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2820,7 @@ func (x *RouterProgress) String() string {
 func (*RouterProgress) ProtoMessage() {}
 
 func (x *RouterProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2833,7 @@ func (x *RouterProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterProgress.ProtoReflect.Descriptor instead.
 func (*RouterProgress) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RouterProgress) GetRouterId() string {
@@ -2689,7 +2863,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +2875,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +2888,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Decision) GetExplanation() *Explanation {
@@ -2750,7 +2924,7 @@ type ExplainServerResponse struct {
 
 func (x *ExplainServerResponse) Reset() {
 	*x = ExplainServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2936,7 @@ func (x *ExplainServerResponse) String() string {
 func (*ExplainServerResponse) ProtoMessage() {}
 
 func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2949,7 @@ func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerResponse.ProtoReflect.Descriptor instead.
 func (*ExplainServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainServerResponse) GetServer() *Server {
@@ -2832,7 +3006,7 @@ type Departure struct {
 
 func (x *Departure) Reset() {
 	*x = Departure{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +3018,7 @@ func (x *Departure) String() string {
 func (*Departure) ProtoMessage() {}
 
 func (x *Departure) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3031,7 @@ func (x *Departure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Departure.ProtoReflect.Descriptor instead.
 func (*Departure) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Departure) GetIncarnation() uint64 {
@@ -2906,7 +3080,7 @@ type GetBrakeRequest struct {
 
 func (x *GetBrakeRequest) Reset() {
 	*x = GetBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3092,7 @@ func (x *GetBrakeRequest) String() string {
 func (*GetBrakeRequest) ProtoMessage() {}
 
 func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3105,7 @@ func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeRequest.ProtoReflect.Descriptor instead.
 func (*GetBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetBrakeRequest) GetPool() string {
@@ -2958,7 +3132,7 @@ type BrakeZone struct {
 
 func (x *BrakeZone) Reset() {
 	*x = BrakeZone{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3144,7 @@ func (x *BrakeZone) String() string {
 func (*BrakeZone) ProtoMessage() {}
 
 func (x *BrakeZone) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3157,7 @@ func (x *BrakeZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeZone.ProtoReflect.Descriptor instead.
 func (*BrakeZone) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *BrakeZone) GetZone() string {
@@ -3029,7 +3203,7 @@ type BrakeStop struct {
 
 func (x *BrakeStop) Reset() {
 	*x = BrakeStop{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3215,7 @@ func (x *BrakeStop) String() string {
 func (*BrakeStop) ProtoMessage() {}
 
 func (x *BrakeStop) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3228,7 @@ func (x *BrakeStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeStop.ProtoReflect.Descriptor instead.
 func (*BrakeStop) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *BrakeStop) GetRule() string {
@@ -3096,7 +3270,7 @@ type HeldRemoval struct {
 
 func (x *HeldRemoval) Reset() {
 	*x = HeldRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3282,7 @@ func (x *HeldRemoval) String() string {
 func (*HeldRemoval) ProtoMessage() {}
 
 func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3295,7 @@ func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRemoval.ProtoReflect.Descriptor instead.
 func (*HeldRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HeldRemoval) GetServerId() string {
@@ -3166,7 +3340,7 @@ type ReleasedRemoval struct {
 
 func (x *ReleasedRemoval) Reset() {
 	*x = ReleasedRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +3352,7 @@ func (x *ReleasedRemoval) String() string {
 func (*ReleasedRemoval) ProtoMessage() {}
 
 func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +3365,7 @@ func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasedRemoval.ProtoReflect.Descriptor instead.
 func (*ReleasedRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReleasedRemoval) GetServerId() string {
@@ -3231,7 +3405,7 @@ type GetBrakeResponse struct {
 
 func (x *GetBrakeResponse) Reset() {
 	*x = GetBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3417,7 @@ func (x *GetBrakeResponse) String() string {
 func (*GetBrakeResponse) ProtoMessage() {}
 
 func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3430,7 @@ func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeResponse.ProtoReflect.Descriptor instead.
 func (*GetBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetBrakeResponse) GetSafety() *Safety {
@@ -3329,7 +3503,7 @@ type ReleaseBrakeRequest struct {
 
 func (x *ReleaseBrakeRequest) Reset() {
 	*x = ReleaseBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +3515,7 @@ func (x *ReleaseBrakeRequest) String() string {
 func (*ReleaseBrakeRequest) ProtoMessage() {}
 
 func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3354,7 +3528,7 @@ func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReleaseBrakeRequest) GetPool() string {
@@ -3413,7 +3587,7 @@ type ReleaseBrakeResponse struct {
 
 func (x *ReleaseBrakeResponse) Reset() {
 	*x = ReleaseBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3425,7 +3599,7 @@ func (x *ReleaseBrakeResponse) String() string {
 func (*ReleaseBrakeResponse) ProtoMessage() {}
 
 func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3438,7 +3612,7 @@ func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ReleaseBrakeResponse) GetReleased() []*ReleasedRemoval {
@@ -3466,7 +3640,7 @@ type ListAlarmsRequest struct {
 
 func (x *ListAlarmsRequest) Reset() {
 	*x = ListAlarmsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3652,7 @@ func (x *ListAlarmsRequest) String() string {
 func (*ListAlarmsRequest) ProtoMessage() {}
 
 func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +3665,7 @@ func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlarmsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListAlarmsRequest) GetPool() string {
@@ -3512,7 +3686,7 @@ type ListAlarmsResponse struct {
 
 func (x *ListAlarmsResponse) Reset() {
 	*x = ListAlarmsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3524,7 +3698,7 @@ func (x *ListAlarmsResponse) String() string {
 func (*ListAlarmsResponse) ProtoMessage() {}
 
 func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3537,7 +3711,7 @@ func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlarmsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListAlarmsResponse) GetAlarms() []*Alarm {
@@ -3556,7 +3730,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +3742,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +3755,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 // GetStatusResponse tells how the coordinator is.
@@ -3627,7 +3801,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3639,7 +3813,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3652,7 +3826,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetStatusResponse) GetCoordinatorId() string {
@@ -3782,7 +3956,7 @@ type StepDownRequest struct {
 
 func (x *StepDownRequest) Reset() {
 	*x = StepDownRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +3968,7 @@ func (x *StepDownRequest) String() string {
 func (*StepDownRequest) ProtoMessage() {}
 
 func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +3981,7 @@ func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownRequest.ProtoReflect.Descriptor instead.
 func (*StepDownRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StepDownRequest) GetExpectedEpoch() uint64 {
@@ -3842,7 +4016,7 @@ type StepDownResponse struct {
 
 func (x *StepDownResponse) Reset() {
 	*x = StepDownResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3854,7 +4028,7 @@ func (x *StepDownResponse) String() string {
 func (*StepDownResponse) ProtoMessage() {}
 
 func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3867,7 +4041,7 @@ func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownResponse.ProtoReflect.Descriptor instead.
 func (*StepDownResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StepDownResponse) GetEpoch() uint64 {
@@ -3890,7 +4064,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +4076,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4089,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListRoutersRequest) GetPageSize() int32 {
@@ -3955,7 +4129,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4141,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4154,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Router) GetRouterId() string {
@@ -4047,7 +4221,7 @@ type RouterLag struct {
 
 func (x *RouterLag) Reset() {
 	*x = RouterLag{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4059,7 +4233,7 @@ func (x *RouterLag) String() string {
 func (*RouterLag) ProtoMessage() {}
 
 func (x *RouterLag) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4072,7 +4246,7 @@ func (x *RouterLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterLag.ProtoReflect.Descriptor instead.
 func (*RouterLag) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RouterLag) GetPool() string {
@@ -4109,7 +4283,7 @@ type HeldByRouter struct {
 
 func (x *HeldByRouter) Reset() {
 	*x = HeldByRouter{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4121,7 +4295,7 @@ func (x *HeldByRouter) String() string {
 func (*HeldByRouter) ProtoMessage() {}
 
 func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4134,7 +4308,7 @@ func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldByRouter.ProtoReflect.Descriptor instead.
 func (*HeldByRouter) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *HeldByRouter) GetPool() string {
@@ -4164,7 +4338,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4176,7 +4350,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4189,7 +4363,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -4221,7 +4395,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4233,7 +4407,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4246,7 +4420,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListSessionsRequest) GetPool() string {
@@ -4299,7 +4473,7 @@ type AgentSession struct {
 
 func (x *AgentSession) Reset() {
 	*x = AgentSession{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4311,7 +4485,7 @@ func (x *AgentSession) String() string {
 func (*AgentSession) ProtoMessage() {}
 
 func (x *AgentSession) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4324,7 +4498,7 @@ func (x *AgentSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSession.ProtoReflect.Descriptor instead.
 func (*AgentSession) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AgentSession) GetServerId() string {
@@ -4414,7 +4588,7 @@ type SessionSubject struct {
 
 func (x *SessionSubject) Reset() {
 	*x = SessionSubject{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4426,7 +4600,7 @@ func (x *SessionSubject) String() string {
 func (*SessionSubject) ProtoMessage() {}
 
 func (x *SessionSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4439,7 +4613,7 @@ func (x *SessionSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubject.ProtoReflect.Descriptor instead.
 func (*SessionSubject) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SessionSubject) GetServerId() string {
@@ -4483,7 +4657,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4495,7 +4669,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4508,7 +4682,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*AgentSession {
@@ -4534,7 +4708,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4546,7 +4720,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4559,7 +4733,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 // A part of a backup, in order.
@@ -4573,7 +4747,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4585,7 +4759,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4598,7 +4772,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4625,7 +4799,7 @@ type ImportStateRequest struct {
 
 func (x *ImportStateRequest) Reset() {
 	*x = ImportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4637,7 +4811,7 @@ func (x *ImportStateRequest) String() string {
 func (*ImportStateRequest) ProtoMessage() {}
 
 func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4650,7 +4824,7 @@ func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateRequest.ProtoReflect.Descriptor instead.
 func (*ImportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ImportStateRequest) GetReplace() bool {
@@ -4702,7 +4876,7 @@ type ImportStateResponse struct {
 
 func (x *ImportStateResponse) Reset() {
 	*x = ImportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4714,7 +4888,7 @@ func (x *ImportStateResponse) String() string {
 func (*ImportStateResponse) ProtoMessage() {}
 
 func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4727,7 +4901,7 @@ func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateResponse.ProtoReflect.Descriptor instead.
 func (*ImportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ImportStateResponse) GetStoreId() string {
@@ -4860,7 +5034,22 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnlyB\x14\n" +
 	"\x12_expected_revision\"2\n" +
 	"\x14RemoveServerResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xd5\x02\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xca\x02\n" +
+	"\x14ReplaceServerRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12%\n" +
+	"\x0ereplacement_id\x18\x04 \x01(\tR\rreplacementId\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\x120\n" +
+	"\x11expected_revision\x18\x06 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\t \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"m\n" +
+	"\x15ReplaceServerResponse\x128\n" +
+	"\x06server\x18\x01 \x01(\v2 .buddyring.coordinator.v1.ServerR\x06server\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd5\x02\n" +
 	"\x10SetIntentRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x122\n" +
@@ -5142,7 +5331,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"StoreState\x12\x1b\n" +
 	"\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORE_STATE_OK\x10\x01\x12\x17\n" +
-	"\x13STORE_STATE_FAILING\x10\x022\xca\x15\n" +
+	"\x13STORE_STATE_FAILING\x10\x022\xbc\x16\n" +
 	"\fAdminService\x12d\n" +
 	"\tListPools\x12*.buddyring.coordinator.v1.ListPoolsRequest\x1a+.buddyring.coordinator.v1.ListPoolsResponse\x12^\n" +
 	"\aGetPool\x12(.buddyring.coordinator.v1.GetPoolRequest\x1a).buddyring.coordinator.v1.GetPoolResponse\x12g\n" +
@@ -5153,7 +5342,8 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\vListServers\x12,.buddyring.coordinator.v1.ListServersRequest\x1a-.buddyring.coordinator.v1.ListServersResponse\x12d\n" +
 	"\tGetServer\x12*.buddyring.coordinator.v1.GetServerRequest\x1a+.buddyring.coordinator.v1.GetServerResponse\x12m\n" +
 	"\fUpdateServer\x12-.buddyring.coordinator.v1.UpdateServerRequest\x1a..buddyring.coordinator.v1.UpdateServerResponse\x12m\n" +
-	"\fRemoveServer\x12-.buddyring.coordinator.v1.RemoveServerRequest\x1a..buddyring.coordinator.v1.RemoveServerResponse\x12d\n" +
+	"\fRemoveServer\x12-.buddyring.coordinator.v1.RemoveServerRequest\x1a..buddyring.coordinator.v1.RemoveServerResponse\x12p\n" +
+	"\rReplaceServer\x12..buddyring.coordinator.v1.ReplaceServerRequest\x1a/.buddyring.coordinator.v1.ReplaceServerResponse\x12d\n" +
 	"\tSetIntent\x12*.buddyring.coordinator.v1.SetIntentRequest\x1a+.buddyring.coordinator.v1.SetIntentResponse\x12j\n" +
 	"\vDrainServer\x12,.buddyring.coordinator.v1.DrainServerRequest\x1a-.buddyring.coordinator.v1.DrainServerResponse\x12m\n" +
 	"\fResumeServer\x12-.buddyring.coordinator.v1.ResumeServerRequest\x1a..buddyring.coordinator.v1.ResumeServerResponse\x12^\n" +
@@ -5189,7 +5379,7 @@ func file_buddyring_coordinator_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(LeaderState)(0),              // 0: buddyring.coordinator.v1.LeaderState
 	(StoreState)(0),               // 1: buddyring.coordinator.v1.StoreState
@@ -5209,200 +5399,205 @@ var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(*UpdateServerResponse)(nil),  // 15: buddyring.coordinator.v1.UpdateServerResponse
 	(*RemoveServerRequest)(nil),   // 16: buddyring.coordinator.v1.RemoveServerRequest
 	(*RemoveServerResponse)(nil),  // 17: buddyring.coordinator.v1.RemoveServerResponse
-	(*SetIntentRequest)(nil),      // 18: buddyring.coordinator.v1.SetIntentRequest
-	(*SetIntentResponse)(nil),     // 19: buddyring.coordinator.v1.SetIntentResponse
-	(*DrainServerRequest)(nil),    // 20: buddyring.coordinator.v1.DrainServerRequest
-	(*DrainServerResponse)(nil),   // 21: buddyring.coordinator.v1.DrainServerResponse
-	(*ResumeServerRequest)(nil),   // 22: buddyring.coordinator.v1.ResumeServerRequest
-	(*ResumeServerResponse)(nil),  // 23: buddyring.coordinator.v1.ResumeServerResponse
-	(*GetRingRequest)(nil),        // 24: buddyring.coordinator.v1.GetRingRequest
-	(*RingMember)(nil),            // 25: buddyring.coordinator.v1.RingMember
-	(*GetRingResponse)(nil),       // 26: buddyring.coordinator.v1.GetRingResponse
-	(*CheckRingRequest)(nil),      // 27: buddyring.coordinator.v1.CheckRingRequest
-	(*RingProblem)(nil),           // 28: buddyring.coordinator.v1.RingProblem
-	(*CheckRingResponse)(nil),     // 29: buddyring.coordinator.v1.CheckRingResponse
-	(*RepairRingRequest)(nil),     // 30: buddyring.coordinator.v1.RepairRingRequest
-	(*RingRepair)(nil),            // 31: buddyring.coordinator.v1.RingRepair
-	(*RepairRingResponse)(nil),    // 32: buddyring.coordinator.v1.RepairRingResponse
-	(*ListEventsRequest)(nil),     // 33: buddyring.coordinator.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 34: buddyring.coordinator.v1.ListEventsResponse
-	(*WatchEventsRequest)(nil),    // 35: buddyring.coordinator.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),   // 36: buddyring.coordinator.v1.WatchEventsResponse
-	(*ExplainServerRequest)(nil),  // 37: buddyring.coordinator.v1.ExplainServerRequest
-	(*RouterProgress)(nil),        // 38: buddyring.coordinator.v1.RouterProgress
-	(*Decision)(nil),              // 39: buddyring.coordinator.v1.Decision
-	(*ExplainServerResponse)(nil), // 40: buddyring.coordinator.v1.ExplainServerResponse
-	(*Departure)(nil),             // 41: buddyring.coordinator.v1.Departure
-	(*GetBrakeRequest)(nil),       // 42: buddyring.coordinator.v1.GetBrakeRequest
-	(*BrakeZone)(nil),             // 43: buddyring.coordinator.v1.BrakeZone
-	(*BrakeStop)(nil),             // 44: buddyring.coordinator.v1.BrakeStop
-	(*HeldRemoval)(nil),           // 45: buddyring.coordinator.v1.HeldRemoval
-	(*ReleasedRemoval)(nil),       // 46: buddyring.coordinator.v1.ReleasedRemoval
-	(*GetBrakeResponse)(nil),      // 47: buddyring.coordinator.v1.GetBrakeResponse
-	(*ReleaseBrakeRequest)(nil),   // 48: buddyring.coordinator.v1.ReleaseBrakeRequest
-	(*ReleaseBrakeResponse)(nil),  // 49: buddyring.coordinator.v1.ReleaseBrakeResponse
-	(*ListAlarmsRequest)(nil),     // 50: buddyring.coordinator.v1.ListAlarmsRequest
-	(*ListAlarmsResponse)(nil),    // 51: buddyring.coordinator.v1.ListAlarmsResponse
-	(*GetStatusRequest)(nil),      // 52: buddyring.coordinator.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 53: buddyring.coordinator.v1.GetStatusResponse
-	(*StepDownRequest)(nil),       // 54: buddyring.coordinator.v1.StepDownRequest
-	(*StepDownResponse)(nil),      // 55: buddyring.coordinator.v1.StepDownResponse
-	(*ListRoutersRequest)(nil),    // 56: buddyring.coordinator.v1.ListRoutersRequest
-	(*Router)(nil),                // 57: buddyring.coordinator.v1.Router
-	(*RouterLag)(nil),             // 58: buddyring.coordinator.v1.RouterLag
-	(*HeldByRouter)(nil),          // 59: buddyring.coordinator.v1.HeldByRouter
-	(*ListRoutersResponse)(nil),   // 60: buddyring.coordinator.v1.ListRoutersResponse
-	(*ListSessionsRequest)(nil),   // 61: buddyring.coordinator.v1.ListSessionsRequest
-	(*AgentSession)(nil),          // 62: buddyring.coordinator.v1.AgentSession
-	(*SessionSubject)(nil),        // 63: buddyring.coordinator.v1.SessionSubject
-	(*ListSessionsResponse)(nil),  // 64: buddyring.coordinator.v1.ListSessionsResponse
-	(*ExportStateRequest)(nil),    // 65: buddyring.coordinator.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),   // 66: buddyring.coordinator.v1.ExportStateResponse
-	(*ImportStateRequest)(nil),    // 67: buddyring.coordinator.v1.ImportStateRequest
-	(*ImportStateResponse)(nil),   // 68: buddyring.coordinator.v1.ImportStateResponse
-	nil,                           // 69: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	(*Pool)(nil),                  // 70: buddyring.coordinator.v1.Pool
-	(*PoolSettings)(nil),          // 71: buddyring.coordinator.v1.PoolSettings
-	(*fieldmaskpb.FieldMask)(nil), // 72: google.protobuf.FieldMask
-	(Phase)(0),                    // 73: buddyring.coordinator.v1.Phase
-	(*Server)(nil),                // 74: buddyring.coordinator.v1.Server
-	(*ServerSpec)(nil),            // 75: buddyring.coordinator.v1.ServerSpec
-	(Wish)(0),                     // 76: buddyring.coordinator.v1.Wish
-	(*durationpb.Duration)(nil),   // 77: google.protobuf.Duration
-	(*Intent)(nil),                // 78: buddyring.coordinator.v1.Intent
-	(DrainState)(0),               // 79: buddyring.coordinator.v1.DrainState
-	(*LaggingRouter)(nil),         // 80: buddyring.coordinator.v1.LaggingRouter
-	(*Event)(nil),                 // 81: buddyring.coordinator.v1.Event
-	(*timestamppb.Timestamp)(nil), // 82: google.protobuf.Timestamp
-	(*Explanation)(nil),           // 83: buddyring.coordinator.v1.Explanation
-	(Cause)(0),                    // 84: buddyring.coordinator.v1.Cause
-	(*Safety)(nil),                // 85: buddyring.coordinator.v1.Safety
-	(*Alarm)(nil),                 // 86: buddyring.coordinator.v1.Alarm
-	(*Position)(nil),              // 87: buddyring.coordinator.v1.Position
+	(*ReplaceServerRequest)(nil),  // 18: buddyring.coordinator.v1.ReplaceServerRequest
+	(*ReplaceServerResponse)(nil), // 19: buddyring.coordinator.v1.ReplaceServerResponse
+	(*SetIntentRequest)(nil),      // 20: buddyring.coordinator.v1.SetIntentRequest
+	(*SetIntentResponse)(nil),     // 21: buddyring.coordinator.v1.SetIntentResponse
+	(*DrainServerRequest)(nil),    // 22: buddyring.coordinator.v1.DrainServerRequest
+	(*DrainServerResponse)(nil),   // 23: buddyring.coordinator.v1.DrainServerResponse
+	(*ResumeServerRequest)(nil),   // 24: buddyring.coordinator.v1.ResumeServerRequest
+	(*ResumeServerResponse)(nil),  // 25: buddyring.coordinator.v1.ResumeServerResponse
+	(*GetRingRequest)(nil),        // 26: buddyring.coordinator.v1.GetRingRequest
+	(*RingMember)(nil),            // 27: buddyring.coordinator.v1.RingMember
+	(*GetRingResponse)(nil),       // 28: buddyring.coordinator.v1.GetRingResponse
+	(*CheckRingRequest)(nil),      // 29: buddyring.coordinator.v1.CheckRingRequest
+	(*RingProblem)(nil),           // 30: buddyring.coordinator.v1.RingProblem
+	(*CheckRingResponse)(nil),     // 31: buddyring.coordinator.v1.CheckRingResponse
+	(*RepairRingRequest)(nil),     // 32: buddyring.coordinator.v1.RepairRingRequest
+	(*RingRepair)(nil),            // 33: buddyring.coordinator.v1.RingRepair
+	(*RepairRingResponse)(nil),    // 34: buddyring.coordinator.v1.RepairRingResponse
+	(*ListEventsRequest)(nil),     // 35: buddyring.coordinator.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 36: buddyring.coordinator.v1.ListEventsResponse
+	(*WatchEventsRequest)(nil),    // 37: buddyring.coordinator.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 38: buddyring.coordinator.v1.WatchEventsResponse
+	(*ExplainServerRequest)(nil),  // 39: buddyring.coordinator.v1.ExplainServerRequest
+	(*RouterProgress)(nil),        // 40: buddyring.coordinator.v1.RouterProgress
+	(*Decision)(nil),              // 41: buddyring.coordinator.v1.Decision
+	(*ExplainServerResponse)(nil), // 42: buddyring.coordinator.v1.ExplainServerResponse
+	(*Departure)(nil),             // 43: buddyring.coordinator.v1.Departure
+	(*GetBrakeRequest)(nil),       // 44: buddyring.coordinator.v1.GetBrakeRequest
+	(*BrakeZone)(nil),             // 45: buddyring.coordinator.v1.BrakeZone
+	(*BrakeStop)(nil),             // 46: buddyring.coordinator.v1.BrakeStop
+	(*HeldRemoval)(nil),           // 47: buddyring.coordinator.v1.HeldRemoval
+	(*ReleasedRemoval)(nil),       // 48: buddyring.coordinator.v1.ReleasedRemoval
+	(*GetBrakeResponse)(nil),      // 49: buddyring.coordinator.v1.GetBrakeResponse
+	(*ReleaseBrakeRequest)(nil),   // 50: buddyring.coordinator.v1.ReleaseBrakeRequest
+	(*ReleaseBrakeResponse)(nil),  // 51: buddyring.coordinator.v1.ReleaseBrakeResponse
+	(*ListAlarmsRequest)(nil),     // 52: buddyring.coordinator.v1.ListAlarmsRequest
+	(*ListAlarmsResponse)(nil),    // 53: buddyring.coordinator.v1.ListAlarmsResponse
+	(*GetStatusRequest)(nil),      // 54: buddyring.coordinator.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 55: buddyring.coordinator.v1.GetStatusResponse
+	(*StepDownRequest)(nil),       // 56: buddyring.coordinator.v1.StepDownRequest
+	(*StepDownResponse)(nil),      // 57: buddyring.coordinator.v1.StepDownResponse
+	(*ListRoutersRequest)(nil),    // 58: buddyring.coordinator.v1.ListRoutersRequest
+	(*Router)(nil),                // 59: buddyring.coordinator.v1.Router
+	(*RouterLag)(nil),             // 60: buddyring.coordinator.v1.RouterLag
+	(*HeldByRouter)(nil),          // 61: buddyring.coordinator.v1.HeldByRouter
+	(*ListRoutersResponse)(nil),   // 62: buddyring.coordinator.v1.ListRoutersResponse
+	(*ListSessionsRequest)(nil),   // 63: buddyring.coordinator.v1.ListSessionsRequest
+	(*AgentSession)(nil),          // 64: buddyring.coordinator.v1.AgentSession
+	(*SessionSubject)(nil),        // 65: buddyring.coordinator.v1.SessionSubject
+	(*ListSessionsResponse)(nil),  // 66: buddyring.coordinator.v1.ListSessionsResponse
+	(*ExportStateRequest)(nil),    // 67: buddyring.coordinator.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),   // 68: buddyring.coordinator.v1.ExportStateResponse
+	(*ImportStateRequest)(nil),    // 69: buddyring.coordinator.v1.ImportStateRequest
+	(*ImportStateResponse)(nil),   // 70: buddyring.coordinator.v1.ImportStateResponse
+	nil,                           // 71: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	(*Pool)(nil),                  // 72: buddyring.coordinator.v1.Pool
+	(*PoolSettings)(nil),          // 73: buddyring.coordinator.v1.PoolSettings
+	(*fieldmaskpb.FieldMask)(nil), // 74: google.protobuf.FieldMask
+	(Phase)(0),                    // 75: buddyring.coordinator.v1.Phase
+	(*Server)(nil),                // 76: buddyring.coordinator.v1.Server
+	(*ServerSpec)(nil),            // 77: buddyring.coordinator.v1.ServerSpec
+	(Wish)(0),                     // 78: buddyring.coordinator.v1.Wish
+	(*durationpb.Duration)(nil),   // 79: google.protobuf.Duration
+	(*Intent)(nil),                // 80: buddyring.coordinator.v1.Intent
+	(DrainState)(0),               // 81: buddyring.coordinator.v1.DrainState
+	(*LaggingRouter)(nil),         // 82: buddyring.coordinator.v1.LaggingRouter
+	(*Event)(nil),                 // 83: buddyring.coordinator.v1.Event
+	(*timestamppb.Timestamp)(nil), // 84: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 85: buddyring.coordinator.v1.Explanation
+	(Cause)(0),                    // 86: buddyring.coordinator.v1.Cause
+	(*Safety)(nil),                // 87: buddyring.coordinator.v1.Safety
+	(*Alarm)(nil),                 // 88: buddyring.coordinator.v1.Alarm
+	(*Position)(nil),              // 89: buddyring.coordinator.v1.Position
 }
 var file_buddyring_coordinator_v1_admin_proto_depIdxs = []int32{
-	70, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	70, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	71, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	70, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	71, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	72, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
-	70, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	73, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
-	69, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	74, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
-	74, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	75, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	72, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	74, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	76, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
-	77, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
-	78, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
-	77, // 17: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
-	79, // 18: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
-	80, // 19: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
-	74, // 20: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	74, // 21: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	73, // 22: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
-	25, // 23: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
-	28, // 24: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
-	31, // 25: buddyring.coordinator.v1.RepairRingResponse.repairs:type_name -> buddyring.coordinator.v1.RingRepair
-	81, // 26: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
-	81, // 27: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
-	82, // 28: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
-	83, // 29: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
-	38, // 30: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
-	74, // 31: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	39, // 32: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
-	81, // 33: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
-	41, // 34: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
-	84, // 35: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
-	82, // 36: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
-	77, // 37: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
-	82, // 38: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
-	82, // 39: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
-	82, // 40: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
-	85, // 41: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
-	43, // 42: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
-	44, // 43: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
-	45, // 44: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
-	46, // 45: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	46, // 46: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	86, // 47: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
-	82, // 48: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	0,  // 49: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
-	1,  // 50: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
-	70, // 51: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	77, // 52: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
-	82, // 53: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
-	87, // 54: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
-	59, // 55: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
-	58, // 56: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
-	82, // 57: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
-	57, // 58: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
-	82, // 59: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
-	82, // 60: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
-	63, // 61: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
-	77, // 62: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
-	62, // 63: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
-	82, // 64: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
-	2,  // 65: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
-	4,  // 66: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
-	6,  // 67: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
-	8,  // 68: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
-	10, // 69: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
-	12, // 70: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
-	14, // 71: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
-	16, // 72: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
-	18, // 73: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
-	20, // 74: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
-	22, // 75: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
-	24, // 76: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
-	27, // 77: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
-	30, // 78: buddyring.coordinator.v1.AdminService.RepairRing:input_type -> buddyring.coordinator.v1.RepairRingRequest
-	33, // 79: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
-	35, // 80: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
-	37, // 81: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
-	42, // 82: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
-	48, // 83: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
-	50, // 84: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
-	52, // 85: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
-	56, // 86: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
-	61, // 87: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
-	54, // 88: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
-	65, // 89: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
-	67, // 90: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
-	3,  // 91: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
-	5,  // 92: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
-	7,  // 93: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
-	9,  // 94: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
-	11, // 95: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
-	13, // 96: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
-	15, // 97: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
-	17, // 98: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
-	19, // 99: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
-	21, // 100: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
-	23, // 101: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
-	26, // 102: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
-	29, // 103: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
-	32, // 104: buddyring.coordinator.v1.AdminService.RepairRing:output_type -> buddyring.coordinator.v1.RepairRingResponse
-	34, // 105: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
-	36, // 106: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
-	40, // 107: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
-	47, // 108: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
-	49, // 109: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
-	51, // 110: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
-	53, // 111: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
-	60, // 112: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
-	64, // 113: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
-	55, // 114: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
-	66, // 115: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
-	68, // 116: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
-	91, // [91:117] is the sub-list for method output_type
-	65, // [65:91] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	72, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	72, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	73, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	72, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	73, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	74, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
+	72, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	75, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
+	71, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	76, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
+	76, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	77, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	74, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	76, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	76, // 14: buddyring.coordinator.v1.ReplaceServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	78, // 15: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
+	79, // 16: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
+	80, // 17: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
+	79, // 18: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
+	81, // 19: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
+	82, // 20: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
+	76, // 21: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	76, // 22: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	75, // 23: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
+	27, // 24: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
+	30, // 25: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
+	33, // 26: buddyring.coordinator.v1.RepairRingResponse.repairs:type_name -> buddyring.coordinator.v1.RingRepair
+	83, // 27: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
+	83, // 28: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
+	84, // 29: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
+	85, // 30: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	40, // 31: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
+	76, // 32: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	41, // 33: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
+	83, // 34: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
+	43, // 35: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
+	86, // 36: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
+	84, // 37: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
+	79, // 38: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
+	84, // 39: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
+	84, // 40: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
+	84, // 41: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
+	87, // 42: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
+	45, // 43: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
+	46, // 44: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
+	47, // 45: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
+	48, // 46: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	48, // 47: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	88, // 48: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
+	84, // 49: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	0,  // 50: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
+	1,  // 51: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
+	72, // 52: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	79, // 53: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
+	84, // 54: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
+	89, // 55: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
+	61, // 56: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
+	60, // 57: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
+	84, // 58: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
+	59, // 59: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
+	84, // 60: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
+	84, // 61: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
+	65, // 62: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
+	79, // 63: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
+	64, // 64: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
+	84, // 65: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
+	2,  // 66: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
+	4,  // 67: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
+	6,  // 68: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
+	8,  // 69: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
+	10, // 70: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
+	12, // 71: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
+	14, // 72: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
+	16, // 73: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
+	18, // 74: buddyring.coordinator.v1.AdminService.ReplaceServer:input_type -> buddyring.coordinator.v1.ReplaceServerRequest
+	20, // 75: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
+	22, // 76: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
+	24, // 77: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
+	26, // 78: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
+	29, // 79: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
+	32, // 80: buddyring.coordinator.v1.AdminService.RepairRing:input_type -> buddyring.coordinator.v1.RepairRingRequest
+	35, // 81: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
+	37, // 82: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
+	39, // 83: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
+	44, // 84: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
+	50, // 85: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
+	52, // 86: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
+	54, // 87: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
+	58, // 88: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
+	63, // 89: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
+	56, // 90: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
+	67, // 91: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
+	69, // 92: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
+	3,  // 93: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
+	5,  // 94: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
+	7,  // 95: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
+	9,  // 96: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
+	11, // 97: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
+	13, // 98: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
+	15, // 99: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
+	17, // 100: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
+	19, // 101: buddyring.coordinator.v1.AdminService.ReplaceServer:output_type -> buddyring.coordinator.v1.ReplaceServerResponse
+	21, // 102: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
+	23, // 103: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
+	25, // 104: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
+	28, // 105: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
+	31, // 106: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
+	34, // 107: buddyring.coordinator.v1.AdminService.RepairRing:output_type -> buddyring.coordinator.v1.RepairRingResponse
+	36, // 108: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
+	38, // 109: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
+	42, // 110: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
+	49, // 111: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
+	51, // 112: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
+	53, // 113: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
+	55, // 114: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
+	62, // 115: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
+	66, // 116: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
+	57, // 117: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
+	68, // 118: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
+	70, // 119: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
+	93, // [93:120] is the sub-list for method output_type
+	66, // [66:93] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_admin_proto_init() }
@@ -5418,18 +5613,19 @@ func file_buddyring_coordinator_v1_admin_proto_init() {
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[16].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[20].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[23].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[27].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[28].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[55].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[22].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[25].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[29].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[30].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[48].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[57].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_admin_proto_rawDesc), len(file_buddyring_coordinator_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   68,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	AdminService_GetServer_FullMethodName     = "/buddyring.coordinator.v1.AdminService/GetServer"
 	AdminService_UpdateServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/UpdateServer"
 	AdminService_RemoveServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/RemoveServer"
+	AdminService_ReplaceServer_FullMethodName = "/buddyring.coordinator.v1.AdminService/ReplaceServer"
 	AdminService_SetIntent_FullMethodName     = "/buddyring.coordinator.v1.AdminService/SetIntent"
 	AdminService_DrainServer_FullMethodName   = "/buddyring.coordinator.v1.AdminService/DrainServer"
 	AdminService_ResumeServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ResumeServer"
@@ -88,6 +89,17 @@ type AdminServiceClient interface {
 	// RemoveServer takes a member out and closes the ring. Its agent may join
 	// again at once; set an intent to prevent that.
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
+	// ReplaceServer lets one member take the place of another on the ring, which
+	// leaves, in one change. The id that leaves is banned, since its agent would join
+	// again at once; SetIntent ends that. FAILED_PRECONDITION, unless force is set:
+	// not_ready while the newcomer is not ACTIVE, is suspect or has its service down;
+	// brake, zone_brake or floor while they hold removals; floor when too many others
+	// are away.
+	//
+	// With the same id twice, it lets another machine take the name over within a
+	// minute, also from one that lives: what is ALREADY_EXISTS otherwise. It keeps
+	// the place and gets a new incarnation; the one before is refused from then on.
+	ReplaceServer(ctx context.Context, in *ReplaceServerRequest, opts ...grpc.CallOption) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(ctx context.Context, in *SetIntentRequest, opts ...grpc.CallOption) (*SetIntentResponse, error)
 	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
@@ -248,6 +260,16 @@ func (c *adminServiceClient) RemoveServer(ctx context.Context, in *RemoveServerR
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveServerResponse)
 	err := c.cc.Invoke(ctx, AdminService_RemoveServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ReplaceServer(ctx context.Context, in *ReplaceServerRequest, opts ...grpc.CallOption) (*ReplaceServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplaceServerResponse)
+	err := c.cc.Invoke(ctx, AdminService_ReplaceServer_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -496,6 +518,17 @@ type AdminServiceServer interface {
 	// RemoveServer takes a member out and closes the ring. Its agent may join
 	// again at once; set an intent to prevent that.
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
+	// ReplaceServer lets one member take the place of another on the ring, which
+	// leaves, in one change. The id that leaves is banned, since its agent would join
+	// again at once; SetIntent ends that. FAILED_PRECONDITION, unless force is set:
+	// not_ready while the newcomer is not ACTIVE, is suspect or has its service down;
+	// brake, zone_brake or floor while they hold removals; floor when too many others
+	// are away.
+	//
+	// With the same id twice, it lets another machine take the name over within a
+	// minute, also from one that lives: what is ALREADY_EXISTS otherwise. It keeps
+	// the place and gets a new incarnation; the one before is refused from then on.
+	ReplaceServer(context.Context, *ReplaceServerRequest) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error)
 	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
@@ -605,6 +638,9 @@ func (UnimplementedAdminServiceServer) UpdateServer(context.Context, *UpdateServ
 }
 func (UnimplementedAdminServiceServer) RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveServer not implemented")
+}
+func (UnimplementedAdminServiceServer) ReplaceServer(context.Context, *ReplaceServerRequest) (*ReplaceServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplaceServer not implemented")
 }
 func (UnimplementedAdminServiceServer) SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetIntent not implemented")
@@ -821,6 +857,24 @@ func _AdminService_RemoveServer_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).RemoveServer(ctx, req.(*RemoveServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ReplaceServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplaceServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ReplaceServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ReplaceServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ReplaceServer(ctx, req.(*ReplaceServerRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1162,6 +1216,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveServer",
 			Handler:    _AdminService_RemoveServer_Handler,
+		},
+		{
+			MethodName: "ReplaceServer",
+			Handler:    _AdminService_ReplaceServer_Handler,
 		},
 		{
 			MethodName: "SetIntent",
