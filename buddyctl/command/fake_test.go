@@ -287,6 +287,10 @@ func (f *fakeAdmin) CheckRing(_ context.Context, r *coordinatorv1.CheckRingReque
 	return f.check, f.heard("CheckRing", r)
 }
 
+func (f *fakeAdmin) DeletePool(_ context.Context, r *coordinatorv1.DeletePoolRequest) (*coordinatorv1.DeletePoolResponse, error) {
+	return &coordinatorv1.DeletePoolResponse{Revision: 43, Servers: new(uint32(2))}, f.heard("DeletePool", r)
+}
+
 func (f *fakeAdmin) ReplaceServer(_ context.Context, r *coordinatorv1.ReplaceServerRequest) (*coordinatorv1.ReplaceServerResponse, error) {
 	return &coordinatorv1.ReplaceServerResponse{Revision: 43}, f.heard("ReplaceServer", r)
 }

@@ -111,6 +111,18 @@ func TestMutations(t *testing.T) {
 			},
 			"changed brake_least, brake_percent, brake_rack_percent, brake_window, brake_zone_percent, floor_percent, held_percent, hold_down_loss of pool default at revision 43\n",
 		},
+		"delete pool": {
+			append([]string{"pools", "delete", "edge", "--force"}, common[2:]...),
+			&coordinatorv1.DeletePoolRequest{Pool: "edge", Force: true, RequestId: "r-1", Reason: "why not"},
+			"deleted pool edge at revision 43, with 2 servers\n",
+		},
+		"delete pool checked": {
+			append([]string{"pools", "delete", "edge"}, revised...),
+			&coordinatorv1.DeletePoolRequest{
+				Pool: "edge", ExpectedRevision: new(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not",
+			},
+			"valid; nothing was changed\n",
+		},
 		"replace": {
 			append([]string{"replace", "db-1", "db-5", "--incarnation", "7", "--force"}, common...),
 			&coordinatorv1.ReplaceServerRequest{

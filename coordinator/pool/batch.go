@@ -103,7 +103,7 @@ func (b *batch) takeQueue() {
 // take puts an item into the change and returns false if it must wait for the
 // next one, as everything does about a server that comes or goes in this one.
 func (b *batch) take(it item) bool {
-	if id := b.about(it); b.comesOrGoes(id) {
+	if id := b.about(it); b.comesOrGoes(id) || b.change.Delete != nil {
 		return false
 	}
 	switch {
@@ -308,7 +308,7 @@ func (b *batch) remove(id member.ID, cause member.Cause, rule string, e member.E
 func (b *batch) takePhases() {
 	m := b.m
 	for _, id := range sortedKeys(m.due) {
-		if b.comesOrGoes(id) {
+		if b.comesOrGoes(id) || b.change.Delete != nil {
 			continue
 		}
 		delete(m.due, id)

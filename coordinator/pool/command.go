@@ -34,6 +34,9 @@ func (b *batch) call(c command) bool {
 		return true
 	}
 	replaces, _ := c.input.(ReplaceServer)
+	if _, deletes := c.input.(DeletePool); deletes && b.touched() {
+		return false // it is the last change, and the only thing in it
+	}
 	if b.requests[c.RequestID] || c.ExpectedRevision != nil && b.touched() || b.comesOrGoes(replaces.By) {
 		// The change answers the same request, would come before the revision that is
 		// expected, or is about to change who takes a place.
@@ -80,6 +83,8 @@ func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
 		return b.prepareRelease(call, c)
 	case ReplaceServer:
 		return b.prepareReplace(call, c)
+	case DeletePool:
+		return b.prepareDelete(call, c)
 	case RepairRing:
 		return b.prepareRepair(call, c)
 	default:

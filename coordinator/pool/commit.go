@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -18,6 +17,10 @@ func (m *Machine) committed(in Committed) {
 	}
 	m.flight = nil
 	c := b.change
+	if c.Delete != nil {
+		m.deleted(b)
+		return
+	}
 	m.position.Revision = c.Revision()
 	m.guard.standing = nil
 	m.applyPool(b)
@@ -287,14 +290,5 @@ func (m *Machine) fenced() {
 	if m.flight != nil {
 		m.fail(m.flight, &member.NotLeaderError{})
 	}
-	m.dead = true
-	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
-		m.emit(Refuse{id, &member.NotLeaderError{}})
-	}
-	for _, it := range m.queue {
-		if it.call != nil {
-			m.emit(Reply{Token: it.call.Token, Err: &member.NotLeaderError{}})
-		}
-	}
-	m.emit(SetTimer{time.Time{}})
+	m.end(&member.NotLeaderError{}, func(*session) error { return &member.NotLeaderError{} })
 }

@@ -230,6 +230,13 @@ type ReplaceServer struct {
 	Force bool
 }
 
+// DeletePool ends the pool. The machine is dead afterwards.
+type DeletePool struct {
+	Call Call
+	// Force deletes it with servers in it.
+	Force bool
+}
+
 // RepairRing makes table, memory and the agents' lists agree.
 type RepairRing struct {
 	Call Call
@@ -277,6 +284,7 @@ func (ResumeServer) input()   {}
 func (UpdateSettings) input() {}
 func (ReleaseBrake) input()   {}
 func (ReplaceServer) input()  {}
+func (DeletePool) input()     {}
 func (RepairRing) input()     {}
 func (Committed) input()      {}
 func (Rejected) input()       {}

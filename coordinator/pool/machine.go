@@ -333,6 +333,8 @@ func (m *Machine) take(in Input) {
 		m.enqueue(in.Call, "", in)
 	case ReplaceServer:
 		m.enqueue(in.Call, in.ID, in)
+	case DeletePool:
+		m.enqueue(in.Call, "", in)
 	case RepairRing:
 		m.enqueue(in.Call, "", in)
 	case Committed:

@@ -68,15 +68,15 @@ func TestReplaceIsRefused(t *testing.T) {
 		want error
 		rule string
 	}{
-		"a stranger":           {in: pool.ReplaceServer{ID: "zebra", By: "a"}, want: member.ErrNotFound},
-		"by a stranger":        {in: pool.ReplaceServer{ID: "a", By: "zebra"}, want: member.ErrNotFound},
-		"another incarnation":  {in: pool.ReplaceServer{ID: "a", By: "b", Incarnation: 99}, want: member.ErrStale},
-		"another twin":         {in: pool.ReplaceServer{ID: "a", By: "a", Incarnation: 99}, want: member.ErrStale},
-		"by one that joins":    {in: pool.ReplaceServer{ID: "a", By: "x"}, do: func(d *desk) { d.hello(agent("x")) }, rule: "not_ready"},
-		"by one that drains":   {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.intend("b", member.WishDrain) }, rule: "not_ready"},
-		"by a suspect":         {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.silent("b"); d.miss("b") }, rule: "not_ready"},
-		"by one that is sick":  {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.health("b", true) }, rule: "not_ready"},
-		"while many are away":  {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.intend("c", member.WishDrain); d.intend("d", member.WishDrain) }, rule: "floor"},
+		"a stranger":          {in: pool.ReplaceServer{ID: "zebra", By: "a"}, want: member.ErrNotFound},
+		"by a stranger":       {in: pool.ReplaceServer{ID: "a", By: "zebra"}, want: member.ErrNotFound},
+		"another incarnation": {in: pool.ReplaceServer{ID: "a", By: "b", Incarnation: 99}, want: member.ErrStale},
+		"another twin":        {in: pool.ReplaceServer{ID: "a", By: "a", Incarnation: 99}, want: member.ErrStale},
+		"by one that joins":   {in: pool.ReplaceServer{ID: "a", By: "x"}, do: func(d *desk) { d.hello(agent("x")) }, rule: "not_ready"},
+		"by one that drains":  {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.intend("b", member.WishDrain) }, rule: "not_ready"},
+		"by a suspect":        {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.silent("b"); d.miss("b") }, rule: "not_ready"},
+		"by one that is sick": {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.health("b", true) }, rule: "not_ready"},
+		"while many are away": {in: pool.ReplaceServer{ID: "a", By: "b"}, do: func(d *desk) { d.intend("c", member.WishDrain); d.intend("d", member.WishDrain) }, rule: "floor"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -23,6 +23,7 @@ const (
 	AdminService_GetPool_FullMethodName       = "/buddyring.coordinator.v1.AdminService/GetPool"
 	AdminService_CreatePool_FullMethodName    = "/buddyring.coordinator.v1.AdminService/CreatePool"
 	AdminService_UpdatePool_FullMethodName    = "/buddyring.coordinator.v1.AdminService/UpdatePool"
+	AdminService_DeletePool_FullMethodName    = "/buddyring.coordinator.v1.AdminService/DeletePool"
 	AdminService_ListServers_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListServers"
 	AdminService_GetServer_FullMethodName     = "/buddyring.coordinator.v1.AdminService/GetServer"
 	AdminService_UpdateServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/UpdateServer"
@@ -80,6 +81,14 @@ type AdminServiceClient interface {
 	CreatePool(ctx context.Context, in *CreatePoolRequest, opts ...grpc.CallOption) (*CreatePoolResponse, error)
 	// UpdatePool changes settings of a pool, with an event.
 	UpdatePool(ctx context.Context, in *UpdatePoolRequest, opts ...grpc.CallOption) (*UpdatePoolResponse, error)
+	// DeletePool ends a pool with all that belongs to it, wishes, bans and history
+	// too. Routers forget it and their clients get NOT_FOUND; agents are told that
+	// their servers are removed. No join makes a pool of that name again, only
+	// CreatePool, and its revisions go on above those of the deleted one.
+	// FAILED_PRECONDITION with the rule not_empty while it has servers, unless force
+	// is set, and default_pool for the pool default, which always exists; its history
+	// has the event pool_deleted.
+	DeletePool(ctx context.Context, in *DeletePoolRequest, opts ...grpc.CallOption) (*DeletePoolResponse, error)
 	// ListServers lists the members of a pool by id.
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
 	// GetServer returns one member.
@@ -220,6 +229,16 @@ func (c *adminServiceClient) UpdatePool(ctx context.Context, in *UpdatePoolReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdatePoolResponse)
 	err := c.cc.Invoke(ctx, AdminService_UpdatePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DeletePool(ctx context.Context, in *DeletePoolRequest, opts ...grpc.CallOption) (*DeletePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePoolResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeletePool_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -509,6 +528,14 @@ type AdminServiceServer interface {
 	CreatePool(context.Context, *CreatePoolRequest) (*CreatePoolResponse, error)
 	// UpdatePool changes settings of a pool, with an event.
 	UpdatePool(context.Context, *UpdatePoolRequest) (*UpdatePoolResponse, error)
+	// DeletePool ends a pool with all that belongs to it, wishes, bans and history
+	// too. Routers forget it and their clients get NOT_FOUND; agents are told that
+	// their servers are removed. No join makes a pool of that name again, only
+	// CreatePool, and its revisions go on above those of the deleted one.
+	// FAILED_PRECONDITION with the rule not_empty while it has servers, unless force
+	// is set, and default_pool for the pool default, which always exists; its history
+	// has the event pool_deleted.
+	DeletePool(context.Context, *DeletePoolRequest) (*DeletePoolResponse, error)
 	// ListServers lists the members of a pool by id.
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)
 	// GetServer returns one member.
@@ -626,6 +653,9 @@ func (UnimplementedAdminServiceServer) CreatePool(context.Context, *CreatePoolRe
 }
 func (UnimplementedAdminServiceServer) UpdatePool(context.Context, *UpdatePoolRequest) (*UpdatePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdatePool not implemented")
+}
+func (UnimplementedAdminServiceServer) DeletePool(context.Context, *DeletePoolRequest) (*DeletePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePool not implemented")
 }
 func (UnimplementedAdminServiceServer) ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServers not implemented")
@@ -785,6 +815,24 @@ func _AdminService_UpdatePool_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).UpdatePool(ctx, req.(*UpdatePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DeletePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeletePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeletePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeletePool(ctx, req.(*DeletePoolRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1200,6 +1248,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdatePool",
 			Handler:    _AdminService_UpdatePool_Handler,
+		},
+		{
+			MethodName: "DeletePool",
+			Handler:    _AdminService_DeletePool_Handler,
 		},
 		{
 			MethodName: "ListServers",
