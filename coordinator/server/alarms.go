@@ -27,7 +27,8 @@ const (
 func AlarmNames() []string {
 	return []string{
 		"AGENT_DOWN", "AGENT_STATE_UNSAVED", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "ICMP_FILTERED",
-		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", alarmUnreadable, "REMOVAL_CONTRADICTED", alarmRouterSilent, "SERVICES_DOWN",
+		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", alarmUnreadable, "REMOVAL_CONTRADICTED", "RING_BROKEN", alarmRouterSilent,
+		"SERVICES_DOWN",
 		"SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
 	}
 }

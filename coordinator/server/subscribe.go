@@ -62,6 +62,8 @@ type subscription struct {
 	cursors map[member.Pool]member.Position
 	soft    uint64
 	synced  bool
+	// deletions is how many deletions of pools were looked at.
+	deletions uint64
 }
 
 var (
@@ -269,6 +271,9 @@ func (s *subscription) sameStore() bool { return s.storeID == s.service.lead.sto
 // looked up first: none arrives before the row that it is about.
 func (s *subscription) catchUp() error {
 	news := s.softNews()
+	if err := s.sendDeleted(); err != nil {
+		return err
+	}
 	for _, h := range s.service.pools.list() {
 		if s.pools != nil && !s.pools[h.pool] {
 			continue
@@ -278,6 +283,36 @@ func (s *subscription) catchUp() error {
 		}
 	}
 	return s.sendMarks(news)
+}
+
+// sendDeleted tells which of the pools that the router has were deleted. A new one
+// of that name is one that it does not have.
+func (s *subscription) sendDeleted() error {
+	count := s.service.pools.deletions.Load()
+	if count == s.deletions {
+		return nil
+	}
+	s.deletions = count
+	has := map[member.Pool]member.Revision{}
+	if s.sameStore() {
+		for name, p := range s.resume {
+			has[name] = p.Revision
+		}
+	}
+	for name, p := range s.cursors {
+		has[name] = p.Revision
+	}
+	for _, d := range s.service.pools.deletedSince(has) {
+		delete(s.cursors, d.Name)
+		delete(s.resume, d.Name)
+		err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{
+			Pool: string(d.Name), Epoch: uint64(s.service.lead.epoch), Revision: uint64(d.Position.Revision),
+		}}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // advance sends what a pool has that the router does not.

@@ -407,12 +407,26 @@ func TestSubscribe_PoolDeleted(t *testing.T) {
 		if _, err := watch.Recv(); err != nil {
 			t.Fatal(err)
 		}
-		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default", Epoch: 1}}})
 		if _, err := watch.Recv(); !errors.Is(err, member.ErrNotFound) {
 			t.Errorf("watch ended with %v, want %v", err, member.ErrNotFound)
 		}
 		if _, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{}); !errors.Is(err, member.ErrNotFound) {
 			t.Errorf("resolve: %v, want %v", err, member.ErrNotFound)
+		}
+	}, first)
+}
+
+// What a leader of the past says of a pool is not heard.
+func TestSubscribe_PoolDeletedByAnOldLeader(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		if got := len(w.resolved()); got != 3 {
+			t.Errorf("%d servers", got)
 		}
 	}, first)
 }
