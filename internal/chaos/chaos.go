@@ -101,7 +101,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	defer func() { err = errors.Join(err, r.real.close()) }()
 	if err = r.live(ctx); err != nil {
 		s.logs(cfg.Progress)
-		return r.report, errors.Join(err, r.keep())
+		return r.report, errors.Join(err, r.judge(), r.keep())
 	}
 	r.reader.table(ctx)
 	if err := r.check(ctx); err != nil {

@@ -74,12 +74,9 @@ func TestFaults(t *testing.T) {
 			t.Parallel()
 			c.cfg.Bin, c.cfg.Dir, c.cfg.Seed, c.cfg.Coordinators, c.cfg.Progress = bin, place(t), 1, 3, progress{t}
 			c.cfg.Command = "go test -tags 'lab mariadb' -run '" + t.Name() + "' ./internal/chaos"
-			report, err := chaos.Run(t.Context(), c.cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := report.Write(progress{t}); err != nil {
-				t.Fatal(err)
+			report, runErr := chaos.Run(t.Context(), c.cfg)
+			if err := report.Write(progress{t}); runErr != nil || err != nil {
+				t.Fatal(runErr, err)
 			}
 			if n := report.Wrong(); n != 0 {
 				t.Errorf("%d things went wrong", n)

@@ -26,6 +26,7 @@ func Series(ctx context.Context, cfg Config, runs int) (total Report, err error)
 		_, _ = fmt.Fprintf(cfg.Progress, "experiment %d of %d: %s\n", i+1, runs, one.Command)
 		report, err := Run(ctx, one)
 		if err != nil {
+			_ = report.Write(cfg.Progress)
 			return total, fmt.Errorf("%w\nlogs and history: %s\nagain: %s", err, one.Dir, one.Command)
 		}
 		if n := report.Wrong(); n > 0 {

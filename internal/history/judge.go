@@ -60,7 +60,7 @@ func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.Rule, f.Wh
 type Verdict struct {
 	// Findings are the breaches; none where all is well.
 	Findings []Finding
-	// Charts show the operations that are not linearizable.
+	// Charts show some of the operations that are not linearizable.
 	Charts []Chart
 	// Operations, Unknown and Messages count what was judged; Unknown are the
 	// operations without an answer.

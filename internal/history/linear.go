@@ -9,9 +9,13 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// undecidedLimit is how many servers may be left undecided before the others are
-// not looked at any more.
-const undecidedLimit = 3
+const (
+	// undecidedLimit is how many servers may be left undecided before the others
+	// are not looked at any more.
+	undecidedLimit = 3
+	// chartLimit is how many charts there are at most.
+	chartLimit = 10
+)
 
 // linearizable looks for an order of the operations, apart for each server and
 // each intent: operations about different ones commute. Answers of coordinators
@@ -31,6 +35,9 @@ func linearizable(all []Operation, within time.Duration) (found []Finding, chart
 			found = append(found, Finding{Undecided, p.name, fmt.Sprintf("within %s its %d operations were not shown to have an order, nor to have none", within, len(ops))})
 		case porcupine.Illegal:
 			found = append(found, Finding{Linearizable, p.name, fmt.Sprintf("its %d operations have no order", len(ops))})
+		}
+		if len(charts) == chartLimit {
+			continue
 		}
 		_, info := porcupine.CheckOperationsVerbose(p.model, ops, within)
 		charts = append(charts, Chart{Name: p.name, model: p.model, info: info})
