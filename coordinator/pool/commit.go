@@ -25,6 +25,7 @@ func (m *Machine) committed(in Committed) {
 	left := m.applyRemovals(b)
 	m.applyRows(c.Put)
 	m.emit(Publish{c})
+	m.tellStandings(c)
 	for _, o := range b.then {
 		if o.committed != nil {
 			o.committed()

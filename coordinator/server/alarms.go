@@ -18,6 +18,7 @@ const (
 	alarmStoreFailing = "STORE_FAILING"
 	alarmDiskLow      = "DISK_LOW"
 	alarmRouterSilent = "ROUTER_SILENT"
+	alarmRouterTwice  = "ROUTER_TWICE"
 	alarmWentBack     = "HISTORY_WENT_BACK"
 )
 
@@ -26,7 +27,7 @@ const (
 func AlarmNames() []string {
 	return []string{
 		"AGENT_DOWN", "AGENT_STATE_UNSAVED", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "ICMP_FILTERED",
-		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", "REMOVAL_CONTRADICTED", alarmRouterSilent, "SERVICES_DOWN",
+		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", "REMOVAL_CONTRADICTED", alarmRouterSilent, alarmRouterTwice, "SERVICES_DOWN",
 		"SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
 	}
 }

@@ -95,6 +95,7 @@ func (s *session) welcome(w pool.Welcome, storeID string, coordinators []string)
 		Resumed:         &w.Resumed,
 		Coordinators:    coordinators,
 		Assignment:      toAssignment(w.Assignment),
+		Standing:        toStanding(w.Standing),
 	}}})
 	s.welcomed.end(nil)
 }
@@ -129,6 +130,14 @@ func (s *session) acknowledge(seq uint64) {
 	if s.welcomed.ended() {
 		s.put(&pb.SessionResponse{Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}})
 	}
+}
+
+func (s *session) stand(standing pool.Standing) {
+	s.put(&pb.SessionResponse{Message: &pb.SessionResponse_Standing{Standing: toStanding(standing)}})
+}
+
+func toStanding(s pool.Standing) *pb.Standing {
+	return &pb.Standing{Drained: &s.Drained, Actor: s.Actor, Reason: s.Reason}
 }
 
 func (s *session) left(l pool.LeaveDone) {
