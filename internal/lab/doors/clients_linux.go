@@ -80,7 +80,7 @@ func (r *run) callAt(ctx context.Context, door, target string, option grpc.DialO
 
 // overLibraryHTTP asks through the library's transport.
 func (r *run) overLibraryHTTP(ctx context.Context) error {
-	pool, err := client.Open(r.library())
+	pool, err := client.Open(r.library()) //nolint:contextcheck // it lives until Close
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func (r *run) startHAProxy() (front string, err error) {
 		text = strings.ReplaceAll(text, change[0], change[1])
 	}
 	file := filepath.Join(r.cfg.Dir, "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil { //nolint:gosec // Dir is the caller's choice
 		return "", fmt.Errorf("write HAProxy's configuration: %w", err)
 	}
 	path, err := exec.LookPath("haproxy")
