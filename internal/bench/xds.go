@@ -28,7 +28,7 @@ func xdsClients(ctx context.Context) ([]Row, error) {
 	p50, p99, most := at(report.Lags, 0.5), at(report.Lags, 0.99), at(report.Lags, 1)
 	acked := at(report.Acks, 0.99)
 	rows := []Row{{
-		ID: "R4", Experiment: fmt.Sprintf("xDS, removal → last call, %d of %d servers in turn", len(report.Lags), report.Servers),
+		ID: "R4", Experiment: fmt.Sprintf("xDS, removal → last call, %d servers, %d removals", report.Servers, len(report.Lags)),
 		Target: "p99 ≤ " + milliseconds(lagTarget.Seconds()), Met: p99 <= lagTarget,
 		Measured: fmt.Sprintf("p50 %s, p99 %s, max %s; acknowledged p99 %s", milliseconds(p50.Seconds()), milliseconds(p99.Seconds()),
 			milliseconds(most.Seconds()), milliseconds(acked.Seconds())),

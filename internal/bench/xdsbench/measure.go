@@ -129,7 +129,8 @@ func measure(
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.conn.Close()) }()
-	if err := Call(ctx, m.conn, 0); err != nil {
+	// The router may not have seen the pool yet.
+	if err := Call(ctx, m.conn, 0, grpc.WaitForReady(true)); err != nil {
 		return nil, err
 	}
 	m.report.FirstCall = time.Since(begun)
