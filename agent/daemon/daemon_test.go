@@ -88,8 +88,8 @@ func TestTellsThatItIsDrained(t *testing.T) {
 		expect := func(want string, gauge float64) {
 			t.Helper()
 			synctest.Wait()
-			if got := f.Says(); got != want || f.metric("buddyring_agent_drained") != gauge {
-				t.Errorf("it says %q, the metric is %v; want %q, %v", got, f.metric("buddyring_agent_drained"), want, gauge)
+			if got := f.Says(); got != want || f.metric("buddyring_agent_server_drained") != gauge {
+				t.Errorf("it says %q, the metric is %v; want %q, %v", got, f.metric("buddyring_agent_server_drained"), want, gauge)
 			}
 		}
 		p := c.next()

@@ -87,7 +87,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"How long checks took that have ended in time.", .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1)),
 		removals: counter("removals_total",
 			"Times this agent learned that others had taken its server out of the pool."),
-		drained: gauge("drained",
+		drained: gauge("server_drained",
 			"1 while an operator drains the server, so that it gets no new work, otherwise 0."),
 	}
 	reg.MustRegister(m.probes, m.late, m.rtt, m.sights, m.selfScore, m.reports, m.answers, m.connects, m.echoes, m.connected,
