@@ -68,24 +68,40 @@ func (e *ending) reason() error {
 type crowd struct {
 	mu     sync.Mutex
 	closed bool
-	inside sync.WaitGroup
+	inside int
+	// gone, nil while nobody waits, closes when the last one leaves.
+	gone chan struct{}
 }
 
 // enter lets the caller in, who has to leave, unless the crowd is closed.
 func (c *crowd) enter() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return false
+	if !c.closed {
+		c.inside++
 	}
-	c.inside.Add(1)
-	return true
+	return !c.closed
 }
 
-func (c *crowd) leave() { c.inside.Done() }
+func (c *crowd) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inside--; c.inside == 0 && c.gone != nil {
+		close(c.gone)
+		c.gone = nil
+	}
+}
 
-// run runs f in a goroutine. The caller is inside.
-func (c *crowd) run(f func()) { c.inside.Go(f) }
+// run runs f in a goroutine for somebody who is inside.
+func (c *crowd) run(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inside++
+	go func() {
+		defer c.leave()
+		f()
+	}()
+}
 
 // close lets nobody in any more.
 func (c *crowd) close() {
@@ -97,5 +113,15 @@ func (c *crowd) close() {
 // empty closes the crowd and waits until all have left.
 func (c *crowd) empty() {
 	c.close()
-	c.inside.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.inside > 0 {
+		if c.gone == nil {
+			c.gone = make(chan struct{})
+		}
+		gone := c.gone
+		c.mu.Unlock()
+		<-gone
+		c.mu.Lock()
+	}
 }

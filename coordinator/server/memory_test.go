@@ -26,6 +26,7 @@ type table struct {
 	storeID string
 	lease   member.Lease
 	pools   map[member.Pool]*tablePool
+	deleted map[member.Pool]member.DeletedPool
 	routers map[string]store.RouterRow
 	others  map[member.ID]member.Coordinator
 
@@ -50,7 +51,7 @@ type tablePool struct {
 func newTable() *table {
 	return &table{
 		storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{},
-		others: map[member.ID]member.Coordinator{},
+		others: map[member.ID]member.Coordinator{}, deleted: map[member.Pool]member.DeletedPool{},
 	}
 }
 
@@ -60,7 +61,7 @@ func (t *table) backup() *table {
 	defer t.mu.Unlock()
 	c := &table{
 		storeID: t.storeID, lease: t.lease, pools: map[member.Pool]*tablePool{}, routers: maps.Clone(t.routers),
-		others: maps.Clone(t.others),
+		others: maps.Clone(t.others), deleted: maps.Clone(t.deleted),
 	}
 	for name, p := range t.pools {
 		own := *p
@@ -235,15 +236,16 @@ func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPoo
 	if t.pools[n.Name] != nil {
 		return member.PoolState{}, member.ErrAlreadyExists
 	}
+	first := t.deleted[n.Name].Position.Revision + 1
 	p := &tablePool{
 		state: member.PoolState{
-			Name: n.Name, Position: member.Position{Epoch: epoch, Revision: 1}, LastChange: rand.Text(),
+			Name: n.Name, Position: member.Position{Epoch: epoch, Revision: first}, LastChange: rand.Text(),
 			Settings: n.Settings, Requests: slices.Clone(n.Requests),
 		},
 		rows: map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
 	}
 	for i := range p.state.Requests {
-		p.state.Requests[i].Revision = 1
+		p.state.Requests[i].Revision = first
 	}
 	p.record(n.Events)
 	t.pools[n.Name] = p
@@ -290,6 +292,8 @@ func (t *table) Commit(ctx context.Context, c member.Change) error {
 func (t *table) write(c member.Change) error {
 	p := t.pools[c.Pool]
 	switch {
+	case p == nil && c.Delete != nil && t.deleted[c.Pool].Position.Revision == c.Revision():
+		return nil
 	case p == nil:
 		return member.ErrNotFound
 	case p.state.LastChange == c.ID:
@@ -300,6 +304,15 @@ func (t *table) write(c member.Change) error {
 		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrBehind)
 	case p.state.Position != c.Base:
 		return member.ErrStale
+	}
+	if c.Delete != nil {
+		d := member.DeletedPool{Name: c.Pool, Position: member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, Deletion: *c.Delete}
+		if len(c.Requests) > 0 {
+			d.Request = c.Requests[0]
+		}
+		t.deleted[c.Pool] = d
+		delete(t.pools, c.Pool)
+		return nil
 	}
 	for _, r := range c.Remove {
 		if p.rows[r.ID].Incarnation != r.Incarnation {
@@ -331,6 +344,12 @@ func (t *table) write(c member.Change) error {
 	return nil
 }
 
+func (t *table) DeletedPools(context.Context) ([]member.DeletedPool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.deleted)), nil
+}
+
 func (t *table) Servers(_ context.Context, name member.Pool) ([]member.Server, member.Position, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -348,6 +367,20 @@ func (t *table) meddle(name member.Pool, id member.ID, change func(*member.Serve
 	row := t.pools[name].rows[id]
 	change(&row)
 	t.pools[name].rows[id] = row
+}
+
+// has returns the phase of a row.
+func (t *table) has(name member.Pool, id member.ID) member.Phase {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pools[name].rows[id].Phase
+}
+
+// turnBack takes a pool back by one revision behind the coordinator's back.
+func (t *table) turnBack(name member.Pool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pools[name].state.Position.Revision--
 }
 
 func (t *table) Events(_ context.Context, q store.EventQuery) ([]member.Event, error) {

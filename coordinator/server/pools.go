@@ -39,6 +39,9 @@ type pools struct {
 	made map[requestKey]madePool
 	// aside says of the pools that are in the table and not served why not.
 	aside map[member.Pool]error
+	// deleted are the pools that were deleted not long ago; deletions counts them.
+	deleted   map[member.Pool]member.DeletedPool
+	deletions atomic.Uint64
 }
 
 type requestKey struct{ id, hash string }
@@ -54,7 +57,8 @@ type madePool struct {
 func newPools(table Table, lead leadership, b *bell, autoCreate bool) *pools {
 	p := &pools{
 		table: table, lead: lead, bell: b, autoCreate: autoCreate,
-		making: make(chan struct{}, 1), made: map[requestKey]madePool{}, aside: map[member.Pool]error{},
+		making: make(chan struct{}, 1), made: map[requestKey]madePool{},
+		aside: map[member.Pool]error{}, deleted: map[member.Pool]member.DeletedPool{},
 	}
 	p.all.Store(&[]*host{})
 	return p
@@ -173,6 +177,10 @@ func (p *pools) forJoin(ctx context.Context, name member.Pool) (*host, error) {
 	}
 	if !p.autoCreate {
 		return nil, fmt.Errorf("join pool %s: %w; create it first", name, member.ErrNotFound)
+	}
+	if d, ok := p.deletion(name); ok {
+		return nil, fmt.Errorf("join pool %s: %w: it was deleted by %s at %s; create it first",
+			name, member.ErrNotFound, d.Actor, d.At.UTC().Format(time.DateTime))
 	}
 	h, err := p.create(ctx, newPool{
 		name: name, settings: member.DefaultSettings(), call: pool.Call{Actor: actorSelf, Reason: "a server asked to join it"},
@@ -314,7 +322,10 @@ func (p *pools) repeated(call pool.Call) (*host, error) {
 		case time.Since(m.at) >= store.RequestLife:
 			delete(p.made, key)
 		case key.id == call.RequestID && key.hash == call.Hash:
-			return p.find(m.pool), nil
+			if h := p.find(m.pool); h != nil {
+				return h, nil
+			}
+			return nil, fmt.Errorf("create pool %s: %w: it was deleted since", m.pool, member.ErrNotFound)
 		case key.id == call.RequestID && m.sure:
 			return nil, member.Invalid("request_id", "%q was used for another request", call.RequestID)
 		}

@@ -84,7 +84,7 @@ const adminRecvBytes = 1 << 20
 // if there is one.
 func (s *Server) makeServers() {
 	s.agentServer = rpc.NewServer(rpc.ServerConfig{
-		Credentials: s.deps.Credentials, Registry: s.deps.Registry, Logger: s.deps.Logger,
+		Credentials: s.deps.Credentials, Registry: s.deps.Registry, Logger: s.deps.Logger, FixedWindows: true,
 		Roles: map[string][]rpc.Role{
 			pb.AgentService_ServiceDesc.ServiceName:      {rpc.RoleAgent},
 			pb.MembershipService_ServiceDesc.ServiceName: {rpc.RoleRouter},

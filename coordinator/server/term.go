@@ -90,11 +90,16 @@ func (s *Server) start(ctx context.Context, w won, tenure *tenure) (*term, error
 			return nil, fmt.Errorf("pool %s is of epoch %d and not of %d: %w", state.Name, e, w.Epoch, member.ErrFenced)
 		}
 	}
+	deleted, err := s.deps.Store.DeletedPools(within)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := s.deps.Store.Routers(within)
 	if err != nil {
 		return nil, err
 	}
 	t := s.newTerm(ctx, w, tenure)
+	t.pools.recall(deleted)
 	for _, r := range rows {
 		t.routers.remember(r, time.Now())
 	}
@@ -175,18 +180,32 @@ func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
 func (t *term) newHost(state member.PoolState) (*host, error) {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // it never fails
-	history := newHistory(state, t.bell)
 	machine, err := pool.New(state, pool.Config{Seed: binary.NativeEndian.Uint64(seed[:]), Now: time.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("start pool %s: %w", state.Name, err)
 	}
+	history := newHistory(state, t.bell)
 	t.metrics.pool(history)
 	return &host{
 		pool: state.Name, machine: machine, sessions: map[pool.SessionID]*session{}, calls: map[pool.Token]waiter{},
 		lead: t.lead, tenure: t.tenure, table: t.deps.Store, dialer: newDialer(t.deps.Dialer), history: history, marks: t.marks,
 		alarms: t.alarms, health: t.health, metrics: t.metrics, routers: t.routers, log: t.deps.Logger,
-		inbox: make(chan work, inboxSize), outcomes: make(chan outcome, 1), over: newEnding(),
+		inbox: make(chan work, inboxSize), outcomes: make(chan outcome, 1), over: newEnding(), gone: t.forget,
 	}, nil
+}
+
+// forget lets go of a pool that was deleted. Its history has gone with it, so the
+// one of the default pool tells.
+func (t *term) forget(d member.DeletedPool) {
+	t.pools.drop(d)
+	t.routers.forget(d.Name)
+	t.marks.forget(d.Name)
+	t.metrics.forgetPool(d.Name)
+	text := fmt.Sprintf("pool %s was deleted at revision %d", d.Name, d.Position.Revision)
+	if d.Reason != "" {
+		text += ": " + d.Reason
+	}
+	t.own.note("", member.Event{Kind: member.EventPoolDeleted, Actor: d.Actor, Text: text})
 }
 
 func (t *term) makeServices() {

@@ -11,7 +11,7 @@ import (
 )
 
 // Commit writes a change, whole or not at all; then the pool is at
-// c.Revision(). The Revision, Seq and Epoch of the events are those of their
+// c.Revision(), or is gone where c deletes it. The Revision, Seq and Epoch of the events are those of their
 // place in c. Times are kept to the microsecond and hold-downs to the
 // millisecond. A change that is in the table already is a success, so the call
 // can be repeated.
@@ -29,6 +29,9 @@ func (s *Store) Commit(ctx context.Context, c member.Change) error {
 		isIn, err := fence(ctx, x, c)
 		if err != nil || isIn {
 			return err
+		}
+		if c.Delete != nil {
+			return erase(ctx, x, c)
 		}
 		return apply(ctx, x, c)
 	})
@@ -81,7 +84,7 @@ func fence(ctx context.Context, x tx, c member.Change) (isIn bool, err error) {
 		Scan(&at.Epoch, &at.Revision, &last)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return false, member.ErrNotFound
+		return isErased(ctx, x, c)
 	case err != nil:
 		return false, fmt.Errorf("read fence: %w", err)
 	case at.Epoch > c.Base.Epoch:

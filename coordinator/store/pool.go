@@ -15,7 +15,8 @@ import (
 // RequestLife is how long the answer to a client's request id is kept.
 const RequestLife = time.Hour
 
-// firstRevision is that of a pool's creation.
+// firstRevision is that of a pool's creation, unless there was one of its name
+// before.
 const firstRevision member.Revision = 1
 
 // NewPool is a pool to be created.
@@ -28,20 +29,26 @@ type NewPool struct {
 	Requests []member.Request
 }
 
-// CreatePool creates an empty pool at revision 1, whole or not at all. It returns
+// CreatePool creates an empty pool, whole or not at all: at revision 1, or above
+// the last one of a deleted pool of that name. It returns
 // member.ErrAlreadyExists if there is one of that name, and member.ErrFenced
 // when epoch is over.
 func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (member.PoolState, error) {
 	state := member.PoolState{
-		Name: n.Name, Position: member.Position{Epoch: epoch, Revision: firstRevision}, LastChange: rand.Text(),
+		Name: n.Name, Position: member.Position{Epoch: epoch}, LastChange: rand.Text(),
 		Settings: n.Settings, Requests: slices.Clone(n.Requests),
-	}
-	for i := range state.Requests {
-		state.Requests[i].Revision = firstRevision
 	}
 	err := s.write(ctx, func(x tx) error {
 		if err := renew(ctx, x, epoch); err != nil {
 			return err
+		}
+		first, err := x.revisionAfter(ctx, n.Name)
+		if err != nil {
+			return err
+		}
+		state.Position.Revision = first
+		for i := range state.Requests {
+			state.Requests[i].Revision = first
 		}
 		created, err := x.insertPool(ctx, state)
 		if err != nil || !created {

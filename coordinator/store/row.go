@@ -14,6 +14,7 @@ const (
 		"zone, rack, weight, labels, boot_id, instance_id, identity, joined_at, phase_since, held_until"
 	intentColumns   = "pool, server_id, wish, reason, actor, set_at, expires_at"
 	departedColumns = "pool, server_id, incarnation, cause, boot_id, left_at, flap_score, hold_down_ms"
+	deletedColumns  = "name, epoch, revision, last_change_id, deleted_at, actor, reason, request_id, hash"
 	eventColumns    = "pool, revision, seq, epoch, at, kind, server_id, incarnation, cause, actor, text, explanation"
 	requestColumns  = "pool, request_id, hash, revision, at"
 )

@@ -54,9 +54,7 @@ func (p *pools) apply(ctx context.Context, start *pb.StreamStart, msg *pb.Subscr
 	case *pb.SubscribeResponse_Bookmark:
 		return p.confirm(start.GetStoreId(), m.Bookmark, now)
 	case *pb.SubscribeResponse_PoolDeleted:
-		p.log.InfoContext(ctx, "pool was deleted", "pool", m.PoolDeleted.GetPool())
-		p.remove(member.Pool(m.PoolDeleted.GetPool()))
-		return outcome{ack: true, save: true}, nil
+		return p.applyDeletion(ctx, m.PoolDeleted)
 	}
 	return outcome{}, nil
 }
@@ -138,6 +136,16 @@ func (p *pools) replaceView(ctx context.Context, b *book, next *view.View) {
 	}
 	b.contact.confirm(time.Now(), p.interval)
 	p.publish(b, next)
+}
+
+func (p *pools) applyDeletion(ctx context.Context, in *pb.PoolDeleted) (outcome, error) {
+	name := member.Pool(in.GetPool())
+	if b := p.books[name]; b != nil && b.view.StoreID() == p.storeID && member.Epoch(in.GetEpoch()) < b.view.Epoch() {
+		return p.fenced(member.ErrFenced)
+	}
+	p.log.InfoContext(ctx, "pool was deleted", "pool", name, "revision", in.GetRevision())
+	p.remove(name)
+	return outcome{ack: true, save: true}, nil
 }
 
 func (p *pools) applyMarks(in *pb.SoftMarks, now time.Time) (outcome, error) {
