@@ -35,7 +35,7 @@ const (
 
 // The reasons for which a session ends from this side.
 var (
-	errUnreached  = fmt.Errorf("%w: the coordinator did not answer within %v", member.ErrUnavailable, openTime)
+	errUnreached = fmt.Errorf("%w: the coordinator did not answer within %v", member.ErrUnavailable, openTime)
 	errNoWelcome = fmt.Errorf("%w: the coordinator did not accept the session within %v", member.ErrUnavailable, welcomeTime)
 	errStuck     = fmt.Errorf("%w: %d messages wait for the coordinator", member.ErrUnavailable, outboxSize)
 	errOldLeader = fmt.Errorf("a newer leader is known: %w", &member.NotLeaderError{})

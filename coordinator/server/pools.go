@@ -99,6 +99,9 @@ func (p *pools) pick(name string) (*host, error) {
 	return nil, fmt.Errorf("find pool %s: %w", parsed, member.ErrNotFound)
 }
 
+// has reports whether the table has a pool, served or not.
+func (p *pools) has(name member.Pool) bool { return p.find(name) != nil || p.whyAside(name) != nil }
+
 // open starts the host of a pool as the table has it, or sets the pool aside
 // where its rows make no sense. An error means that no pool can be served any
 // more.
@@ -213,7 +216,7 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("create pool %s: %w: others are being made", n.name, member.ErrUnavailable)
 	}
-	if p.find(n.name) != nil || p.whyAside(n.name) != nil {
+	if p.has(n.name) {
 		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 	}
 	if len(p.list()) >= maxPools {
@@ -292,7 +295,7 @@ func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
 		}
 	}
 	if n.call.ValidateOnly {
-		if p.find(n.name) != nil || p.whyAside(n.name) != nil {
+		if p.has(n.name) {
 			return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 		}
 		return nil, nil

@@ -166,7 +166,7 @@ func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
 	if err := t.openPools(states); err != nil {
 		return err
 	}
-	if t.pools.find(member.DefaultPool) != nil || t.pools.whyAside(member.DefaultPool) != nil {
+	if t.pools.has(member.DefaultPool) {
 		return nil
 	}
 	_, err := t.pools.create(ctx, newPool{

@@ -224,3 +224,38 @@ func contents(t *testing.T, dir string) map[string]string {
 	}
 	return all
 }
+
+// The coordinator's own directory has only the name of its run: without room for
+// it, its next start has to wait for the lease, and that is all.
+func TestFullDiskUnderTheCoordinator(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "coordinator")
+	smallDisk(t, disk, "64k")
+	w := &world{t: t, dir: dir, agents: map[string]*lab.Agent{}, servers: names(3)}
+	w.Site = newSite(t, lab.Config{
+		Bin: os.Getenv(binEnv), Dir: dir, Hosts: w.servers, Routers: 1, Store: "sqlite:" + filepath.Join(dir, "table.db"),
+	})
+	for _, server := range w.servers {
+		w.start(lab.AgentConfig{Server: server})
+	}
+	w.settled()
+	before := w.ring()
+	run := contents(t, disk)["coordinator.instance"]
+	free := fill(t, disk)
+	for range 2 {
+		w.kill()
+		w.settled()
+		sameRing(t, before, w.ring())
+		if got := contents(t, disk)["coordinator.instance"]; got != run {
+			t.Errorf("the name of the run is %q after %q, on a full disk", got, run)
+		}
+	}
+	free()
+	w.kill()
+	w.settled()
+	if got := contents(t, disk)["coordinator.instance"]; got == run || got == "" {
+		t.Errorf("the name of the run is %q with room for another", got)
+	}
+	w.nobodyRemoved()
+}
