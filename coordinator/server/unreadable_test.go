@@ -101,19 +101,18 @@ func notServed(t *testing.T, w *world) {
 	}
 }
 
-// The same where each row can be read, and together they make no ring; and for
-// the pool that always exists.
-func TestPoolWithoutARingIsSetAside(t *testing.T) {
+// The same for the pool that always exists.
+func TestTheDefaultPoolIsSetAside(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		table := newTable()
+		table := &spoilt{Store: newTable()}
 		w := start(t, table)
 		w.join("web-1", "web-2", "web-3")
 		if _, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games"}); err != nil {
 			t.Fatal(err)
 		}
 		w.shutDown()
-		table.meddle("default", "web-2", func(s *member.Server) { s.First = "web-2" })
+		table.spoil("default")
 		w.run()
 		w.leads(time.Second)
 		if _, err := w.admin.GetPool(t.Context(), &pb.GetPoolRequest{Pool: "games"}); err != nil {
