@@ -166,7 +166,7 @@ func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
 	if err := t.openPools(states); err != nil {
 		return err
 	}
-	if t.pools.find(member.DefaultPool) != nil || t.pools.whyAside(member.DefaultPool) != nil {
+	if _, aside := t.pools.setAside()[member.DefaultPool]; aside || t.pools.find(member.DefaultPool) != nil {
 		return nil
 	}
 	_, err := t.pools.create(ctx, newPool{
