@@ -81,6 +81,35 @@ func TestDigests(t *testing.T) {
 	})
 }
 
+// Whoever looks at a host sees that an operator keeps work away from its server. A
+// coordinator that says nothing of it changes nothing.
+func TestTellsThatItIsDrained(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		expect := func(want string, gauge float64) {
+			t.Helper()
+			synctest.Wait()
+			if got := f.Says(); got != want || f.metric("buddyring_agent_server_drained") != gauge {
+				t.Errorf("it says %q, the metric is %v; want %q, %v", got, f.metric("buddyring_agent_server_drained"), want, gauge)
+			}
+		}
+		p := c.next()
+		p.welcome(5, nil)
+		expect("", 0)
+		p.stand(&pb.Standing{Drained: new(true), Actor: "ann", Reason: "new\ndisk"})
+		expect("drained by ann: new disk", 1)
+		p.end <- errors.New("the end")
+		p = c.next()
+		p.welcome(5, nil)
+		expect("drained by ann: new disk", 1)
+		p.stand(&pb.Standing{Drained: new(true), Actor: "joe"})
+		expect("drained by joe", 1)
+		p.stand(&pb.Standing{Drained: new(false)})
+		expect("", 0)
+	})
+}
+
 // TestWatchesFromDisk: an agent that starts while no coordinator can be reached
 // watches whom it watched before (R10), and is resumed later.
 func TestWatchesFromDisk(t *testing.T) {

@@ -316,6 +316,8 @@ func (s *session) handle(ctx context.Context, m *pb.SessionResponse) error {
 		}
 	case *pb.SessionResponse_LeaveResult:
 		return s.left(ctx, m.LeaveResult)
+	case *pb.SessionResponse_Standing:
+		s.stand(parseStanding(m.Standing))
 	}
 	return nil
 }
@@ -341,6 +343,9 @@ func (s *session) accept(ctx context.Context, epoch uint64, in *pb.Welcome) erro
 		st.BootID, st.Leaving = s.id.bootID, false
 		st.Coordinators = w.coordinators
 	}, nil)
+	if w.standing != nil {
+		s.stand(*w.standing)
+	}
 	s.obey(ctx, w.assignment)
 	s.watcher.attach(ctx, func(r detector.Report) { s.put(s.outbox, toReport(r)) })
 	s.checkup.attach(ctx, func(v health.Verdict) {

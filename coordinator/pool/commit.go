@@ -29,6 +29,7 @@ func (m *Machine) committed(in Committed) {
 	m.applyRows(c.Put)
 	m.written(c)
 	m.emit(Publish{c})
+	m.tellStandings(c)
 	for _, o := range b.then {
 		if o.committed != nil {
 			o.committed()

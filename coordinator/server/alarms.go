@@ -18,6 +18,7 @@ const (
 	alarmStoreFailing = "STORE_FAILING"
 	alarmDiskLow      = "DISK_LOW"
 	alarmRouterSilent = "ROUTER_SILENT"
+	alarmRouterTwice  = "ROUTER_TWICE"
 	alarmWentBack     = "HISTORY_WENT_BACK"
 	alarmUnreadable   = "POOL_UNREADABLE"
 )
@@ -28,7 +29,7 @@ func AlarmNames() []string {
 	return []string{
 		"AGENT_DOWN", "AGENT_STATE_UNSAVED", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "ICMP_FILTERED",
 		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", alarmUnreadable, "REMOVAL_CONTRADICTED", "RING_BROKEN", alarmRouterSilent,
-		"SERVICES_DOWN",
+		alarmRouterTwice, "SERVICES_DOWN",
 		"SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
 	}
 }

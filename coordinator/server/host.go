@@ -304,7 +304,7 @@ func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) 
 		h.metrics.detection.WithLabelValues(e.Cause.String()).Observe(e.Detection.Seconds())
 	case pool.SetTimer:
 		h.setTimer(e.At, now)
-	case pool.Welcome, pool.Refuse, pool.Assign, pool.Ask, pool.Challenge, pool.LeaveDone:
+	case pool.Welcome, pool.Refuse, pool.Assign, pool.Ask, pool.Challenge, pool.LeaveDone, pool.Stand:
 		h.say(e)
 	}
 }
@@ -336,6 +336,10 @@ func (h *host) say(effect pool.Effect) {
 	case pool.LeaveDone:
 		if s := h.sessions[e.Session]; s != nil {
 			s.left(e)
+		}
+	case pool.Stand:
+		if s := h.sessions[e.Session]; s != nil {
+			s.stand(e.Standing)
 		}
 	}
 }

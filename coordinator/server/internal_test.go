@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
@@ -447,10 +449,12 @@ func TestConfirmedChangesAreCutOff(t *testing.T) {
 func TestRouterProgress(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	r := newRouters(ownAlarms{})
-	r.by["r1"] = newRouter("r1")
+	r := newRouters(newOwnAlarms(newAlarms(slog.New(slog.DiscardHandler), prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "x"}, []string{"name", "pool"}))))
+	if err := r.connect(arrival{id: "r1", run: "x"}, begin); err != nil {
+		t.Fatal(err)
+	}
 	apply := func(revision, second int) {
-		r.ack("r1", ack{applied: []placed{{"p", point{Position: member.Position{Revision: member.Revision(revision)}}}}}, begin.Add(time.Duration(second)*time.Second))
+		r.ack("r1", "x", ack{applied: []placed{{"p", point{Position: member.Position{Revision: member.Revision(revision)}}}}}, begin.Add(time.Duration(second)*time.Second))
 	}
 	apply(5, 1)
 	apply(5, 2)

@@ -17,6 +17,8 @@ import (
 type router struct {
 	w  *world
 	id string
+	// run is that of its program.
+	run string
 
 	mu      sync.Mutex
 	stream  pb.MembershipService_SubscribeClient
@@ -61,7 +63,7 @@ func (r *router) subscribe(pools ...string) *router {
 		r.w.t.Fatalf("subscribe: %v", err)
 	}
 	r.w.t.Cleanup(cancel)
-	hello := &pb.SubscribeHello{RouterId: r.id, StoreId: r.storeID, Version: "test", Pools: pools}
+	hello := &pb.SubscribeHello{RouterId: r.id, StoreId: r.storeID, Version: "test", Pools: pools, Run: r.run}
 	r.mu.Lock()
 	r.stream, r.cancel, r.synced, r.log = stream, cancel, false, nil
 	r.over = make(chan error, 1)

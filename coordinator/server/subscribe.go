@@ -134,7 +134,7 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 		return err
 	}
 	m := s.service
-	if err := m.routers.connect(arrival{s.router, s.version, s.pools, s.has()}, time.Now()); err != nil {
+	if err := m.routers.connect(arrival{s.router, s.run, s.version, s.pools, s.has()}, time.Now()); err != nil {
 		return err
 	}
 	close(greeted)
@@ -151,7 +151,7 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 	goodbye := !s.over.ended() && errors.Is(err, io.EOF)
 	s.over.end(clean(err))
 	<-fed
-	m.routers.disconnect(s.router, goodbye, time.Now())
+	m.routers.disconnect(s.router, s.run, goodbye, time.Now())
 	return err
 }
 
@@ -187,13 +187,13 @@ func (s *subscription) takeAcks() error {
 			if err != nil {
 				return err
 			}
-			s.service.acknowledge(s.router, a)
+			s.service.acknowledge(s.router, s.run, a)
 		}
 	}
 }
 
 // acknowledge takes over an ack. Positions of another history count for nothing.
-func (m *membershipService) acknowledge(id member.ID, a ack) {
+func (m *membershipService) acknowledge(id member.ID, run string, a ack) {
 	applied := a.applied[:0:0]
 	for _, p := range a.applied {
 		if h := m.pools.find(p.pool); h != nil && h.history.refutes(p.point) == "" {
@@ -201,7 +201,7 @@ func (m *membershipService) acknowledge(id member.ID, a ack) {
 		}
 	}
 	a.applied = applied
-	m.routers.ack(id, a, time.Now())
+	m.routers.ack(id, run, a, time.Now())
 }
 
 // feed sends the past, then what is new whenever there is something, and

@@ -32,7 +32,7 @@ func TestSubscribe_CatchesUp(t *testing.T) {
 		if code, _ := w.get("/readyz"); code != http.StatusServiceUnavailable || serving() {
 			t.Errorf("ready (%d) or serving before any state", code)
 		}
-		want := &pb.SubscribeHello{RouterId: "r1", Version: "test"}
+		want := &pb.SubscribeHello{RouterId: "r1", Version: "test", Run: s.hello.GetRun()}
 		if diff := cmp.Diff(want, s.hello, protocmp.Transform()); diff != "" {
 			t.Errorf("hello (-want +got):\n%s", diff)
 		}
@@ -71,9 +71,13 @@ func TestSubscribe_ResumesAfterALostStream(t *testing.T) {
 		s := w.coordinators[first].next()
 		s.send(catchUp(3)...)
 		s.send(suspect(1, 1, "s001", time.Minute))
+		run := s.hello.GetRun()
+		if run == "" {
+			t.Error("the router does not say which run it is")
+		}
 		s.end <- member.ErrUnavailable
 		s = w.coordinators[second].next()
-		want := &pb.SubscribeHello{RouterId: "r1", Version: "test", StoreId: "store", Resume: []*pb.Position{at(1, 10)}}
+		want := &pb.SubscribeHello{RouterId: "r1", Version: "test", Run: run, StoreId: "store", Resume: []*pb.Position{at(1, 10)}}
 		if diff := cmp.Diff(want, s.hello, protocmp.Transform()); diff != "" {
 			t.Errorf("hello (-want +got):\n%s", diff)
 		}
