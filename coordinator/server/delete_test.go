@@ -46,7 +46,6 @@ func TestDeletePool(t *testing.T) {
 	t.Parallel()
 	onEachTable(t, func(t *testing.T, table server.Store) {
 		w := start(t, table)
-		ctx := t.Context()
 		w.makePool("games")
 		a := w.inPool("games", "g-1")
 		a.welcomed()
@@ -61,14 +60,14 @@ func TestDeletePool(t *testing.T) {
 			"none":                        {req: &pb.DeletePoolRequest{Force: true}, want: member.ErrInvalid},
 			"at another revision":         {req: &pb.DeletePoolRequest{Pool: "games", Force: true, ExpectedRevision: new(uint64(1))}, want: member.ErrStale},
 		} {
-			_, err := w.admin.DeletePool(ctx, c.req)
+			_, err := w.admin.DeletePool(t.Context(), c.req)
 			var refused *member.RefusedError
 			if errors.As(err, &refused); c.rule != "" && (refused == nil || refused.Rule != c.rule) || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
 		head := func() uint64 {
-			res, err := w.admin.GetPool(ctx, &pb.GetPoolRequest{Pool: "games"})
+			res, err := w.admin.GetPool(t.Context(), &pb.GetPoolRequest{Pool: "games"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,9 +94,9 @@ func TestDeletePool(t *testing.T) {
 			if again := w.deletePool(req); again.GetRevision() != res.GetRevision() || again.Servers != nil {
 				t.Errorf("repeated: %v", again)
 			}
-			_, err := w.admin.DeletePool(ctx, &pb.DeletePoolRequest{Pool: "games", RequestId: "r1"})
+			_, err := w.admin.DeletePool(t.Context(), &pb.DeletePoolRequest{Pool: "games", RequestId: "r1"})
 			wantField(t, err, "request_id")
-			if _, err := w.admin.DeletePool(ctx, &pb.DeletePoolRequest{Pool: "games", RequestId: "r2"}); !errors.Is(err, member.ErrNotFound) {
+			if _, err := w.admin.DeletePool(t.Context(), &pb.DeletePoolRequest{Pool: "games", RequestId: "r2"}); !errors.Is(err, member.ErrNotFound) {
 				t.Errorf("another one: %v", err)
 			}
 		}
