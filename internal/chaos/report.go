@@ -43,7 +43,10 @@ type Report struct {
 	Crashed  Times `json:"crashed"`
 	// What was acknowledged, and how much the table has. WaveJoins are those that
 	// were acknowledged right before leader and database were killed together.
-	Joins     int    `json:"joins"`
+	Joins int `json:"joins"`
+	// Deaths are the crashes of servers, Removed those that were taken out for it.
+	Deaths    int    `json:"deaths"`
+	Removed   int    `json:"removed"`
 	Leaves    int    `json:"leaves"`
 	Intents   int    `json:"intents"`
 	WaveJoins int    `json:"wave_joins"`
@@ -113,6 +116,7 @@ func (r *Report) Add(o Report) {
 	r.Failover, r.Handover = append(r.Failover, o.Failover...), append(r.Handover, o.Handover...)
 	r.Stopped, r.Crashed = append(r.Stopped, o.Stopped...), append(r.Crashed, o.Crashed...)
 	r.Joins, r.Leaves, r.Intents, r.WaveJoins = r.Joins+o.Joins, r.Leaves+o.Leaves, r.Intents+o.Intents, r.WaveJoins+o.WaveJoins
+	r.Deaths, r.Removed = r.Deaths+o.Deaths, r.Removed+o.Removed
 	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
 	h, g := &r.History, o.History
 	h.Operations, h.Unknown = h.Operations+g.Operations, h.Unknown+g.Unknown
@@ -127,7 +131,8 @@ func (r *Report) Add(o Report) {
 func (r Report) Write(w io.Writer) error {
 	lines := []string{
 		fmt.Sprintf("%d coordinators, %d servers; seed %s", r.Coordinators, r.Servers, strings.Trim(fmt.Sprint(r.Seeds), "[]")),
-		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d revisions in %d epochs", r.Joins, r.Leaves, r.Intents, r.Revisions, r.Epochs),
+		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs",
+			r.Joins, r.Leaves, r.Intents, r.Removed, r.Deaths, r.Revisions, r.Epochs),
 		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d watch streams",
 			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams),
 		fmt.Sprintf("%-60s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),
