@@ -91,13 +91,13 @@ type wrong struct {
 
 func (r *Report) wrongs() []wrong {
 	return []wrong{
-		{"breaches of linearizability and of the watch guarantees", &r.Breaches},
-		{"lost acknowledged changes", &r.Lost},
-		{"half-written changes", &r.Half},
-		{"stale writes", &r.StaleWrites},
-		{"stale effects at agents and routers", &r.StaleEffects},
-		{"wrong removals", &r.WrongRemovals},
-		{"leaders that were well and lost the lead by an outage", &r.Superseded},
+		{"S3  breaches of linearizability or of a watch guarantee", &r.Breaches},
+		{"S1  lost acknowledged changes", &r.Lost},
+		{"    half-written changes", &r.Half},
+		{"S1  stale writes", &r.StaleWrites},
+		{"    stale effects at agents and routers", &r.StaleEffects},
+		{"S1  wrong removals", &r.WrongRemovals},
+		{"    leaders that were well and lost the lead by an outage", &r.Superseded},
 	}
 }
 
@@ -151,9 +151,9 @@ func (r Report) Write(w io.Writer) error {
 				t.times.Quantile(.5).Seconds(), t.times.Quantile(.99).Seconds(), t.times.Quantile(1).Seconds()))
 		}
 	}
-	lines = append(lines, fmt.Sprintf("%-60s %5d", "    joins acknowledged right before leader and database died", r.WaveJoins))
+	lines = append(lines, fmt.Sprintf("%-60s %5d", "    joins acknowledged right before leader and database died", r.WaveJoins), "what must not be:")
 	for _, c := range r.wrongs() {
-		lines = append(lines, fmt.Sprintf("%-60s %5d", "0?  "+c.name, len(*c.what)))
+		lines = append(lines, fmt.Sprintf("%-60s %5d", c.name, len(*c.what)))
 		for _, text := range (*c.what)[:min(10, len(*c.what))] {
 			lines = append(lines, "        "+text)
 		}
