@@ -87,6 +87,7 @@ demo: build ## show a pool that notices a dead server; under a minute, nothing t
 
 .PHONY: lab
 lab: ## run the tests with real programs, one network namespace per host, at full length; needs root
+	@.ci/prerequisites haproxy
 	@BUDDYRING_LAB_LONG=1 $(TEST) -tags lab -count=1 -timeout 30m ./internal/... ./agent/...
 
 N ?= 12
@@ -102,6 +103,11 @@ bench-detect: N := $(if $(filter command line environment,$(origin N)),$(N),50)
 bench-detect: CRASHES := $(if $(filter command line environment,$(origin CRASHES)),$(CRASHES),20)
 bench-detect: build build-bench ## compare with memberlist: the same CRASHES (20) in pools of N (50), in turns; takes minutes
 	@go run ./internal/lab/lab-detect --experiment versus --n $(N) --crashes $(CRASHES) $(ARGS)
+
+.PHONY: lab-doors
+lab-doors: build ## use a pool by every door while servers, routers and the coordinator are restarted and killed, and count the requests that fail; minutes
+	@.ci/prerequisites haproxy
+	@go run ./internal/lab/lab-doors $(ARGS)
 
 .PHONY: bench-xds
 bench-xds: ## measure the xDS door with grpc-go's own client: removals, drains, a minute without the router
@@ -134,9 +140,15 @@ bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-router
-bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to watchers, memory; ARGS="--only R1,R2" for some
+bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to watchers, memory, xDS, a rolling restart; ARGS="--only R1,R2" for some
 	@go build -o bin/bench-router ./internal/bench/bench-router
 	@bin/bench-router $(ARGS)
+
+.PHONY: bench-coordinator
+bench-coordinator: build ## measure a coordinator: memory and processor of 10,000 agents, their return after a kill, joins a second; ARGS="--only S5" for some
+	@.ci/prerequisites mariadbd
+	@go build -o bin/bench-coordinator ./internal/bench/coordbench/bench-coordinator
+	@bin/bench-coordinator $(ARGS)
 
 FUZZTIME ?= 20s
 

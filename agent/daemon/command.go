@@ -112,7 +112,7 @@ func (p *program) run(ctx context.Context) (err error) {
 		return err
 	}
 	pages := observe.NewHTTP(observe.HTTPConfig{
-		TLS: p.credentials.HTTPConfig(), Registry: registry, Ready: agent.Ready, Logger: p.log,
+		TLS: p.credentials.HTTPConfig(), Registry: registry, Ready: agent.Ready, Says: agent.Says, Logger: p.log,
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -149,6 +149,7 @@ func (p *program) judge(h prober.Health) error {
 func (p *program) dial(address string) (Conn, error) {
 	return rpc.Dial(rpc.DialConfig{
 		Addresses: []string{address}, Credentials: p.credentials, ServerRole: rpc.RoleCoordinator, Logger: p.log,
+		FixedWindows: true,
 	})
 }
 

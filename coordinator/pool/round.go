@@ -22,8 +22,8 @@ const (
 	// probeSpacing is the time between two probes of a round. An observer is done
 	// with the first reply, so that a live server sees one; of a burst of loss, so
 	// many are bound to see a gap.
-	probeSpacing           = 16 * time.Millisecond
-	leastProbes, maxProbes = 3, 30
+	probeSpacing           = 10 * time.Millisecond
+	leastProbes, maxProbes = 3, 50
 	// ageCredit is how much of the stall tolerance the first doubt of an incident
 	// may have behind it; more could be a liar's invention.
 	ageCredit = 100 * time.Millisecond
@@ -55,7 +55,7 @@ const (
 // good hears that a watcher reaches a server.
 func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	m.reach(s)
-	q, seen := &s.inquiry, s.sights[observer]
+	q, seen := &s.inquiry, s.sights.of(observer)
 	if q.overruled[observer] {
 		// All others have found that it is wrong about this server.
 		return
@@ -149,7 +149,7 @@ func (m *Machine) doubt(s *server, observer member.ID, before Sight) {
 	if !m.judged(s) {
 		return
 	}
-	q, seen := &s.inquiry, s.sights[observer]
+	q, seen := &s.inquiry, s.sights.of(observer)
 	if q.tale == nil {
 		m.beginIncident(s, seen.firstLost)
 	}
