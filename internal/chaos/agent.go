@@ -22,6 +22,8 @@ const (
 	digestTime = 5 * time.Second
 	// ackTime is how long its acknowledgement, and the Welcome, may take.
 	ackTime = 2 * time.Second
+	// probeTime is how long the reply to the last probe of a question may take.
+	probeTime = 20 * time.Millisecond
 	// stayTime is how long a server stays a member, at most.
 	stayTime = 20 * time.Second
 )
@@ -38,20 +40,22 @@ type role struct {
 	once bool
 }
 
-// agent is a scripted agent that sees everybody well. It stays a member for a
-// while, leaves, and joins again as another run.
+// agent is a scripted agent that sees everybody well whose host is not dead. It
+// stays a member for a while, leaves, and joins again as another run.
 type agent struct {
-	site    *site
-	ledger  *ledger
-	history *history.Recorder
-	rng     *rand.Rand
-	role    role
+	site      *site
+	ledger    *ledger
+	history   *history.Recorder
+	mortality *mortality
+	rng       *rand.Rand
+	role      role
 
 	hello *pb.Hello
 	// floor is the highest epoch that it has seen.
-	floor   uint64
-	at      int
-	leaving bool
+	floor uint64
+	at    int
+	// leaving says that it has asked to leave, lost that its run is over.
+	leaving, lost bool
 	// greeting and farewell are asked for and not answered yet. The first is
 	// repeated on one stream after the other.
 	greeting, farewell *history.Call
@@ -59,7 +63,7 @@ type agent struct {
 
 func (r *run) newAgent(n int, does role) *agent {
 	a := &agent{
-		site: r.site, ledger: r.ledger, history: r.history, rng: r.random(fmt.Sprintf("%s %d", does.id, n)), role: does, at: n,
+		site: r.site, ledger: r.ledger, history: r.history, mortality: r.mortality, rng: r.random(fmt.Sprintf("%s %d", does.id, n)), role: does, at: n,
 		hello: &pb.Hello{
 			Pool: chaosPool, ServerId: does.id, Version: "chaos",
 			Spec: &pb.ServerSpec{
@@ -79,9 +83,12 @@ func (a *agent) live(ctx context.Context) {
 		if hint != "" {
 			address, hint = hint, ""
 		}
+		a.dies(ctx, nil)
 		err := a.session(ctx, address)
 		var leader *member.NotLeaderError
 		switch {
+		case errors.Is(err, errDied):
+			continue
 		case errors.Is(err, errLeft):
 			if a.role.once {
 				return
@@ -108,7 +115,7 @@ func (a *agent) draw(limit time.Duration) time.Duration {
 
 // begin makes it another run, which is no member.
 func (a *agent) begin() {
-	a.leaving, a.greeting, a.farewell = false, nil, nil
+	a.leaving, a.lost, a.greeting, a.farewell = false, false, nil, nil
 	a.hello.Incarnation = 0
 	a.hello.InstanceId, a.hello.BootId = fmt.Sprintf("run-%016x", a.rng.Uint64()), fmt.Sprintf("boot-%016x", a.rng.Uint64())
 }
@@ -131,9 +138,7 @@ func (a *agent) giveUp() {
 	if a.greeting == nil || a.hello.GetIncarnation() != 0 || a.rng.IntN(30) != 0 {
 		return
 	}
-	a.history.Call(history.Operation{
-		Kind: history.Lost, Pool: chaosPool, Server: a.role.id, Client: a.role.id, Run: a.hello.GetInstanceId(),
-	}, time.Now())
+	a.lose(time.Now())
 	a.begin()
 }
 
@@ -202,6 +207,16 @@ type conversation struct {
 	digests uint64
 	silence *time.Timer
 	leave   *time.Timer
+	// probed are the questions whose probes have all been sent.
+	probed chan *pb.Question
+	// subjects are whom it watches, and whether it has reported that it misses
+	// them.
+	subjects map[string]*subject
+}
+
+type subject struct {
+	incarnation uint64
+	missed      bool
 }
 
 // talk answers until the session ends. That a message cannot be sent is the
@@ -209,13 +224,21 @@ type conversation struct {
 func (a *agent) talk(ctx context.Context, stream pb.AgentService_SessionClient, inbox <-chan *pb.SessionResponse) error {
 	digest := time.NewTicker(digestTime)
 	defer digest.Stop()
-	c := &conversation{agent: a, stream: stream, silence: time.NewTimer(ackTime), leave: time.NewTimer(a.role.stay())}
+	c := &conversation{
+		agent: a, stream: stream, silence: time.NewTimer(ackTime), leave: time.NewTimer(a.role.stay()), probed: make(chan *pb.Question),
+	}
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
 	defer c.silence.Stop()
 	defer c.leave.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-look.C:
+			c.look()
+		case q := <-c.probed:
+			c.verdict(q, true)
 		case <-c.silence.C:
 			return errSilent
 		case <-digest.C:
@@ -227,6 +250,23 @@ func (a *agent) talk(ctx context.Context, stream pb.AgentService_SessionClient, 
 				return err
 			}
 		}
+		if c.dies(ctx, inbox) {
+			return errDied
+		}
+	}
+}
+
+// look reports the subjects that have died, and those that are back.
+func (c *conversation) look() {
+	for id, s := range c.subjects {
+		_, dead := c.mortality.since(id)
+		if dead == s.missed {
+			continue
+		}
+		s.missed = dead
+		c.send(&pb.SessionRequest{Message: &pb.SessionRequest_Report{Report: &pb.Report{
+			ServerId: id, Incarnation: s.incarnation, Evidence: c.sight(id),
+		}}})
 	}
 }
 
@@ -286,9 +326,7 @@ func (c *conversation) take(m *pb.SessionResponse) error {
 		c.begin()
 		return errLeft
 	}
-	for _, r := range answer(m) {
-		c.send(r)
-	}
+	c.answer(m)
 	return nil
 }
 
@@ -312,37 +350,62 @@ func (a *agent) accept(epoch uint64, w *pb.Welcome) error {
 	return nil
 }
 
-// answer is what an agent says to a message: everybody is well.
-func answer(m *pb.SessionResponse) []*pb.SessionRequest {
+// answer says what there is to say to a message.
+func (c *conversation) answer(m *pb.SessionResponse) {
 	switch m := m.GetMessage().(type) {
 	case *pb.SessionResponse_Welcome:
-		return obey(m.Welcome.GetAssignment())
+		c.obey(m.Welcome.GetAssignment())
 	case *pb.SessionResponse_Assignment:
-		return obey(m.Assignment)
+		c.obey(m.Assignment)
 	case *pb.SessionResponse_Challenge:
-		return []*pb.SessionRequest{{Message: &pb.SessionRequest_Echo{Echo: &pb.Echo{Nonce: m.Challenge.GetNonce()}}}}
+		c.send(&pb.SessionRequest{Message: &pb.SessionRequest_Echo{Echo: &pb.Echo{Nonce: m.Challenge.GetNonce()}}})
 	case *pb.SessionResponse_Question:
-		return []*pb.SessionRequest{{Message: &pb.SessionRequest_Answer{Answer: &pb.Answer{
-			Round: m.Question.GetRound(), ServerId: m.Question.GetSubject().GetServerId(),
-			Incarnation: m.Question.GetSubject().GetIncarnation(), Evidence: well(), Final: new(true),
-		}}}}
+		id := m.Question.GetSubject().GetServerId()
+		if _, dead := c.mortality.since(id); !dead {
+			c.verdict(m.Question, true)
+			return
+		}
+		// A server is missed when the last probe has no answer either.
+		c.verdict(m.Question, false)
+		time.AfterFunc(m.Question.GetOver().AsDuration()+probeTime, func() {
+			select {
+			case c.probed <- m.Question:
+			case <-c.stream.Context().Done():
+			}
+		})
 	}
-	return nil
 }
 
-// obey acknowledges an assignment and sees all its subjects well.
-func obey(as *pb.Assignment) []*pb.SessionRequest {
-	all := []*pb.SessionRequest{{Message: &pb.SessionRequest_AssignmentAck{AssignmentAck: &pb.AssignmentAck{Seq: as.GetSeq()}}}}
+// verdict answers a question with what is seen now.
+func (c *conversation) verdict(q *pb.Question, final bool) {
+	id := q.GetSubject().GetServerId()
+	c.send(&pb.SessionRequest{Message: &pb.SessionRequest_Answer{Answer: &pb.Answer{
+		Round: q.GetRound(), ServerId: id, Incarnation: q.GetSubject().GetIncarnation(), Evidence: c.sight(id), Final: &final,
+	}}})
+}
+
+// obey acknowledges an assignment and reports on all its subjects.
+func (c *conversation) obey(as *pb.Assignment) {
+	c.send(&pb.SessionRequest{Message: &pb.SessionRequest_AssignmentAck{AssignmentAck: &pb.AssignmentAck{Seq: as.GetSeq()}}})
+	c.subjects = map[string]*subject{}
 	for _, s := range as.GetSubjects() {
-		all = append(all, &pb.SessionRequest{Message: &pb.SessionRequest_Report{Report: &pb.Report{
-			ServerId: s.GetServerId(), Incarnation: s.GetIncarnation(), Evidence: well(),
-		}}})
+		// Nothing has been reported: look does, for the dead and for those that live.
+		_, dead := c.mortality.since(s.GetServerId())
+		c.subjects[s.GetServerId()] = &subject{s.GetIncarnation(), !dead}
 	}
-	return all
+	c.look()
 }
 
-func well() *pb.Evidence {
+// sight is what the agent sees of a server.
+func (c *conversation) sight(id string) *pb.Evidence {
+	begin, dead := c.mortality.since(id)
+	if !dead {
+		return &pb.Evidence{
+			Sight: pb.Sight_SIGHT_UP, Sent: 1, Rtt: durationpb.New(300 * time.Microsecond), LastReplyAge: durationpb.New(0),
+		}
+	}
+	age := durationpb.New(time.Since(begin))
 	return &pb.Evidence{
-		Sight: pb.Sight_SIGHT_UP, Sent: 1, Rtt: durationpb.New(300 * time.Microsecond), LastReplyAge: durationpb.New(0),
+		Sight: pb.Sight_SIGHT_DOWN, Sent: 30, Lost: 30, FirstLostAge: age, LastReplyAge: age,
 	}
 }

@@ -62,15 +62,17 @@ const (
 
 // run is one experiment.
 type run struct {
-	cfg      Config
-	site     *site
-	real     *realPart
-	ledger   *ledger
-	history  *history.Recorder
-	reader   *reader
-	watchers []*watcher
-	calm     atomic.Bool
-	report   Report
+	cfg     Config
+	site    *site
+	real    *realPart
+	ledger  *ledger
+	history *history.Recorder
+	// mortality is that of the scripted agents' hosts.
+	mortality *mortality
+	reader    *reader
+	watchers  []*watcher
+	calm      atomic.Bool
+	report    Report
 	// rng is that of the faults.
 	rng *rand.Rand
 	// outages counts those of the database, waves those of joining servers.
@@ -93,7 +95,9 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	r := &run{cfg: cfg, site: s, ledger: newLedger(), history: history.NewRecorder(time.Now()), report: newReport(cfg)}
+	r := &run{
+		cfg: cfg, site: s, ledger: newLedger(), history: history.NewRecorder(time.Now()), mortality: newMortality(), report: newReport(cfg),
+	}
 	r.rng = r.random("faults")
 	if r.real, err = s.startReal(ctx, cfg.Agents); err != nil {
 		return Report{}, err
@@ -134,6 +138,7 @@ func (r *run) live(ctx context.Context) error {
 		lives.Go(func() { work(o, living) })
 	}
 	lives.Go(func() { r.real.watch(living) })
+	lives.Go(func() { r.mortality.reap(living, r.ledger, r.random("deaths"), &r.calm) })
 	if err := r.faults(ctx); err != nil {
 		return err
 	}

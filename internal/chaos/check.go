@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // check compares the table with what was acknowledged.
@@ -102,16 +103,24 @@ func (r *run) staleWrites(ctx context.Context) error {
 	return err
 }
 
-// wrongRemovals finds the removals that no server has asked for.
+// wrongRemovals finds the removals that nobody has asked for, of servers whose
+// host was not dead.
 func (r *run) wrongRemovals(ctx context.Context) error {
-	_, err := read(ctx, r.site.db, "SELECT pool, revision, cause, text FROM event WHERE kind = 'removed' AND cause NOT IN ('shutdown', 'operator')",
+	_, err := read(ctx, r.site.db, "SELECT pool, revision, server_id, cause, text, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', at) FROM event "+
+		"WHERE kind = 'removed' AND cause NOT IN ('shutdown', 'operator')",
 		func(rows *sql.Rows, _ map[string]uint64) error {
 			var revision uint64
-			var pool, cause, text string
-			err := rows.Scan(&pool, &revision, &cause, &text)
+			var at int64
+			var pool, id, cause, text string
+			err := rows.Scan(&pool, &revision, &id, &cause, &text, &at)
+			if pool == chaosPool && r.mortality.excuses(id, time.UnixMicro(at)) {
+				r.report.Removed++
+				return err
+			}
 			r.report.WrongRemovals = append(r.report.WrongRemovals, fmt.Sprintf("revision %d of %s, %s: %s", revision, pool, cause, text))
 			return err
 		})
+	r.report.Deaths = r.mortality.count()
 	return err
 }
 

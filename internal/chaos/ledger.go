@@ -58,8 +58,7 @@ func (l *ledger) asking(id string) {
 	}
 }
 
-// anyMember chooses a server that knows that it is a member, for an operator to
-// take out.
+// anyMember chooses a server that knows that it is a member.
 func (l *ledger) anyMember(rng *rand.Rand) (id string, incarnation uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,8 +73,14 @@ func (l *ledger) anyMember(rng *rand.Rand) (id string, incarnation uint64, ok bo
 	}
 	slices.Sort(ids)
 	id = ids[rng.IntN(len(ids))]
-	l.doomed[id] = l.servers[id].incarnation
-	return id, l.doomed[id], true
+	return id, l.servers[id].incarnation, true
+}
+
+// doom notes that an operator is about to take an incarnation out.
+func (l *ledger) doom(id string, incarnation uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doomed[id] = incarnation
 }
 
 // members are the servers that know that they are members, by id.

@@ -63,6 +63,7 @@ func (o *operator) remove(ctx context.Context) {
 		if !ok || o.calm.Load() {
 			continue
 		}
+		o.ledger.doom(id, incarnation)
 		request := &pb.RemoveServerRequest{
 			Pool: chaosPool, ServerId: id, Incarnation: incarnation, RequestId: "chaos-remove-" + strconv.Itoa(i), Reason: "chaos",
 		}

@@ -43,7 +43,10 @@ type Report struct {
 	Crashed  Times `json:"crashed"`
 	// What was acknowledged, and how much the table has. WaveJoins are those that
 	// were acknowledged right before leader and database were killed together.
-	Joins     int    `json:"joins"`
+	Joins int `json:"joins"`
+	// Deaths are the crashes of servers, Removed those that were taken out for it.
+	Deaths    int    `json:"deaths"`
+	Removed   int    `json:"removed"`
 	Leaves    int    `json:"leaves"`
 	Intents   int    `json:"intents"`
 	WaveJoins int    `json:"wave_joins"`
@@ -88,13 +91,13 @@ type wrong struct {
 
 func (r *Report) wrongs() []wrong {
 	return []wrong{
-		{"breaches of linearizability and of the watch guarantees", &r.Breaches},
-		{"lost acknowledged changes", &r.Lost},
-		{"half-written changes", &r.Half},
-		{"stale writes", &r.StaleWrites},
-		{"stale effects at agents and routers", &r.StaleEffects},
-		{"wrong removals", &r.WrongRemovals},
-		{"leaders that were well and lost the lead by an outage", &r.Superseded},
+		{"S3  breaches of linearizability or of a watch guarantee", &r.Breaches},
+		{"S1  lost acknowledged changes", &r.Lost},
+		{"    half-written changes", &r.Half},
+		{"S1  stale writes", &r.StaleWrites},
+		{"    stale effects at agents and routers", &r.StaleEffects},
+		{"S1  wrong removals", &r.WrongRemovals},
+		{"    leaders that were well and lost the lead by an outage", &r.Superseded},
 	}
 }
 
@@ -113,6 +116,7 @@ func (r *Report) Add(o Report) {
 	r.Failover, r.Handover = append(r.Failover, o.Failover...), append(r.Handover, o.Handover...)
 	r.Stopped, r.Crashed = append(r.Stopped, o.Stopped...), append(r.Crashed, o.Crashed...)
 	r.Joins, r.Leaves, r.Intents, r.WaveJoins = r.Joins+o.Joins, r.Leaves+o.Leaves, r.Intents+o.Intents, r.WaveJoins+o.WaveJoins
+	r.Deaths, r.Removed = r.Deaths+o.Deaths, r.Removed+o.Removed
 	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
 	h, g := &r.History, o.History
 	h.Operations, h.Unknown = h.Operations+g.Operations, h.Unknown+g.Unknown
@@ -127,7 +131,8 @@ func (r *Report) Add(o Report) {
 func (r Report) Write(w io.Writer) error {
 	lines := []string{
 		fmt.Sprintf("%d coordinators, %d servers; seed %s", r.Coordinators, r.Servers, strings.Trim(fmt.Sprint(r.Seeds), "[]")),
-		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d revisions in %d epochs", r.Joins, r.Leaves, r.Intents, r.Revisions, r.Epochs),
+		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs",
+			r.Joins, r.Leaves, r.Intents, r.Removed, r.Deaths, r.Revisions, r.Epochs),
 		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d watch streams",
 			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams),
 		fmt.Sprintf("%-60s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),
@@ -146,9 +151,9 @@ func (r Report) Write(w io.Writer) error {
 				t.times.Quantile(.5).Seconds(), t.times.Quantile(.99).Seconds(), t.times.Quantile(1).Seconds()))
 		}
 	}
-	lines = append(lines, fmt.Sprintf("%-60s %5d", "    joins acknowledged right before leader and database died", r.WaveJoins))
+	lines = append(lines, fmt.Sprintf("%-60s %5d", "    joins acknowledged right before leader and database died", r.WaveJoins), "what must not be:")
 	for _, c := range r.wrongs() {
-		lines = append(lines, fmt.Sprintf("%-60s %5d", "0?  "+c.name, len(*c.what)))
+		lines = append(lines, fmt.Sprintf("%-60s %5d", c.name, len(*c.what)))
 		for _, text := range (*c.what)[:min(10, len(*c.what))] {
 			lines = append(lines, "        "+text)
 		}

@@ -298,9 +298,14 @@ func TestOperations(t *testing.T) {
 		"an incarnation that comes back": {
 			"a+ a- l+ l- b+ b-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "b": hello("y", 0, 2, false)}, history.Linearizable,
 		},
-		"left":           {"a+ a- l+ l- r+ r-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "r": read(3)}, ""},
-		"left and there": {"a+ a- l+ l- r+ r-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "r": read(3, row("x", 2))}, history.Linearizable},
-		"left twice":     {"a+ a- l+ l- m+ m-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "m": gone(history.Remove, 2)}, history.Linearizable},
+		"left":                           {"a+ a- l+ l- r+ r-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "r": read(3)}, ""},
+		"left and there":                 {"a+ a- l+ l- r+ r-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "r": read(3, row("x", 2))}, history.Linearizable},
+		"left, then taken out":           {"a+ a- l+ l- m+ m-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "m": gone(history.Remove, 2)}, history.Linearizable},
+		"taken out, then left":           {"a+ a- l+ l- m+ m-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Remove, 2), "m": gone(history.Leave, 2)}, ""},
+		"left without having been there": {"l+ l-", map[string]history.Operation{"l": gone(history.Leave, 2)}, history.Linearizable},
+		"left while it is another incarnation": {
+			"a+ a- b+ b- l+ l-", map[string]history.Operation{"a": hello("x", 0, 2, false), "b": hello("y", 0, 3, false), "l": gone(history.Leave, 2)}, history.Linearizable,
+		},
 		"left without an answer, late": {
 			"a+ a- l+ r+ r- s+ s-", map[string]history.Operation{"a": hello("x", 0, 2, false), "l": gone(history.Leave, 2), "r": read(2, row("x", 2)), "s": read(3)}, "",
 		},

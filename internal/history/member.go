@@ -72,6 +72,10 @@ func (m *membership) hello(o Operation) bool {
 }
 
 func (m *membership) goes(o Operation) bool {
+	// Who leaves and is no member any more is told that it has left.
+	if o.Kind == Leave && o.Known && !m.in && o.Incarnation <= m.highest {
+		return true
+	}
 	if !m.in || o.Kind == Lost && m.run != o.Run || o.Kind != Lost && m.incarnation != o.Incarnation {
 		return false
 	}
