@@ -26,11 +26,12 @@ func beThrifty(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	before := debug.SetGCPercent(restPercent)
+	// It starts as if it were busy: it will be when all agents come.
+	before := debug.SetGCPercent(busyPercent)
 	defer debug.SetGCPercent(before)
 	tick := time.NewTicker(thriftEvery)
 	defer tick.Stop()
-	percent, last := restPercent, cycles()
+	percent, last := busyPercent, cycles()
 	for {
 		select {
 		case <-ctx.Done():
