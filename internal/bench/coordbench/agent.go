@@ -247,6 +247,10 @@ func (a *agent) tick() {
 	now := time.Now()
 	switch {
 	case a.stream == nil || !a.welcomed:
+	case a.unacked != 0 && !now.Before(a.ackBy) && a.stream.unread():
+		// This process is late, not the coordinator. A real agent has one of its own.
+		a.ackBy = now.Add(ackTime)
+		a.arm(now)
 	case a.unacked != 0 && !now.Before(a.ackBy):
 		a.fleet.unacked.Add(1)
 		a.stream.close()
