@@ -87,6 +87,7 @@ demo: build ## show a pool that notices a dead server; under a minute, nothing t
 
 .PHONY: lab
 lab: ## run the tests with real programs, one network namespace per host, at full length; needs root
+	@.ci/prerequisites haproxy
 	@BUDDYRING_LAB_LONG=1 $(TEST) -tags lab -count=1 -timeout 30m ./internal/... ./agent/...
 
 N ?= 12
@@ -103,6 +104,11 @@ bench-detect: CRASHES := $(if $(filter command line environment,$(origin CRASHES
 bench-detect: build build-bench ## compare with memberlist: the same CRASHES (20) in pools of N (50), in turns; takes minutes
 	@go run ./internal/lab/lab-detect --experiment versus --n $(N) --crashes $(CRASHES) $(ARGS)
 
+.PHONY: lab-doors
+lab-doors: build ## use a pool by every door while servers, routers and the coordinator are restarted and killed, and count the requests that fail; minutes
+	@.ci/prerequisites haproxy
+	@go run ./internal/lab/lab-doors $(ARGS)
+
 .PHONY: bench-xds
 bench-xds: ## measure the xDS door with grpc-go's own client: removals, drains, a minute without the router
 	@go run ./internal/bench/xdsbench/bench-xds $(ARGS)
@@ -118,16 +124,23 @@ sim-night: ## the same with 50 times as many seeds; hours
 KILLS ?= 100
 
 .PHONY: chaos
-chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, and print how long there was none and what was lost; minutes
+chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, judge the history of all that was asked and seen, and print how long there was no leader; half an hour
 	@.ci/prerequisites mariadbd
 	@go run ./internal/chaos/chaos-leader --kills $(KILLS) $(ARGS)
+
+RUNS ?= 60
+
+.PHONY: chaos-night
+chaos-night: build ## the same RUNS (60) times with fewer faults each, from one seed after the other; hours
+	@.ci/prerequisites mariadbd
+	@go run ./internal/chaos/chaos-leader --runs $(RUNS) --kills 15 --handovers 8 --stops 2 --cuts 2 --outages 4 --crashes 15 $(ARGS)
 
 .PHONY: bench
 bench: ## run the benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-router
-bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to watchers, memory; ARGS="--only R1,R2" for some
+bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to watchers, memory, xDS, a rolling restart; ARGS="--only R1,R2" for some
 	@go build -o bin/bench-router ./internal/bench/bench-router
 	@bin/bench-router $(ARGS)
 

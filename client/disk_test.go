@@ -58,6 +58,29 @@ func TestDisk_ProgramStartsWithoutRouters(t *testing.T) {
 	})
 }
 
+// While all routers are out of touch, the word that was confirmed last counts: a
+// file of another history does not keep a program from its pool.
+func TestDisk_OtherHistoryConfirmedLaterIsBelieved(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[time.Duration]string{
+		time.Hour:     "z",
+		3 * time.Hour: "a, suspect b, service_down c, held_back d",
+	} {
+		t.Run(age.String(), func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				cfg := stored(t, w)
+				time.Sleep(2 * time.Hour)
+				p := w.open(cfg)
+				s := w.router(first).session()
+				s.store, s.stale, s.age = "backup", true, age
+				s.snapshot(1, 2, "z")
+				expect(t, p, want)
+			})
+		})
+	}
+}
+
 func TestDisk_RouterBehindTheFileIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

@@ -152,8 +152,9 @@ func (t *telling) take(msg *routerv1.WatchResponse, p *Pool) error {
 		return err
 	}
 	t.list = next
-	stale := msg.GetFreshness().GetStale()
-	if next == nil || !t.replaces(p.known(), before, stale) {
+	age := msg.GetFreshness().GetAge().AsDuration()
+	stale, later := msg.GetFreshness().GetStale(), time.Now().Add(-age).After(p.Status().Confirmed)
+	if next == nil || !t.replaces(p.known(), before, stale, later) {
 		if time.Since(t.since) >= patience {
 			return errBehind
 		}
@@ -161,7 +162,7 @@ func (t *telling) take(msg *routerv1.WatchResponse, p *Pool) error {
 	}
 	t.used, t.since = true, time.Now()
 	p.use(next)
-	p.follows(t.router, msg.GetFreshness().GetAge().AsDuration())
+	p.follows(t.router, age)
 	return nil
 }
 
@@ -169,16 +170,17 @@ func (t *telling) take(msg *routerv1.WatchResponse, p *Pool) error {
 //
 // A router whose list is the known one is believed whatever it says next. Of
 // other routers, one that has another history, which is that of a restored
-// backup, is believed while it is in touch with its coordinator. One that stands
-// at an earlier point of the same history is not: it will catch up. If it is in
-// touch with its coordinator and has not caught up in time, then the history did
-// go back. A lower epoch is never believed.
-func (t *telling) replaces(known, before *list, stale bool) bool {
+// backup, is believed while it is in touch with its coordinator, and else if its
+// list was confirmed later than the known one, which may be an old one from disk.
+// One that stands at an earlier point of the same history is not: it will catch
+// up. If it is in touch with its coordinator and has not caught up in time, then
+// the history did go back. A lower epoch is never believed.
+func (t *telling) replaces(known, before *list, stale, later bool) bool {
 	switch {
 	case known == nil || known == before:
 		return true
 	case known.storeID != t.list.storeID:
-		return !stale
+		return !stale || later
 	case t.list.before(known):
 		return !stale && t.list.position.Epoch >= known.position.Epoch && time.Since(t.since) >= patience
 	default:

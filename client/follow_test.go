@@ -165,18 +165,20 @@ func TestFollow_WhoIsBelieved(t *testing.T) {
 		store           string
 		epoch, revision uint64
 		stale           bool
+		// age is a second if 0.
+		age time.Duration
 		// at once and after are the pool at once and after half a minute.
 		atOnce, after string
 	}{
-		"the same point":                       {"store", 2, 10, true, "new", "new"},
-		"later":                                {"store", 2, 11, true, "new", "new"},
-		"a later leader":                       {"store", 3, 10, true, "new", "new"},
-		"behind, out of touch":                 {"store", 2, 9, true, "old", "old"},
-		"behind for long, in touch":            {"store", 2, 9, false, "old", "new"},
-		"an earlier leader, in touch":          {"store", 1, 99, false, "old", "old"},
-		"another history, in touch":            {"backup", 1, 3, false, "new", "new"},
-		"another history, out of touch":        {"backup", 9, 99, true, "old", "old"},
-		"another history, with the same point": {"backup", 2, 10, true, "old", "old"},
+		"the same point":                       {"store", 2, 10, true, time.Hour, "new", "new"},
+		"later":                                {"store", 2, 11, true, time.Hour, "new", "new"},
+		"a later leader":                       {"store", 3, 10, true, time.Hour, "new", "new"},
+		"behind, out of touch":                 {"store", 2, 9, true, 0, "old", "old"},
+		"behind for long, in touch":            {"store", 2, 9, false, 0, "old", "new"},
+		"an earlier leader, in touch":          {"store", 1, 99, false, 0, "old", "old"},
+		"another history, in touch":            {"backup", 1, 3, false, 0, "new", "new"},
+		"another history, out of touch":        {"backup", 9, 99, true, time.Hour, "old", "old"},
+		"another history, with the same point": {"backup", 2, 10, true, time.Hour, "old", "old"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -189,6 +191,7 @@ func TestFollow_WhoIsBelieved(t *testing.T) {
 				for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 					s := other.session()
 					s.store, s.stale = c.store, c.stale
+					s.age = max(s.age, c.age)
 					s.snapshot(c.epoch, c.revision, "new")
 					if c.atOnce != "" {
 						expect(t, p, c.atOnce)

@@ -124,7 +124,7 @@ func (r *router) Watch(req *routerv1.WatchRequest, stream routerv1.RouterService
 	if refusal != nil {
 		return refusal
 	}
-	s := &session{t: r.w.t, req: req, store: "store", out: make(chan *routerv1.WatchResponse), end: make(chan error, 1), ended: stream.Context().Done()}
+	s := &session{t: r.w.t, req: req, store: "store", age: time.Second, out: make(chan *routerv1.WatchResponse), end: make(chan error, 1), ended: stream.Context().Done()}
 	r.sessions <- s
 	for {
 		select {
@@ -166,9 +166,10 @@ func (r *router) idle() {
 type session struct {
 	t   *testing.T
 	req *routerv1.WatchRequest
-	// store and stale go with every message.
+	// store, stale and age go with every message.
 	store string
 	stale bool
+	age   time.Duration
 	// run goes with snapshots.
 	run   string
 	out   chan *routerv1.WatchResponse
@@ -179,7 +180,7 @@ type session struct {
 func (s *session) send(epoch, revision uint64, msg *routerv1.WatchResponse) {
 	s.t.Helper()
 	msg.Freshness = &routerv1.Freshness{
-		StoreId: s.store, Epoch: epoch, Revision: revision, Stale: &s.stale, Age: durationpb.New(time.Second),
+		StoreId: s.store, Epoch: epoch, Revision: revision, Stale: &s.stale, Age: durationpb.New(s.age),
 	}
 	select {
 	case s.out <- msg:

@@ -112,7 +112,7 @@ func (p *program) run(ctx context.Context) (err error) {
 		return err
 	}
 	pages := observe.NewHTTP(observe.HTTPConfig{
-		TLS: p.credentials.HTTPConfig(), Registry: registry, Ready: agent.Ready, Logger: p.log,
+		TLS: p.credentials.HTTPConfig(), Registry: registry, Ready: agent.Ready, Says: agent.Says, Logger: p.log,
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

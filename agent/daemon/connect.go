@@ -47,6 +47,9 @@ type Itinerary struct {
 	hints int
 	// stalls counts the sessions in a row that got stuck soon.
 	stalls int
+	// last is the address that was tried last, and silent one that said nothing in
+	// this turn, or "": those who stand by name a leader for a while after its end.
+	last, silent string
 	// pause and refusals grow from failure to failure.
 	pause   time.Duration
 	refused time.Duration
@@ -70,12 +73,11 @@ type Attempt struct {
 
 // Next is the address to try among the list, which is not empty.
 func (i *Itinerary) Next(addresses []string) string {
+	i.last = addresses[i.at%len(addresses)]
 	if i.hint != "" {
-		hint := i.hint
-		i.hint = ""
-		return hint
+		i.last, i.hint = i.hint, ""
 	}
-	return addresses[i.at%len(addresses)]
+	return i.last
 }
 
 // After takes how an attempt ended, where there are so many addresses, and
@@ -87,7 +89,10 @@ func (i *Itinerary) After(a Attempt, addresses int, jitter float64) time.Duratio
 		if errors.Is(err, ErrNoAck) && a.Lasted < lasting {
 			stalls = min(i.stalls+1, maxStalls+1)
 		}
-		*i = Itinerary{spread: a.Spread, at: i.at, stalls: stalls, pause: retryFirst, refused: refusedFirst}
+		*i = Itinerary{spread: a.Spread, at: i.at, stalls: stalls, pause: retryFirst, refused: refusedFirst, last: i.last}
+	}
+	if silence(err) {
+		i.silent = i.last
 	}
 	part := func(d time.Duration) time.Duration { return time.Duration(jitter * float64(d)) }
 	var leader *member.NotLeaderError
@@ -97,7 +102,7 @@ func (i *Itinerary) After(a Attempt, addresses int, jitter float64) time.Duratio
 	case errors.Is(err, member.ErrStale) && i.tried == 0:
 		i.tried++
 		return part(renewTime)
-	case errors.As(err, &leader) && leader.Leader != "" && i.hints < maxHints &&
+	case errors.As(err, &leader) && leader.Leader != "" && leader.Leader != i.silent && i.hints < maxHints &&
 		member.CheckHostPort("leader", leader.Leader) == nil:
 		i.hint = leader.Leader
 		i.hints++
@@ -120,7 +125,7 @@ func (i *Itinerary) After(a Attempt, addresses int, jitter float64) time.Duratio
 	if i.tried%max(addresses, 1) != 0 {
 		return part(nextAddress)
 	}
-	i.hints = 0
+	i.hints, i.silent = 0, ""
 	wait := i.pause/2 + part(i.pause/2)
 	if a.Welcomed {
 		wait = part(max(i.spread, min(i.spread<<max(i.stalls-1, 0), maxAway)))
@@ -130,6 +135,12 @@ func (i *Itinerary) After(a Attempt, addresses int, jitter float64) time.Duratio
 		wait = min(hint, refusedMax) + part(retryFirst)
 	}
 	return wait
+}
+
+// silence reports whether an attempt ended because nothing was heard, as from a
+// process that is stopped or a host that is gone.
+func silence(err error) bool {
+	return errors.Is(err, ErrNoAck) || errors.Is(err, errUnreached) || errors.Is(err, errNoWelcome)
 }
 
 // permanent reports whether trying again will hardly help before somebody has

@@ -94,6 +94,31 @@ func TestItineraryFollowsTheLeader(t *testing.T) {
 	}
 }
 
+// TestItineraryDoesNotReturnToASilentLeader: those who stand by name it for a
+// while after its end. In the next turn they are believed again.
+func TestItineraryDoesNotReturnToASilentLeader(t *testing.T) {
+	t.Parallel()
+	list := []string{"a:1", "b:1", "c:1"}
+	named := &member.NotLeaderError{Leader: "a:1"}
+	for name, silence := range map[string]error{"no ack": ErrNoAck, "no answer": errUnreached, "no welcome": errNoWelcome} {
+		trip := NewItinerary()
+		trip.Next(list)
+		welcomed := errors.Is(silence, ErrNoAck)
+		trip.After(Attempt{Welcomed: welcomed, Spread: time.Second, Err: silence}, len(list), 0)
+		for _, want := range list[1:] {
+			if got := trip.Next(list); got != want {
+				t.Errorf("%s: next %s, want %s", name, got, want)
+			}
+			trip.After(Attempt{Err: named}, len(list), 0)
+		}
+		trip.Next(list)
+		trip.After(Attempt{Err: named}, len(list), 0)
+		if got := trip.Next(list); got != "a:1" {
+			t.Errorf("%s: next %s, want the leader that is named again", name, got)
+		}
+	}
+}
+
 func TestItineraryReturnsToTheSameAddressAfterALoss(t *testing.T) {
 	t.Parallel()
 	list := []string{"a:1", "b:1"}

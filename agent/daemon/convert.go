@@ -42,6 +42,31 @@ type welcome struct {
 	// coordinators are those whose addresses can be dialled.
 	coordinators []string
 	assignment   Assignment
+	// standing is nil where the coordinator does not say.
+	standing *standing
+}
+
+// standing is what an operator wants of the server. The zero value is that nobody
+// keeps work away from it, as far as is known.
+type standing struct {
+	drained       bool
+	actor, reason string
+}
+
+// text says it in a line, "" for the zero value.
+func (s standing) text() string {
+	switch {
+	case !s.drained:
+		return ""
+	case s.reason == "":
+		return "drained by " + s.actor
+	}
+	return "drained by " + s.actor + ": " + s.reason
+}
+
+// parseStanding takes what is for people only.
+func parseStanding(in *pb.Standing) standing {
+	return standing{in.GetDrained(), printable(in.GetActor()), printable(in.GetReason())}
 }
 
 const (
@@ -71,6 +96,9 @@ func parseWelcome(in *pb.Welcome) (welcome, error) {
 	}
 	if d := in.GetDigestInterval(); d.IsValid() && d.AsDuration() > 0 {
 		w.digestEvery = min(max(d.AsDuration(), minDigestEvery), maxDigest)
+	}
+	if in.GetStanding() != nil {
+		w.standing = new(parseStanding(in.GetStanding()))
 	}
 	for _, c := range in.GetCoordinators() {
 		if member.CheckHostPort("welcome.coordinators", c) == nil && len(w.coordinators) < maxCoordinators {

@@ -156,6 +156,10 @@ func (p *peer) welcome(incarnation uint64, a *pb.Assignment) {
 	}}})
 }
 
+func (p *peer) stand(s *pb.Standing) {
+	p.send(&pb.SessionResponse{Message: &pb.SessionResponse_Standing{Standing: s}})
+}
+
 func (p *peer) assign(a *pb.Assignment) {
 	p.send(&pb.SessionResponse{Message: &pb.SessionResponse_Assignment{Assignment: a}})
 }

@@ -98,6 +98,8 @@ type Daemon struct {
 	floor   atomic.Uint64
 	leaving *leaving
 	link    *link
+	// standing is what a coordinator has said last.
+	standing atomic.Pointer[standing]
 	// complaint is the connect loop's own.
 	complaint complaint
 }
@@ -121,6 +123,7 @@ func New(cfg Config, deps Deps) (*Daemon, error) {
 		link:    newLink(m),
 	}
 	d.present.Store(&cfg.Spec)
+	d.standing.Store(&standing{})
 	return d, nil
 }
 
@@ -208,6 +211,22 @@ func (d *Daemon) Leave(ctx context.Context, reason string) error {
 	}
 	return fmt.Errorf("leave pool: %w: %w", ctx.Err(), d.link.trouble())
 }
+
+// stand notes what an operator wants of the server, and says so when it is new.
+func (d *Daemon) stand(now standing) {
+	if last := d.standing.Swap(&now); *last == now {
+		return
+	}
+	d.metrics.stand(now)
+	if now.drained {
+		d.log.Warn("the server is drained: it gets no new work until an operator resumes it", "actor", now.actor, "reason", now.reason)
+		return
+	}
+	d.log.Info("the server is not drained any more")
+}
+
+// Says is what people should know of an agent that is in service, "" for nothing.
+func (d *Daemon) Says() string { return d.standing.Load().text() }
 
 // Ready says why the agent is not in service, or nil. It does not block.
 func (d *Daemon) Ready() error {

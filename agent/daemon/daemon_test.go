@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/test/bufconn"
+
 	"github.com/buddyring/buddyring/agent/prober"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -76,6 +78,35 @@ func TestDigests(t *testing.T) {
 		if got := f.metric("buddyring_agent_session_up"); got != 1 {
 			t.Errorf("session_up %v", got)
 		}
+	})
+}
+
+// Whoever looks at a host sees that an operator keeps work away from its server. A
+// coordinator that says nothing of it changes nothing.
+func TestTellsThatItIsDrained(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		expect := func(want string, gauge float64) {
+			t.Helper()
+			synctest.Wait()
+			if got := f.Says(); got != want || f.metric("buddyring_agent_server_drained") != gauge {
+				t.Errorf("it says %q, the metric is %v; want %q, %v", got, f.metric("buddyring_agent_server_drained"), want, gauge)
+			}
+		}
+		p := c.next()
+		p.welcome(5, nil)
+		expect("", 0)
+		p.stand(&pb.Standing{Drained: new(true), Actor: "ann", Reason: "new\ndisk"})
+		expect("drained by ann: new disk", 1)
+		p.end <- errors.New("the end")
+		p = c.next()
+		p.welcome(5, nil)
+		expect("drained by ann: new disk", 1)
+		p.stand(&pb.Standing{Drained: new(true), Actor: "joe"})
+		expect("drained by joe", 1)
+		p.stand(&pb.Standing{Drained: new(false)})
+		expect("", 0)
 	})
 }
 
@@ -411,6 +442,19 @@ func TestFollowsTheLeader(t *testing.T) {
 		p.end <- &member.NotLeaderError{Leader: "c2:1"}
 		if took := leader.next().at.Sub(p.at); took > 0 {
 			t.Errorf("followed the hint after %v", took)
+		}
+	})
+}
+
+// TestLeavesACoordinatorThatDoesNotAnswer: its process is stopped, or its host is
+// gone, and nobody says so.
+func TestLeavesACoordinatorThatDoesNotAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		stopped, other := &coordinator{t: t, lis: bufconn.Listen(1)}, newCoordinator(t)
+		begin := time.Now()
+		start(t, &memory{}, stopped, other)
+		if took := other.next().at.Sub(begin); took > 2200*time.Millisecond {
+			t.Errorf("turned to the other after %v", took)
 		}
 	})
 }

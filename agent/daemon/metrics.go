@@ -35,6 +35,7 @@ type metrics struct {
 	checkRuns  *prometheus.CounterVec
 	checkTime  prometheus.Histogram
 	removals   prometheus.Counter
+	drained    prometheus.Gauge
 }
 
 func newMetrics(reg *prometheus.Registry) *metrics {
@@ -86,11 +87,21 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"How long checks took that have ended in time.", .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1)),
 		removals: counter("removals_total",
 			"Times this agent learned that others had taken its server out of the pool."),
+		drained: gauge("server_drained",
+			"1 while an operator drains the server, so that it gets no new work, otherwise 0."),
 	}
 	reg.MustRegister(m.probes, m.late, m.rtt, m.sights, m.selfScore, m.reports, m.answers, m.connects, m.echoes, m.connected,
 		m.sessions, m.digests, m.missedAcks, m.stale, m.unsaved, m.saveErrors,
-		m.checks, m.serviceBad, m.checkRuns, m.checkTime, m.removals)
+		m.checks, m.serviceBad, m.checkRuns, m.checkTime, m.removals, m.drained)
 	return m
+}
+
+func (m *metrics) stand(s standing) {
+	drained := 0.0
+	if s.drained {
+		drained = 1
+	}
+	m.drained.Set(drained)
 }
 
 func (m *metrics) probed(r prober.Result) {

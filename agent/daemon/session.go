@@ -18,6 +18,9 @@ import (
 )
 
 const (
+	// openTime is how long it may take to reach a coordinator. A stopped one, or a
+	// host that is gone, must not keep the agent from the others.
+	openTime = 2 * time.Second
 	// welcomeTime is longer than a coordinator takes to say that a join did not
 	// become durable.
 	welcomeTime = 20 * time.Second
@@ -32,6 +35,7 @@ const (
 
 // The reasons for which a session ends from this side.
 var (
+	errUnreached = fmt.Errorf("%w: the coordinator did not answer within %v", member.ErrUnavailable, openTime)
 	errNoWelcome = fmt.Errorf("%w: the coordinator did not accept the session within %v", member.ErrUnavailable, welcomeTime)
 	errStuck     = fmt.Errorf("%w: %d messages wait for the coordinator", member.ErrUnavailable, outboxSize)
 	errOldLeader = fmt.Errorf("a newer leader is known: %w", &member.NotLeaderError{})
@@ -89,11 +93,15 @@ func (d *Daemon) hold(
 	ctx, cancel := context.WithCancel(daemonCtx)
 	defer cancel()
 	work, ctx := errgroup.WithContext(ctx)
+	late := time.AfterFunc(openTime, cancel)
 	st, err := open(ctx)
 	if err == nil {
 		err = st.Send(hello)
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case !late.Stop() && daemonCtx.Err() == nil:
+		return nil, errUnreached
+	case err != nil && !errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("open session: %w", err)
 	}
 	s := &session{
@@ -308,6 +316,8 @@ func (s *session) handle(ctx context.Context, m *pb.SessionResponse) error {
 		}
 	case *pb.SessionResponse_LeaveResult:
 		return s.left(ctx, m.LeaveResult)
+	case *pb.SessionResponse_Standing:
+		s.stand(parseStanding(m.Standing))
 	}
 	return nil
 }
@@ -334,6 +344,9 @@ func (s *session) accept(ctx context.Context, epoch uint64, in *pb.Welcome) erro
 		st.BootID, st.Leaving = s.id.bootID, false
 		st.Coordinators = w.coordinators
 	}, nil)
+	if w.standing != nil {
+		s.stand(*w.standing)
+	}
 	s.obey(ctx, w.assignment)
 	s.watcher.attach(ctx, func(r detector.Report) { s.put(s.outbox, toReport(r)) })
 	s.checkup.attach(ctx, func(v health.Verdict) {

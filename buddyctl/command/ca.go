@@ -116,6 +116,7 @@ func (a *app) caIssueCommand() *cobra.Command {
 		a.caIssueRole(rpc.RoleRouter, "router ID", "a router"),
 		a.caIssueRole(rpc.RoleCoordinator, "coordinator ID", "a coordinator"),
 		a.caIssueRole(rpc.RoleAdmin, "admin NAME", "a person or a script that administers"),
+		a.caIssueRole(rpc.RoleClient, "client NAME", "a program that uses a pool, and may ask routers only"),
 	)
 	return cmd
 }
@@ -187,10 +188,14 @@ func whatToCopy(role rpc.Role, f pki.Files, issued *pki.Issued, dir string) []st
 		program, where, to = "buddyctl", "to their owner as ", "~/.buddyring/admin"
 	}
 	ca := filepath.Dir(to) + "/" + pki.CAFile
+	then := fmt.Sprintf("then: %s --tls-cert %s.crt --tls-key %s.key --tls-ca %s", program, to, to, ca)
+	if role == rpc.RoleClient {
+		then = "then: name them where your program gets its credentials for routers: a bootstrap file of xDS, client.Config.Credentials"
+	}
 	return []string{
 		fmt.Sprintf("made %s and %s for %s, valid until %s",
 			f.Cert, f.Key, issued.Cert.URIs[0], issued.Cert.NotAfter.UTC().Format(time.DateOnly)),
 		fmt.Sprintf("copy them %s%s.crt and %s.key, and %s as %s", where, to, to, filepath.Join(dir, pki.CAFile), ca),
-		fmt.Sprintf("then: %s --tls-cert %s.crt --tls-key %s.key --tls-ca %s", program, to, to, ca),
+		then,
 	}
 }

@@ -27,6 +27,7 @@ func TestAFirstInstallation(t *testing.T) {
 		"agent-default.db-1": {[]string{"agent", "default", "db-1"}, "spiffe://example.org/buddyring/agent/default/db-1", "buddyring-agent --tls-cert /etc/buddyring/agent.crt"},
 		"router-edge-1":      {[]string{"router", "edge-1"}, "spiffe://example.org/buddyring/router/edge-1", "buddyring-router --tls-cert"},
 		"coordinator-c-1":    {[]string{"coordinator", "c-1", "--host", "c-1.example.org,10.0.0.1", "--valid", "48h"}, "spiffe://example.org/buddyring/coordinator/c-1", "buddyring-coordinator --tls-cert"},
+		"client-shop":        {[]string{"client", "shop"}, "spiffe://example.org/buddyring/client/shop", "copy them to its host as /etc/buddyring/client.crt and /etc/buddyring/client.key"},
 		"admin-ann":          {[]string{"admin", "ann"}, "spiffe://example.org/buddyring/admin/ann", "buddyctl --tls-cert ~/.buddyring/admin.crt"},
 	} {
 		r := n.run(t, append(append([]string{"ca", "issue"}, c.args...), "--dir", dir)...)

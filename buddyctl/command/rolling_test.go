@@ -3,6 +3,7 @@ package command_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -219,6 +220,25 @@ func TestRollingRestartThatIsNotSafe(t *testing.T) {
 		r, ran := walk(t, admin, well, "--", "x")
 		if r.code != 4 || len(ran) > 0 || !strings.Contains(r.stderr, "not safe to stop") {
 			t.Errorf("exit %d, ran for %v, stderr %q", r.code, ran, r.stderr)
+		}
+	})
+	t.Run("nobody knows", func(t *testing.T) {
+		t.Parallel()
+		for progress, says := range map[string]string{
+			"":                                     "db-1 may be drained all the same, and then the next run leaves it alone: buddyctl resume db-1 first",
+			filepath.Join(t.TempDir(), "progress"): "db-1 may be drained all the same: the next run takes it up again",
+		} {
+			admin := calm()
+			admin.fail = func(method string) error {
+				if method == "DrainServer" {
+					return fmt.Errorf("%w: the coordinator stops", member.ErrUnavailable)
+				}
+				return nil
+			}
+			r, ran := walk(t, admin, well, "--progress", progress, "--", "x")
+			if r.code != 3 || len(ran) > 0 || !strings.Contains(r.stderr, says) {
+				t.Errorf("exit %d, ran for %v, stderr %q", r.code, ran, r.stderr)
+			}
 		}
 	})
 	t.Run("not back", func(t *testing.T) {

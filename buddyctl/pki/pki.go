@@ -136,7 +136,7 @@ func commonName(id rpc.Identity) string {
 
 // usages lets all that listen be servers, and all be clients.
 func usages(r rpc.Role) []x509.ExtKeyUsage {
-	if r == rpc.RoleAdmin {
+	if r == rpc.RoleAdmin || r == rpc.RoleClient {
 		return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	}
 	return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}

@@ -47,6 +47,7 @@ func TestIdentities(t *testing.T) {
 		"spiffe://example.org/buddyring/router/edge-1":            {Role: rpc.RoleRouter, Name: "edge-1"},
 		"spiffe://example.org/buddyring/coordinator/c-1":          {Role: rpc.RoleCoordinator, Name: "c-1"},
 		"spiffe://example.org/buddyring/admin/ann":                {Role: rpc.RoleAdmin, Name: "ann"},
+		"spiffe://example.org/buddyring/client/shop":              {Role: rpc.RoleClient, Name: "shop"},
 	} {
 		cert := issue(t, a, id, "c-1.example.org", "10.0.0.1", "2001:db8::1").Cert
 		if len(cert.URIs) != 1 || cert.URIs[0].String() != uri {
@@ -62,7 +63,7 @@ func TestIdentities(t *testing.T) {
 		for _, u := range cert.ExtKeyUsage {
 			server = server || u == x509.ExtKeyUsageServerAuth
 		}
-		if server == (id.Role == rpc.RoleAdmin) {
+		if server == (id.Role == rpc.RoleAdmin || id.Role == rpc.RoleClient) {
 			t.Errorf("%s: may be a server: %v", uri, server)
 		}
 	}

@@ -25,7 +25,7 @@ func (b *batch) join(id member.ID) {
 			m.resume(s, sess)
 			return
 		}
-		if holder := m.sessions[s.session]; holder != nil && holder.provenAt.After(sess.since) {
+		if holder := m.sessions[s.session]; holder != nil && holder.provenAt.After(sess.since) && !m.yields(id, sess.hello) {
 			m.refuseTwin(sess, holder.hello.Peer)
 			return
 		}

@@ -41,6 +41,8 @@ type batch struct {
 	joins     map[member.ID]*session
 	reference int
 	requests  map[string]bool
+	// repairs are what each RepairRing has found.
+	repairs map[Token][]Repair
 	// held counts the HELD members, -1 before the first count.
 	held int
 	// serving counts the members that get work, -1 while that is not known.
@@ -65,7 +67,8 @@ func (m *Machine) propose() {
 	b := &batch{
 		m: m, draft: m.ring.Draft(), rows: map[member.ID]*member.Server{}, gone: map[member.ID]member.Cause{},
 		why: map[member.ID]*member.Explanation{}, intents: map[member.ID]*member.Intent{},
-		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, held: -1, serving: -1,
+		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, repairs: map[Token][]Repair{},
+		held: -1, serving: -1,
 		change: member.Change{Pool: m.name, Base: m.position},
 	}
 	b.takeVerdicts()
@@ -100,7 +103,7 @@ func (b *batch) takeQueue() {
 // take puts an item into the change and returns false if it must wait for the
 // next one, as everything does about a server that comes or goes in this one.
 func (b *batch) take(it item) bool {
-	if id := b.about(it); b.comesOrGoes(id) {
+	if id := b.about(it); b.comesOrGoes(id) || b.change.Delete != nil {
 		return false
 	}
 	switch {
@@ -305,7 +308,7 @@ func (b *batch) remove(id member.ID, cause member.Cause, rule string, e member.E
 func (b *batch) takePhases() {
 	m := b.m
 	for _, id := range sortedKeys(m.due) {
-		if b.comesOrGoes(id) {
+		if b.comesOrGoes(id) || b.change.Delete != nil {
 			continue
 		}
 		delete(m.due, id)

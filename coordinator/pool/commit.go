@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -18,13 +17,19 @@ func (m *Machine) committed(in Committed) {
 	}
 	m.flight = nil
 	c := b.change
+	if c.Delete != nil {
+		m.deleted(b)
+		return
+	}
 	m.position.Revision = c.Revision()
 	m.guard.standing = nil
 	m.applyPool(b)
 	b.draft.Apply()
 	left := m.applyRemovals(b)
 	m.applyRows(c.Put)
+	m.written(c)
 	m.emit(Publish{c})
+	m.tellStandings(c)
 	for _, o := range b.then {
 		if o.committed != nil {
 			o.committed()
@@ -121,6 +126,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.ailing, id)
 	delete(m.servers, id)
 	delete(m.guard.released, id)
+	delete(m.yielding, id)
 	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved, alarmServiceDown} {
 		m.clearAlarm(name, id)
 	}
@@ -232,6 +238,7 @@ func (m *Machine) afterRing(c member.Change) {
 // meanwhile, a stream of the incarnation before is over all the same.
 func (m *Machine) joined(sess *session) {
 	s := m.servers[sess.hello.ID]
+	delete(m.yielding, sess.hello.ID)
 	if m.open(sess) {
 		m.attach(s, sess, false)
 	} else if old := m.sessions[s.session]; old != nil {
@@ -285,14 +292,5 @@ func (m *Machine) fenced() {
 	if m.flight != nil {
 		m.fail(m.flight, &member.NotLeaderError{})
 	}
-	m.dead = true
-	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
-		m.emit(Refuse{id, &member.NotLeaderError{}})
-	}
-	for _, it := range m.queue {
-		if it.call != nil {
-			m.emit(Reply{Token: it.call.Token, Err: &member.NotLeaderError{}})
-		}
-	}
-	m.emit(SetTimer{time.Time{}})
+	m.end(&member.NotLeaderError{}, func(*session) error { return &member.NotLeaderError{} })
 }

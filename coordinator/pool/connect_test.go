@@ -115,7 +115,7 @@ func TestTimeoutOfALink(t *testing.T) {
 func TestHowManyProbes(t *testing.T) {
 	t.Parallel()
 	for tolerance, want := range map[time.Duration]int{
-		100 * time.Millisecond: 9, 250 * time.Millisecond: 14, 500 * time.Millisecond: 30, 2 * time.Second: 30,
+		100 * time.Millisecond: 15, 250 * time.Millisecond: 23, 500 * time.Millisecond: 48, 2 * time.Second: 50,
 	} {
 		d := letters(t, 5)
 		d.set(func(s *member.Settings) { s.StallTolerance = tolerance })

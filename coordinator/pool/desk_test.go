@@ -62,6 +62,7 @@ type peer struct {
 	assigned pool.Assignment
 	inc      member.Incarnation
 	left     *pool.LeaveDone
+	standing pool.Standing
 	nonce    uint64
 	// swept says that the nonce is that of a sweep.
 	swept bool
@@ -225,6 +226,10 @@ func (d *desk) carryOut(e pool.Effect) {
 		d.timer = e.At
 	case pool.AwaitRouters:
 		d.awaited(e)
+	case pool.Stand:
+		if p := d.peers[e.Session]; p != nil {
+			p.standing = e.Standing
+		}
 	case pool.Dial, pool.Publish, pool.Removed:
 	}
 }
@@ -260,7 +265,7 @@ func (d *desk) welcome(e pool.Welcome) {
 	if old := d.byID[p.hello.ID]; old != nil && old.speaks() {
 		d.fail("%s has two streams", p.hello.ID)
 	}
-	p.welcomed, p.inc = true, e.Incarnation
+	p.welcomed, p.inc, p.standing = true, e.Incarnation, e.Standing
 	d.byID[p.hello.ID] = p
 	d.assign(p, e.Assignment)
 }

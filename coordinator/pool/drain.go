@@ -305,3 +305,35 @@ func (b *batch) prepareResume(call Call, c ResumeServer) (func(), error) {
 	}
 	return nil, nil
 }
+
+// standing is what an operator's wish means to a member.
+func (m *Machine) standing(id member.ID) Standing {
+	i := m.intents[id]
+	if i.Wish != member.WishDrain {
+		return Standing{}
+	}
+	return Standing{Drained: true, Actor: i.Actor, Reason: i.Reason}
+}
+
+// tellStandings tells the members whose wish has changed, so that whoever looks at
+// a host knows that somebody keeps work away from it.
+func (m *Machine) tellStandings(c member.Change) {
+	tell := func(id member.ID) {
+		s := m.servers[id]
+		if s == nil || s.session == 0 {
+			return
+		}
+		sess, now := m.sessions[s.session], m.standing(id)
+		if sess == nil || sess.left || sess.standing == now {
+			return
+		}
+		sess.standing = now
+		m.emit(Stand{Session: sess.id, Standing: now})
+	}
+	for _, i := range c.Intents {
+		tell(i.ID)
+	}
+	for _, id := range c.Forget {
+		tell(id)
+	}
+}

@@ -64,3 +64,59 @@ func TestNothingToDoSharesTheOutcome(t *testing.T) {
 		t.Errorf("answered with %+v although c still drains", resume.reply)
 	}
 }
+
+// A drain that expires while nobody leads is over, and no leave: the member gets
+// work again, whether or not its agent is back.
+func TestDrainThatExpiresWithoutALeaderEnds(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	d.call(func(c pool.Call) pool.Input {
+		return pool.SetIntent{Call: c, ID: "c", Wish: member.WishDrain, ExpiresIn: time.Minute}
+	}, pool.Call{})
+	d.commitAll()
+	if phase := d.table.rows["c"].Phase; phase != member.PhaseDraining {
+		t.Fatalf("c is %s", phase)
+	}
+	d.now = d.now.Add(2 * time.Minute)
+	d.table.at.Epoch++
+	d.boot()
+	d.commitAll()
+	if phase := d.table.rows["c"].Phase; phase == member.PhaseDraining {
+		t.Errorf("c is %s", phase)
+	}
+	for range 60 {
+		d.wait(time.Second)
+		d.commitAll()
+	}
+	if d.removed("c") {
+		t.Error("it has left")
+	}
+}
+
+// A member is told that an operator drains it, whenever that changes and on each
+// new stream.
+func TestMembersAreToldOfADrain(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	drained := pool.Standing{Drained: true, Actor: "ann", Reason: "new disk"}
+	expect := func(want pool.Standing) {
+		t.Helper()
+		for id, p := range d.byID {
+			if id != "c" && p.standing != (pool.Standing{}) || id == "c" && p.standing != want {
+				t.Errorf("%s was told %+v", id, p.standing)
+			}
+		}
+	}
+	expect(pool.Standing{})
+	d.call(func(c pool.Call) pool.Input { return pool.DrainServer{Call: c, ID: "c"} }, pool.Call{Actor: "ann", Reason: "new disk"})
+	expect(pool.Standing{})
+	d.commitAll()
+	expect(drained)
+	h := d.byID["c"].hello
+	h.Session, h.Incarnation = 0, d.table.rows["c"].Incarnation
+	d.hello(h)
+	expect(drained)
+	d.call(func(c pool.Call) pool.Input { return pool.ResumeServer{Call: c, ID: "c"} }, pool.Call{})
+	d.commitAll()
+	expect(pool.Standing{})
+}

@@ -22,6 +22,21 @@ type Welcome struct {
 	// Members is the size of the pool, for the reconnect spread.
 	Members    int
 	Assignment Assignment
+	Standing   Standing
+}
+
+// Standing is what an operator's wish means to a member.
+type Standing struct {
+	// Drained says that it gets no new work until an operator resumes it; Actor and
+	// Reason who has said so and why.
+	Drained       bool
+	Actor, Reason string
+}
+
+// Stand tells a member's stream that its standing has changed.
+type Stand struct {
+	Session  SessionID
+	Standing Standing
 }
 
 // Refuse ends a session with an error of package member.
@@ -92,6 +107,9 @@ type Reply struct {
 	// ValidateOnly.
 	Revision member.Revision
 	Err      error
+	// Repairs are what a RepairRing has done, or would do; none for one that is
+	// repeated.
+	Repairs []Repair
 }
 
 // Publish says that a change is durable: tell subscribers and event watchers.
@@ -140,6 +158,7 @@ type SetTimer struct{ At time.Time }
 
 func (Propose) effect()      {}
 func (Welcome) effect()      {}
+func (Stand) effect()        {}
 func (Refuse) effect()       {}
 func (Assign) effect()       {}
 func (Ask) effect()          {}

@@ -43,6 +43,10 @@ func (m *Machine) greet(sess *session) {
 		m.awaitRow(sess)
 		return
 	}
+	if m.yields(id, sess.hello) {
+		m.awaitRow(sess)
+		return
+	}
 	if holder := m.sessions[s.session]; holder != nil && !sameRun(holder, sess) {
 		m.contest(holder, sess)
 		return
@@ -232,10 +236,10 @@ func (m *Machine) attach(s *server, sess *session, resumed bool) {
 	m.lookWarm()
 	m.tendSubjects(s.row.ID)
 	m.available()
-	sess.assigned = m.assignment(s.row.ID)
+	sess.assigned, sess.standing = m.assignment(s.row.ID), m.standing(s.row.ID)
 	m.emit(Welcome{
 		Session: sess.id, Incarnation: s.row.Incarnation, Phase: s.row.Phase, Resumed: resumed,
-		Members: len(m.servers), Assignment: sess.assigned,
+		Members: len(m.servers), Assignment: sess.assigned, Standing: sess.standing,
 	})
 	m.lookAgain(sess, m.now.Add(silence))
 	m.contradict(s)

@@ -13,7 +13,7 @@ const (
 	// sends lossProbes over lossOver, in one measurement after the other.
 	lossWitnesses = 3
 	lossProbes    = 8
-	lossOver      = 700 * time.Millisecond
+	lossOver      = 250 * time.Millisecond
 	// lossPause is the time between two measurements once the loss has lasted for
 	// long enough, while a gate is shut; lossRest that between two inquiries about
 	// one server.

@@ -22,8 +22,8 @@ const (
 	// probeSpacing is the time between two probes of a round. An observer is done
 	// with the first reply, so that a live server sees one; of a burst of loss, so
 	// many are bound to see a gap.
-	probeSpacing           = 16 * time.Millisecond
-	leastProbes, maxProbes = 3, 30
+	probeSpacing           = 10 * time.Millisecond
+	leastProbes, maxProbes = 3, 50
 	// ageCredit is how much of the stall tolerance the first doubt of an incident
 	// may have behind it; more could be a liar's invention.
 	ageCredit = 100 * time.Millisecond

@@ -130,6 +130,8 @@ type session struct {
 	// lookAt is when the machine next looks whether the stream is silent.
 	lookAt   time.Time
 	assigned Assignment
+	// standing is what it was told last.
+	standing Standing
 	acked    uint64
 	// ackedSubjects are the subjects of the assignment acknowledged last.
 	ackedSubjects []member.ID

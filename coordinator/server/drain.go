@@ -24,11 +24,18 @@ const (
 	drainMemory = 10 * time.Minute
 )
 
-// awaited is a revision of a pool that the routers are to confirm by a time.
-type awaited struct {
+// drainedAt is what a router is to have confirmed: that it has a revision of a pool,
+// and does not keep a server as a last resort.
+type drainedAt struct {
 	pool     member.Pool
+	id       member.ID
 	revision member.Revision
-	until    time.Time
+}
+
+// awaited is that, and until when.
+type awaited struct {
+	drainedAt
+	until time.Time
 }
 
 // await returns when every router has confirmed, or those that have not when the
@@ -38,7 +45,7 @@ func (r *routers) await(ctx context.Context, w awaited, stop *ending) ([]pool.La
 	defer limit.Stop()
 	for {
 		news := r.heard.next()
-		lags := r.lagging(w.pool, w.revision, time.Now())
+		lags := r.lagging(w.drainedAt, time.Now())
 		if len(lags) == 0 {
 			return nil, nil
 		}
@@ -54,15 +61,16 @@ func (r *routers) await(ctx context.Context, w awaited, stop *ending) ([]pool.La
 	}
 }
 
-// lagging lists the routers, by id, that may still serve and have not confirmed
-// a revision: those that are connected, and those that went without a word not
-// long ago.
-func (r *routers) lagging(name member.Pool, revision member.Revision, now time.Time) []pool.Lag {
+// lagging lists the routers, by id, that may still serve and have not confirmed:
+// those that are connected, and those that went without a word not long ago.
+func (r *routers) lagging(want drainedAt, now time.Time) []pool.Lag {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var lags []pool.Lag
 	for id, k := range r.by {
-		if applied := k.applied[name].Revision; applied < revision && wants(k.pools, name) && k.mayServe(now) {
+		applied := k.applied[want.pool].Revision
+		done := applied >= want.revision && !k.keeps(want.pool, want.id)
+		if !done && wants(k.pools, want.pool) && k.mayServe(now) {
 			lags = append(lags, pool.Lag{Router: id, Seen: k.lastSeen, Connected: k.streams > 0, Applied: applied})
 		}
 	}
@@ -85,7 +93,7 @@ func (k *router) mayServe(now time.Time) bool {
 // awaitRouters tells the machine when the routers have confirmed that a member
 // that leaves gets no new work.
 func (h *host) awaitRouters(ctx context.Context, e pool.AwaitRouters) {
-	lags, err := h.routers.await(ctx, awaited{h.pool, e.Revision, e.Until}, h.over)
+	lags, err := h.routers.await(ctx, awaited{drainedAt{h.pool, e.ID, e.Revision}, e.Until}, h.over)
 	if err != nil {
 		return // the machine is gone, too
 	}
@@ -96,7 +104,7 @@ func (h *host) awaitRouters(ctx context.Context, e pool.AwaitRouters) {
 // DrainServer sets the wish that a member gets no new work, and waits for the
 // routers.
 func (a *adminService) DrainServer(ctx context.Context, req *pb.DrainServerRequest) (*pb.DrainServerResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -104,23 +112,20 @@ func (a *adminService) DrainServer(ctx context.Context, req *pb.DrainServerReque
 	if err != nil {
 		return nil, err
 	}
-	if wanted.Call, err = parseCall(req, req.ExpectedRevision, peerOf(ctx)); err != nil {
-		return nil, err
-	}
 	var revision member.Revision
-	command := func(token pool.Token) pool.Input {
-		wanted.Call.Token = token
+	command := func(c pool.Call) pool.Input {
+		wanted.Call = c
 		return wanted
 	}
-	if err := h.call(ctx, command, func(_ *pool.Machine, r pool.Reply) { revision = r.Revision }); err != nil {
+	if err := o.give(ctx, command, func(_ *pool.Machine, r pool.Reply) { revision = r.Revision }); err != nil {
 		return nil, err
 	}
-	res := &pb.DrainServerResponse{Revision: uint64(revision)}
-	if wanted.Call.ValidateOnly {
-		lags := slices.DeleteFunc(a.routers.lagging(h.pool, revision+1, time.Now()), func(l pool.Lag) bool { return l.Connected })
+	h, res := o.host, &pb.DrainServerResponse{Revision: uint64(revision)}
+	if o.call.ValidateOnly {
+		lags := slices.DeleteFunc(a.routers.lagging(drainedAt{h.pool, wanted.ID, revision + 1}, time.Now()), func(l pool.Lag) bool { return l.Connected })
 		res.Missing = toLags(lags)
 	} else {
-		lags, err := a.routers.await(ctx, awaited{h.pool, revision, time.Now().Add(timeout)}, a.closing)
+		lags, err := a.routers.await(ctx, awaited{drainedAt{h.pool, wanted.ID, revision}, time.Now().Add(timeout)}, a.closing)
 		if err != nil {
 			return nil, fmt.Errorf("drain %s: it is to drain since revision %d, and who has confirmed that is not known; "+
 				"repeat the request with the same request_id: %w", wanted.ID, revision, err)
@@ -147,7 +152,7 @@ func serverOf(ctx context.Context, h *host, id member.ID) (server *pb.Server, er
 
 // ResumeServer ends the wish of DrainServer.
 func (a *adminService) ResumeServer(ctx context.Context, req *pb.ResumeServerRequest) (*pb.ResumeServerResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -155,19 +160,12 @@ func (a *adminService) ResumeServer(ctx context.Context, req *pb.ResumeServerReq
 	if err != nil {
 		return nil, err
 	}
-	call, err := parseCall(req, req.ExpectedRevision, peerOf(ctx))
-	if err != nil {
-		return nil, err
-	}
 	res := &pb.ResumeServerResponse{}
-	command := func(token pool.Token) pool.Input {
-		call.Token = token
-		return pool.ResumeServer{Call: call, ID: id}
-	}
-	err = h.call(ctx, command, func(m *pool.Machine, r pool.Reply) {
+	command := func(c pool.Call) pool.Input { return pool.ResumeServer{Call: c, ID: id} }
+	err = o.give(ctx, command, func(m *pool.Machine, r pool.Reply) {
 		res.Revision = uint64(r.Revision)
 		if status, ok := m.Server(id); ok {
-			res.Server = toServer(h.pool, status)
+			res.Server = toServer(o.host.pool, status)
 		}
 	})
 	if err != nil {

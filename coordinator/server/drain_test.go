@@ -100,6 +100,73 @@ func TestDrainIsPartialWithoutARouter(t *testing.T) {
 	})
 }
 
+// Two routers that were given one id do not confirm for each other.
+func TestDrainWaitsForBothRoutersOfOneID(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		one, other := w.newRouter("r1"), w.newRouter("r1")
+		one.run, other.run = "a", "b"
+		w.join("web-1", "web-2", "web-3", "web-4")
+		one.subscribe()
+		other.hang()
+		other.subscribe()
+		synctest.Wait()
+		if res, err := w.drain("web-2", time.Second); err != nil || !slices.Equal(named(res.GetMissing()), []string{"r1"}) {
+			t.Fatalf("while one hangs: %v, %v", res, err)
+		}
+		if slices.Contains(w.alarms(), "ROUTER_TWICE") {
+			t.Error("an alarm at once: it may be one router that comes back")
+		}
+		time.Sleep(2 * time.Minute)
+		if !slices.Contains(w.alarms(), "ROUTER_TWICE") {
+			t.Errorf("no alarm: %v", w.alarms())
+		}
+		other.cancel()
+		if res, err := w.drain("web-2", time.Minute); err != nil || res.GetState() != pb.DrainState_DRAIN_STATE_SAFE {
+			t.Errorf("without it: %v, %v", res, err)
+		}
+		time.Sleep(time.Minute)
+		if slices.Contains(w.alarms(), "ROUTER_TWICE") {
+			t.Error("the alarm does not end")
+		}
+	})
+}
+
+// The same run may have two streams for a while, when it is faster back than its
+// old connection is missed.
+func TestDrainAsksARunOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		old, again := w.newRouter("r1"), w.newRouter("r1")
+		old.run, again.run = "a", "a"
+		w.join("web-1", "web-2", "web-3", "web-4")
+		old.hang()
+		old.subscribe()
+		again.subscribe()
+		synctest.Wait()
+		if res, err := w.drain("web-2", time.Minute); err != nil || res.GetState() != pb.DrainState_DRAIN_STATE_SAFE {
+			t.Errorf("drain: %v, %v", res, err)
+		}
+	})
+}
+
+// A router that keeps a server as a last resort may send it work.
+func TestDrainIsPartialWhileARouterKeepsTheServer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, _, r1, _ := draining(t, newTable())
+		r1.keep("web-2")
+		if res, err := w.drain("web-2", time.Second); err != nil || !slices.Equal(named(res.GetMissing()), []string{"r1"}) {
+			t.Errorf("drain: %v, %v", res, err)
+		}
+		if res, err := w.drain("web-1", time.Second); err != nil || res.GetState() != pb.DrainState_DRAIN_STATE_SAFE {
+			t.Errorf("another one: %v, %v", res, err)
+		}
+	})
+}
+
 // A router that the connection has broken to is waited for, for ten minutes.
 func TestDrainRemembersASilentRouter(t *testing.T) {
 	t.Parallel()

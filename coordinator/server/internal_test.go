@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -41,6 +42,54 @@ func TestEnumsAgree(t *testing.T) {
 				t.Errorf("%s is %s on the wire", want, names[1](n))
 			}
 		}
+	}
+}
+
+// Who comes while, or after, the end is waited for is not let in, and those who are
+// in may still start what belongs to them.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c crowd
+		if !c.enter() {
+			t.Fatal("nobody is let in")
+		}
+		emptied := make(chan struct{})
+		go func() {
+			defer close(emptied)
+			c.empty()
+		}()
+		synctest.Wait()
+		if c.enter() {
+			t.Error("let in at the end")
+		}
+		done := make(chan struct{})
+		c.run(func() { <-done })
+		c.leave()
+		synctest.Wait()
+		select {
+		case <-emptied:
+			t.Error("empty while somebody is in")
+		default:
+		}
+		close(done)
+		<-emptied
+	})
+}
+
+// A stream that has found its term just before that ended is turned away.
+func TestStreamsOfATermThatIsOver(t *testing.T) {
+	t.Parallel()
+	closing := newEnding()
+	closing.end(errTermOver)
+	agents, members := &agentService{closing: closing}, &membershipService{closing: closing}
+	agents.streams.empty()
+	members.streams.empty()
+	if err := agents.Session(nil); !errors.Is(err, member.ErrNotLeader) {
+		t.Errorf("session: %v", err)
+	}
+	if err := members.Subscribe(nil); !errors.Is(err, member.ErrNotLeader) {
+		t.Errorf("subscription: %v", err)
 	}
 }
 
@@ -488,10 +537,12 @@ func TestConfirmedChangesAreCutOff(t *testing.T) {
 func TestRouterProgress(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	r := newRouters(ownAlarms{})
-	r.by["r1"] = newRouter("r1")
+	r := newRouters(newOwnAlarms(newAlarms(slog.New(slog.DiscardHandler), prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "x"}, []string{"name", "pool"}))))
+	if err := r.connect(arrival{id: "r1", run: "x"}, begin); err != nil {
+		t.Fatal(err)
+	}
 	apply := func(revision, second int) {
-		r.ack("r1", ack{applied: []placed{{"p", point{Position: member.Position{Revision: member.Revision(revision)}}}}}, begin.Add(time.Duration(second)*time.Second))
+		r.ack("r1", "x", ack{applied: []placed{{"p", point{Position: member.Position{Revision: member.Revision(revision)}}}}}, begin.Add(time.Duration(second)*time.Second))
 	}
 	apply(5, 1)
 	apply(5, 2)

@@ -152,12 +152,24 @@ func (s *Server) gauges(reg *prometheus.Registry) {
 	}
 }
 
-// forgetPools takes away what only a leader knows of its pools.
-func (m *metrics) forgetPools() {
-	for _, g := range []*prometheus.GaugeVec{
+// ofPools are the gauges of what only a leader knows of its pools.
+func (m *metrics) ofPools() []*prometheus.GaugeVec {
+	return []*prometheus.GaugeVec{
 		m.members, m.suspects, m.servicesDown, m.brakeEngaged, m.brakeSuspects, m.brakeLimit, m.floorLost, m.floorLimit, m.revision,
-	} {
+	}
+}
+
+// forgetPools takes that away.
+func (m *metrics) forgetPools() {
+	for _, g := range m.ofPools() {
 		g.Reset()
+	}
+}
+
+// forgetPool takes it away for one pool.
+func (m *metrics) forgetPool(name member.Pool) {
+	for _, g := range m.ofPools() {
+		g.DeletePartialMatch(prometheus.Labels{"pool": string(name)})
 	}
 }
 

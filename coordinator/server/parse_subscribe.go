@@ -15,6 +15,7 @@ const maxPools = 1000
 type subscribing struct {
 	router  member.ID
 	version string
+	run     string
 	storeID string
 	resume  map[member.Pool]point
 	// pools is nil for all.
@@ -33,6 +34,9 @@ func parseSubscribe(in *pb.SubscribeHello, from peerInfo) (subscribing, error) {
 	}
 	s.router = id
 	if s.version, err = parseText("hello.version", in.GetVersion(), maxTokenBytes); err != nil {
+		return s, err
+	}
+	if s.run, err = parseText("hello.run", in.GetRun(), maxTokenBytes); err != nil {
 		return s, err
 	}
 	if s.storeID, err = parseText("hello.store_id", in.GetStoreId(), maxTokenBytes); err != nil {

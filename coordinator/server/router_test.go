@@ -17,6 +17,8 @@ import (
 type router struct {
 	w  *world
 	id string
+	// run is that of its program.
+	run string
 
 	mu      sync.Mutex
 	stream  pb.MembershipService_SubscribeClient
@@ -61,7 +63,7 @@ func (r *router) subscribe(pools ...string) *router {
 		r.w.t.Fatalf("subscribe: %v", err)
 	}
 	r.w.t.Cleanup(cancel)
-	hello := &pb.SubscribeHello{RouterId: r.id, StoreId: r.storeID, Version: "test", Pools: pools}
+	hello := &pb.SubscribeHello{RouterId: r.id, StoreId: r.storeID, Version: "test", Pools: pools, Run: r.run}
 	r.mu.Lock()
 	r.stream, r.cancel, r.synced, r.log = stream, cancel, false, nil
 	r.over = make(chan error, 1)
@@ -121,6 +123,12 @@ func (r *router) apply(res *pb.SubscribeResponse) (changed bool, err error) {
 		}
 		r.servers[p.GetPool()] = rows
 		r.sizes = append(r.sizes, len(rows))
+		return true, nil
+	case *pb.SubscribeResponse_PoolDeleted:
+		d := m.PoolDeleted
+		r.log = append(r.log, fmt.Sprintf("deleted %s %d in epoch %d", d.GetPool(), d.GetRevision(), d.GetEpoch()))
+		delete(r.at, d.GetPool())
+		delete(r.servers, d.GetPool())
 		return true, nil
 	case *pb.SubscribeResponse_Delta:
 		return true, r.applyDelta(m.Delta)

@@ -52,6 +52,9 @@ type router struct {
 	streams int
 	goodbye bool
 	goneAt  time.Time
+	// runs are those that are subscribed, by name; applied is what all of them have,
+	// held what any of them keeps, and while there is none what the last one had.
+	runs    map[string]*routerRun
 	applied map[member.Pool]member.Position
 	held    []heldServer
 	// progress remembers when revisions were applied, in order.
@@ -104,12 +107,15 @@ func (r *routers) remember(row store.RouterRow, now time.Time) {
 }
 
 func newRouter(id member.ID) *router {
-	return &router{id: id, applied: map[member.Pool]member.Position{}, progress: map[member.Pool][]step{}}
+	return &router{
+		id: id, runs: map[string]*routerRun{}, applied: map[member.Pool]member.Position{}, progress: map[member.Pool][]step{},
+	}
 }
 
 // arrival is what a router brings along.
 type arrival struct {
 	id      member.ID
+	run     string
 	version string
 	// pools are those that it wants, nil for all.
 	pools map[member.Pool]bool
@@ -130,12 +136,7 @@ func (r *routers) connect(in arrival, now time.Time) error {
 		known = newRouter(in.id)
 		r.by[in.id] = known
 	}
-	for name, p := range known.applied {
-		if p.Revision > in.has[name] {
-			p.Revision = in.has[name]
-			known.applied[name] = p
-		}
-	}
+	known.begin(in.run, in.has, now)
 	known.streams++
 	known.version, known.pools, known.lastSeen, known.goodbye, known.dirty = in.version, in.pools, now, false, true
 	r.alarms.clear(silentKey(in.id), now)
@@ -143,37 +144,48 @@ func (r *routers) connect(in arrival, now time.Time) error {
 }
 
 // disconnect ends a subscription; goodbye says that the router ended it.
-func (r *routers) disconnect(id member.ID, goodbye bool, now time.Time) {
+func (r *routers) disconnect(id member.ID, run string, goodbye bool, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := r.by[id]
 	known.streams--
+	known.end(run)
 	known.lastSeen, known.goneAt, known.goodbye, known.dirty = now, now, goodbye, true
 	r.heard.ring()
 }
 
-// ack takes over what a router has applied.
-func (r *routers) ack(id member.ID, a ack, now time.Time) {
+// ack takes over what a run of a router has applied.
+func (r *routers) ack(id member.ID, run string, a ack, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := r.by[id]
-	known.lastSeen, known.held, known.dirty = now, a.held, true
-	for _, p := range a.applied {
-		known.apply(p, now)
-	}
+	known.lastSeen, known.dirty = now, true
+	known.take(run, a, now)
 	r.heard.ring()
 }
 
-func (k *router) apply(p placed, now time.Time) {
-	k.applied[p.pool] = p.Position
-	steps := k.progress[p.pool]
-	if n := len(steps); n > 0 && steps[n-1].revision >= p.Revision {
+// remember notes that the router has applied a revision now.
+func (k *router) remember(name member.Pool, revision member.Revision, now time.Time) {
+	steps := k.progress[name]
+	if n := len(steps); n > 0 && steps[n-1].revision >= revision {
 		return
 	}
 	if len(steps) == progressLength {
 		steps = slices.Delete(steps, 0, 1)
 	}
-	k.progress[p.pool] = append(steps, step{p.Revision, now})
+	k.progress[name] = append(steps, step{revision, now})
+}
+
+// forget drops what routers have applied of a pool.
+func (r *routers) forget(name member.Pool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range r.by {
+		delete(k.applied, name)
+		delete(k.progress, name)
+		k.dirty = true
+	}
+	r.heard.ring()
 }
 
 // wants reports whether a router that wants these pools, nil for all, wants one.
@@ -279,6 +291,7 @@ func (r *routers) tend(now time.Time) (due []routerInfo, left []member.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, k := range r.by {
+		r.lookTwice(k, now)
 		switch {
 		case k.streams > 0:
 			if now.Sub(k.writtenAt) >= routerRefresh {

@@ -142,6 +142,7 @@ func (s *session) welcome(w pool.Welcome, storeID string, coordinators []string)
 		Resumed:         &w.Resumed,
 		Coordinators:    coordinators,
 		Assignment:      toAssignment(w.Assignment),
+		Standing:        toStanding(w.Standing),
 	}}})
 	s.welcomed.end(nil)
 }
@@ -178,6 +179,14 @@ func (s *session) acknowledge(seq uint64) {
 	if s.welcomed.ended() && s.queue(&pb.SessionResponse{Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}}) {
 		s.write()
 	}
+}
+
+func (s *session) stand(standing pool.Standing) {
+	s.put(&pb.SessionResponse{Message: &pb.SessionResponse_Standing{Standing: toStanding(standing)}})
+}
+
+func toStanding(s pool.Standing) *pb.Standing {
+	return &pb.Standing{Drained: &s.Drained, Actor: s.Actor, Reason: s.Reason}
 }
 
 func (s *session) left(l pool.LeaveDone) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +44,7 @@ type membershipService struct {
 	// snapshots has a place for each snapshot under way.
 	snapshots chan struct{}
 	live      atomic.Int64
-	streams   sync.WaitGroup
+	streams   crowd
 }
 
 // subscription is one router's stream. Only feed's goroutine touches what is
@@ -63,6 +62,8 @@ type subscription struct {
 	cursors map[member.Pool]member.Position
 	soft    uint64
 	synced  bool
+	// deletions is how many deletions of pools were looked at.
+	deletions uint64
 }
 
 var (
@@ -73,6 +74,10 @@ var (
 // Subscribe runs one router's stream: a reader takes its acks, a feeder sends
 // what is new, and this goroutine waits for whatever ends the stream first.
 func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServer) error {
+	if !m.streams.enter() {
+		return m.closing.reason()
+	}
+	defer m.streams.leave()
 	m.live.Add(1)
 	defer m.live.Add(-1)
 
@@ -80,7 +85,7 @@ func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServe
 		service: m, stream: stream, over: newEnding(), cursors: map[member.Pool]member.Position{},
 	}
 	greeted := make(chan struct{})
-	m.streams.Go(func() { s.over.end(clean(s.read(greeted))) })
+	m.streams.run(func() { s.over.end(clean(s.read(greeted))) })
 	s.await(greeted)
 	err := s.over.reason()
 	if errors.Is(err, errSlow) {
@@ -129,12 +134,12 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 		return err
 	}
 	m := s.service
-	if err := m.routers.connect(arrival{s.router, s.version, s.pools, s.has()}, time.Now()); err != nil {
+	if err := m.routers.connect(arrival{s.router, s.run, s.version, s.pools, s.has()}, time.Now()); err != nil {
 		return err
 	}
 	close(greeted)
 	fed := make(chan struct{})
-	m.streams.Go(func() {
+	m.streams.run(func() {
 		defer close(fed)
 		if err := s.feed(); err != nil {
 			s.over.end(err)
@@ -146,7 +151,7 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 	goodbye := !s.over.ended() && errors.Is(err, io.EOF)
 	s.over.end(clean(err))
 	<-fed
-	m.routers.disconnect(s.router, goodbye, time.Now())
+	m.routers.disconnect(s.router, s.run, goodbye, time.Now())
 	return err
 }
 
@@ -182,13 +187,13 @@ func (s *subscription) takeAcks() error {
 			if err != nil {
 				return err
 			}
-			s.service.acknowledge(s.router, a)
+			s.service.acknowledge(s.router, s.run, a)
 		}
 	}
 }
 
 // acknowledge takes over an ack. Positions of another history count for nothing.
-func (m *membershipService) acknowledge(id member.ID, a ack) {
+func (m *membershipService) acknowledge(id member.ID, run string, a ack) {
 	applied := a.applied[:0:0]
 	for _, p := range a.applied {
 		if h := m.pools.find(p.pool); h != nil && h.history.refutes(p.point) == "" {
@@ -196,7 +201,7 @@ func (m *membershipService) acknowledge(id member.ID, a ack) {
 		}
 	}
 	a.applied = applied
-	m.routers.ack(id, a, time.Now())
+	m.routers.ack(id, run, a, time.Now())
 }
 
 // feed sends the past, then what is new whenever there is something, and
@@ -266,6 +271,9 @@ func (s *subscription) sameStore() bool { return s.storeID == s.service.lead.sto
 // looked up first: none arrives before the row that it is about.
 func (s *subscription) catchUp() error {
 	news := s.softNews()
+	if err := s.sendDeleted(); err != nil {
+		return err
+	}
 	for _, h := range s.service.pools.list() {
 		if s.pools != nil && !s.pools[h.pool] {
 			continue
@@ -275,6 +283,36 @@ func (s *subscription) catchUp() error {
 		}
 	}
 	return s.sendMarks(news)
+}
+
+// sendDeleted tells which of the pools that the router has were deleted. A new one
+// of that name is one that it does not have.
+func (s *subscription) sendDeleted() error {
+	count := s.service.pools.deletions.Load()
+	if count == s.deletions {
+		return nil
+	}
+	s.deletions = count
+	has := map[member.Pool]member.Revision{}
+	if s.sameStore() {
+		for name, p := range s.resume {
+			has[name] = p.Revision
+		}
+	}
+	for name, p := range s.cursors {
+		has[name] = p.Revision
+	}
+	for _, d := range s.service.pools.deletedSince(has) {
+		delete(s.cursors, d.Name)
+		delete(s.resume, d.Name)
+		err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{
+			Pool: string(d.Name), Epoch: uint64(s.service.lead.epoch), Revision: uint64(d.Position.Revision),
+		}}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // advance sends what a pool has that the router does not.

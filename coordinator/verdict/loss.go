@@ -13,10 +13,10 @@ const (
 	LossyUntil = 2
 	// LossyFor is how long a server must lose so much, from its first lost probe,
 	// before it is taken out.
-	LossyFor = 3 * time.Second
+	LossyFor = 4 * time.Second
 	// lossyNeeded is how many observers must agree, lossyTimes in how many measurements
 	// in a row.
-	lossyNeeded, lossyTimes = 3, 3
+	lossyNeeded, lossyTimes = 3, 10
 )
 
 // LossFinding is what one observer finds when it measures loss.
@@ -28,7 +28,7 @@ const (
 	LossSome
 	// LossHeavy: half of its probes are lost, and more.
 	LossHeavy
-	// LossClean: no more than LossyUntil of ten are lost.
+	// LossClean: none is lost.
 	LossClean
 )
 
@@ -39,7 +39,7 @@ func FindLoss(sent, lost int) LossFinding {
 		return LossUnknown
 	case 2*lost >= sent:
 		return LossHeavy
-	case 10*lost <= LossyUntil*sent:
+	case lost == 0:
 		return LossClean
 	}
 	return LossSome
@@ -63,8 +63,8 @@ type Loss struct {
 
 // JudgeLoss says whether a server loses so much that it is of no use. A link, or
 // an observer, that is lossy takes nobody out: a watcher and a witness must see it,
-// three in all, and nobody may see it clean, in three measurements in a row and for
-// LossyFor. Some probe must have been answered. A stream that answers at once every
+// three in all, and nobody may see it clean, in lossyTimes measurements in a row and
+// for LossyFor. Some probe must have been answered. A stream that answers at once every
 // time loses nothing: then something limits ICMP.
 func JudgeLoss(l Loss) Ruling {
 	switch seen := l.Watchers + l.Witnesses; {

@@ -16,15 +16,15 @@ func TestJudgeLoss(t *testing.T) {
 	for watchers := range 4 {
 		for witnesses := range 4 {
 			for i := range 32 {
-				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Prompt: i&4 != 0, Measured: 4, Lasted: verdict.LossyFor}
+				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Prompt: i&4 != 0, Measured: 10, Lasted: verdict.LossyFor}
 				if i&8 != 0 {
 					l.Lasted--
 				}
 				if i&16 != 0 {
-					l.Measured = 2
+					l.Measured = 9
 				}
 				got := verdict.JudgeLoss(l)
-				short := l.Measured < 3 || l.Lasted < verdict.LossyFor
+				short := l.Measured < 10 || l.Lasted < verdict.LossyFor
 				seen := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && l.Clean == 0
 				want := seen && l.Replied && !l.Prompt && !short
 				if (got.Verdict == verdict.Lossy) != want || got.Rule == "" || got.Reason == "" {
@@ -46,9 +46,8 @@ func TestFindLoss(t *testing.T) {
 	}{
 		{0, 0, verdict.LossUnknown},
 		{10, 0, verdict.LossClean},
-		{10, 2, verdict.LossClean},
-		{8, 1, verdict.LossClean},
-		{8, 2, verdict.LossSome},
+		{8, 0, verdict.LossClean},
+		{8, 1, verdict.LossSome},
 		{10, 3, verdict.LossSome},
 		{10, 4, verdict.LossSome},
 		{10, 5, verdict.LossHeavy},
@@ -74,15 +73,13 @@ func TestRoundLosing(t *testing.T) {
 		ups  []up
 		want bool
 	}{
-		"nobody reached it":            {},
-		"all at once":                  {[]up{{1, 0}, {1, 0}, {1, 0}}, false},
-		"one lost many":                {[]up{{9, 0}, {1, 0}, {1, 0}}, false},
-		"two lost two":                 {[]up{{3, 0}, {3, 0}}, true},
-		"two lost two, others none":    {[]up{{3, 0}, {3, 0}, {1, 0}, {1, 0}}, true},
-		"two lost two, more lost none": {[]up{{3, 0}, {3, 0}, {1, 0}, {1, 0}, {1, 0}}, false},
-		"two lost one":                 {[]up{{2, 0}, {2, 0}}, false},
-		"a long way":                   {[]up{{4, 50 * time.Millisecond}, {4, 50 * time.Millisecond}}, false},
-		"a long way and lost":          {[]up{{6, 50 * time.Millisecond}, {6, 50 * time.Millisecond}}, true},
+		"nobody reached it":   {},
+		"all at once":         {[]up{{1, 0}, {1, 0}, {1, 0}}, false},
+		"one lost one":        {[]up{{2, 0}, {1, 0}, {1, 0}}, false},
+		"one lost two":        {[]up{{3, 0}, {1, 0}, {1, 0}}, true},
+		"two lost one":        {[]up{{2, 0}, {2, 0}, {1, 0}}, true},
+		"a long way":          {[]up{{4, 50 * time.Millisecond}, {4, 50 * time.Millisecond}}, false},
+		"a long way and lost": {[]up{{6, 50 * time.Millisecond}, {6, 50 * time.Millisecond}}, true},
 	} {
 		r := verdict.Round{Subject: "s"}
 		for i, u := range c.ups {

@@ -185,25 +185,21 @@ func (r *Round) Reaching() []member.ID {
 	return ids
 }
 
-// Losing reports whether those who reached the server lost many probes before: two
-// and more of them at least two each, and all together half of theirs. An observer
+// Losing reports whether those who reached the server lost two probes and more
+// before. An observer
 // sends one each spacing until the first reply, so that it has lost those that it
 // sent before but for the round trip's own time.
 func (r *Round) Losing(spacing time.Duration) bool {
-	sent, lost, losing := 0, 0, 0
+	lost := 0
 	for _, o := range r.observers {
 		e := o.evidence
 		if !o.final || e.Sight != SightUp || o.id == r.Odd {
 			continue
 		}
 		inFlight := int(e.RTT / spacing)
-		missed := max(0, e.Sent-1-inFlight)
-		sent, lost = sent+max(0, e.Sent-inFlight), lost+missed
-		if missed >= 2 {
-			losing++
-		}
+		lost += max(0, e.Sent-1-inFlight)
 	}
-	return losing >= 2 && 2*lost >= sent
+	return lost >= 2
 }
 
 // Up lists the observers whose newest answer is positive.

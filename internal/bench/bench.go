@@ -32,6 +32,8 @@ func All() []Experiment {
 		{"R3", fanOut},
 		{"R3-slow", slowWatchers},
 		{"R3-idle", idleWatchers},
+		{"R4", xdsClients},
+		{"R5", rollingRestart},
 	}
 }
 

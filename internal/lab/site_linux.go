@@ -24,8 +24,12 @@ import (
 // Pool is the pool that all servers of a site are in.
 const Pool = "default"
 
-// agentPort is the coordinator's port for agents and routers.
-const agentPort = 7400
+// agentPort is the coordinator's port for agents and routers, dnsPort the routers'
+// for DNS.
+const (
+	agentPort = 7400
+	dnsPort   = 7553
+)
 
 // coordinatorHost is the host of the coordinator.
 const coordinatorHost = "coordinator"
@@ -36,8 +40,9 @@ type Config struct {
 	Bin, Dir string
 	// Hosts are the names of the hosts that servers may run on.
 	Hosts []string
-	// Routers is how many routers there are.
+	// Routers is how many routers there are; with DNS they answer that, too.
 	Routers int
+	DNS     bool
 	// Store is the coordinator's --store; a SQLite file in Dir if empty.
 	Store string
 	// StoreFlags are further flags of the coordinator, for its store.
@@ -196,12 +201,15 @@ func (s *Site) Coordinator() *process.Process {
 // StartRouter starts a router, again with the same state.
 func (s *Site) StartRouter(i int) error {
 	name := routerName(i)
+	args := append([]string{
+		"--coordinator", s.agents.String(), "--id", name,
+		"--state-dir", filepath.Join(s.cfg.Dir, name), "--http-listen", "127.0.0.1:7502",
+	}, s.cfg.security("router-"+name)...)
+	if s.cfg.DNS {
+		args = append(args, "--dns-listen", s.DNSAddress(i))
+	}
 	p, err := s.run(name, process.Program{
-		Name: name, Path: filepath.Join(s.cfg.Bin, "buddyring-router"),
-		Args: append([]string{
-			"--coordinator", s.agents.String(), "--id", name,
-			"--state-dir", filepath.Join(s.cfg.Dir, name), "--http-listen", "127.0.0.1:7502",
-		}, s.cfg.security("router-"+name)...),
+		Name: name, Path: filepath.Join(s.cfg.Bin, "buddyring-router"), Args: args,
 		Listeners: []process.Listener{{Name: "grpc", Listener: s.routers[i].listener}},
 	})
 	if err != nil {
@@ -255,6 +263,11 @@ func (s *Site) Router(i int) routerv1.RouterServiceClient {
 // RouterAddress is where clients reach a router from outside.
 func (s *Site) RouterAddress(i int) string { return s.routers[i].listener.Addr().String() }
 
+// DNSAddress is where clients inside ask a router by DNS.
+func (s *Site) DNSAddress(i int) string {
+	return netip.AddrPortFrom(s.lab.Host(routerName(i)).Addr(), dnsPort).String()
+}
+
 // Host is a host of the network.
 func (s *Site) Host(name string) *netlab.Host { return s.lab.Host(name) }
 
@@ -285,6 +298,8 @@ type AgentConfig struct {
 	Boot bool
 	// Dir is the state directory itself, where that is to be elsewhere.
 	Dir string
+	// Endpoints are as the agent's --endpoint; port 8080 of the host if empty.
+	Endpoints []string
 }
 
 // StartAgent starts an agent.
@@ -299,20 +314,25 @@ func (s *Site) StartAgent(c AgentConfig) (*Agent, error) {
 		c.Dir = s.StateDir(c.State)
 	}
 	host := s.lab.Host(c.Host)
+	if len(c.Endpoints) == 0 {
+		c.Endpoints = []string{netip.AddrPortFrom(host.Addr(), 8080).String()}
+	}
 	bootID := filepath.Join(s.cfg.Dir, c.State+".boot-id")
 	if _, err := os.Stat(bootID); c.Boot || err != nil {
 		if err := os.WriteFile(bootID, []byte(rand.Text()+"\n"), 0o600); err != nil {
 			return nil, fmt.Errorf("write boot id: %w", err)
 		}
 	}
+	args := append([]string{
+		"--coordinator", s.agents.String(), "--pool", Pool, "--id", c.Server, "--probe-address", host.Addr().String(),
+		"--zone", "zone", "--rack", c.Rack, "--state-dir", c.Dir, "--boot-id-file", bootID,
+		"--http-listen", "127.0.0.1:0", "--on-term", "leave",
+	}, s.cfg.security("agent-"+Pool+"."+c.Server)...)
+	for _, e := range c.Endpoints {
+		args = append(args, "--endpoint", e)
+	}
 	p, err := s.run(c.Host, process.Program{
-		Name: "agent-" + c.State, Path: filepath.Join(s.cfg.Bin, "buddyring-agent"),
-		Args: append([]string{
-			"--coordinator", s.agents.String(), "--pool", Pool, "--id", c.Server,
-			"--endpoint", netip.AddrPortFrom(host.Addr(), 8080).String(), "--probe-address", host.Addr().String(),
-			"--zone", "zone", "--rack", c.Rack, "--state-dir", c.Dir, "--boot-id-file", bootID,
-			"--http-listen", "127.0.0.1:0", "--on-term", "leave",
-		}, s.cfg.security("agent-"+Pool+"."+c.Server)...),
+		Name: "agent-" + c.State, Path: filepath.Join(s.cfg.Bin, "buddyring-agent"), Args: args,
 	})
 	if err != nil {
 		return nil, err

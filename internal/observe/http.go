@@ -32,7 +32,7 @@ type HTTPConfig struct {
 	Registry *prometheus.Registry
 	// Ready says why the process is not ready, or nil; it must not block.
 	Ready func() error
-	// Says is added to the answer of a process that is ready; nil for nothing.
+	// Says is added to the answer of a process that is ready; nil, or "", for nothing.
 	Says   func() string
 	Logger *slog.Logger
 	// Pages are further pages by pattern of http.ServeMux. With TLS they too want a
@@ -109,7 +109,9 @@ func answer(w http.ResponseWriter, err error, says func() string) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		text = err.Error()
 	case says != nil:
-		text += ": " + says()
+		if more := says(); more != "" {
+			text += ": " + more
+		}
 	}
 	// A client that is gone needs no answer.
 	_, _ = io.WriteString(w, text+"\n")

@@ -21,6 +21,8 @@ const (
 	RoleRouter      Role = "router"
 	RoleCoordinator Role = "coordinator"
 	RoleAdmin       Role = "admin"
+	// RoleClient is for programs that use a pool: they may ask routers.
+	RoleClient Role = "client"
 )
 
 // Identity is what a certificate's only URI SAN says:
@@ -52,7 +54,7 @@ func (i Identity) String() string {
 func ParseIdentity(field, uri string) (Identity, error) {
 	bad := func() error {
 		return member.Invalid(field, "%q is none of spiffe://DOMAIN/buddyring/agent/POOL/ID and "+
-			"spiffe://DOMAIN/buddyring/{router,coordinator,admin}/NAME", uri)
+			"spiffe://DOMAIN/buddyring/{router,coordinator,admin,client}/NAME", uri)
 	}
 	rest, ok := strings.CutPrefix(uri, uriScheme)
 	if !ok {
@@ -73,7 +75,7 @@ func ParseIdentity(field, uri string) (Identity, error) {
 			return Identity{}, err
 		}
 		id.Pool = pool
-	case RoleRouter, RoleCoordinator, RoleAdmin:
+	case RoleRouter, RoleCoordinator, RoleAdmin, RoleClient:
 		if len(parts) != 4 {
 			return Identity{}, bad()
 		}

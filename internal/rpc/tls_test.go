@@ -351,7 +351,7 @@ func TestHTTPOverTLS(t *testing.T) {
 func TestParseIdentity(t *testing.T) {
 	t.Parallel()
 	for _, uri := range []string{
-		coordinatorURI, agentURI, adminURI, "spiffe://example.org/buddyring/router/r1",
+		coordinatorURI, agentURI, adminURI, "spiffe://example.org/buddyring/router/r1", "spiffe://example.org/buddyring/client/shop",
 	} {
 		id, err := rpc.ParseIdentity("san", uri)
 		if err != nil || id.String() != uri {

@@ -203,7 +203,7 @@ func (c *coordinator) carryOut(effect pool.Effect) {
 	case pool.SetTimer:
 		c.timer = e.At
 		c.arm()
-	case pool.LeaveDone, pool.AwaitRouters, pool.Reply, pool.Removed:
+	case pool.LeaveDone, pool.AwaitRouters, pool.Reply, pool.Removed, pool.Stand:
 	}
 }
 

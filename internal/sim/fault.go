@@ -48,6 +48,10 @@ const (
 	// BreakEdge breaks the network between each two consecutive hosts chosen, as
 	// far as they watch one another.
 	BreakEdge
+	// LengthenBursts begins a burst of loss at hosts, on one way or with Both on both, and
+	// makes their bursts Burst long on average, so that what comes of long bursts can be seen. It is for the
+	// model HostBursts; Hit.Likelihood weighs what has come of it.
+	LengthenBursts
 )
 
 // FaultNames are the names of the kinds, in their order.
@@ -55,6 +59,7 @@ func FaultNames() []string {
 	return []string{
 		"", "crash", "unplug", "suspend", "pause-agent", "starve-agent", "restart-agent", "deafen", "make-liar",
 		"lose-ingress", "lose-egress", "cut-off", "isolate", "filter-icmp", "jump-clock", "drift-clock", "break-edge",
+		"lengthen-bursts",
 	}
 }
 
@@ -78,10 +83,12 @@ type Fault struct {
 	Loss  float64
 	Lie   Lie
 	Clock time.Duration
+	Burst time.Duration
+	Both  bool
 }
 
 func (f *Fault) check(servers int) error {
-	if f.Kind < Crash || f.Kind > BreakEdge {
+	if f.Kind < Crash || f.Kind > LengthenBursts {
 		return member.Invalid("fault", "has no kind")
 	}
 	if f.At < 0 || f.For < 0 || f.Within < 0 || f.Times > 1 && f.Every <= 0 {
@@ -92,6 +99,9 @@ func (f *Fault) check(servers int) error {
 	}
 	if f.Kind == MakeLiar && f.Lie == Honest {
 		return member.Invalid("fault", "%v needs lie=, one of %v", f.Kind, Lies())
+	}
+	if f.Kind == LengthenBursts && (f.Burst <= 0 || f.For <= 0) {
+		return member.Invalid("fault", "%v needs burst=, how long bursts are on average, and for=", f.Kind)
 	}
 	if most := max(f.Who.Count, f.Who.Watchers); most > servers {
 		return member.Invalid("fault", "%v strikes %d, and the pool has %d servers", f.Kind, most, servers)
@@ -200,6 +210,8 @@ func (s *Sim) inflict(f *Fault, h, other *host) (end func()) {
 		return func() { h.agent.lie = Honest }
 	case LoseIngress, LoseEgress:
 		return s.loseAt(f, h)
+	case LengthenBursts:
+		return s.lengthenBursts(f, h)
 	case CutOff:
 		return count(&h.cut)
 	case Isolate:
@@ -282,7 +294,8 @@ func (f *Fault) String() string {
 		return f.Kind.String() + " " + share(f.Loss)
 	case MakeLiar:
 		return f.Kind.String() + " saying " + Lies()[f.Lie-1]
-	case Crash, Unplug, Suspend, PauseAgent, StarveAgent, RestartAgent, Deafen, CutOff, Isolate, FilterICMP, JumpClock, DriftClock, BreakEdge:
+	case Crash, Unplug, Suspend, PauseAgent, StarveAgent, RestartAgent, Deafen, CutOff, Isolate, FilterICMP, JumpClock, DriftClock, BreakEdge,
+		LengthenBursts:
 	}
 	return f.Kind.String()
 }
@@ -352,6 +365,8 @@ func (f *Fault) does() string {
 		return "have clocks that run fast or slow"
 	case BreakEdge:
 		return "do not reach their neighbour"
+	case LengthenBursts:
+		return "have bursts of loss of " + f.Burst.String() + " on average"
 	}
 	return ""
 }

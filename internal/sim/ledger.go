@@ -24,8 +24,11 @@ type ledger struct {
 	removals  map[member.ID]int
 	removedAt map[member.ID]time.Duration
 	struckAt  map[member.ID]time.Duration
-	wrong     []Wrong
-	revisions int
+	// cause is that of the first removal, likelihood that of what has led to it.
+	cause      map[member.ID]member.Cause
+	likelihood map[member.ID]float64
+	wrong      []Wrong
+	revisions  int
 
 	suspects     map[member.ID]suspicion
 	wrongMarks   int
@@ -82,7 +85,7 @@ func (l *ledger) begin(s *Sim) {
 func newLedger() ledger {
 	return ledger{
 		removals: map[member.ID]int{}, removedAt: map[member.ID]time.Duration{}, struckAt: map[member.ID]time.Duration{},
-		suspects: map[member.ID]suspicion{}, alarms: map[string]int{}, raisedNow: map[member.AlarmKey]bool{},
+		cause: map[member.ID]member.Cause{}, likelihood: map[member.ID]float64{}, suspects: map[member.ID]suspicion{}, alarms: map[string]int{}, raisedNow: map[member.AlarmKey]bool{},
 		counts: map[pool.Counter]int{},
 	}
 }
@@ -119,7 +122,7 @@ func (l *ledger) published(s *Sim, c member.Change) {
 		}
 		removed = true
 		if l.removals[r.ID]++; l.removals[r.ID] == 1 {
-			l.removedAt[r.ID] = s.now
+			l.removedAt[r.ID], l.cause[r.ID], l.likelihood[r.ID] = s.now, r.Cause, h.likelihood(s.now)
 		}
 		if !h.mayGo(s.now, s.options.Settings.StallTolerance+s.options.Settings.RemovalGrace) {
 			w := Wrong{Server: string(r.ID), AtMS: ms(s.now - s.options.Settle)}

@@ -119,6 +119,7 @@ func (n *network) lossIf(bad bool) float64 {
 type chain struct {
 	at         time.Duration
 	known, bad bool
+	biased     *biased
 }
 
 // advance brings a chain to now and reports whether it is bad. It is a Markov
@@ -128,6 +129,9 @@ type chain struct {
 //
 //	P(bad at t | state at 0) = share + (bad(0) - share)·e^(-rate·t)
 func (n *network) advance(c *chain, known bool, loss float64, now time.Duration) bool {
+	if c.biased != nil {
+		return c.biased.advance(now)
+	}
 	share := loss / n.BurstLoss
 	p := share
 	if known {

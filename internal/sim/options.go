@@ -155,6 +155,9 @@ func (o Options) Check() error {
 		if err := o.Faults[i].check(o.Servers); err != nil {
 			return err
 		}
+		if o.Faults[i].Kind == LengthenBursts && (o.Network.Model != HostBursts || o.Network.Loss <= 0) {
+			return member.Invalid("fault", "%v needs background loss of the model %v", LengthenBursts, HostBursts)
+		}
 	}
 	return member.CheckSettings("settings", o.Settings)
 }

@@ -14,7 +14,7 @@ import (
 // ParseFault reads a fault as Text writes it: its kind, and then KEY=VALUE for
 // whom it strikes (count, share, adjacent, watchers,
 // either, watched, zone, rack, servers), when
-// (at, within, for, times, every, same) and how (loss, lie, clock).
+// (at, within, for, times, every, same) and how (loss, lie, clock, burst, both).
 func ParseFault(field, text string) (Fault, error) {
 	words := strings.Fields(text)
 	if len(words) == 0 {
@@ -68,12 +68,14 @@ func (f *Fault) set(key, value string) (err error) {
 		f.Times, err = strconv.Atoi(value)
 	case "same":
 		f.Same = true
+	case "both":
+		f.Both = true
 	case "loss":
 		f.Loss, err = ParseShare("loss", value)
 	case "lie":
 		f.Lie, err = ParseLie("lie", value)
 	default:
-		times := map[string]*time.Duration{"at": &f.At, "within": &f.Within, "for": &f.For, "every": &f.Every, "clock": &f.Clock}
+		times := map[string]*time.Duration{"at": &f.At, "within": &f.Within, "for": &f.For, "every": &f.Every, "clock": &f.Clock, "burst": &f.Burst}
 		d := times[key]
 		if d == nil {
 			return fmt.Errorf("%q is unknown", key)
@@ -119,6 +121,8 @@ func (f *Fault) Text() string {
 		add("lie", Lies()[f.Lie-1], false)
 	}
 	add("clock", f.Clock.String(), f.Clock == 0)
+	add("burst", f.Burst.String(), f.Burst == 0)
+	flag("both", f.Both)
 	return strings.Join(words, " ")
 }
 

@@ -75,6 +75,10 @@ type Hit struct {
 	Member    bool    `json:"member"`
 	// Condemned says that it was right to remove it.
 	Condemned bool `json:"condemned"`
+	// Cause is that of the first removal. Likelihood is how much rarer what led to it is without the fault
+	// than with it: 0 if it was not removed, 1 unless the fault is LengthenBursts.
+	Cause      string  `json:"cause"`
+	Likelihood float64 `json:"likelihood"`
 }
 
 func (s *Sim) result() *Result {
@@ -129,6 +133,7 @@ func (s *Sim) stricken() []Hit {
 		hit := Hit{Server: string(id), Removals: l.removals[id], RemovedMS: -1, Member: isMember, Condemned: h.condemned > 0}
 		if hit.Removals > 0 {
 			hit.RemovedMS = ms(l.removedAt[id] - l.struckAt[id])
+			hit.Cause, hit.Likelihood = l.cause[id].String(), l.likelihood[id]
 		}
 		hits = append(hits, hit)
 	}
@@ -161,7 +166,7 @@ func (r *Result) Good() bool {
 
 // ServerYears is the time that servers lived through in the run.
 func (r *Result) ServerYears() float64 {
-	return float64(r.Servers) * r.Seconds / (365.25 * 24 * 3600)
+	return float64(r.Servers) * r.Seconds / secondsPerYear
 }
 
 // echoBytes is the size of an ICMP echo request or reply on IPv4: the headers of

@@ -135,7 +135,7 @@ func scriptCommand(d done) (string, error) {
 		if d.fault.Lie != SaysAnything {
 			begin, end = "lie "+id+" "+Lies()[d.fault.Lie-1], "lie "+id+" off"
 		}
-	case Suspend, StarveAgent, LoseIngress, LoseEgress, CutOff, Isolate, JumpClock, DriftClock, BreakEdge:
+	case Suspend, StarveAgent, LoseIngress, LoseEgress, CutOff, Isolate, JumpClock, DriftClock, BreakEdge, LengthenBursts:
 	}
 	switch {
 	case begin == "":

@@ -174,7 +174,7 @@ func TestFaultsAreReadAsTheyAreWritten(t *testing.T) {
 			t.Errorf("%s (-was +is):\n%s", f.Text(), diff)
 		}
 	}
-	for _, wrong := range []string{"", "burn count=1", "crash many=1", "crash count=x", "lose-ingress loss=200%", "unplug times=2", "crash at=-1s"} {
+	for _, wrong := range []string{"", "burn count=1", "crash many=1", "crash count=x", "lose-ingress loss=200%", "unplug times=2", "crash at=-1s", "lengthen-bursts count=1 for=1s"} {
 		if _, err := sim.ParseFault("fault", wrong); err == nil {
 			t.Errorf("%q is taken", wrong)
 		}

@@ -149,7 +149,7 @@ func (r *responder) find(name member.Pool, now time.Time) (zone.Pool, error) {
 		return zone.Pool{}, err
 	}
 	p := zone.Pool{
-		Names:   door.Made(state, key{}, func() *zone.Names { return r.zone.NewNames(name, state.View.Table()) }),
+		Names:   door.Made(state, key{}, func() *zone.Names { return r.zone.NewNames(name, state.Table) }),
 		StoreID: state.View.StoreID(), Position: state.View.Position(),
 	}
 	p.Age, p.Stale = state.Freshness(now)

@@ -42,10 +42,11 @@ func newResponder(tb testing.TB) *responder {
 			Endpoints: []member.Endpoint{{Name: "http", Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}).String() + ":80"}},
 		}
 	}
+	v := view.Restore("web", view.Snapshot{StoreID: "s", Servers: servers}, nil)
 	return &responder{
 		zone: z, metrics: newMetrics(prometheus.NewRegistry()),
 		pools: one{&door.State{
-			View:      view.Restore("web", view.Snapshot{StoreID: "s", Servers: servers}, nil),
+			View: v, Table: v.Table(),
 			Freshness: func(time.Time) (time.Duration, bool) { return 0, false },
 		}},
 	}

@@ -62,8 +62,9 @@ func (p *pools) set(sizes map[member.Pool]int) {
 				Endpoints: []member.Endpoint{{Name: "http", Address: at(i)}},
 			}
 		}
+		v := view.Restore(name, view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 1}, Servers: servers}, nil)
 		states[name] = &door.State{
-			View:      view.Restore(name, view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 1}, Servers: servers}, nil),
+			View: v, Table: v.Table(),
 			Freshness: func(time.Time) (time.Duration, bool) { return 0, false },
 		}
 	}

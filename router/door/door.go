@@ -26,6 +26,9 @@ type Pools interface {
 // safe for concurrent use.
 type State struct {
 	View *view.View
+	// Table is the view's, with the weights of the moment: servers that are new to
+	// work have less at first.
+	Table *view.Table
 	// Superseded is closed when there is a newer state, or the pool is gone.
 	Superseded <-chan struct{}
 	// Freshness says how long ago the coordinator confirmed the state, and whether

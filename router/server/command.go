@@ -125,7 +125,7 @@ func (o *options) define(cmd *cobra.Command) {
 	flags.StringVar(&o.cfg.StateDir, "state-dir", "",
 		"directory where the last good views are kept over a restart (default: $STATE_DIRECTORY, /var/lib/buddyring if it is writable, or else ~/.local/state/buddyring)")
 	flags.DurationVar(&o.cfg.SlowStart, "slow-start", 0,
-		"how long a server that is new to work, or back, takes to get its whole weight from Pick, starting with a tenth; 0 gives it all at once")
+		"how long a server that is new to work, or back, takes to get its whole weight, in whatever way clients ask, starting with a tenth; 0 gives it all at once")
 	config.SecurityFlags(flags, &o.security)
 	config.LogFlags(flags, &o.log)
 }

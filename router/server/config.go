@@ -36,7 +36,7 @@ type Config struct {
 	// all the same.
 	StateDir string
 	// SlowStart is how long a server that is new to work takes to get its whole
-	// weight from Pick; none when 0, at most an hour.
+	// weight; none when 0, at most an hour.
 	SlowStart time.Duration
 	// Version is what the router tells the coordinator about itself.
 	Version string

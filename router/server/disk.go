@@ -19,6 +19,8 @@ const (
 
 // How often the disk is written.
 const (
+	// saveAfter is how long a change waits for the disk: its clients are told first.
+	saveAfter = 50 * time.Millisecond
 	// saveGap is the least time between two writes, so that many changes are one.
 	saveGap = 500 * time.Millisecond
 	// saveRefresh is how often the file is written for the sake of its age alone.
@@ -76,6 +78,7 @@ func (d *disk) load(ctx context.Context) (state, bool) {
 func (d *disk) run(ctx context.Context) {
 	wait := saveRefresh
 	for d.await(ctx, wait) {
+		sleep(ctx, saveAfter)
 		wait = saveRefresh
 		if !d.saved(ctx) {
 			wait = saveRetry

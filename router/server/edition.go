@@ -32,6 +32,9 @@ type edition struct {
 	// seq orders all editions of all pools in this run.
 	seq  uint64
 	view *view.View
+	// table is the view's, with the weights of the moment: servers that are new to
+	// work have less at first.
+	table *view.Table
 	// loads and turns are for picks.
 	loads *loads
 	turns *atomic.Uint64
@@ -44,10 +47,6 @@ type edition struct {
 	superseded chan struct{}
 	// state is the edition as the doors see it.
 	state *door.State
-
-	// picks is the view's table with the weights of the moment, which change while
-	// servers warm up.
-	picks atomic.Pointer[view.Table]
 
 	// What follows is encoded when it is first needed, and only once; all clients
 	// get the same bytes.
@@ -77,14 +76,15 @@ type step struct {
 	changed []member.ID
 }
 
-// newEdition returns the edition of v after the one before, which may be nil.
-func newEdition(b *book, seq uint64, v *view.View) *edition {
+// newEdition returns the edition of the book's view and warm-up after the one
+// before, which may be nil.
+func newEdition(b *book, seq uint64) *edition {
+	v, table := b.view, b.warmup.Table()
 	e := &edition{
-		pool: v.Pool(), run: b.run, seq: seq, view: v, turns: b.turns, contact: b.contact, metrics: b.metrics,
-		loads: b.counts.loadsOf(v.Table()), superseded: make(chan struct{}), head: encodeHead(v),
+		pool: v.Pool(), run: b.run, seq: seq, view: v, table: table, turns: b.turns, contact: b.contact, metrics: b.metrics,
+		loads: b.counts.loadsOf(table), superseded: make(chan struct{}), head: encodeHead(v),
 	}
-	e.picks.Store(b.warmup.Table())
-	e.state = &door.State{View: v, Superseded: e.superseded, Freshness: e.contact.age}
+	e.state = &door.State{View: v, Table: table, Superseded: e.superseded, Freshness: e.contact.age}
 	e.history = nextHistory(b.edition, e)
 	e.snapshot = sync.OnceValues(e.encodeSnapshot)
 	e.zones = sync.OnceValue(e.findZones)
@@ -100,7 +100,7 @@ func nextHistory(before, e *edition) []step {
 		next.first = true
 		return []step{next}
 	}
-	next.changed = view.Changed(before.view.Table(), e.view.Table())
+	next.changed = view.Changed(before.table, e.table)
 	history := append(slices.Clone(before.history), next)
 	ids := 0
 	for i, s := range slices.Backward(history) {
@@ -161,7 +161,7 @@ func (e *edition) resolve(q question, now time.Time) (*rpc.Encoded, error) {
 	if !e.zones()[q.zone] {
 		q.zone = ""
 	}
-	if q.endpoint != "" && !slices.Contains(e.view.Table().EndpointNames(), q.endpoint) {
+	if q.endpoint != "" && !slices.Contains(e.table.EndpointNames(), q.endpoint) {
 		return rpc.NewEncoded(e.appendFreshness(appendString(nil, 1, string(e.pool)), 3, now)), nil
 	}
 	once, ok := e.resolved.Load(q)
@@ -177,7 +177,7 @@ func (e *edition) resolve(q question, now time.Time) (*rpc.Encoded, error) {
 
 func (e *edition) findZones() map[string]bool {
 	zones := map[string]bool{}
-	for _, entry := range e.view.Table().Entries() {
+	for _, entry := range e.table.Entries() {
 		zones[entry.Server.Zone] = true
 	}
 	return zones
@@ -209,13 +209,13 @@ func (e *edition) body(seq uint64) ([]byte, error) {
 
 func (e *edition) encodeServers(q question) ([]byte, error) {
 	return proto.Marshal(&routerv1.ResolveResponse{
-		Pool: string(e.pool), Servers: toServers(e.view.Table(), q.endpoint, q.zone),
+		Pool: string(e.pool), Servers: toServers(e.table, q.endpoint, q.zone),
 	})
 }
 
 func (e *edition) encodeSnapshot() ([]byte, error) {
 	return proto.Marshal(&routerv1.WatchResponse{Message: &routerv1.WatchResponse_Snapshot{
-		Snapshot: &routerv1.WatchSnapshot{Servers: toServers(e.view.Table(), "", ""), Run: e.run},
+		Snapshot: &routerv1.WatchSnapshot{Servers: toServers(e.table, "", ""), Run: e.run},
 	}})
 }
 
@@ -226,7 +226,7 @@ func (e *edition) encodeDelta(seq uint64) ([]byte, error) {
 	if len(changed) == 0 {
 		return encodeBookmark(), nil
 	}
-	delta, table := &routerv1.WatchDelta{}, e.view.Table()
+	delta, table := &routerv1.WatchDelta{}, e.table
 	for _, id := range changed {
 		if i, ok := table.Find(id); ok {
 			delta.Put = append(delta.Put, toServer(table.Entries()[i], ""))

@@ -139,7 +139,7 @@ func (s *states) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{pool}, labels...)...)
 		}
 		for state := range stateNone {
-			gauge(s.servers, float64(e.view.Table().Count(view.State(state))), view.State(state).String())
+			gauge(s.servers, float64(e.table.Count(view.State(state))), view.State(state).String())
 		}
 		age, stale := e.contact.age(now)
 		gauge(s.revision, float64(position.Revision))

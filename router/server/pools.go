@@ -36,8 +36,10 @@ type pools struct {
 	mu    sync.Mutex
 	books map[member.Pool]*book
 	seq   uint64
-	// storeID is the store of the last stream, or of the file.
+	// storeID is the store of the last stream, or of the file; epoch the highest of
+	// its leaders that is known.
 	storeID string
+	epoch   member.Epoch
 	// interval is how often the coordinator sends bookmarks.
 	interval time.Duration
 	// soft is the newest mark applied.
@@ -182,6 +184,9 @@ func (p *pools) book(name member.Pool) *book {
 func (p *pools) publish(b *book, v *view.View) {
 	before := b.view
 	b.view = v
+	if v.StoreID() == p.storeID {
+		p.epoch = max(p.epoch, v.Epoch())
+	}
 	if !v.Known() || b.edition != nil && v.Table() == before.Table() &&
 		v.Position() == before.Position() && v.ChangeID() == before.ChangeID() && v.StoreID() == before.StoreID() {
 		return
@@ -189,10 +194,15 @@ func (p *pools) publish(b *book, v *view.View) {
 	if b.edition == nil || v.Table() != before.Table() {
 		b.warmup = b.warmup.Follow(v.Table(), time.Now())
 	}
+	p.issue(b)
+}
+
+// issue makes an edition of a book.
+func (p *pools) issue(b *book) {
 	p.seq++
 	old := b.edition
-	b.edition = newEdition(b, p.seq, v)
-	p.replace(v.Pool(), b.edition)
+	b.edition = newEdition(b, p.seq)
+	p.replace(b.view.Pool(), b.edition)
 	if old != nil {
 		close(old.superseded)
 	}
@@ -252,14 +262,15 @@ func (p *pools) decay() {
 	}
 }
 
-// warm gives servers that are new to work more of it as time goes by.
+// warm gives servers that are new to work more of it as time goes by, and tells all
+// clients.
 func (p *pools) warm(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.books {
 		if next := b.warmup.Advance(now); next != b.warmup {
 			b.warmup = next
-			b.edition.picks.Store(next.Table())
+			p.issue(b)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, pools: p,
 		disk:    &disk{dir: statedir.New(cfg.StateDir, "router"), pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
-		service: &service{pools: p, audience: everybody, metrics: m},
+		service: &service{pools: p, audience: everybody, metrics: m, senders: senders{next: make(chan sending)}},
 		xds:     xds.New(xds.Config{Registry: deps.Registry, Logger: deps.Logger}),
 		rpc: rpc.NewServer(rpc.ServerConfig{
 			Credentials: deps.Credentials, Registry: deps.Registry, Logger: deps.Logger, Reflection: true,

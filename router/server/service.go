@@ -106,9 +106,9 @@ func (e *edition) pick(dst []view.Choice, r *view.Request, count int) []view.Cho
 	case view.P2C, view.Random:
 		r.Random = rand.Uint64() //nolint:gosec // load balancing is no secret
 	}
-	if table := e.picks.Load(); count > 1 {
-		dst = table.PickN(dst, r, count)
-	} else if c, ok := table.Pick(r); ok {
+	if count > 1 {
+		dst = e.table.PickN(dst, r, count)
+	} else if c, ok := e.table.Pick(r); ok {
 		dst = append(dst, c)
 	}
 	if len(dst) == 0 {
@@ -138,7 +138,7 @@ func (e *edition) encodeChoices(chosen []view.Choice, now time.Time) []byte {
 func (e *edition) nobody(r *view.Request) error {
 	what := "has no server that may get work"
 	switch {
-	case len(e.view.Table().Entries()) == 0:
+	case len(e.table.Entries()) == 0:
 	case len(r.Exclude) > 0:
 		what = "has no server that may get work and is not excluded"
 	case r.Endpoint != "":

@@ -223,7 +223,7 @@ func (s *subscriber) settled(ctx context.Context, session session, editions []*e
 
 func (s *subscriber) hello() *pb.SubscribeHello {
 	at := s.pools.standing()
-	return &pb.SubscribeHello{RouterId: s.id, StoreId: at.storeID, Resume: at.positions(), Version: s.version}
+	return &pb.SubscribeHello{RouterId: s.id, StoreId: at.storeID, Resume: at.positions(), Version: s.version, Run: s.pools.run}
 }
 
 // positions are those of the pools that come from the present store.

@@ -32,7 +32,7 @@ func TestSubscribe_CatchesUp(t *testing.T) {
 		if code, _ := w.get("/readyz"); code != http.StatusServiceUnavailable || serving() {
 			t.Errorf("ready (%d) or serving before any state", code)
 		}
-		want := &pb.SubscribeHello{RouterId: "r1", Version: "test"}
+		want := &pb.SubscribeHello{RouterId: "r1", Version: "test", Run: s.hello.GetRun()}
 		if diff := cmp.Diff(want, s.hello, protocmp.Transform()); diff != "" {
 			t.Errorf("hello (-want +got):\n%s", diff)
 		}
@@ -71,9 +71,13 @@ func TestSubscribe_ResumesAfterALostStream(t *testing.T) {
 		s := w.coordinators[first].next()
 		s.send(catchUp(3)...)
 		s.send(suspect(1, 1, "s001", time.Minute))
+		run := s.hello.GetRun()
+		if run == "" {
+			t.Error("the router does not say which run it is")
+		}
 		s.end <- member.ErrUnavailable
 		s = w.coordinators[second].next()
-		want := &pb.SubscribeHello{RouterId: "r1", Version: "test", StoreId: "store", Resume: []*pb.Position{at(1, 10)}}
+		want := &pb.SubscribeHello{RouterId: "r1", Version: "test", Run: run, StoreId: "store", Resume: []*pb.Position{at(1, 10)}}
 		if diff := cmp.Diff(want, s.hello, protocmp.Transform()); diff != "" {
 			t.Errorf("hello (-want +got):\n%s", diff)
 		}
@@ -155,6 +159,26 @@ func TestSubscribe_LeavesACoordinatorThatWasSucceeded(t *testing.T) {
 		s.send(start("store", 6), bookmark(at(6, 10)))
 		if got := w.freshness(); got.GetEpoch() != 6 || got.GetStale() {
 			t.Errorf("freshness %v, want epoch 6 and not stale", got)
+		}
+	}, first, second)
+}
+
+// The successor had nothing to say yet, and is known all the same.
+func TestSubscribe_RemembersAnEpochWithoutNews(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2)...)
+		s.end <- member.ErrUnavailable
+		s = w.coordinators[second].next()
+		s.send(start("store", 5))
+		s.end <- member.ErrUnavailable
+		w.coordinators[first].next().send(start("store", 4))
+		before := time.Now()
+		w.coordinators[second].next()
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("left after %v, want at once", took)
 		}
 	}, first, second)
 }
@@ -387,12 +411,26 @@ func TestSubscribe_PoolDeleted(t *testing.T) {
 		if _, err := watch.Recv(); err != nil {
 			t.Fatal(err)
 		}
-		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default", Epoch: 1}}})
 		if _, err := watch.Recv(); !errors.Is(err, member.ErrNotFound) {
 			t.Errorf("watch ended with %v, want %v", err, member.ErrNotFound)
 		}
 		if _, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{}); !errors.Is(err, member.ErrNotFound) {
 			t.Errorf("resolve: %v, want %v", err, member.ErrNotFound)
+		}
+	}, first)
+}
+
+// What a leader of the past says of a pool is not heard.
+func TestSubscribe_PoolDeletedByAnOldLeader(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		if got := len(w.resolved()); got != 3 {
+			t.Errorf("%d servers", got)
 		}
 	}, first)
 }

@@ -15,6 +15,8 @@ const (
 	bookmarkEvery = time.Second
 	// sendLimit is how long one message may wait for its watcher to read.
 	sendLimit = 5 * time.Second
+	// senderIdle is how long a goroutine waits for another message to send.
+	senderIdle = 5 * time.Second
 )
 
 // Watch streams a pool. Nothing is queued: a watcher that was busy gets, in one
@@ -38,6 +40,8 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 	}
 	tick := time.NewTicker(bookmarkEvery)
 	defer tick.Stop()
+	p := newPush(stream, w)
+	defer p.limit.Stop()
 
 	var has uint64
 	if r := req.GetResume(); r != nil && (r.GetRun() == "" || r.GetRun() == e.run) {
@@ -46,7 +50,7 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 		})
 	}
 	for {
-		if err := s.push(stream, push{e: e, has: has, dropped: w.dropped}); err != nil {
+		if err := s.push(p, e, has); err != nil {
 			return err
 		}
 		has = e.seq
@@ -67,29 +71,35 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 	}
 }
 
-// push is what a watcher is to be sent.
+// push is how a watcher is sent one message after the other.
 type push struct {
-	e *edition
-	// has is the seq of the edition that it has.
-	has     uint64
-	dropped <-chan struct{}
+	stream  routerv1.RouterService_WatchServer
+	watcher *watcher
+	// sent gets the outcome of the message under way.
+	sent  chan error
+	limit *time.Timer
 }
 
-// push sends a watcher what it needs to have an edition.
-func (s *service) push(stream routerv1.RouterService_WatchServer, p push) error {
-	msg, err := p.e.message(p.has, time.Now())
+func newPush(stream routerv1.RouterService_WatchServer, w *watcher) *push {
+	return &push{stream: stream, watcher: w, sent: make(chan error, 1), limit: time.NewTimer(sendLimit)}
+}
+
+// push sends a watcher what it needs to have an edition, given the seq of the one
+// that it has.
+func (s *service) push(p *push, e *edition, has uint64) error {
+	msg, err := e.message(has, time.Now())
 	if err != nil {
 		return err
 	}
-	limit := time.NewTimer(sendLimit)
-	defer limit.Stop()
+	p.limit.Reset(sendLimit)
+	s.senders.send(sending{p.stream, msg, p.sent}, s.closing)
 	select {
-	case err := <-s.senders.send(stream, msg):
+	case err := <-p.sent:
 		return err
-	case <-p.dropped:
-		return s.slow(p.e.pool, settleLimit)
-	case <-limit.C:
-		return s.slow(p.e.pool, sendLimit)
+	case <-p.watcher.dropped:
+		return s.slow(e.pool, settleLimit)
+	case <-p.limit.C:
+		return s.slow(e.pool, sendLimit)
 	}
 }
 
@@ -99,15 +109,44 @@ func (s *service) slow(pool member.Pool, limit time.Duration) error {
 	return fmt.Errorf("watch pool %q: %w: a message was not read for %v", pool, member.ErrExhausted, limit)
 }
 
-// senders are the sends under way. A send to a client that does not read blocks
-// until its stream ends, and the stream ends when its handler returns: so sends
-// are not in the handler.
+// senders make the sends. A send to a client that does not read blocks until its
+// stream ends, and the stream ends when its handler returns: so sends are not in
+// the handler. A sender waits for another message when it is done, for the stack
+// that gRPC needs takes longer to grow than a message to send.
 type senders struct {
 	running sync.WaitGroup
+	next    chan sending
 }
 
-func (s *senders) send(stream routerv1.RouterService_WatchServer, msg *rpc.Encoded) <-chan error {
-	sent := make(chan error, 1)
-	s.running.Go(func() { sent <- stream.SendMsg(msg) })
-	return sent
+// sending is a message for a watcher.
+type sending struct {
+	stream routerv1.RouterService_WatchServer
+	msg    *rpc.Encoded
+	// sent gets the outcome.
+	sent chan<- error
+}
+
+// send has a message sent by a sender that is free, or by a new one.
+func (s *senders) send(m sending, closing <-chan struct{}) {
+	select {
+	case s.next <- m:
+	default:
+		s.running.Go(func() { s.run(m, closing) })
+	}
+}
+
+func (s *senders) run(m sending, closing <-chan struct{}) {
+	idle := time.NewTimer(senderIdle)
+	defer idle.Stop()
+	for {
+		m.sent <- m.stream.SendMsg(m.msg)
+		idle.Reset(senderIdle)
+		select {
+		case m = <-s.next:
+		case <-idle.C:
+			return
+		case <-closing:
+			return
+		}
+	}
 }

@@ -25,7 +25,7 @@ func (s *Server) serveXDS(ctx context.Context, restored bool) {
 		certain := s.pools.certain.Load()
 		var all []xds.Pool
 		for _, e := range s.pools.editions() {
-			all = append(all, xds.Pool{Seq: e.seq, View: e.view})
+			all = append(all, xds.Pool{Seq: e.seq, View: e.view, Table: e.table})
 		}
 		return all, certain
 	})

@@ -55,17 +55,16 @@ type cell struct {
 	other uint32
 }
 
-// newOffers returns the offer of first endpoints and those of each name, given
-// the weights of the entries. Servers without weight or endpoints are not on
-// offer.
-func newOffers(entries []Entry, weight func(i int) uint32) (first *offer, named map[string]*offer) {
+// newOffers returns the offer of first endpoints and those of each name. Servers
+// without weight or endpoints are not on offer.
+func newOffers(entries []Entry) (first *offer, named map[string]*offer) {
 	slots := make([]slot, 0, len(entries))
 	byName := map[string][]slot{}
 	for i, e := range entries {
 		if e.Server.Weight == 0 || len(e.Server.Endpoints) == 0 {
 			continue
 		}
-		first := slot{e.Server, e.Server.Endpoints[0].Address, uint32(i), weight(i)}
+		first := slot{e.Server, e.Server.Endpoints[0].Address, uint32(i), e.Server.Weight}
 		slots = append(slots, first)
 		for _, ep := range e.Server.Endpoints {
 			if ep.Name != "" {

@@ -78,15 +78,8 @@ func newTable(entries []Entry) *Table {
 	slices.SortFunc(t.byID, func(a, b uint32) int {
 		return compareIDs(entries[a].Server.ID, entries[b].Server.ID)
 	})
-	t.any, t.named = newOffers(entries, func(i int) uint32 { return entries[i].Server.Weight })
+	t.any, t.named = newOffers(entries)
 	return t
-}
-
-// reweighted returns a table with the same entries and other weights.
-func (t *Table) reweighted(weight func(i int) uint32) *Table {
-	next := *t
-	next.any, next.named = newOffers(t.entries, weight)
-	return &next
 }
 
 // Entries are the servers in order of preference: ACTIVE, SUSPECT, SERVICE_DOWN,

@@ -8,8 +8,8 @@ import (
 )
 
 // fullShare is the share of a server that has warmed up. Shares are tenths, so
-// that weights, and with them the places of Maglev, change ten times and not all
-// the time.
+// that weights, and with them the places of Maglev and what clients are told,
+// change ten times and not all the time.
 const fullShare = 10
 
 // Warmup starts the servers of a pool slowly that are new to work: who joined,
@@ -17,7 +17,8 @@ const fullShare = 10
 //
 //	weight * max(10 %, time since then / window)
 //
-// in steps of a tenth, which is Envoy's slow start with an aggression of 1.
+// in steps of a tenth, which is Envoy's slow start with an aggression of 1, and
+// never less than 1: weights are whole numbers, and one of 1 is there at once.
 // Coming back from SUSPECT is not new, and nobody is who was there in the first
 // table. While all ACTIVE servers are new, all have their whole weight: there is
 // nobody who could spare them.
@@ -46,7 +47,7 @@ type newcomer struct {
 func NewWarmup(window time.Duration) *Warmup { return &Warmup{window: window} }
 
 // Table is the last table that was followed, with the weights of the last time
-// given. It has the same entries, and so the same indexes.
+// given. It has the same servers in the same order, and so the same indexes.
 func (w *Warmup) Table() *Table { return w.table }
 
 // Follow returns the warm-up after the pool's table has become t at now.
@@ -104,21 +105,27 @@ func (w *Warmup) weigh() *Warmup {
 	if w.base == nil || len(w.fresh) == 0 {
 		return w
 	}
-	weights := make([]uint32, len(w.base.entries))
-	for i, e := range w.base.entries {
-		weights[i] = e.Server.Weight * fullShare
-	}
-	active := 0
+	entries, active := slices.Clone(w.base.entries), 0
 	for _, c := range w.fresh {
-		if i, ok := w.base.Find(c.id); ok {
-			weights[i] = w.base.entries[i].Server.Weight * c.share
-			if w.base.entries[i].State == StateActive {
-				active++
-			}
+		i, ok := w.base.Find(c.id)
+		if !ok {
+			continue
+		}
+		entries[i].Server = entries[i].Server.weighing(c.share)
+		if entries[i].State == StateActive {
+			active++
 		}
 	}
 	if active < w.base.Count(StateActive) {
-		w.table = w.base.reweighted(func(i int) uint32 { return weights[i] })
+		w.table = newTable(entries)
 	}
 	return w
+}
+
+// weighing returns the server with a share of its weight. One without weight has
+// none.
+func (s *Server) weighing(share uint32) *Server {
+	light := *s
+	light.Weight = max(min(1, s.Weight), s.Weight*share/fullShare)
+	return &light
 }

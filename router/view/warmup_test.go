@@ -3,6 +3,7 @@ package view_test
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,7 +119,23 @@ func TestWarmup_WithoutWindowIsNone(t *testing.T) {
 	}
 }
 
-// The entries, and with them the indexes, are those of the pool's table, and the
+// A weight is a whole number, and none stays none.
+func TestWarmup_WeighsAtLeastOne(t *testing.T) {
+	t.Parallel()
+	for whole, want := range map[uint32]uint32{0: 0, 1: 1, 9: 1, 25: 2, 100: 10} {
+		light := *server("new")
+		light.Weight = whole
+		old := view.Entry{Server: server("old")}
+		w := view.NewWarmup(window).Follow(view.NewTable([]view.Entry{old}), epoch())
+		w = w.Follow(view.NewTable([]view.Entry{old, {Server: &light}}), epoch())
+		i, _ := w.Table().Find("new")
+		if got := w.Table().Entries()[i].Server.Weight; got != want || light.Weight != whole {
+			t.Errorf("weight %d begins with %d, want %d", whole, got, want)
+		}
+	}
+}
+
+// The servers, and with them the indexes, are those of the pool's table, and the
 // same is returned as long as no weight changes.
 func TestWarmup_ChangesWeightsOnly(t *testing.T) {
 	t.Parallel()
@@ -129,8 +146,8 @@ func TestWarmup_ChangesWeightsOnly(t *testing.T) {
 			marks := rapid.StringOfN(rapid.RuneFrom([]rune("aaaash-d")), 0, 6, -1).Draw(t, "states")
 			table := states(marks)
 			w = w.Follow(table, now)
-			if got := entryLines(w.Table()); fmt.Sprint(got) != fmt.Sprint(entryLines(table)) {
-				t.Fatalf("entries %v, want %v", got, entryLines(table))
+			if got := withoutWeights(w.Table()); got != withoutWeights(table) {
+				t.Fatalf("entries %v, want %v", got, withoutWeights(table))
 			}
 			if w.Advance(now) != w {
 				t.Fatal("advanced though no time has passed")
@@ -140,4 +157,15 @@ func TestWarmup_ChangesWeightsOnly(t *testing.T) {
 			}
 		}
 	})
+}
+
+// withoutWeights are the entries as text.
+func withoutWeights(t *view.Table) string {
+	var text strings.Builder
+	for _, e := range t.Entries() {
+		s := *e.Server
+		s.Weight = 0
+		fmt.Fprintf(&text, "%v %+v\n", e.State, s)
+	}
+	return text.String()
 }

@@ -83,12 +83,13 @@ type serverJSON struct {
 type filter struct{ endpoint, zone string }
 
 // newPool returns what a filter leaves of a pool.
-func newPool(v *view.View, f filter) poolJSON {
+func newPool(state *door.State, f filter) poolJSON {
+	v := state.View
 	at := v.Position()
 	p := poolJSON{
 		Pool: string(v.Pool()), StoreID: v.StoreID(), Epoch: uint64(at.Epoch), Revision: uint64(at.Revision), Servers: []serverJSON{},
 	}
-	for _, e := range v.Table().Entries() {
+	for _, e := range state.Table.Entries() {
 		s := serverJSON{
 			ServerID: string(e.Server.ID), Incarnation: uint64(e.Server.Incarnation), State: e.State.String(),
 			Zone: e.Server.Zone, Weight: e.Server.Weight, Labels: e.Server.Labels,
@@ -109,11 +110,11 @@ func newPool(v *view.View, f filter) poolJSON {
 // made up take no memory.
 func bodyOf(s *door.State, f filter) *body {
 	fresh := func() *body {
-		p := newPool(s.View, f)
+		p := newPool(s, f)
 		p.Index = encode(p).index
 		return &body{encode(p).text, p.Index}
 	}
-	if !has(s.View.Table(), f) {
+	if !has(s.Table, f) {
 		return fresh()
 	}
 	return door.Made(s, f, fresh)
@@ -275,7 +276,7 @@ func (d *Door) listPools(w http.ResponseWriter, r *http.Request) (int, error) {
 	}
 	now, list := time.Now(), poolsJSON{Pools: []summaryJSON{}}
 	for _, s := range states {
-		at, table := s.View.Position(), s.View.Table()
+		at, table := s.View.Position(), s.Table
 		_, stale := s.Freshness(now)
 		counts := map[string]int{}
 		for _, state := range []view.State{view.StateActive, view.StateSuspect, view.StateServiceDown, view.StateHeldBack} {

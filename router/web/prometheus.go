@@ -52,7 +52,7 @@ func (d *Door) targets(w http.ResponseWriter, r *http.Request) (int, error) {
 
 func targetsOf(s *door.State, endpoint string) []targetGroup {
 	made := func() []targetGroup { return newTargets(s.View, endpoint) }
-	if !has(s.View.Table(), filter{endpoint: endpoint}) {
+	if !has(s.Table, filter{endpoint: endpoint}) {
 		return made()
 	}
 	return door.Made(s, targetsKey{endpoint}, made)

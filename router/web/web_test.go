@@ -84,7 +84,7 @@ func (p *pools) set(v *view.View) {
 	end := make(chan struct{})
 	p.ends[v.Pool()] = end
 	p.states[v.Pool()] = &door.State{
-		View: v, Superseded: end,
+		View: v, Table: v.Table(), Superseded: end,
 		Freshness: func(time.Time) (time.Duration, bool) { return 1250 * time.Millisecond, true },
 	}
 }

@@ -21,6 +21,8 @@ import (
 type Pool struct {
 	Seq  uint64
 	View *view.View
+	// Table is the view's, with the weights of the moment.
+	Table *view.Table
 }
 
 // publisher keeps what clients are answered from. Only one goroutine may use it,
@@ -117,7 +119,7 @@ func (p *publisher) collect(pool Pool, c *changes) error {
 	}
 	for name, n := range known.names {
 		before := n.encoded[resource.EndpointType]
-		for url, r := range resourcesOf(v, name, n) {
+		for url, r := range resourcesOf(pool, name, n) {
 			if err := c.put(n, url, name, r); err != nil {
 				return fmt.Errorf("encode %q: %w", name, err)
 			}

@@ -58,11 +58,11 @@ func endpointNames(v *view.View) []string {
 // resourcesOf returns, by type, what is to be published of a pool under a name
 // that has been published as n says; what is not in it stays as it is. While the
 // pool has members and none of them can be offered, the last assignment stays.
-func resourcesOf(v *view.View, name string, n *named) map[string]proto.Message {
+func resourcesOf(p Pool, name string, n *named) map[string]proto.Message {
 	out := map[string]proto.Message{}
-	hosts := hostsOf(v, n.endpoint)
+	hosts := hostsOf(p, n.endpoint)
 	offered := offersWork(hosts)
-	if offered || len(v.Rows())+len(v.Held()) == 0 {
+	if offered || len(p.View.Rows())+len(p.View.Held()) == 0 {
 		out[resource.EndpointType] = newAssignment(name, hosts)
 	}
 	if offered || n.encoded[resource.ClusterType] == nil {
@@ -170,7 +170,7 @@ type host struct {
 // order of preference. Each address is there once, for clients refuse an
 // assignment that has it twice; and only IP addresses are, for clients refuse
 // others as well.
-func hostsOf(v *view.View, endpoint string) []host {
+func hostsOf(p Pool, endpoint string) []host {
 	var hosts []host
 	seen := map[netip.AddrPort]bool{}
 	add := func(s *view.Server, priority, weight uint32) {
@@ -184,7 +184,7 @@ func hostsOf(v *view.View, endpoint string) []host {
 	}
 	// Priorities must have no gap.
 	next, state := uint32(0), view.StateActive
-	for _, e := range v.Table().Entries() {
+	for _, e := range p.Table.Entries() {
 		if e.State != state && len(hosts) > 0 {
 			next = hosts[len(hosts)-1].priority + 1
 		}
@@ -193,7 +193,7 @@ func hostsOf(v *view.View, endpoint string) []host {
 	}
 	// Where nobody else is left, those that drain are better than nobody.
 	last := len(hosts) == 0
-	for _, s := range v.Rows() {
+	for _, s := range p.View.Rows() {
 		if s.Phase == member.PhaseDraining {
 			add(s, 0, drainingWeight(s, last))
 		}

@@ -92,7 +92,7 @@ func TestAnyRequests(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		d.Run(ctx, nil, func() ([]Pool, bool) { return []Pool{{Seq: 1, View: v}}, true })
+		d.Run(ctx, nil, func() ([]Pool, bool) { return []Pool{{Seq: 1, View: v, Table: v.Table()}}, true })
 	}()
 	rapid.Check(t, func(t *rapid.T) {
 		s := &script{ctx: ctx, requests: rapid.SliceOf(request()).Draw(t, "requests")}

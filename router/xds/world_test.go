@@ -106,7 +106,7 @@ func (w *world) put(v *view.View) uint64 {
 	w.change(func() {
 		w.seq++
 		seq = w.seq
-		w.pools[v.Pool()] = xds.Pool{Seq: seq, View: v}
+		w.pools[v.Pool()] = xds.Pool{Seq: seq, View: v, Table: v.Table()}
 	})
 	return seq
 }

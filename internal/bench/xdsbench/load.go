@@ -62,15 +62,15 @@ func (l *Load) Stop() (failed int64, first error) {
 	return l.Failed.Load(), l.first
 }
 
-// Call makes one call.
-func Call(ctx context.Context, conn *grpc.ClientConn, each time.Duration) error {
+// Call makes one call, which takes as long as said at its server.
+func Call(ctx context.Context, conn *grpc.ClientConn, each time.Duration, options ...grpc.CallOption) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	req := &healthv1.HealthCheckRequest{}
 	if each > 0 {
 		req.Service = each.String()
 	}
-	if _, err := healthv1.NewHealthClient(conn).Check(ctx, req); err != nil {
+	if _, err := healthv1.NewHealthClient(conn).Check(ctx, req, options...); err != nil {
 		return fmt.Errorf("call: %w", err)
 	}
 	return nil

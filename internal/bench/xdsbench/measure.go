@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/buddyring/buddyring/client"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -63,9 +65,50 @@ type Phase struct {
 	First string `json:"first_failure,omitempty"`
 }
 
-// Measure makes the experiment.
-func Measure(ctx context.Context, o Options) (report *Report, err error) {
+// Measure makes the experiment with grpc-go's own client.
+func Measure(ctx context.Context, o Options) (*Report, error) {
 	o = o.withDefaults()
+	dial := func(l *Lab) (*grpc.ClientConn, error) { return Dial(l.Bootstrap(), "xds:///"+pool) }
+	return measure(ctx, o, dial, func(m *measurement) []step {
+		return []step{
+			{"removals", m.removals, time.Millisecond},
+			{"drains", m.drains, 50 * time.Millisecond},
+			{fmt.Sprintf("router away for %v", o.Away), m.away, time.Millisecond},
+			{"router restarted", m.restart, time.Millisecond},
+		}
+	})
+}
+
+// Restart drains and replaces all servers, one after the other, while callers use
+// the Go library: target R5.
+func Restart(ctx context.Context, o Options) (*Report, error) {
+	o = o.withDefaults()
+	o.Drains = o.Servers
+	dial := func(l *Lab) (*grpc.ClientConn, error) {
+		conn, err := grpc.NewClient("buddyring:///"+pool, client.DialOption(client.Config{
+			Routers: []string{l.RouterAddress}, Credentials: insecure.NewCredentials(),
+		}), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, fmt.Errorf("dial pool: %w", err)
+		}
+		return conn, nil
+	}
+	return measure(ctx, o, dial, func(m *measurement) []step {
+		return []step{{"rolling restart", m.drains, 50 * time.Millisecond}}
+	})
+}
+
+// step is a kind of trouble, and how long each call takes meanwhile.
+type step struct {
+	name string
+	run  func(context.Context) error
+	each time.Duration
+}
+
+// measure starts everything and makes one step after the other.
+func measure(
+	ctx context.Context, o Options, dial func(*Lab) (*grpc.ClientConn, error), steps func(*measurement) []step,
+) (_ *Report, err error) {
 	l, err := NewLab(ctx, Config{Dir: o.Dir})
 	if err != nil {
 		return nil, err
@@ -82,26 +125,18 @@ func Measure(ctx context.Context, o Options) (report *Report, err error) {
 		return nil, err
 	}
 	begun := time.Now()
-	if m.conn, err = Dial(l.Bootstrap(), "xds:///"+pool); err != nil {
+	if m.conn, err = dial(l); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.conn.Close()) }()
-	if err := Call(ctx, m.conn, 0); err != nil {
+	// The router may not have seen the pool yet.
+	if err := Call(ctx, m.conn, 0, grpc.WaitForReady(true)); err != nil {
 		return nil, err
 	}
 	m.report.FirstCall = time.Since(begun)
-	for _, step := range []struct {
-		name string
-		run  func(context.Context) error
-		each time.Duration
-	}{
-		{"removals", m.removals, time.Millisecond},
-		{"drains", m.drains, 50 * time.Millisecond},
-		{fmt.Sprintf("router away for %v", o.Away), m.away, time.Millisecond},
-		{"router restarted", m.restart, time.Millisecond},
-	} {
-		if err := m.phase(ctx, step.name, step.each, step.run); err != nil {
-			return nil, fmt.Errorf("measure %s: %w", step.name, err)
+	for _, s := range steps(m) {
+		if err := m.phase(ctx, s); err != nil {
+			return nil, fmt.Errorf("measure %s: %w", s.name, err)
 		}
 	}
 	return m.report, nil
@@ -121,11 +156,11 @@ type measurement struct {
 	report  *Report
 }
 
-func (m *measurement) phase(ctx context.Context, name string, each time.Duration, run func(context.Context) error) error {
-	load := StartLoad(ctx, m.conn, m.o.Callers, each)
-	err := run(ctx)
+func (m *measurement) phase(ctx context.Context, s step) error {
+	load := StartLoad(ctx, m.conn, m.o.Callers, s.each)
+	err := s.run(ctx)
 	failed, first := load.Stop()
-	p := Phase{Name: name, Calls: failed + load.OK.Load(), Failed: failed}
+	p := Phase{Name: s.name, Calls: failed + load.OK.Load(), Failed: failed}
 	if first != nil {
 		p.First = first.Error()
 	}

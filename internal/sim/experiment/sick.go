@@ -2,7 +2,6 @@ package experiment
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/sim"
@@ -155,51 +154,6 @@ func CutCoordinator(e Effort) ([]Row, error) {
 		}, func(r *sim.Result) bool { return r.LastWelcomeMS-healed > 5000 || r.Connected < r.Servers }),
 		b.safe("D7", what),
 	}, nil
-}
-
-// BackgroundLoss is D8. How many server-years fit is said; with no removal in
-// them, the 95 % bound on the rate is 3 divided by them.
-func BackgroundLoss(e Effort) ([]Row, error) {
-	var rows []Row
-	for _, c := range []struct {
-		loss  float64
-		model sim.LossModel
-	}{
-		{0.01, sim.Independent},
-		{0.01, sim.LinkBursts},
-		{0.01, sim.HostBursts},
-		{0.05, sim.Independent},
-		{0.05, sim.LinkBursts},
-		{0.05, sim.HostBursts},
-	} {
-		o := sim.DefaultOptions(500)
-		o.Network.Loss, o.Network.Model, o.Duration = c.loss, c.model, minutes(5)
-		target, seeds := "0 healthy removed in 3,000 server-years", 4
-		if c.loss > 0.01 {
-			target, seeds = "≤ 1 healthy removed in 1,000 server-years", 1
-		}
-		b, err := run(o, seeds*int(e))
-		if err != nil {
-			return nil, err
-		}
-		what := fmt.Sprintf("%.0f%% loss each way, %s", c.loss*100, c.model)
-		rows = append(rows, b.row(Row{
-			ID: "D8", Experiment: what, Target: target, Safety: true, Unproven: b.WrongRemovals == 0 && b.ServerYears < 1000,
-			Measured: fmt.Sprintf("%d removed in %.3g server-years (a rate below %.3g a year); %d wrong suspects, %.0f ms each", b.WrongRemovals,
-				b.ServerYears, bound(b.WrongRemovals)/b.ServerYears, b.WrongSuspects, 1000*b.WrongSuspectSeconds/max(1, float64(b.WrongSuspects))),
-		}, func(r *sim.Result) bool { return !r.Good() }))
-	}
-	return rows, nil
-}
-
-// bound is the upper end of the one-sided 95 % interval of a Poisson mean of
-// which n was seen: 3.0 for none, and roughly n + 1.65·√n + 2.7 otherwise.
-func bound(n int) float64 {
-	if n == 0 {
-		return 3
-	}
-	x := float64(n)
-	return x + 1.645*math.Sqrt(x) + 2.7
 }
 
 // ShortOutages is D11.

@@ -452,6 +452,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Challenge
 	//	*SessionResponse_DigestAck
 	//	*SessionResponse_LeaveResult
+	//	*SessionResponse_Standing
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -555,6 +556,15 @@ func (x *SessionResponse) GetLeaveResult() *LeaveResult {
 	return nil
 }
 
+func (x *SessionResponse) GetStanding() *Standing {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Standing); ok {
+			return x.Standing
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -589,6 +599,11 @@ type SessionResponse_LeaveResult struct {
 	LeaveResult *LeaveResult `protobuf:"bytes,7,opt,name=leave_result,json=leaveResult,proto3,oneof"`
 }
 
+type SessionResponse_Standing struct {
+	// An operator drains the server, or does so no more.
+	Standing *Standing `protobuf:"bytes,8,opt,name=standing,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_Assignment) isSessionResponse_Message() {}
@@ -600,6 +615,8 @@ func (*SessionResponse_Challenge) isSessionResponse_Message() {}
 func (*SessionResponse_DigestAck) isSessionResponse_Message() {}
 
 func (*SessionResponse_LeaveResult) isSessionResponse_Message() {}
+
+func (*SessionResponse_Standing) isSessionResponse_Message() {}
 
 // Hello says who the agent is and speaks for.
 type Hello struct {
@@ -750,7 +767,9 @@ type Welcome struct {
 	// The addresses of all coordinators, if known.
 	Coordinators []string `protobuf:"bytes,7,rep,name=coordinators,proto3" json:"coordinators,omitempty"`
 	// Whom to watch.
-	Assignment    *Assignment `protobuf:"bytes,8,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	Assignment *Assignment `protobuf:"bytes,8,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	// How an operator has the server stand; unset by coordinators that do not say.
+	Standing      *Standing `protobuf:"bytes,9,opt,name=standing,proto3" json:"standing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -841,6 +860,78 @@ func (x *Welcome) GetAssignment() *Assignment {
 	return nil
 }
 
+func (x *Welcome) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
+// Standing says what an operator wants of the server, for people who look at its
+// agent. It changes nothing that the agent does.
+type Standing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether an operator drains it: it gets no new work.
+	Drained *bool `protobuf:"varint,1,opt,name=drained,proto3,oneof" json:"drained,omitempty"`
+	// Who has said so, and why; empty while it is not drained.
+	Actor string `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Why, in the operator's words; may be empty.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Standing) GetDrained() bool {
+	if x != nil && x.Drained != nil {
+		return *x.Drained
+	}
+	return false
+}
+
+func (x *Standing) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Standing) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Subject is a server to watch.
 type Subject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -863,7 +954,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[4]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +966,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[4]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +979,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Subject) GetServerId() string {
@@ -951,7 +1042,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[5]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1054,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[5]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1067,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Assignment) GetRevision() uint64 {
@@ -1018,7 +1109,7 @@ type AssignmentAck struct {
 
 func (x *AssignmentAck) Reset() {
 	*x = AssignmentAck{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[6]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1121,7 @@ func (x *AssignmentAck) String() string {
 func (*AssignmentAck) ProtoMessage() {}
 
 func (x *AssignmentAck) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[6]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1134,7 @@ func (x *AssignmentAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentAck.ProtoReflect.Descriptor instead.
 func (*AssignmentAck) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AssignmentAck) GetSeq() uint64 {
@@ -1079,7 +1170,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[7]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1182,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[7]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1195,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Evidence) GetSight() Sight {
@@ -1182,7 +1273,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[8]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1285,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[8]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1298,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Report) GetServerId() string {
@@ -1257,7 +1348,7 @@ type SubjectDigest struct {
 
 func (x *SubjectDigest) Reset() {
 	*x = SubjectDigest{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[9]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1360,7 @@ func (x *SubjectDigest) String() string {
 func (*SubjectDigest) ProtoMessage() {}
 
 func (x *SubjectDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[9]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1373,7 @@ func (x *SubjectDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectDigest.ProtoReflect.Descriptor instead.
 func (*SubjectDigest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SubjectDigest) GetServerId() string {
@@ -1343,7 +1434,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[10]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1446,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[10]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1459,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Digest) GetSeq() uint64 {
@@ -1424,7 +1515,7 @@ type ServiceHealth struct {
 
 func (x *ServiceHealth) Reset() {
 	*x = ServiceHealth{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1527,7 @@ func (x *ServiceHealth) String() string {
 func (*ServiceHealth) ProtoMessage() {}
 
 func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1540,7 @@ func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceHealth.ProtoReflect.Descriptor instead.
 func (*ServiceHealth) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ServiceHealth) GetIncarnation() uint64 {
@@ -1485,7 +1576,7 @@ type DigestAck struct {
 
 func (x *DigestAck) Reset() {
 	*x = DigestAck{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1588,7 @@ func (x *DigestAck) String() string {
 func (*DigestAck) ProtoMessage() {}
 
 func (x *DigestAck) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1601,7 @@ func (x *DigestAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestAck.ProtoReflect.Descriptor instead.
 func (*DigestAck) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DigestAck) GetSeq() uint64 {
@@ -1547,7 +1638,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1650,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[13]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1663,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Question) GetRound() uint64 {
@@ -1648,7 +1739,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1751,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[14]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1764,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Answer) GetRound() uint64 {
@@ -1729,7 +1820,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1832,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[15]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1845,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Challenge) GetNonce() uint64 {
@@ -1775,7 +1866,7 @@ type Echo struct {
 
 func (x *Echo) Reset() {
 	*x = Echo{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1878,7 @@ func (x *Echo) String() string {
 func (*Echo) ProtoMessage() {}
 
 func (x *Echo) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1891,7 @@ func (x *Echo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Echo.ProtoReflect.Descriptor instead.
 func (*Echo) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Echo) GetNonce() uint64 {
@@ -1827,7 +1918,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1930,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1943,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Leave) GetIncarnation() uint64 {
@@ -1893,7 +1984,7 @@ type LeaveResult struct {
 
 func (x *LeaveResult) Reset() {
 	*x = LeaveResult{}
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +1996,7 @@ func (x *LeaveResult) String() string {
 func (*LeaveResult) ProtoMessage() {}
 
 func (x *LeaveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2009,7 @@ func (x *LeaveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResult.ProtoReflect.Descriptor instead.
 func (*LeaveResult) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_buddyring_coordinator_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LeaveResult) GetLeft() bool {
@@ -1963,7 +2054,7 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\x0eassignment_ack\x18\x06 \x01(\v2'.buddyring.coordinator.v1.AssignmentAckH\x00R\rassignmentAck\x127\n" +
 	"\x05leave\x18\a \x01(\v2\x1f.buddyring.coordinator.v1.LeaveH\x00R\x05leave\x12P\n" +
 	"\x0eservice_health\x18\b \x01(\v2'.buddyring.coordinator.v1.ServiceHealthH\x00R\rserviceHealthB\t\n" +
-	"\amessage\"\xd2\x03\n" +
+	"\amessage\"\x94\x04\n" +
 	"\x0fSessionResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12=\n" +
 	"\awelcome\x18\x02 \x01(\v2!.buddyring.coordinator.v1.WelcomeH\x00R\awelcome\x12F\n" +
@@ -1974,7 +2065,8 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\tchallenge\x18\x05 \x01(\v2#.buddyring.coordinator.v1.ChallengeH\x00R\tchallenge\x12D\n" +
 	"\n" +
 	"digest_ack\x18\x06 \x01(\v2#.buddyring.coordinator.v1.DigestAckH\x00R\tdigestAck\x12J\n" +
-	"\fleave_result\x18\a \x01(\v2%.buddyring.coordinator.v1.LeaveResultH\x00R\vleaveResultB\t\n" +
+	"\fleave_result\x18\a \x01(\v2%.buddyring.coordinator.v1.LeaveResultH\x00R\vleaveResult\x12@\n" +
+	"\bstanding\x18\b \x01(\v2\".buddyring.coordinator.v1.StandingH\x00R\bstandingB\t\n" +
 	"\amessage\"\xb5\x02\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
@@ -1988,7 +2080,7 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\bfeatures\x18\b \x03(\tR\bfeatures\x12\x14\n" +
 	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bstore_id\x18\n" +
-	" \x01(\tR\astoreId\"\x9c\x03\n" +
+	" \x01(\tR\astoreId\"\xdc\x03\n" +
 	"\aWelcome\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x125\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x1f.buddyring.coordinator.v1.PhaseR\x05phase\x12\x19\n" +
@@ -1999,9 +2091,16 @@ const file_buddyring_coordinator_v1_agent_proto_rawDesc = "" +
 	"\fcoordinators\x18\a \x03(\tR\fcoordinators\x12D\n" +
 	"\n" +
 	"assignment\x18\b \x01(\v2$.buddyring.coordinator.v1.AssignmentR\n" +
-	"assignmentB\n" +
+	"assignment\x12>\n" +
+	"\bstanding\x18\t \x01(\v2\".buddyring.coordinator.v1.StandingR\bstandingB\n" +
 	"\n" +
-	"\b_resumed\"\xf9\x01\n" +
+	"\b_resumed\"c\n" +
+	"\bStanding\x12\x1d\n" +
+	"\adrained\x18\x01 \x01(\bH\x00R\adrained\x88\x01\x01\x12\x14\n" +
+	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reasonB\n" +
+	"\n" +
+	"\b_drained\"\xf9\x01\n" +
 	"\aSubject\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12'\n" +
@@ -2119,7 +2218,7 @@ func file_buddyring_coordinator_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_buddyring_coordinator_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_buddyring_coordinator_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_buddyring_coordinator_v1_agent_proto_goTypes = []any{
 	(Role)(0),                   // 0: buddyring.coordinator.v1.Role
 	(Sight)(0),                  // 1: buddyring.coordinator.v1.Sight
@@ -2129,76 +2228,79 @@ var file_buddyring_coordinator_v1_agent_proto_goTypes = []any{
 	(*SessionResponse)(nil),     // 5: buddyring.coordinator.v1.SessionResponse
 	(*Hello)(nil),               // 6: buddyring.coordinator.v1.Hello
 	(*Welcome)(nil),             // 7: buddyring.coordinator.v1.Welcome
-	(*Subject)(nil),             // 8: buddyring.coordinator.v1.Subject
-	(*Assignment)(nil),          // 9: buddyring.coordinator.v1.Assignment
-	(*AssignmentAck)(nil),       // 10: buddyring.coordinator.v1.AssignmentAck
-	(*Evidence)(nil),            // 11: buddyring.coordinator.v1.Evidence
-	(*Report)(nil),              // 12: buddyring.coordinator.v1.Report
-	(*SubjectDigest)(nil),       // 13: buddyring.coordinator.v1.SubjectDigest
-	(*Digest)(nil),              // 14: buddyring.coordinator.v1.Digest
-	(*ServiceHealth)(nil),       // 15: buddyring.coordinator.v1.ServiceHealth
-	(*DigestAck)(nil),           // 16: buddyring.coordinator.v1.DigestAck
-	(*Question)(nil),            // 17: buddyring.coordinator.v1.Question
-	(*Answer)(nil),              // 18: buddyring.coordinator.v1.Answer
-	(*Challenge)(nil),           // 19: buddyring.coordinator.v1.Challenge
-	(*Echo)(nil),                // 20: buddyring.coordinator.v1.Echo
-	(*Leave)(nil),               // 21: buddyring.coordinator.v1.Leave
-	(*LeaveResult)(nil),         // 22: buddyring.coordinator.v1.LeaveResult
-	(*ServerSpec)(nil),          // 23: buddyring.coordinator.v1.ServerSpec
-	(Phase)(0),                  // 24: buddyring.coordinator.v1.Phase
-	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
-	(DrainState)(0),             // 26: buddyring.coordinator.v1.DrainState
-	(*LaggingRouter)(nil),       // 27: buddyring.coordinator.v1.LaggingRouter
+	(*Standing)(nil),            // 8: buddyring.coordinator.v1.Standing
+	(*Subject)(nil),             // 9: buddyring.coordinator.v1.Subject
+	(*Assignment)(nil),          // 10: buddyring.coordinator.v1.Assignment
+	(*AssignmentAck)(nil),       // 11: buddyring.coordinator.v1.AssignmentAck
+	(*Evidence)(nil),            // 12: buddyring.coordinator.v1.Evidence
+	(*Report)(nil),              // 13: buddyring.coordinator.v1.Report
+	(*SubjectDigest)(nil),       // 14: buddyring.coordinator.v1.SubjectDigest
+	(*Digest)(nil),              // 15: buddyring.coordinator.v1.Digest
+	(*ServiceHealth)(nil),       // 16: buddyring.coordinator.v1.ServiceHealth
+	(*DigestAck)(nil),           // 17: buddyring.coordinator.v1.DigestAck
+	(*Question)(nil),            // 18: buddyring.coordinator.v1.Question
+	(*Answer)(nil),              // 19: buddyring.coordinator.v1.Answer
+	(*Challenge)(nil),           // 20: buddyring.coordinator.v1.Challenge
+	(*Echo)(nil),                // 21: buddyring.coordinator.v1.Echo
+	(*Leave)(nil),               // 22: buddyring.coordinator.v1.Leave
+	(*LeaveResult)(nil),         // 23: buddyring.coordinator.v1.LeaveResult
+	(*ServerSpec)(nil),          // 24: buddyring.coordinator.v1.ServerSpec
+	(Phase)(0),                  // 25: buddyring.coordinator.v1.Phase
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
+	(DrainState)(0),             // 27: buddyring.coordinator.v1.DrainState
+	(*LaggingRouter)(nil),       // 28: buddyring.coordinator.v1.LaggingRouter
 }
 var file_buddyring_coordinator_v1_agent_proto_depIdxs = []int32{
 	6,  // 0: buddyring.coordinator.v1.SessionRequest.hello:type_name -> buddyring.coordinator.v1.Hello
-	12, // 1: buddyring.coordinator.v1.SessionRequest.report:type_name -> buddyring.coordinator.v1.Report
-	14, // 2: buddyring.coordinator.v1.SessionRequest.digest:type_name -> buddyring.coordinator.v1.Digest
-	18, // 3: buddyring.coordinator.v1.SessionRequest.answer:type_name -> buddyring.coordinator.v1.Answer
-	20, // 4: buddyring.coordinator.v1.SessionRequest.echo:type_name -> buddyring.coordinator.v1.Echo
-	10, // 5: buddyring.coordinator.v1.SessionRequest.assignment_ack:type_name -> buddyring.coordinator.v1.AssignmentAck
-	21, // 6: buddyring.coordinator.v1.SessionRequest.leave:type_name -> buddyring.coordinator.v1.Leave
-	15, // 7: buddyring.coordinator.v1.SessionRequest.service_health:type_name -> buddyring.coordinator.v1.ServiceHealth
+	13, // 1: buddyring.coordinator.v1.SessionRequest.report:type_name -> buddyring.coordinator.v1.Report
+	15, // 2: buddyring.coordinator.v1.SessionRequest.digest:type_name -> buddyring.coordinator.v1.Digest
+	19, // 3: buddyring.coordinator.v1.SessionRequest.answer:type_name -> buddyring.coordinator.v1.Answer
+	21, // 4: buddyring.coordinator.v1.SessionRequest.echo:type_name -> buddyring.coordinator.v1.Echo
+	11, // 5: buddyring.coordinator.v1.SessionRequest.assignment_ack:type_name -> buddyring.coordinator.v1.AssignmentAck
+	22, // 6: buddyring.coordinator.v1.SessionRequest.leave:type_name -> buddyring.coordinator.v1.Leave
+	16, // 7: buddyring.coordinator.v1.SessionRequest.service_health:type_name -> buddyring.coordinator.v1.ServiceHealth
 	7,  // 8: buddyring.coordinator.v1.SessionResponse.welcome:type_name -> buddyring.coordinator.v1.Welcome
-	9,  // 9: buddyring.coordinator.v1.SessionResponse.assignment:type_name -> buddyring.coordinator.v1.Assignment
-	17, // 10: buddyring.coordinator.v1.SessionResponse.question:type_name -> buddyring.coordinator.v1.Question
-	19, // 11: buddyring.coordinator.v1.SessionResponse.challenge:type_name -> buddyring.coordinator.v1.Challenge
-	16, // 12: buddyring.coordinator.v1.SessionResponse.digest_ack:type_name -> buddyring.coordinator.v1.DigestAck
-	22, // 13: buddyring.coordinator.v1.SessionResponse.leave_result:type_name -> buddyring.coordinator.v1.LeaveResult
-	23, // 14: buddyring.coordinator.v1.Hello.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	24, // 15: buddyring.coordinator.v1.Welcome.phase:type_name -> buddyring.coordinator.v1.Phase
-	25, // 16: buddyring.coordinator.v1.Welcome.reconnect_spread:type_name -> google.protobuf.Duration
-	25, // 17: buddyring.coordinator.v1.Welcome.digest_interval:type_name -> google.protobuf.Duration
-	9,  // 18: buddyring.coordinator.v1.Welcome.assignment:type_name -> buddyring.coordinator.v1.Assignment
-	0,  // 19: buddyring.coordinator.v1.Subject.role:type_name -> buddyring.coordinator.v1.Role
-	25, // 20: buddyring.coordinator.v1.Subject.phase_offset:type_name -> google.protobuf.Duration
-	8,  // 21: buddyring.coordinator.v1.Assignment.subjects:type_name -> buddyring.coordinator.v1.Subject
-	25, // 22: buddyring.coordinator.v1.Assignment.probe_interval:type_name -> google.protobuf.Duration
-	1,  // 23: buddyring.coordinator.v1.Evidence.sight:type_name -> buddyring.coordinator.v1.Sight
-	25, // 24: buddyring.coordinator.v1.Evidence.rtt:type_name -> google.protobuf.Duration
-	25, // 25: buddyring.coordinator.v1.Evidence.first_lost_age:type_name -> google.protobuf.Duration
-	25, // 26: buddyring.coordinator.v1.Evidence.last_reply_age:type_name -> google.protobuf.Duration
-	2,  // 27: buddyring.coordinator.v1.Evidence.connect:type_name -> buddyring.coordinator.v1.Connect
-	11, // 28: buddyring.coordinator.v1.Report.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	11, // 29: buddyring.coordinator.v1.SubjectDigest.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	25, // 30: buddyring.coordinator.v1.SubjectDigest.jitter:type_name -> google.protobuf.Duration
-	13, // 31: buddyring.coordinator.v1.Digest.subjects:type_name -> buddyring.coordinator.v1.SubjectDigest
-	15, // 32: buddyring.coordinator.v1.Digest.service_health:type_name -> buddyring.coordinator.v1.ServiceHealth
-	3,  // 33: buddyring.coordinator.v1.ServiceHealth.state:type_name -> buddyring.coordinator.v1.ServiceState
-	8,  // 34: buddyring.coordinator.v1.Question.subject:type_name -> buddyring.coordinator.v1.Subject
-	25, // 35: buddyring.coordinator.v1.Question.over:type_name -> google.protobuf.Duration
-	25, // 36: buddyring.coordinator.v1.Question.probe_timeout:type_name -> google.protobuf.Duration
-	11, // 37: buddyring.coordinator.v1.Answer.evidence:type_name -> buddyring.coordinator.v1.Evidence
-	25, // 38: buddyring.coordinator.v1.Leave.drain_timeout:type_name -> google.protobuf.Duration
-	26, // 39: buddyring.coordinator.v1.LeaveResult.drain:type_name -> buddyring.coordinator.v1.DrainState
-	27, // 40: buddyring.coordinator.v1.LeaveResult.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
-	4,  // 41: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
-	5,  // 42: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
-	42, // [42:43] is the sub-list for method output_type
-	41, // [41:42] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	10, // 9: buddyring.coordinator.v1.SessionResponse.assignment:type_name -> buddyring.coordinator.v1.Assignment
+	18, // 10: buddyring.coordinator.v1.SessionResponse.question:type_name -> buddyring.coordinator.v1.Question
+	20, // 11: buddyring.coordinator.v1.SessionResponse.challenge:type_name -> buddyring.coordinator.v1.Challenge
+	17, // 12: buddyring.coordinator.v1.SessionResponse.digest_ack:type_name -> buddyring.coordinator.v1.DigestAck
+	23, // 13: buddyring.coordinator.v1.SessionResponse.leave_result:type_name -> buddyring.coordinator.v1.LeaveResult
+	8,  // 14: buddyring.coordinator.v1.SessionResponse.standing:type_name -> buddyring.coordinator.v1.Standing
+	24, // 15: buddyring.coordinator.v1.Hello.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	25, // 16: buddyring.coordinator.v1.Welcome.phase:type_name -> buddyring.coordinator.v1.Phase
+	26, // 17: buddyring.coordinator.v1.Welcome.reconnect_spread:type_name -> google.protobuf.Duration
+	26, // 18: buddyring.coordinator.v1.Welcome.digest_interval:type_name -> google.protobuf.Duration
+	10, // 19: buddyring.coordinator.v1.Welcome.assignment:type_name -> buddyring.coordinator.v1.Assignment
+	8,  // 20: buddyring.coordinator.v1.Welcome.standing:type_name -> buddyring.coordinator.v1.Standing
+	0,  // 21: buddyring.coordinator.v1.Subject.role:type_name -> buddyring.coordinator.v1.Role
+	26, // 22: buddyring.coordinator.v1.Subject.phase_offset:type_name -> google.protobuf.Duration
+	9,  // 23: buddyring.coordinator.v1.Assignment.subjects:type_name -> buddyring.coordinator.v1.Subject
+	26, // 24: buddyring.coordinator.v1.Assignment.probe_interval:type_name -> google.protobuf.Duration
+	1,  // 25: buddyring.coordinator.v1.Evidence.sight:type_name -> buddyring.coordinator.v1.Sight
+	26, // 26: buddyring.coordinator.v1.Evidence.rtt:type_name -> google.protobuf.Duration
+	26, // 27: buddyring.coordinator.v1.Evidence.first_lost_age:type_name -> google.protobuf.Duration
+	26, // 28: buddyring.coordinator.v1.Evidence.last_reply_age:type_name -> google.protobuf.Duration
+	2,  // 29: buddyring.coordinator.v1.Evidence.connect:type_name -> buddyring.coordinator.v1.Connect
+	12, // 30: buddyring.coordinator.v1.Report.evidence:type_name -> buddyring.coordinator.v1.Evidence
+	12, // 31: buddyring.coordinator.v1.SubjectDigest.evidence:type_name -> buddyring.coordinator.v1.Evidence
+	26, // 32: buddyring.coordinator.v1.SubjectDigest.jitter:type_name -> google.protobuf.Duration
+	14, // 33: buddyring.coordinator.v1.Digest.subjects:type_name -> buddyring.coordinator.v1.SubjectDigest
+	16, // 34: buddyring.coordinator.v1.Digest.service_health:type_name -> buddyring.coordinator.v1.ServiceHealth
+	3,  // 35: buddyring.coordinator.v1.ServiceHealth.state:type_name -> buddyring.coordinator.v1.ServiceState
+	9,  // 36: buddyring.coordinator.v1.Question.subject:type_name -> buddyring.coordinator.v1.Subject
+	26, // 37: buddyring.coordinator.v1.Question.over:type_name -> google.protobuf.Duration
+	26, // 38: buddyring.coordinator.v1.Question.probe_timeout:type_name -> google.protobuf.Duration
+	12, // 39: buddyring.coordinator.v1.Answer.evidence:type_name -> buddyring.coordinator.v1.Evidence
+	26, // 40: buddyring.coordinator.v1.Leave.drain_timeout:type_name -> google.protobuf.Duration
+	27, // 41: buddyring.coordinator.v1.LeaveResult.drain:type_name -> buddyring.coordinator.v1.DrainState
+	28, // 42: buddyring.coordinator.v1.LeaveResult.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
+	4,  // 43: buddyring.coordinator.v1.AgentService.Session:input_type -> buddyring.coordinator.v1.SessionRequest
+	5,  // 44: buddyring.coordinator.v1.AgentService.Session:output_type -> buddyring.coordinator.v1.SessionResponse
+	44, // [44:45] is the sub-list for method output_type
+	43, // [43:44] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_agent_proto_init() }
@@ -2224,17 +2326,19 @@ func file_buddyring_coordinator_v1_agent_proto_init() {
 		(*SessionResponse_Challenge)(nil),
 		(*SessionResponse_DigestAck)(nil),
 		(*SessionResponse_LeaveResult)(nil),
+		(*SessionResponse_Standing)(nil),
 	}
 	file_buddyring_coordinator_v1_agent_proto_msgTypes[3].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_agent_proto_msgTypes[14].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_agent_proto_msgTypes[18].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_agent_proto_msgTypes[4].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_agent_proto_msgTypes[15].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_agent_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_agent_proto_rawDesc), len(file_buddyring_coordinator_v1_agent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -121,7 +121,10 @@ type SubscribeHello struct {
 	// Which pools; empty for all, also those that will be created.
 	Pools []string `protobuf:"bytes,4,rep,name=pools,proto3" json:"pools,omitempty"`
 	// The router's version.
-	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// Which run of the router's program this is. Two runs of one id at the same
+	// time are told apart: what counts is what both have applied.
+	Run           string `protobuf:"bytes,6,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +190,13 @@ func (x *SubscribeHello) GetPools() []string {
 func (x *SubscribeHello) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *SubscribeHello) GetRun() string {
+	if x != nil {
+		return x.Run
 	}
 	return ""
 }
@@ -1098,11 +1108,17 @@ func (x *Bookmark) GetPositions() []*Position {
 	return nil
 }
 
-// PoolDeleted says that a pool is gone.
+// PoolDeleted says that a pool is gone, with all its marks. A router that has come
+// back with a resume point of it is told, too; a Snapshot follows where there is a
+// pool of that name again.
 type PoolDeleted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pool.
-	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The leader's epoch; a lower one than known is ignored.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Its last revision. Those of a new pool of that name are above.
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1144,6 +1160,20 @@ func (x *PoolDeleted) GetPool() string {
 	return ""
 }
 
+func (x *PoolDeleted) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PoolDeleted) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_buddyring_coordinator_v1_membership_proto protoreflect.FileDescriptor
 
 const file_buddyring_coordinator_v1_membership_proto_rawDesc = "" +
@@ -1152,13 +1182,14 @@ const file_buddyring_coordinator_v1_membership_proto_rawDesc = "" +
 	"\x10SubscribeRequest\x12@\n" +
 	"\x05hello\x18\x01 \x01(\v2(.buddyring.coordinator.v1.SubscribeHelloH\x00R\x05hello\x121\n" +
 	"\x03ack\x18\x02 \x01(\v2\x1d.buddyring.coordinator.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"\xb4\x01\n" +
+	"\amessage\"\xc6\x01\n" +
 	"\x0eSubscribeHello\x12\x1b\n" +
 	"\trouter_id\x18\x01 \x01(\tR\brouterId\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12:\n" +
 	"\x06resume\x18\x03 \x03(\v2\".buddyring.coordinator.v1.PositionR\x06resume\x12\x14\n" +
 	"\x05pools\x18\x04 \x03(\tR\x05pools\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\xb7\x01\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x10\n" +
+	"\x03run\x18\x06 \x01(\tR\x03run\"\xb7\x01\n" +
 	"\x03Ack\x12<\n" +
 	"\aapplied\x18\x01 \x03(\v2\".buddyring.coordinator.v1.PositionR\aapplied\x12\x19\n" +
 	"\bsoft_seq\x18\x02 \x01(\x04R\asoftSeq\x12\x1d\n" +
@@ -1223,9 +1254,11 @@ const file_buddyring_coordinator_v1_membership_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bsoft_seq\x18\x02 \x01(\x04R\asoftSeq\"L\n" +
 	"\bBookmark\x12@\n" +
-	"\tpositions\x18\x01 \x03(\v2\".buddyring.coordinator.v1.PositionR\tpositions\"!\n" +
+	"\tpositions\x18\x01 \x03(\v2\".buddyring.coordinator.v1.PositionR\tpositions\"S\n" +
 	"\vPoolDeleted\x12\x12\n" +
-	"\x04pool\x18\x01 \x01(\tR\x04pool2}\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision2}\n" +
 	"\x11MembershipService\x12h\n" +
 	"\tSubscribe\x12*.buddyring.coordinator.v1.SubscribeRequest\x1a+.buddyring.coordinator.v1.SubscribeResponse(\x010\x01BMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
 
