@@ -201,7 +201,7 @@ func TestBusyMachineRefusesNobody(t *testing.T) {
 		}
 		cancel()
 		busy.over.end(nil)
-		a.streams.Wait()
+		a.streams.empty()
 	})
 }
 
