@@ -25,6 +25,13 @@ const (
 	renewTime = 500 * time.Millisecond
 	// maxHints is how many leaders in a row are believed without a pause.
 	maxHints = 3
+	// A session that got stuck before it had lasted so long counts, and the spread of
+	// the next one doubles with each in a row, this often: agents that all come back
+	// at once to a coordinator that cannot keep up keep it from ever keeping up.
+	lasting   = time.Minute
+	maxStalls = 4
+	// maxAway is the longest spread that comes of it.
+	maxAway = 2 * time.Minute
 )
 
 // Itinerary decides which coordinator to try next, and when. It is not safe for
@@ -38,6 +45,8 @@ type Itinerary struct {
 	// hint is a leader that another coordinator has named, or "".
 	hint  string
 	hints int
+	// stalls counts the sessions in a row that got stuck soon.
+	stalls int
 	// last is the address that was tried last, and silent one that said nothing in
 	// this turn, or "": those who stand by name a leader for a while after its end.
 	last, silent string
@@ -53,9 +62,11 @@ func NewItinerary() *Itinerary {
 
 // Attempt is how a try to hold a session has ended.
 type Attempt struct {
-	// Welcomed says that there was a session; Spread is what its Welcome gave.
+	// Welcomed says that there was a session; Spread is what its Welcome gave, and
+	// Lasted how long there was one.
 	Welcomed bool
 	Spread   time.Duration
+	Lasted   time.Duration
 	// Err is never nil.
 	Err error
 }
@@ -74,7 +85,11 @@ func (i *Itinerary) Next(addresses []string) string {
 func (i *Itinerary) After(a Attempt, addresses int, jitter float64) time.Duration {
 	err := a.Err
 	if a.Welcomed {
-		*i = Itinerary{spread: a.Spread, at: i.at, pause: retryFirst, refused: refusedFirst, last: i.last}
+		stalls := 0
+		if errors.Is(err, ErrNoAck) && a.Lasted < lasting {
+			stalls = min(i.stalls+1, maxStalls+1)
+		}
+		*i = Itinerary{spread: a.Spread, at: i.at, stalls: stalls, pause: retryFirst, refused: refusedFirst, last: i.last}
 	}
 	if silence(err) {
 		i.silent = i.last
@@ -113,7 +128,7 @@ func (i *Itinerary) After(a Attempt, addresses int, jitter float64) time.Duratio
 	i.hints, i.silent = 0, ""
 	wait := i.pause/2 + part(i.pause/2)
 	if a.Welcomed {
-		wait = part(i.spread)
+		wait = part(max(i.spread, min(i.spread<<max(i.stalls-1, 0), maxAway)))
 	}
 	i.pause = min(i.pause*8/5, max(retryMax, i.spread))
 	if hint, ok := rpc.RetryAfter(err); ok && hint > wait {
@@ -193,7 +208,7 @@ type ended struct {
 func (e ended) attempt() Attempt {
 	a := Attempt{Welcomed: e.welcomed != nil, Err: e.err}
 	if a.Welcomed {
-		a.Spread = e.welcomed.spread
+		a.Spread, a.Lasted = e.welcomed.spread, time.Since(e.welcomed.at)
 	}
 	return a
 }

@@ -29,7 +29,7 @@ func TestItinerary(t *testing.T) {
 			trip.Next(list)
 			a := Attempt{Welcomed: rapid.Bool().Draw(t, "welcomed"), Spread: spread, Err: rapid.SampledFrom(errs).Draw(t, "error")}
 			wait := trip.After(a, len(list), rapid.Float64Range(0, 0.999).Draw(t, "jitter"))
-			if wait < 0 || wait > refusedMax+retryFirst {
+			if wait < 0 || wait > max(refusedMax+retryFirst, maxAway) {
 				t.Fatalf("pause of %v after %v", wait, a.Err)
 			}
 			if !a.Welcomed && trip.hint != "" {
@@ -132,5 +132,33 @@ func TestItineraryReturnsToTheSameAddressAfterALoss(t *testing.T) {
 	trip.After(Attempt{Welcomed: true, Spread: time.Second, Err: ErrNoAck}, 2, 0.5)
 	if got := trip.Next(list); got != "b:1" {
 		t.Errorf("after a coordinator that is stuck: %s", got)
+	}
+}
+
+// TestItineraryStaysAwayFromACoordinatorThatCannotKeepUp longer each time that it
+// gets stuck soon, so that it can catch up with those who stay.
+func TestItineraryStaysAwayFromACoordinatorThatCannotKeepUp(t *testing.T) {
+	t.Parallel()
+	list := []string{"a:1"}
+	trip := NewItinerary()
+	after := func(err error, lasted time.Duration) time.Duration {
+		trip.Next(list)
+		return trip.After(Attempt{Welcomed: true, Spread: 8 * time.Second, Lasted: lasted, Err: err}, 1, 0.5)
+	}
+	for stall, want := range []time.Duration{4, 8, 16, 32, 60, 60, 60} {
+		if wait := after(ErrNoAck, 5*time.Second); wait != want*time.Second {
+			t.Errorf("stall %d: pause of %v, want %d s", stall+1, wait, want)
+		}
+		trip.After(Attempt{Err: member.ErrUnavailable}, 1, 0.5)
+	}
+	if wait := after(ErrNoAck, lasting); wait != 4*time.Second {
+		t.Errorf("pause of %v after a session that has lasted", wait)
+	}
+	after(ErrNoAck, 0)
+	if wait := after(member.ErrUnavailable, 0); wait != 4*time.Second {
+		t.Errorf("pause of %v after a lost session", wait)
+	}
+	if wait := after(ErrNoAck, 0); wait != 4*time.Second {
+		t.Errorf("pause of %v after the first stall", wait)
 	}
 }

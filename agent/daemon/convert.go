@@ -32,6 +32,8 @@ const (
 
 // welcome is a Welcome that was parsed.
 type welcome struct {
+	// at is when it was taken.
+	at          time.Time
 	incarnation member.Incarnation
 	storeID     string
 	spread      time.Duration

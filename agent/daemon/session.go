@@ -334,6 +334,7 @@ func (s *session) accept(ctx context.Context, epoch uint64, in *pb.Welcome) erro
 	}
 	s.log.Info("session accepted", "incarnation", w.incarnation, "resumed", w.resumed,
 		"epoch", epoch, "revision", w.assignment.Revision)
+	w.at = time.Now()
 	s.welcomed = &w
 	s.floor.Store(epoch)
 	close(s.accepted)

@@ -176,13 +176,14 @@ func (a *agentService) greet(ctx context.Context, stream pb.AgentService_Session
 		return nil, fmt.Errorf("accept %s: it has seen epoch %d, this leader is of epoch %d: %w",
 			g.hello.ID, g.epoch, a.lead.epoch, &member.NotLeaderError{})
 	}
+	// What it waits for from here on is not its own fault.
+	s.greeted.end(nil)
 	h, err := a.pools.forJoin(ctx, g.pool)
 	if err != nil {
 		return nil, err
 	}
 	g.hello.Session = s.id
 	h.join(g.hello, s)
-	s.greeted.end(nil)
 	return h, nil
 }
 

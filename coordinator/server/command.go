@@ -54,6 +54,7 @@ func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
 			defer cancel()
 			return p.run(ctx, log)
 		})
+		work.Go(func() error { beThrifty(ctx); return nil })
 		config.OnHangup(ctx, hangups, log, func(ctx context.Context) error { return reload(ctx, args, level) })
 		return work.Wait()
 	})

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -62,15 +64,30 @@ func toSpec(s member.Spec) *pb.ServerSpec {
 	}
 }
 
+// isSpec reports whether a message is toSpec of s.
+func isSpec(m *pb.ServerSpec, s member.Spec) bool {
+	return m.GetZone() == s.Zone && m.GetRack() == s.Rack && m.GetWeight() == s.Weight && m.GetProbe() == s.Probe.String() &&
+		maps.Equal(m.GetLabels(), s.Labels) &&
+		slices.EqualFunc(m.GetProbeAddresses(), s.ProbeAddresses, func(text string, a netip.Addr) bool { return text == a.String() }) &&
+		slices.EqualFunc(m.GetEndpoints(), s.Endpoints, func(e *pb.Endpoint, o member.Endpoint) bool {
+			return e.GetName() == o.Name && e.GetAddress() == o.Address && e.GetProtocol() == o.Protocol
+		})
+}
+
 // toRow is a row of the table as routers see it: without soft state.
 func toRow(name member.Pool, s member.Server, wish member.Wish) *pb.Server {
+	return toRowWith(toSpec(s.Spec), name, s, wish)
+}
+
+// toRowWith is toRow with a spec that is made already.
+func toRowWith(spec *pb.ServerSpec, name member.Pool, s member.Server, wish member.Wish) *pb.Server {
 	if wish == member.WishUnspecified {
 		wish = member.WishActive
 	}
 	return &pb.Server{
 		ServerId:    string(s.ID),
 		Pool:        string(name),
-		Spec:        toSpec(s.Spec),
+		Spec:        spec,
 		Phase:       toPhase(s.Phase),
 		Incarnation: uint64(s.Incarnation),
 		FirstBuddy:  string(s.First),

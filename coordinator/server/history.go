@@ -146,11 +146,18 @@ func copyRow(r *pb.Server) *pb.Server {
 	}
 }
 
+// put takes a row. What a server says about itself hardly ever changes, and is
+// shared by all versions of its row.
 func (h *history) put(s member.Server) *pb.Server {
+	var spec *pb.ServerSpec
 	if old, ok := h.rows[s.ID]; ok {
 		h.phases[member.Phase(old.GetPhase())]--
+		spec = old.GetSpec()
 	}
-	row := toRow(h.name, s, h.wishes[s.ID])
+	if spec == nil || !isSpec(spec, s.Spec) {
+		spec = toSpec(s.Spec)
+	}
+	row := toRowWith(spec, h.name, s, h.wishes[s.ID])
 	h.rows[s.ID] = row
 	h.phases[s.Phase]++
 	return row

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -159,6 +160,49 @@ func TestSessionThatCannotBeSentTo(t *testing.T) {
 	if tried != 1 || len(writers) != 1 || s.over.ended() || s.flushed() != nil {
 		t.Errorf("tried %d times, %d writers, ended %v", tried, len(writers), s.over.ended())
 	}
+}
+
+// greeted is the stream of an agent that has sent its Hello and waits.
+type greeted struct {
+	pb.AgentService_SessionServer
+
+	context func() context.Context
+	hello   *pb.Hello
+}
+
+func (g *greeted) Context() context.Context { return g.context() }
+
+func (g *greeted) Recv() (*pb.SessionRequest, error) {
+	if g.hello == nil {
+		<-g.context().Done()
+		return nil, g.context().Err()
+	}
+	m := &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: g.hello}}
+	g.hello = nil
+	return m, nil
+}
+
+// An agent whose Hello has to wait for its turn is told to come back, and not that
+// it has said nothing: agents take that for something that only a person can mend.
+func TestBusyMachineRefusesNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		busy := &host{pool: member.DefaultPool, inbox: make(chan work), over: newEnding()}
+		all := &pools{}
+		all.all.Store(&[]*host{busy})
+		a := &agentService{pools: all, closing: newEnding(), metrics: newMetrics(prometheus.NewRegistry())}
+		ctx, cancel := context.WithCancel(t.Context())
+		err := a.Session(&greeted{context: func() context.Context { return ctx }, hello: &pb.Hello{
+			Pool: string(member.DefaultPool), ServerId: "web-1", BootId: "b", InstanceId: "i",
+			Spec: &pb.ServerSpec{ProbeAddresses: []string{"10.0.0.1"}},
+		}})
+		if !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("ended with %v", err)
+		}
+		cancel()
+		busy.over.end(nil)
+		a.streams.empty()
+	})
 }
 
 func newTestHistory() *history {
@@ -320,6 +364,50 @@ func TestHistoryShowsIntents(t *testing.T) {
 	h.publish(member.Change{Pool: "p", Base: h.head(), Forget: []member.ID{"a"}}, time.Time{})
 	if got := h.snapshot().pack().GetSnapshot().GetServers()[0].GetIntent(); got != pb.Wish_WISH_ACTIVE {
 		t.Errorf("the intent is %s", got)
+	}
+}
+
+// Versions of a row share what the server says about itself, as long as it says the
+// same.
+func TestHistorySharesSpecs(t *testing.T) {
+	t.Parallel()
+	spec := func() member.Spec {
+		return member.Spec{
+			ProbeAddresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Probe: member.Probe{Method: member.ProbeTCP, Port: 22},
+			Endpoints: []member.Endpoint{{Name: "http", Address: "10.0.0.1:80", Protocol: "http"}},
+			Zone:      "z", Rack: "r", Weight: 100, Labels: map[string]string{"a": "b"},
+		}
+	}
+	h := newTestHistory()
+	put := func(s member.Spec) *pb.ServerSpec {
+		return h.put(member.Server{ID: "a", Incarnation: 2, Phase: member.PhaseActive, Spec: s}).GetSpec()
+	}
+	for name, edit := range map[string]func(*member.Spec){
+		"nothing":   nil,
+		"addresses": func(s *member.Spec) { s.ProbeAddresses[0] = netip.MustParseAddr("10.0.0.2") },
+		"family":    func(s *member.Spec) { s.ProbeAddresses = append(s.ProbeAddresses, netip.MustParseAddr("fd00::1")) },
+		"probe":     func(s *member.Spec) { s.Probe.Port = 23 },
+		"name":      func(s *member.Spec) { s.Endpoints[0].Name = "web" },
+		"address":   func(s *member.Spec) { s.Endpoints[0].Address = "10.0.0.1:81" },
+		"protocol":  func(s *member.Spec) { s.Endpoints[0].Protocol = "grpc" },
+		"endpoints": func(s *member.Spec) { s.Endpoints = nil },
+		"zone":      func(s *member.Spec) { s.Zone = "y" },
+		"rack":      func(s *member.Spec) { s.Rack = "" },
+		"weight":    func(s *member.Spec) { s.Weight = 0 },
+		"label":     func(s *member.Spec) { s.Labels["a"] = "c" },
+		"labels":    func(s *member.Spec) { s.Labels = nil },
+	} {
+		before, next := put(spec()), spec()
+		if edit != nil {
+			edit(&next)
+		}
+		after := put(next)
+		if shared := before == after; shared != (edit == nil) {
+			t.Errorf("%s changed: shared is %v", name, shared)
+		}
+		if diff := cmp.Diff(toSpec(next), after, protocmp.Transform()); diff != "" {
+			t.Errorf("%s changed (-want +got):\n%s", name, diff)
+		}
 	}
 }
 

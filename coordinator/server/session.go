@@ -40,8 +40,8 @@ type session struct {
 	idle   chan struct{}
 	closed bool
 
-	// greeted ends when the Hello was handed to a machine, welcomed when the
-	// machine has accepted it.
+	// greeted ends when a proper Hello has come, welcomed when the machine has
+	// accepted it.
 	greeted, welcomed *ending
 	over              *ending
 }

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -83,7 +84,7 @@ func TestFixedWindowsSendNoPings(t *testing.T) {
 		})
 		stream, err := routerv1.NewRouterServiceClient(conn).Watch(soon(t), &routerv1.WatchRequest{})
 		must(t, err)
-		if err := ended(stream); err != io.EOF {
+		if err := ended(stream); !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		if n := wire.pings(t); fixed != (n == 0) {

@@ -40,13 +40,14 @@ type agent struct {
 	epoch       uint64
 	// The session's own: its stream, nil between two, whether it was welcomed, whom
 	// the agent watches, and its digests.
-	stream   *stream
-	welcomed bool
-	spread   time.Duration
-	subjects []*pb.Subject
-	digests  uint64
-	nextAt   time.Time
-	every    time.Duration
+	stream     *stream
+	welcomed   bool
+	welcomedAt time.Time
+	spread     time.Duration
+	subjects   []*pb.Subject
+	digests    uint64
+	nextAt     time.Time
+	every      time.Duration
 	// unacked is the digest that is waited for until ackBy, or 0.
 	unacked uint64
 	ackBy   time.Time
@@ -133,7 +134,7 @@ func (a *agent) reason(err error) error {
 func (a *agent) lost(err error) daemon.Attempt {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ended := daemon.Attempt{Welcomed: a.welcomed, Spread: a.spread, Err: err}
+	ended := daemon.Attempt{Welcomed: a.welcomed, Spread: a.spread, Lasted: time.Since(a.welcomedAt), Err: err}
 	removed, isOut := errors.AsType[*member.RemovedError](err)
 	if isOut {
 		a.incarnation = 0
@@ -169,6 +170,7 @@ func (a *agent) take(m *pb.SessionResponse) []proto.Message {
 		w := r.Welcome
 		a.fleet.welcome(a.incarnation, w)
 		a.incarnation, a.storeID, a.epoch = w.GetIncarnation(), w.GetStoreId(), m.GetEpoch()
+		a.welcomedAt = time.Now()
 		a.welcomed, a.spread, a.every = true, w.GetReconnectSpread().AsDuration(), w.GetDigestInterval().AsDuration()
 		return append(a.obey(w.GetAssignment()), a.digest(time.Now()))
 	case *pb.SessionResponse_Assignment:
@@ -245,6 +247,10 @@ func (a *agent) tick() {
 	now := time.Now()
 	switch {
 	case a.stream == nil || !a.welcomed:
+	case a.unacked != 0 && !now.Before(a.ackBy) && a.stream.unread():
+		// This process is late, not the coordinator. A real agent has one of its own.
+		a.ackBy = now.Add(ackTime)
+		a.arm(now)
 	case a.unacked != 0 && !now.Before(a.ackBy):
 		a.fleet.unacked.Add(1)
 		a.stream.close()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -142,7 +143,7 @@ func (f *fleet) sessions() int {
 
 // await waits until n sessions are live and returns when the last one of these was
 // welcomed.
-func (f *fleet) await(ctx context.Context, n int, patience time.Duration) (time.Time, error) {
+func (f *fleet) await(ctx context.Context, n int) (time.Time, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it took longer than %s", patience))
 	defer cancel()
 	for {
@@ -173,11 +174,7 @@ func (f *fleet) quantile(q float64) time.Time {
 func (f *fleet) reasons() map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	all := map[string]int{}
-	for why, n := range f.losses {
-		all[why] = n
-	}
-	return all
+	return maps.Clone(f.losses)
 }
 
 // wrong counts what must never be.

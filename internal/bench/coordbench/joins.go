@@ -92,7 +92,7 @@ func joinOnce(ctx context.Context, o Options) (j joined, err error) {
 	}
 	began := time.Now()
 	close(gate)
-	last, err := f.await(ctx, o.Agents, patience)
+	last, err := f.await(ctx, o.Agents)
 	if err != nil {
 		return joined{}, err
 	}

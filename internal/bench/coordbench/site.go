@@ -26,7 +26,7 @@ import (
 
 const (
 	// askTime bounds a question to the coordinator, startTime its start.
-	askTime   = 5 * time.Second
+	askTime   = 20 * time.Second
 	startTime = 30 * time.Second
 	// askEvery is how often it is asked for what is waited for.
 	askEvery = 20 * time.Millisecond

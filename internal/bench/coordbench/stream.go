@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"golang.org/x/sys/unix"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -97,8 +98,12 @@ func (s *stream) call(method string, m proto.Message) error {
 	var block strings.Builder
 	encoder := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "coordinator"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", method},
+		{":authority", "coordinator"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
 			return fmt.Errorf("encode headers: %w", err)
@@ -259,6 +264,21 @@ func trailed(code codes.Code, values map[string]string) *status.Status {
 		text = values["grpc-message"]
 	}
 	return status.New(code, text)
+}
+
+// unread reports whether something has come that nobody has received yet.
+func (s *stream) unread() bool {
+	tcp, ok := s.conn.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT) })
+	return err == nil && n > 0
 }
 
 func (s *stream) close() { _ = s.conn.Close() }

@@ -46,7 +46,7 @@ func manyStreams(ctx context.Context, o Options) (_ []bench.Row, err error) {
 	}
 	x.fleet = startFleet(ctx, x.site.address, o.Agents, nil)
 	defer x.fleet.stop()
-	if _, err := x.fleet.await(ctx, o.Agents, patience); err != nil {
+	if _, err := x.fleet.await(ctx, o.Agents); err != nil {
 		return nil, err
 	}
 	if err := x.site.allActive(ctx, o.Agents, patience); err != nil {
@@ -123,7 +123,7 @@ func (x *streams) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	last, err := x.fleet.await(ctx, x.o.Agents, patience)
+	last, err := x.fleet.await(ctx, x.o.Agents)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (x *streams) removed(ctx context.Context) (int, error) {
 func (x *streams) subscribe(ctx context.Context) error {
 	s := startSubscribers(ctx, x.site.address, x.o.Subscribers)
 	defer s.stop()
-	if _, err := s.await(ctx, x.o.Subscribers, patience); err != nil {
+	if _, err := s.await(ctx, x.o.Subscribers); err != nil {
 		return err
 	}
 	within, cancel := context.WithTimeout(ctx, askTime)
@@ -186,7 +186,7 @@ func (x *streams) subscribe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	times, err := s.await(ctx, x.o.Subscribers, patience)
+	times, err := s.await(ctx, x.o.Subscribers)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (x *streams) subscribe(ctx context.Context) error {
 }
 
 func (x *streams) subscribed(ctx context.Context, s *subscribers, began time.Time, times []time.Time) error {
-	last, err := x.fleet.await(ctx, x.o.Agents, patience)
+	last, err := x.fleet.await(ctx, x.o.Agents)
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (s *subscribers) snapshot(size int) {
 }
 
 // await waits until n snapshots have come since mark, and returns when those came.
-func (s *subscribers) await(ctx context.Context, n int, patience time.Duration) ([]time.Time, error) {
+func (s *subscribers) await(ctx context.Context, n int) ([]time.Time, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it took longer than %s", patience))
 	defer cancel()
 	for {
