@@ -124,9 +124,16 @@ sim-night: ## the same with 50 times as many seeds; hours
 KILLS ?= 100
 
 .PHONY: chaos
-chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, and print how long there was none and what was lost; minutes
+chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, judge the history of all that was asked and seen, and print how long there was no leader; half an hour
 	@.ci/prerequisites mariadbd
 	@go run ./internal/chaos/chaos-leader --kills $(KILLS) $(ARGS)
+
+RUNS ?= 60
+
+.PHONY: chaos-night
+chaos-night: build ## the same RUNS (60) times with fewer faults each, from one seed after the other; hours
+	@.ci/prerequisites mariadbd
+	@go run ./internal/chaos/chaos-leader --runs $(RUNS) --kills 15 --handovers 8 --stops 2 --cuts 2 --outages 4 --crashes 15 $(ARGS)
 
 .PHONY: bench
 bench: ## run the benchmarks
@@ -136,6 +143,12 @@ bench: ## run the benchmarks
 bench-router: ## measure a router: picks, Pick beside a bare echo, fan-out to watchers, memory, xDS, a rolling restart; ARGS="--only R1,R2" for some
 	@go build -o bin/bench-router ./internal/bench/bench-router
 	@bin/bench-router $(ARGS)
+
+.PHONY: bench-coordinator
+bench-coordinator: build ## measure a coordinator: memory and processor of 10,000 agents, their return after a kill, joins a second; ARGS="--only S5" for some
+	@.ci/prerequisites mariadbd
+	@go build -o bin/bench-coordinator ./internal/bench/coordbench/bench-coordinator
+	@bin/bench-coordinator $(ARGS)
 
 FUZZTIME ?= 20s
 

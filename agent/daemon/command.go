@@ -149,6 +149,7 @@ func (p *program) judge(h prober.Health) error {
 func (p *program) dial(address string) (Conn, error) {
 	return rpc.Dial(rpc.DialConfig{
 		Addresses: []string{address}, Credentials: p.credentials, ServerRole: rpc.RoleCoordinator, Logger: p.log,
+		FixedWindows: true,
 	})
 }
 

@@ -27,9 +27,9 @@ const (
 	maxHints = 3
 )
 
-// itinerary decides which coordinator to try next, and when. It is the connect
-// loop's own.
-type itinerary struct {
+// Itinerary decides which coordinator to try next, and when. It is not safe for
+// concurrent use.
+type Itinerary struct {
 	// spread is what the last Welcome said.
 	spread time.Duration
 	// at is the place in the list of addresses, tried how many in a row have
@@ -38,30 +38,46 @@ type itinerary struct {
 	// hint is a leader that another coordinator has named, or "".
 	hint  string
 	hints int
+	// last is the address that was tried last, and silent one that said nothing in
+	// this turn, or "": those who stand by name a leader for a while after its end.
+	last, silent string
 	// pause and refusals grow from failure to failure.
 	pause   time.Duration
 	refused time.Duration
 }
 
-func newItinerary() *itinerary {
-	return &itinerary{spread: defaultSpread, pause: retryFirst, refused: refusedFirst}
+// NewItinerary returns that of an agent which has never had a session.
+func NewItinerary() *Itinerary {
+	return &Itinerary{spread: defaultSpread, pause: retryFirst, refused: refusedFirst}
 }
 
-// next is the address to try among the list, which is not empty.
-func (i *itinerary) next(addresses []string) string {
+// Attempt is how a try to hold a session has ended.
+type Attempt struct {
+	// Welcomed says that there was a session; Spread is what its Welcome gave.
+	Welcomed bool
+	Spread   time.Duration
+	// Err is never nil.
+	Err error
+}
+
+// Next is the address to try among the list, which is not empty.
+func (i *Itinerary) Next(addresses []string) string {
+	i.last = addresses[i.at%len(addresses)]
 	if i.hint != "" {
-		hint := i.hint
-		i.hint = ""
-		return hint
+		i.last, i.hint = i.hint, ""
 	}
-	return addresses[i.at%len(addresses)]
+	return i.last
 }
 
-// after takes how an attempt ended and returns how long to wait before the next
-// one. jitter is in [0, 1).
-func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) time.Duration {
-	if w != nil {
-		*i = itinerary{spread: w.spread, at: i.at, pause: retryFirst, refused: refusedFirst}
+// After takes how an attempt ended, where there are so many addresses, and
+// returns how long to wait before the next one. jitter is in [0, 1).
+func (i *Itinerary) After(a Attempt, addresses int, jitter float64) time.Duration {
+	err := a.Err
+	if a.Welcomed {
+		*i = Itinerary{spread: a.Spread, at: i.at, pause: retryFirst, refused: refusedFirst, last: i.last}
+	}
+	if silence(err) {
+		i.silent = i.last
 	}
 	part := func(d time.Duration) time.Duration { return time.Duration(jitter * float64(d)) }
 	var leader *member.NotLeaderError
@@ -71,11 +87,11 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 	case errors.Is(err, member.ErrStale) && i.tried == 0:
 		i.tried++
 		return part(renewTime)
-	case errors.As(err, &leader) && leader.Leader != "" && i.hints < maxHints &&
+	case errors.As(err, &leader) && leader.Leader != "" && leader.Leader != i.silent && i.hints < maxHints &&
 		member.CheckHostPort("leader", leader.Leader) == nil:
 		i.hint = leader.Leader
 		i.hints++
-		if w != nil {
+		if a.Welcomed {
 			// Everybody who had a session there hears of the leader at once.
 			return part(i.spread)
 		}
@@ -85,7 +101,7 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 		wait := i.refused/2 + part(i.refused/2)
 		i.refused = min(2*i.refused, refusedMax)
 		return wait
-	case w != nil && !errors.Is(err, errNoAck):
+	case a.Welcomed && !errors.Is(err, ErrNoAck):
 		// The coordinator may be back at once, and everybody comes back with us.
 		return part(i.spread)
 	}
@@ -94,9 +110,9 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 	if i.tried%max(addresses, 1) != 0 {
 		return part(nextAddress)
 	}
-	i.hints = 0
+	i.hints, i.silent = 0, ""
 	wait := i.pause/2 + part(i.pause/2)
-	if w != nil {
+	if a.Welcomed {
 		wait = part(i.spread)
 	}
 	i.pause = min(i.pause*8/5, max(retryMax, i.spread))
@@ -104,6 +120,12 @@ func (i *itinerary) after(w *welcome, err error, addresses int, jitter float64) 
 		wait = min(hint, refusedMax) + part(retryFirst)
 	}
 	return wait
+}
+
+// silence reports whether an attempt ended because nothing was heard, as from a
+// process that is stopped or a host that is gone.
+func silence(err error) bool {
+	return errors.Is(err, ErrNoAck) || errors.Is(err, errUnreached) || errors.Is(err, errNoWelcome)
 }
 
 // permanent reports whether trying again will hardly help before somebody has
@@ -117,7 +139,7 @@ func permanent(err error) bool {
 // stayConnected holds one session after the other until ctx ends or the server
 // has left.
 func (d *Daemon) stayConnected(ctx context.Context) error {
-	trip := newItinerary()
+	trip := NewItinerary()
 	leaving := d.leaving.asked
 	for ctx.Err() == nil {
 		wait, left := d.turn(ctx, trip)
@@ -139,9 +161,9 @@ func (d *Daemon) stayConnected(ctx context.Context) error {
 
 // turn holds one session. It returns how long to wait before the next, or that
 // the server has left.
-func (d *Daemon) turn(ctx context.Context, trip *itinerary) (wait time.Duration, left bool) {
+func (d *Daemon) turn(ctx context.Context, trip *Itinerary) (wait time.Duration, left bool) {
 	addresses := d.addresses()
-	e := ended{address: trip.next(addresses)}
+	e := ended{address: trip.Next(addresses)}
 	e.welcomed, e.err = d.attempt(ctx, e.address)
 	switch {
 	case errors.Is(e.err, errLeft):
@@ -149,7 +171,7 @@ func (d *Daemon) turn(ctx context.Context, trip *itinerary) (wait time.Duration,
 	case ctx.Err() != nil:
 		return 0, false
 	}
-	e.wait = trip.after(e.welcomed, e.err, len(addresses), rand.Float64()) //nolint:gosec // jitter is no secret
+	e.wait = trip.After(e.attempt(), len(addresses), rand.Float64()) //nolint:gosec // jitter is no secret
 	d.note(ctx, e)
 	if removed, ok := errors.AsType[*member.RemovedError](e.err); ok {
 		d.removed(ctx, removed)
@@ -166,6 +188,14 @@ type ended struct {
 	welcomed *welcome
 	err      error
 	wait     time.Duration
+}
+
+func (e ended) attempt() Attempt {
+	a := Attempt{Welcomed: e.welcomed != nil, Err: e.err}
+	if a.Welcomed {
+		a.Spread = e.welcomed.spread
+	}
+	return a
 }
 
 // how an attempt ended, in one word.

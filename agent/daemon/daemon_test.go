@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/test/bufconn"
+
 	"github.com/buddyring/buddyring/agent/prober"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -440,6 +442,19 @@ func TestFollowsTheLeader(t *testing.T) {
 		p.end <- &member.NotLeaderError{Leader: "c2:1"}
 		if took := leader.next().at.Sub(p.at); took > 0 {
 			t.Errorf("followed the hint after %v", took)
+		}
+	})
+}
+
+// TestLeavesACoordinatorThatDoesNotAnswer: its process is stopped, or its host is
+// gone, and nobody says so.
+func TestLeavesACoordinatorThatDoesNotAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		stopped, other := &coordinator{t: t, lis: bufconn.Listen(1)}, newCoordinator(t)
+		begin := time.Now()
+		start(t, &memory{}, stopped, other)
+		if took := other.next().at.Sub(begin); took > 2200*time.Millisecond {
+			t.Errorf("turned to the other after %v", took)
 		}
 	})
 }

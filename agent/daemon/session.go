@@ -18,6 +18,9 @@ import (
 )
 
 const (
+	// openTime is how long it may take to reach a coordinator. A stopped one, or a
+	// host that is gone, must not keep the agent from the others.
+	openTime = 2 * time.Second
 	// welcomeTime is longer than a coordinator takes to say that a join did not
 	// become durable.
 	welcomeTime = 20 * time.Second
@@ -32,14 +35,17 @@ const (
 
 // The reasons for which a session ends from this side.
 var (
+	errUnreached  = fmt.Errorf("%w: the coordinator did not answer within %v", member.ErrUnavailable, openTime)
 	errNoWelcome = fmt.Errorf("%w: the coordinator did not accept the session within %v", member.ErrUnavailable, welcomeTime)
-	errNoAck     = fmt.Errorf("%w: the coordinator did not acknowledge a digest within %v", member.ErrUnavailable, ackTime)
 	errStuck     = fmt.Errorf("%w: %d messages wait for the coordinator", member.ErrUnavailable, outboxSize)
 	errOldLeader = fmt.Errorf("a newer leader is known: %w", &member.NotLeaderError{})
 	errEnded     = fmt.Errorf("%w: the coordinator ended the session", member.ErrUnavailable)
 	errNewSpec   = errors.New("the configuration has changed")
 	errLeft      = errors.New("the server has left its pool")
 )
+
+// ErrNoAck ends a session whose coordinator takes in nothing any more.
+var ErrNoAck = fmt.Errorf("%w: the coordinator did not acknowledge a digest within %v", member.ErrUnavailable, ackTime)
 
 // stream is a session's stream.
 type stream interface {
@@ -87,11 +93,15 @@ func (d *Daemon) hold(
 	ctx, cancel := context.WithCancel(daemonCtx)
 	defer cancel()
 	work, ctx := errgroup.WithContext(ctx)
+	late := time.AfterFunc(openTime, cancel)
 	st, err := open(ctx)
 	if err == nil {
 		err = st.Send(hello)
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case !late.Stop() && daemonCtx.Err() == nil:
+		return nil, errUnreached
+	case err != nil && !errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("open session: %w", err)
 	}
 	s := &session{
@@ -227,7 +237,7 @@ func (s *session) due(begun time.Time) (time.Time, error) {
 	}
 	if s.unacked != 0 && !now.Before(s.ackBy) && len(s.inbox) == 0 {
 		s.metrics.missedAcks.Inc()
-		return now, errNoAck
+		return now, ErrNoAck
 	}
 	if !now.Before(s.nextDig) {
 		s.digest(now)

@@ -101,7 +101,7 @@ func New(w World, further ...*cobra.Command) *cobra.Command {
 		a.explainCommand(), a.eventsCommand(), a.alarmsCommand(), a.routersCommand(), a.sessionsCommand(),
 		a.pickCommand())
 	add(root, groupChange, a.drainCommand(), a.resumeCommand(), a.rollingCommand(), a.intentCommand(),
-		a.removeCommand(), a.brakeCommand(), a.stepDownCommand(), a.backupCommand(), a.restoreCommand())
+		a.removeCommand(), a.replaceCommand(), a.brakeCommand(), a.repairCommand(), a.stepDownCommand(), a.backupCommand(), a.restoreCommand())
 	add(root, groupInstall, append([]*cobra.Command{a.caCommand()}, further...)...)
 	mark(root)
 	return root

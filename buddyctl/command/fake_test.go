@@ -136,6 +136,7 @@ type fakeAdmin struct {
 	check    *coordinatorv1.CheckRingResponse
 	explain  *coordinatorv1.ExplainServerResponse
 	brake    *coordinatorv1.GetBrakeResponse
+	repair   *coordinatorv1.RepairRingResponse
 	// standby makes GetStatus answer as a standby does.
 	standby bool
 	drained *coordinatorv1.DrainServerResponse
@@ -284,6 +285,18 @@ func (f *fakeAdmin) GetRing(_ context.Context, r *coordinatorv1.GetRingRequest) 
 
 func (f *fakeAdmin) CheckRing(_ context.Context, r *coordinatorv1.CheckRingRequest) (*coordinatorv1.CheckRingResponse, error) {
 	return f.check, f.heard("CheckRing", r)
+}
+
+func (f *fakeAdmin) DeletePool(_ context.Context, r *coordinatorv1.DeletePoolRequest) (*coordinatorv1.DeletePoolResponse, error) {
+	return &coordinatorv1.DeletePoolResponse{Revision: 43, Servers: new(uint32(2))}, f.heard("DeletePool", r)
+}
+
+func (f *fakeAdmin) ReplaceServer(_ context.Context, r *coordinatorv1.ReplaceServerRequest) (*coordinatorv1.ReplaceServerResponse, error) {
+	return &coordinatorv1.ReplaceServerResponse{Revision: 43}, f.heard("ReplaceServer", r)
+}
+
+func (f *fakeAdmin) RepairRing(_ context.Context, r *coordinatorv1.RepairRingRequest) (*coordinatorv1.RepairRingResponse, error) {
+	return f.repair, f.heard("RepairRing", r)
 }
 
 func (f *fakeAdmin) ListEvents(_ context.Context, r *coordinatorv1.ListEventsRequest) (*coordinatorv1.ListEventsResponse, error) {

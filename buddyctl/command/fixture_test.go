@@ -43,6 +43,7 @@ func busyAdmin() *fakeAdmin {
 			Safety: busySafety(false), Revision: 42,
 			Zones: []*coordinatorv1.BrakeZone{{Zone: "a", Members: 6, Suspects: 1, Limit: 1}},
 		},
+		repair: &coordinatorv1.RepairRingResponse{Revision: 42},
 		explain: &coordinatorv1.ExplainServerResponse{
 			Summary:   "db-6 is not a member of pool default: it was removed as crashed.",
 			Departure: &coordinatorv1.Departure{Incarnation: 9, Cause: coordinatorv1.Cause_CAUSE_CRASHED, LeftAt: ago(41 * time.Second), FlapScore: 1, HoldDown: durationpb.New(5 * time.Second)},

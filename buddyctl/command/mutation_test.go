@@ -111,6 +111,48 @@ func TestMutations(t *testing.T) {
 			},
 			"changed brake_least, brake_percent, brake_rack_percent, brake_window, brake_zone_percent, floor_percent, held_percent, hold_down_loss of pool default at revision 43\n",
 		},
+		"delete pool": {
+			append([]string{"pools", "delete", "edge", "--force"}, common[2:]...),
+			&coordinatorv1.DeletePoolRequest{Pool: "edge", Force: true, RequestId: "r-1", Reason: "why not"},
+			"deleted pool edge at revision 43, with 2 servers\n",
+		},
+		"delete pool checked": {
+			append([]string{"pools", "delete", "edge"}, revised...),
+			&coordinatorv1.DeletePoolRequest{
+				Pool: "edge", ExpectedRevision: new(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not",
+			},
+			"valid; nothing was changed\n",
+		},
+		"replace": {
+			append([]string{"replace", "db-1", "db-5", "--incarnation", "7", "--force"}, common...),
+			&coordinatorv1.ReplaceServerRequest{
+				Pool: "edge", ServerId: "db-1", ReplacementId: "db-5", Incarnation: 7, Force: true, RequestId: "r-1", Reason: "why not",
+			},
+			"db-5 has the place of db-1 at revision 43; db-1 has left and is banned\n",
+		},
+		"replace by its twin": {
+			append([]string{"replace", "db-1", "db-1"}, common...),
+			&coordinatorv1.ReplaceServerRequest{Pool: "edge", ServerId: "db-1", ReplacementId: "db-1", RequestId: "r-1", Reason: "why not"},
+			"another machine may take the name db-1 for a minute, since revision 43\n",
+		},
+		"replace checked": {
+			append([]string{"replace", "db-1", "db-5"}, revised...),
+			&coordinatorv1.ReplaceServerRequest{
+				Pool: "edge", ServerId: "db-1", ReplacementId: "db-5", ExpectedRevision: new(uint64(0)), ValidateOnly: true,
+				RequestId: "r-1", Reason: "why not",
+			},
+			"valid; nothing was changed\n",
+		},
+		"repair": {
+			append([]string{"repair"}, common...),
+			&coordinatorv1.RepairRingRequest{Pool: "edge", RequestId: "r-1", Reason: "why not"},
+			"nothing to repair at revision 42\n",
+		},
+		"repair checked": {
+			append([]string{"repair"}, revised...),
+			&coordinatorv1.RepairRingRequest{Pool: "edge", ExpectedRevision: new(uint64(0)), ValidateOnly: true, RequestId: "r-1", Reason: "why not"},
+			"nothing to repair at revision 42\n",
+		},
 		"create pool": {
 			append([]string{"pools", "create", "new", "--mode", "shadow", "--hold-down", "7s"}, common[2:]...),
 			&coordinatorv1.CreatePoolRequest{

@@ -18,8 +18,8 @@ import (
 func (a *app) poolsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "pools",
-		Short:             "List pools; show, create and change one",
-		Example:           "  buddyctl pools get default\n  buddyctl pools create edge\n  buddyctl pools update default --mode shadow",
+		Short:             "List pools; show, create, change and delete one",
+		Example:           "  buddyctl pools get default\n  buddyctl pools create edge\n  buddyctl pools update default --mode shadow\n  buddyctl pools delete edge",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -34,7 +34,7 @@ func (a *app) poolsCommand() *cobra.Command {
 			return a.showGrid(&coordinatorv1.ListPoolsResponse{Pools: pools}, poolGrid(pools), "no pools")
 		},
 	}
-	cmd.AddCommand(a.poolsGetCommand(), a.poolsCreateCommand(), a.poolsUpdateCommand())
+	cmd.AddCommand(a.poolsGetCommand(), a.poolsCreateCommand(), a.poolsUpdateCommand(), a.poolsDeleteCommand())
 	return cmd
 }
 
@@ -177,6 +177,42 @@ func (a *app) poolsUpdateCommand() *cobra.Command {
 		},
 	}
 	flags.define(cmd)
+	m.flags(cmd, true)
+	return cmd
+}
+
+func (a *app) poolsDeleteCommand() *cobra.Command {
+	var m mutation
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "delete POOL",
+		Short: "Delete a pool with all that belongs to it",
+		Long: "delete ends a pool with its settings, wishes, bans and history. Routers forget it. No server that\n" +
+			"joins makes a pool of that name again, only \"buddyctl pools create\".\n\n" +
+			"Exit status: 4 refused: it has servers, or is the pool default.",
+		Args:              exactly("POOL"),
+		ValidArgsFunction: arguments(a.completePools),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &coordinatorv1.DeletePoolRequest{
+				Pool: args[0], Force: force, ExpectedRevision: m.revision,
+				RequestId: m.requestID, Reason: m.reason, ValidateOnly: m.validateOnly,
+			}
+			var answer *coordinatorv1.DeletePoolResponse
+			err := a.askAdmin(cmd.Context(), func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
+				answer, err = c.DeletePool(ctx, req)
+				return err
+			})
+			if err != nil {
+				return m.unsure(err)
+			}
+			done := fmt.Sprintf("deleted pool %s at revision %d", args[0], answer.GetRevision())
+			if answer.Servers != nil {
+				done += fmt.Sprintf(", with %s", count(answer.GetServers(), "server"))
+			}
+			return a.changed(&m, answer, done)
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "also with servers in it")
 	m.flags(cmd, true)
 	return cmd
 }

@@ -47,7 +47,28 @@ type Self struct {
 	// known to have ended, or "".
 	Instance    string
 	Predecessor string
+	// Known is what it has seen of epochs before it stood by.
+	Known Known
 }
+
+// Known is the highest epoch that a coordinator has seen of a database. The zero
+// value has seen none.
+type Known struct {
+	storeID string
+	epoch   member.Epoch
+}
+
+// See takes an epoch that was read or won. Those of another store are of another
+// history, and say nothing about this one.
+func (k *Known) See(storeID string, epoch member.Epoch) {
+	if storeID != k.storeID {
+		*k = Known{storeID: storeID}
+	}
+	k.epoch = max(k.epoch, epoch)
+}
+
+// Epoch is the highest that was seen.
+func (k Known) Epoch() member.Epoch { return k.epoch }
 
 // Look is a reading of the row. The row was so at some time between the two.
 type Look struct {
@@ -74,13 +95,16 @@ type Watch struct {
 	// notBefore is until when it leaves the lead to others.
 	notBefore time.Time
 
-	known bool
-	seen  member.Lease
+	looked bool
+	seen   member.Lease
 	// since is when the watch over seen began, and last when it was seen last.
 	// movedAt is when it was seen first.
 	since, last, movedAt time.Time
 	// twins counts the renewals by another run of the same id.
 	twins int
+	// back is since when the lease has been of a lower epoch than was seen before;
+	// zero while it is not.
+	back time.Time
 }
 
 // NewWatch returns a watch that has seen nothing. Until notBefore it lets others
@@ -97,15 +121,22 @@ func (w *Watch) See(l Look) Step {
 		return GiveWay
 	case l.Answered.Before(w.notBefore):
 		return Wait
-	case l.Lease.Free(), w.ended(l.Lease.Instance), l.Asked.Sub(w.since) >= Life:
+	case l.Lease.Free(), w.ended(l.Lease.Instance), l.Asked.Sub(w.since) >= Life, w.putBack(l.Asked):
 		return Take
 	}
 	return Wait
 }
 
+// putBack reports whether the table is older than what was seen before, and not
+// for a moment only: it was restored. Whoever leads in a low epoch now is taken
+// for a leader of the past by all who have seen the higher one.
+func (w *Watch) putBack(asked time.Time) bool {
+	return !w.back.IsZero() && asked.Sub(w.back) >= Life
+}
+
 func (w *Watch) note(l Look) {
-	moved := w.known && l.Lease.Moved(w.seen)
-	if moved || !w.known {
+	moved := w.looked && l.Lease.Moved(w.seen)
+	if moved || !w.looked {
 		w.movedAt = l.Answered
 	}
 	switch {
@@ -114,10 +145,27 @@ func (w *Watch) note(l Look) {
 	case l.Lease.Holder != w.self.ID:
 		w.twins = 0
 	}
-	if !w.known || moved || l.Answered.Sub(w.last) > Blind {
+	if !w.looked || moved || l.Answered.Sub(w.last) > Blind {
 		w.since = l.Answered
 	}
-	w.known, w.seen, w.last = true, l.Lease, l.Answered
+	w.self.Known.See(l.Lease.StoreID, l.Lease.Epoch)
+	switch {
+	case l.Lease.Epoch >= w.self.Known.Epoch():
+		w.back = time.Time{}
+	case w.back.IsZero():
+		w.back = l.Answered
+	}
+	w.looked, w.seen, w.last = true, l.Lease, l.Answered
+}
+
+// NextLook is when to look again after a look that was answered at a time:
+// regularly, and at the moment at which the lease has stood still for its Life.
+func (w *Watch) NextLook(answered time.Time) time.Time {
+	next := answered.Add(PollEvery)
+	if over := w.since.Add(Life); w.looked && over.After(answered) && over.Before(next) {
+		return over
+	}
+	return next
 }
 
 // Tried says that a claim has failed at a time without an answer. The claim would
@@ -129,6 +177,10 @@ func (w *Watch) Tried(at time.Time) { w.last = at }
 func (w *Watch) ended(instance string) bool {
 	return instance != "" && (instance == w.self.Instance || instance == w.self.Predecessor)
 }
+
+// Known is what it has seen of epochs, also before this watch. A claim is above
+// them.
+func (w *Watch) Known() Known { return w.self.Known }
 
 // Sight is what a standby tells of the leader.
 type Sight struct {

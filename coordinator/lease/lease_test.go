@@ -29,6 +29,8 @@ func TestWhenAStandbyTakesOver(t *testing.T) {
 	alive := func(n uint64) member.Lease { return held("b", "b-1", 7, n) }
 	free := member.Lease{StoreID: "s", Epoch: 7, Renewal: 9}
 	mine := func(n uint64) member.Lease { return held("a", "a-0", 7, n) }
+	var known lease.Known
+	known.See("s", 9)
 	for name, c := range map[string]struct {
 		self      lease.Self
 		notBefore time.Duration
@@ -89,6 +91,35 @@ func TestWhenAStandbyTakesOver(t *testing.T) {
 			{2 * time.Second, mine(3), lease.Wait},
 			{3 * time.Second, mine(4), lease.GiveWay},
 		}},
+		// Whoever leads in a lower epoch is taken for a leader of the past.
+		"the table was put back": {looks: []look{
+			{0, alive(9), lease.Wait},
+			{time.Second, held("c", "c-1", 5, 1), lease.Wait},
+			{2500 * ms, held("c", "c-1", 5, 2), lease.Wait},
+			{4 * time.Second, held("c", "c-1", 5, 3), lease.Wait},
+			{4999 * ms, held("c", "c-1", 5, 4), lease.Wait},
+			{5 * time.Second, held("c", "c-1", 5, 4), lease.Take},
+		}},
+		"it was put back before this watch": {self: lease.Self{ID: "a", Instance: "a-1", Known: known}, looks: []look{
+			{0, alive(1), lease.Wait},
+			{2 * time.Second, alive(2), lease.Wait},
+			{3999 * ms, alive(3), lease.Wait},
+			{4 * time.Second, alive(4), lease.Take},
+		}},
+		"a node of the database lags for a moment": {looks: []look{
+			{0, alive(9), lease.Wait},
+			{time.Second, held("c", "c-1", 5, 1), lease.Wait},
+			{2 * time.Second, alive(10), lease.Wait},
+			{3 * time.Second, held("c", "c-1", 5, 2), lease.Wait},
+			{4500 * ms, held("c", "c-1", 5, 3), lease.Wait},
+			{6 * time.Second, held("c", "c-1", 5, 4), lease.Wait},
+		}},
+		"another database": {looks: []look{
+			{0, alive(9), lease.Wait},
+			{time.Second, member.Lease{StoreID: "t", Holder: "c", Instance: "c-1", Epoch: 1, Renewal: 1}, lease.Wait},
+			{3 * time.Second, member.Lease{StoreID: "t", Holder: "c", Instance: "c-1", Epoch: 1, Renewal: 2}, lease.Wait},
+			{5 * time.Second, member.Lease{StoreID: "t", Holder: "c", Instance: "c-1", Epoch: 1, Renewal: 3}, lease.Wait},
+		}},
 		"a twin of old": {looks: []look{
 			{0, mine(1), lease.Wait},
 			{time.Second, mine(2), lease.Wait},
@@ -117,6 +148,24 @@ func TestWhenAStandbyTakesOver(t *testing.T) {
 	}
 }
 
+// TestClaimsAreAboveAllThatWasSeen, of the same database.
+func TestClaimsAreAboveAllThatWasSeen(t *testing.T) {
+	t.Parallel()
+	w := lease.NewWatch(lease.Self{ID: "a", Instance: "a-1"}, time.Time{})
+	see := func(l member.Lease) member.Epoch {
+		w.See(lease.Look{Asked: start, Answered: start, Lease: l})
+		known := w.Known()
+		return known.Epoch()
+	}
+	see(held("b", "b-1", 7, 1))
+	if got := see(held("b", "b-1", 5, 1)); got != 7 {
+		t.Errorf("after epoch 7 and then 5 the highest is %d", got)
+	}
+	if got := see(member.Lease{StoreID: "t", Epoch: 2}); got != 2 {
+		t.Errorf("of another database the highest is %d", got)
+	}
+}
+
 // TestStandingStillIsCountedBetweenAnswers: the lease was seen to stand still from
 // the first answer to the last question, whatever came before and after.
 func TestStandingStillIsCountedBetweenAnswers(t *testing.T) {
@@ -132,6 +181,27 @@ func TestStandingStillIsCountedBetweenAnswers(t *testing.T) {
 	}
 	if got := see(4900*ms, 5*time.Second); got != lease.Take {
 		t.Errorf("asked 4 s after the first answer: %v", got)
+	}
+}
+
+// TestLookIsTimedForTheEndOfALease: polls are a little longer apart than said, so
+// that the last of them would come just too early, and the next one late.
+func TestLookIsTimedForTheEndOfALease(t *testing.T) {
+	t.Parallel()
+	w := lease.NewWatch(lease.Self{ID: "a", Instance: "a-1"}, time.Time{})
+	if got := w.NextLook(start); !got.Equal(start.Add(lease.PollEvery)) {
+		t.Errorf("before anything was seen: %s", got.Sub(start))
+	}
+	asked, first := start, start.Add(3*ms)
+	for {
+		answered := asked.Add(3 * ms)
+		if w.See(lease.Look{Asked: asked, Answered: answered, Lease: held("b", "b-1", 7, 1)}) == lease.Take {
+			break
+		}
+		asked = w.NextLook(answered)
+	}
+	if took := asked.Sub(first); took != lease.Life {
+		t.Errorf("taken after it was seen to stand still for %s", took)
 	}
 }
 

@@ -25,7 +25,7 @@ func (b *batch) join(id member.ID) {
 			m.resume(s, sess)
 			return
 		}
-		if holder := m.sessions[s.session]; holder != nil && holder.provenAt.After(sess.since) {
+		if holder := m.sessions[s.session]; holder != nil && holder.provenAt.After(sess.since) && !m.yields(id, sess.hello) {
 			m.refuseTwin(sess, holder.hello.Peer)
 			return
 		}
@@ -51,7 +51,7 @@ func (b *batch) admit(sess *session) {
 		(row.Phase == member.PhaseActive || row.Phase == member.PhaseServiceDown):
 		b.enter(row, member.PhaseJoining)
 	}
-	row.Incarnation, row.Spec = b.incarnation(), h.Spec.Clone()
+	row.Incarnation, row.Spec = b.incarnation(), h.Spec
 	row.BootID, row.InstanceID, row.Identity = h.BootID, h.InstanceID, h.Identity
 	row.JoinedAt = b.m.now
 	b.event(member.Event{
@@ -130,7 +130,7 @@ func (b *batch) update(id member.ID) {
 	if !row.Spec.Equal(said.Spec) {
 		b.event(member.Event{Kind: member.EventUpdated, ID: id, Incarnation: row.Incarnation, Actor: "agent/" + string(id), Text: fmt.Sprintf("%s says something new about itself", id)})
 	}
-	row.Spec, row.InstanceID, row.BootID = said.Spec.Clone(), said.InstanceID, said.BootID
+	row.Spec, row.InstanceID, row.BootID = said.Spec, said.InstanceID, said.BootID
 	s.untold = false
 	b.after(nil, func(error) { b.m.learn(s) })
 }

@@ -41,6 +41,8 @@ type batch struct {
 	joins     map[member.ID]*session
 	reference int
 	requests  map[string]bool
+	// repairs are what each RepairRing has found.
+	repairs map[Token][]Repair
 	// held counts the HELD members, -1 before the first count.
 	held int
 	// serving counts the members that get work, -1 while that is not known.
@@ -65,7 +67,8 @@ func (m *Machine) propose() {
 	b := &batch{
 		m: m, draft: m.ring.Draft(), rows: map[member.ID]*member.Server{}, gone: map[member.ID]member.Cause{},
 		why: map[member.ID]*member.Explanation{}, intents: map[member.ID]*member.Intent{},
-		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, held: -1, serving: -1,
+		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, repairs: map[Token][]Repair{},
+		held: -1, serving: -1,
 		change: member.Change{Pool: m.name, Base: m.position},
 	}
 	b.takeVerdicts()
@@ -100,7 +103,7 @@ func (b *batch) takeQueue() {
 // take puts an item into the change and returns false if it must wait for the
 // next one, as everything does about a server that comes or goes in this one.
 func (b *batch) take(it item) bool {
-	if id := b.about(it); b.comesOrGoes(id) {
+	if id := b.about(it); b.comesOrGoes(id) || b.change.Delete != nil {
 		return false
 	}
 	switch {
@@ -165,7 +168,7 @@ func (b *batch) intent(id member.ID) member.Intent {
 }
 
 // row returns the row of a member as the change will leave it, for editing; nil
-// for a stranger.
+// for a stranger. Of its spec, only the whole may be replaced: others share it.
 func (b *batch) row(id member.ID) *member.Server {
 	if r, ok := b.rows[id]; ok {
 		return r
@@ -177,7 +180,7 @@ func (b *batch) row(id member.ID) *member.Server {
 	if s == nil {
 		return nil
 	}
-	r := s.row.Clone()
+	r := s.row
 	b.rows[id] = &r
 	return &r
 }
@@ -305,7 +308,7 @@ func (b *batch) remove(id member.ID, cause member.Cause, rule string, e member.E
 func (b *batch) takePhases() {
 	m := b.m
 	for _, id := range sortedKeys(m.due) {
-		if b.comesOrGoes(id) {
+		if b.comesOrGoes(id) || b.change.Delete != nil {
 			continue
 		}
 		delete(m.due, id)

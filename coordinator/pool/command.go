@@ -22,7 +22,9 @@ func (m *Machine) enqueue(call Call, id member.ID, in Input) {
 // wait for the next one.
 func (b *batch) call(c command) bool {
 	m := b.m
-	reply := func(r member.Revision, err error) { m.emit(Reply{Token: c.Token, Revision: r, Err: err}) }
+	reply := func(r member.Revision, err error) {
+		m.emit(Reply{Token: c.Token, Revision: r, Err: err, Repairs: b.repairs[c.Token]})
+	}
 	if done, known := m.requests[c.RequestID]; known {
 		if done.Hash != c.Hash {
 			reply(0, member.Invalid("request_id", "%q was used for another request", c.RequestID))
@@ -31,9 +33,13 @@ func (b *batch) call(c command) bool {
 		}
 		return true
 	}
-	if b.requests[c.RequestID] || c.ExpectedRevision != nil && b.touched() {
-		// The change answers the same request, or would come before the revision
-		// that is expected.
+	replaces, _ := c.input.(ReplaceServer)
+	if _, deletes := c.input.(DeletePool); deletes && b.touched() {
+		return false // it is the last change, and the only thing in it
+	}
+	if b.requests[c.RequestID] || c.ExpectedRevision != nil && b.touched() || b.comesOrGoes(replaces.By) {
+		// The change answers the same request, would come before the revision that is
+		// expected, or is about to change who takes a place.
 		return false
 	}
 	if c.ExpectedRevision != nil && *c.ExpectedRevision != m.position.Revision {
@@ -75,6 +81,12 @@ func (b *batch) prepare(call Call, in Input) (apply func(), err error) {
 		return b.prepareSettings(call, c)
 	case ReleaseBrake:
 		return b.prepareRelease(call, c)
+	case ReplaceServer:
+		return b.prepareReplace(call, c)
+	case DeletePool:
+		return b.prepareDelete(call, c)
+	case RepairRing:
+		return b.prepareRepair(call, c)
 	default:
 		return nil, fmt.Errorf("command %T: %w", in, member.ErrInvalid)
 	}

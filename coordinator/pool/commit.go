@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -18,12 +17,17 @@ func (m *Machine) committed(in Committed) {
 	}
 	m.flight = nil
 	c := b.change
+	if c.Delete != nil {
+		m.deleted(b)
+		return
+	}
 	m.position.Revision = c.Revision()
 	m.guard.standing = nil
 	m.applyPool(b)
 	b.draft.Apply()
 	left := m.applyRemovals(b)
 	m.applyRows(c.Put)
+	m.written(c)
 	m.emit(Publish{c})
 	m.tellStandings(c)
 	for _, o := range b.then {
@@ -122,6 +126,7 @@ func (m *Machine) forget(s *server) {
 	delete(m.ailing, id)
 	delete(m.servers, id)
 	delete(m.guard.released, id)
+	delete(m.yielding, id)
 	for _, name := range []string{alarmAgentDown, alarmLastServerSilent, alarmUnreached, alarmNotJoining, alarmObserverMuted, alarmAgentStateUnsaved, alarmServiceDown} {
 		m.clearAlarm(name, id)
 	}
@@ -182,7 +187,7 @@ func (m *Machine) renew(s *server) {
 	delete(m.guard.released, s.row.ID)
 	s.condemned, s.sweptAt = time.Time{}, time.Time{}
 	s.inquiry, s.bad = inquiry{}, nil
-	s.sights, s.rtt, s.reached = map[member.ID]sight{}, 0, false
+	s.sights, s.rtt, s.reached = nil, 0, false
 	delete(m.marked, s.row.ID)
 	delete(m.confirmed, s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
@@ -206,12 +211,13 @@ func (m *Machine) afterRing(c member.Change) {
 		for _, helper := range s.temporary {
 			m.stale[helper] = true
 		}
-		for observer := range s.sights {
-			if !m.watches(observer, s) {
-				delete(s.sights, observer)
-				delete(s.bad, observer)
+		s.sights = slices.DeleteFunc(s.sights, func(seen watcherSight) bool {
+			over := !m.watches(seen.by, s)
+			if over {
+				delete(s.bad, seen.by)
 			}
-		}
+			return over
+		})
 		m.judgeLoss(s, nil)
 		m.tendWatchers(s)
 		m.judgeSuspicion(s)
@@ -232,6 +238,7 @@ func (m *Machine) afterRing(c member.Change) {
 // meanwhile, a stream of the incarnation before is over all the same.
 func (m *Machine) joined(sess *session) {
 	s := m.servers[sess.hello.ID]
+	delete(m.yielding, sess.hello.ID)
 	if m.open(sess) {
 		m.attach(s, sess, false)
 	} else if old := m.sessions[s.session]; old != nil {
@@ -285,14 +292,5 @@ func (m *Machine) fenced() {
 	if m.flight != nil {
 		m.fail(m.flight, &member.NotLeaderError{})
 	}
-	m.dead = true
-	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
-		m.emit(Refuse{id, &member.NotLeaderError{}})
-	}
-	for _, it := range m.queue {
-		if it.call != nil {
-			m.emit(Reply{Token: it.call.Token, Err: &member.NotLeaderError{}})
-		}
-	}
-	m.emit(SetTimer{time.Time{}})
+	m.end(&member.NotLeaderError{}, func(*session) error { return &member.NotLeaderError{} })
 }

@@ -107,6 +107,9 @@ type Reply struct {
 	// ValidateOnly.
 	Revision member.Revision
 	Err      error
+	// Repairs are what a RepairRing has done, or would do; none for one that is
+	// repeated.
+	Repairs []Repair
 }
 
 // Publish says that a change is durable: tell subscribers and event watchers.

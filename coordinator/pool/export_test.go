@@ -11,7 +11,8 @@ func (m *Machine) Sizes() map[string]int {
 		"noted": len(m.noted), "notes": len(m.notes), "queue": len(m.queue), "joining": len(m.joining),
 		"greet again": len(m.greetAgain), "due": len(m.due), "stale": len(m.stale), "confirmed": len(m.confirmed),
 		"marked": len(m.marked), "ailing": len(m.ailing), "losses": len(m.guard.losses), "released": len(m.guard.released),
-		"helping": len(m.helping), "uncovered": len(m.uncovered), "back": m.back,
+		"helping": len(m.helping), "uncovered": len(m.uncovered), "back": m.back, "unwritten": len(m.unwritten),
+		"yielding": len(m.yielding),
 	}
 	for _, subjects := range m.helping {
 		if len(subjects) == 0 {

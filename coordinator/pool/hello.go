@@ -43,6 +43,10 @@ func (m *Machine) greet(sess *session) {
 		m.awaitRow(sess)
 		return
 	}
+	if m.yields(id, sess.hello) {
+		m.awaitRow(sess)
+		return
+	}
 	if holder := m.sessions[s.session]; holder != nil && !sameRun(holder, sess) {
 		m.contest(holder, sess)
 		return

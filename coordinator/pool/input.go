@@ -218,6 +218,34 @@ type ReleaseBrake struct {
 	Kept []member.ID
 }
 
+// ReplaceServer puts a member into the place of another, which leaves. With the
+// same id twice it lets another machine take the name over.
+type ReplaceServer struct {
+	Call Call
+	ID   member.ID
+	// Incarnation is that of ID, 0 for any.
+	Incarnation member.Incarnation
+	By          member.ID
+	// Force replaces it however By, brake and floor stand.
+	Force bool
+}
+
+// DeletePool ends the pool. The machine is dead afterwards.
+type DeletePool struct {
+	Call Call
+	// Force deletes it with servers in it.
+	Force bool
+}
+
+// RepairRing makes table, memory and the agents' lists agree.
+type RepairRing struct {
+	Call Call
+	// Rows are those of the table, which was then at At. Where the pool is elsewhere
+	// by now, the answer is ErrMoved.
+	Rows []member.Server
+	At   member.Position
+}
+
 // Committed says that the proposed change is durable.
 type Committed struct{ ChangeID string }
 
@@ -255,6 +283,9 @@ func (DrainServer) input()    {}
 func (ResumeServer) input()   {}
 func (UpdateSettings) input() {}
 func (ReleaseBrake) input()   {}
+func (ReplaceServer) input()  {}
+func (DeletePool) input()     {}
+func (RepairRing) input()     {}
 func (Committed) input()      {}
 func (Rejected) input()       {}
 func (Fenced) input()         {}

@@ -56,7 +56,7 @@ func (m *Machine) lossWatchers(s *server) (lossy, clean int) {
 		if !m.measures(w.id) {
 			continue
 		}
-		switch seen, known := s.sights[w.id]; {
+		switch seen, known := s.sights.find(w.id); {
 		case !known:
 		case seen.lossy:
 			lossy++

@@ -105,6 +105,11 @@ type Machine struct {
 	// helping maps a temporary watcher to its subjects as such; it has no empty
 	// sets.
 	helping map[member.ID]map[member.ID]bool
+	// yielding are the members whose name another machine may take, with until when.
+	yielding map[member.ID]time.Time
+	// unwritten are the members whose rows made no ring when they were read, and
+	// have not been written since.
+	unwritten map[member.ID]bool
 	// uncovered are the members for which no temporary watcher was found; coverAt is
 	// when the machine looks again.
 	uncovered map[member.ID]bool
@@ -133,19 +138,17 @@ type Machine struct {
 	changeSeq, roundSeq, assignSeq, softSeq uint64
 }
 
-// New returns the machine of a pool as it was loaded. state is kept.
+// New returns the machine of a pool as it was loaded. state is kept; rows that
+// make no ring get the buddies that they have in a mended one. A server that is
+// there twice is an error.
 func New(state member.PoolState, cfg Config) (*Machine, error) {
-	rows := make([]ring.Row, len(state.Servers))
-	for i, s := range state.Servers {
-		rows[i] = ring.Row{ID: s.ID, Buddies: member.Buddies{First: s.First, Second: s.Second}}
-	}
-	r, err := ring.FromRows(rows)
+	r, unwritten, err := mend(state.Servers)
 	if err != nil {
 		return nil, err
 	}
 	m := &Machine{
 		name: state.Name, position: state.Position, settings: state.Settings, reference: state.ReferenceSize,
-		ring: r, servers: make(map[member.ID]*server, len(rows)),
+		ring: r, unwritten: unwritten, servers: make(map[member.ID]*server, r.Len()),
 		intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
 		requests: map[string]member.Request{}, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
@@ -153,10 +156,10 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(),
 		noted:   map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
-		losses: map[uint64]*server{}, filtered: map[member.ID]bool{},
+		losses: map[uint64]*server{}, filtered: map[member.ID]bool{}, yielding: map[member.ID]time.Time{},
 		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart
 		salt:   rand.NewPCG(^cfg.Seed, uint64(state.Position.Epoch)).Uint64(),
-		now:    cfg.Now, startedAt: cfg.Now, warming: len(rows) > 0,
+		now:    cfg.Now, startedAt: cfg.Now, warming: r.Len() > 0,
 	}
 	for _, row := range state.Servers {
 		m.load(row)
@@ -177,6 +180,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 	m.recallLosses()
 	m.resettle()
 	m.wake(cfg.Now.Add(warmUp), wakeWarm, "", 0)
+	m.wake(cfg.Now, wakeRing, "", 0)
 	return m, nil
 }
 
@@ -205,7 +209,7 @@ func (m *Machine) onClock(at time.Time) time.Time {
 
 // adopt takes in a member that is new to the machine.
 func (m *Machine) adopt(row member.Server) {
-	s := &server{row: row, lostAt: m.now, sights: map[member.ID]sight{}, temporary: map[member.ID]member.ID{}}
+	s := &server{row: row, lostAt: m.now}
 	m.servers[row.ID] = s
 	m.wake(row.HeldUntil, wakeHeld, string(row.ID), 0)
 	m.assumeHealth(s)
@@ -326,6 +330,12 @@ func (m *Machine) take(in Input) {
 	case UpdateSettings:
 		m.enqueue(in.Call, "", in)
 	case ReleaseBrake:
+		m.enqueue(in.Call, "", in)
+	case ReplaceServer:
+		m.enqueue(in.Call, in.ID, in)
+	case DeletePool:
+		m.enqueue(in.Call, "", in)
+	case RepairRing:
 		m.enqueue(in.Call, "", in)
 	case Committed:
 		m.committed(in)

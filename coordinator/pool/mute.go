@@ -45,7 +45,7 @@ func (m *Machine) blameEdges(s *server, r *verdict.Round, ruling verdict.Ruling)
 	reached := ruling.Verdict == verdict.Alive && len(r.Reaching()) > 0
 	for _, w := range m.watchers(s) {
 		_, was := s.bad[w.id]
-		seen := s.sights[w.id]
+		seen := s.sights.of(w.id)
 		switch is := reached && seen.Sight == verdict.SightDown && m.now.Sub(seen.firstLost) >= badAfter && m.live(w.id) != nil; {
 		case is && !was:
 			if s.bad == nil {

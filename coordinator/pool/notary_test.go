@@ -547,7 +547,8 @@ func (n *notary) judgeLossy(removal member.Removal) {
 		streak, since, answered = streak+1, l.at, answered || l.replied
 	}
 	answered = answered || slices.ContainsFunc(slices.Collect(maps.Values(n.reached[id])), since.Before)
-	if r := n.newest[id]; r != nil && r.incarnation == row.Incarnation {
+	// Rounds go on beside the measurements, one after the other.
+	for r := n.newest[id]; r != nil && r.incarnation == row.Incarnation && r.lastProbe.After(since); r = r.before {
 		answered = answered || len(r.ups) > 0
 	}
 	if streak < 3 || n.d.now.Sub(since) < 1800*time.Millisecond || !answered {

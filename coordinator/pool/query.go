@@ -46,9 +46,11 @@ type SessionStatus struct {
 	Version          string
 	Since, LastHeard time.Time
 	Acked, Assigned  uint64
-	AckedSubjects    []member.ID
-	Subjects         []SubjectDigest
-	SelfScore        int
+	// Unwatched are the buddies that it has not acknowledged to watch, Surplus those
+	// whom it has and need not, by id.
+	Unwatched, Surplus []member.ID
+	Subjects           []SubjectDigest
+	SelfScore          int
 }
 
 // Status returns the pool at a glance.
@@ -147,11 +149,13 @@ func (m *Machine) Sessions() []SessionStatus {
 		if sess == nil {
 			continue
 		}
-		all = append(all, SessionStatus{
+		st := SessionStatus{
 			ID: id, Incarnation: s.row.Incarnation, Peer: sess.hello.Peer, Version: sess.hello.Version,
 			Since: sess.since, LastHeard: sess.lastHeard, Acked: sess.acked, Assigned: sess.assigned.Seq,
-			AckedSubjects: sess.ackedSubjects, Subjects: sess.digest, SelfScore: sess.selfScore,
-		})
+			Subjects: sess.digest, SelfScore: sess.selfScore,
+		}
+		st.Unwatched, st.Surplus = m.listDiffers(s, sess)
+		all = append(all, st)
 	}
 	return all
 }

@@ -79,7 +79,9 @@ func (g *rig) operate() {
 }
 
 func (g *rig) command(c pool.Call, id member.ID) pool.Input {
-	switch k := g.n(15); {
+	switch k := g.n(16); {
+	case k == 15:
+		return pool.ReplaceServer{Call: c, ID: id, By: serverID(g.n(rigServers + 1)), Force: g.n(2) == 0}
 	case k == 14:
 		return pool.DrainServer{Call: c, ID: id, Incarnation: member.Incarnation(max(0, g.n(20)-16)), Force: g.n(2) == 0}
 	case k == 13:
@@ -128,6 +130,10 @@ func (g *rig) heardReply(c *call) {
 		g.acknowledge(in.ID, rigIntent{member.WishDrain, 0, at})
 	case pool.ResumeServer:
 		g.acknowledge(in.ID, rigIntent{member.WishActive, 0, at})
+	case pool.ReplaceServer:
+		if in.ID != in.By {
+			g.acknowledge(in.ID, rigIntent{member.WishBanned, 0, at})
+		}
 	}
 }
 

@@ -55,7 +55,7 @@ const (
 // good hears that a watcher reaches a server.
 func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	m.reach(s)
-	q, seen := &s.inquiry, s.sights[observer]
+	q, seen := &s.inquiry, s.sights.of(observer)
 	if q.overruled[observer] {
 		// All others have found that it is wrong about this server.
 		return
@@ -149,7 +149,7 @@ func (m *Machine) doubt(s *server, observer member.ID, before Sight) {
 	if !m.judged(s) {
 		return
 	}
-	q, seen := &s.inquiry, s.sights[observer]
+	q, seen := &s.inquiry, s.sights.of(observer)
 	if q.tale == nil {
 		m.beginIncident(s, seen.firstLost)
 	}

@@ -3,6 +3,7 @@ package pool_test
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -48,7 +49,13 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	dial open|shut               whether the coordinator's own connects are answered
 //	service ID down|up           what its checks say
 //	release [ID …]               operator's word that these are gone
-//	show ring|servers|explain ID|alarms|brake
+//	row ID FIRST SECOND          somebody edits the buddies of a row by hand
+//	lose ID                      somebody deletes a row by hand
+//	stray ID FIRST SECOND        somebody inserts a row by hand
+//	mum ID on|off                it acknowledges no assignment
+//	replace ID BY [force]        operator's replacement of one by another
+//	repair [check]               operator's repair of the ring, or what it would be
+//	show ring|table|servers|explain ID|alarms|brake
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -188,6 +195,16 @@ func (w *world) execute(words []string) {
 		w.service(h(), arg(2) == "down")
 	case "release":
 		w.release(words[1:])
+	case "row", "stray", "lose":
+		w.meddle(words)
+	case "mum":
+		h().mum = arg(2) == "on"
+	case "repair":
+		w.repair(arg(1) == "check")
+	case "replace":
+		w.ops(func(c pool.Call) pool.Input {
+			return pool.ReplaceServer{Call: c, ID: h().id, By: member.ID(arg(2)), Force: arg(3) == "force"}
+		})
 	case "show":
 		w.show(words[1:])
 	default:
@@ -337,8 +354,51 @@ func (w *world) ops(in func(pool.Call) pool.Input) {
 	}
 }
 
+// meddle changes the table behind the coordinator's back.
+func (w *world) meddle(words []string) {
+	id := member.ID(words[1])
+	if words[0] == "lose" {
+		delete(w.table.rows, id)
+		return
+	}
+	row, known := w.table.rows[id]
+	if known == (words[0] == "stray") {
+		w.t.Fatalf("%s has a row: %v", id, known)
+	}
+	if !known {
+		h := w.host(words[1])
+		row = member.Server{
+			ID: id, Phase: member.PhaseActive, Incarnation: 1, InstanceID: "by hand", BootID: "by hand",
+			Spec: member.Spec{ProbeAddresses: []netip.Addr{h.addr}, Weight: 100},
+		}
+	}
+	row.First, row.Second = member.ID(words[2]), member.ID(words[3])
+	w.table.rows[id] = row
+}
+
+// repair logs what a repair has done, or would do.
+func (w *world) repair(check bool) {
+	token := w.command(func(c pool.Call) pool.Input {
+		return pool.RepairRing{Call: c, Rows: w.table.load().Servers, At: w.table.at}
+	}, pool.Call{Reason: "because", ValidateOnly: check})
+	w.run(50 * time.Millisecond)
+	r := w.replies[token]
+	for _, repair := range r.Repairs {
+		w.log("%s %s: %s", repair.Kind, repair.ID, repair.Text)
+	}
+	if r.Err != nil {
+		w.log("reply: %v", r.Err)
+	} else {
+		w.log("at revision %d: %d repairs", r.Revision, len(r.Repairs))
+	}
+}
+
 func (w *world) show(words []string) {
 	switch words[0] {
+	case "table":
+		for _, s := range w.table.load().Servers {
+			w.trace = append(w.trace, fmt.Sprintf("%s: first %s, second %s, incarnation %d", s.ID, orNone(s.First), orNone(s.Second), s.Incarnation))
+		}
 	case "ring":
 		for _, s := range w.m.Ring() {
 			w.trace = append(w.trace, fmt.Sprintf("%s: first %s, second %s", s.ID, orNone(s.First), orNone(s.Second)))

@@ -23,13 +23,13 @@ type server struct {
 	said   *Hello
 	untold bool
 	// sights are what its watchers see; rtt the largest round trip seen lately.
-	sights map[member.ID]sight
+	sights sights
 	rtt    time.Duration
 	// reached says that an observer has reached this incarnation, repliedAt when one
 	// did last.
 	reached   bool
 	repliedAt time.Time
-	// temporary maps an absent watcher to the one in its place.
+	// temporary maps an absent watcher to the one in its place; nil for none so far.
 	temporary map[member.ID]member.ID
 	// bad maps watchers that miss it, while others reach it, to since when.
 	bad map[member.ID]time.Time
@@ -66,6 +66,47 @@ type sight struct {
 	firstLost time.Time
 	// lossy says that it loses many of ten probes.
 	lossy bool
+}
+
+// sights are what the watchers of a server see, in no order. There are two of them,
+// rarely a few more: a map takes three times as much memory.
+type sights []watcherSight
+
+type watcherSight struct {
+	by member.ID
+	sight
+}
+
+func (l sights) index(by member.ID) int {
+	return slices.IndexFunc(l, func(s watcherSight) bool { return s.by == by })
+}
+
+// find returns what a watcher sees, and whether it has said so.
+func (l sights) find(by member.ID) (sight, bool) {
+	if i := l.index(by); i >= 0 {
+		return l[i].sight, true
+	}
+	return sight{}, false
+}
+
+// of returns what a watcher sees, the zero value if it has not said so.
+func (l sights) of(by member.ID) sight {
+	seen, _ := l.find(by)
+	return seen
+}
+
+func (l *sights) put(by member.ID, seen sight) {
+	if i := l.index(by); i >= 0 {
+		(*l)[i].sight = seen
+	} else {
+		*l = append(*l, watcherSight{by, seen})
+	}
+}
+
+func (l *sights) drop(by member.ID) {
+	if i := l.index(by); i >= 0 {
+		*l = slices.Delete(*l, i, i+1)
+	}
 }
 
 // session is one stream.
@@ -183,6 +224,16 @@ type watcher struct {
 	role Role
 }
 
+// watches reports whether observer is one of the watchers of s. It is asked with
+// every digest.
 func (m *Machine) watches(observer member.ID, s *server) bool {
+	switch {
+	case s.row.First == "":
+		return false
+	case observer == s.row.First, observer == s.row.Second:
+		return true
+	case len(s.temporary) == 0:
+		return false
+	}
 	return slices.ContainsFunc(m.watchers(s), func(w watcher) bool { return w.id == observer })
 }

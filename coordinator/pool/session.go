@@ -38,7 +38,7 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 	if s == nil || s.row.Incarnation != d.Incarnation || !m.watches(observer, s) {
 		return false
 	}
-	before := s.sights[observer]
+	before := s.sights.of(observer)
 	now := sight{Evidence: e, firstLost: m.now.Add(-min(max(0, e.FirstLostAge), time.Hour)), lossy: before.lossy}
 	if before.Sight == e.Sight && before.firstLost.Before(now.firstLost) {
 		// A run of losses does not get younger.
@@ -50,7 +50,7 @@ func (m *Machine) see(sess *session, d SubjectDigest) bool {
 	case d.LostOfTen >= verdict.LossyFrom:
 		now.lossy = true
 	}
-	s.sights[observer] = now
+	s.sights.put(observer, now)
 	if e.RTT > 0 {
 		s.rtt = max(min(e.RTT, time.Second), s.rtt*7/8)
 	}

@@ -16,7 +16,7 @@ func (m *Machine) doubted(s *server) bool {
 }
 
 func (m *Machine) misses(observer member.ID, s *server) bool {
-	return s.sights[observer].Sight == verdict.SightDown && m.live(observer) != nil && m.servers[observer].muted.IsZero()
+	return s.sights.of(observer).Sight == verdict.SightDown && m.live(observer) != nil && m.servers[observer].muted.IsZero()
 }
 
 // negatives lists the observers that miss the server, as far as is known now.

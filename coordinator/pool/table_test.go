@@ -135,7 +135,7 @@ func (tb *table) putRows(t testing.TB, c member.Change) {
 		switch {
 		case tb.over[row.ID][row.Incarnation]:
 			t.Fatalf("incarnation %d of %s comes back", row.Incarnation, row.ID)
-		case isNew && row.Incarnation != member.Incarnation(c.Revision()):
+		case isNew && row.Incarnation != member.Incarnation(c.Revision()) && !tells(c, member.EventRepaired, row.ID):
 			t.Fatalf("%s joins at revision %d as incarnation %d", row.ID, c.Revision(), row.Incarnation)
 		case row.Phase == member.PhaseUnspecified || row.Phase > member.PhaseHeld || len(row.Spec.ProbeAddresses) == 0 || row.InstanceID == "":
 			t.Fatalf("row %+v", row)
@@ -162,8 +162,7 @@ func (tb *table) follow(t testing.TB, c member.Change) {
 		t.Fatalf("revision %d: %v", c.Revision(), problems)
 	}
 	stay := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool {
-		moved := slices.ContainsFunc(c.Events, func(e member.Event) bool { return e.Kind == member.EventMoved && e.ID == id })
-		return moved || slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
+		return tells(c, member.EventMoved, id) || tells(c, member.EventReplaced, id) || slices.ContainsFunc(c.Remove, func(r member.Removal) bool { return r.ID == id })
 	})
 	tb.order = tb.walk()
 	old := slices.DeleteFunc(slices.Clone(tb.order), func(id member.ID) bool { return !slices.Contains(stay, id) })
@@ -173,6 +172,11 @@ func (tb *table) follow(t testing.TB, c member.Change) {
 	if len(tb.order) > len(tb.rows) {
 		t.Fatalf("revision %d: %d rows in a ring of %d", c.Revision(), len(tb.rows), len(tb.order))
 	}
+}
+
+// tells reports whether a change has an event of a kind about id.
+func tells(c member.Change, kind member.EventKind, id member.ID) bool {
+	return slices.ContainsFunc(c.Events, func(e member.Event) bool { return e.Kind == kind && e.ID == id })
 }
 
 // walk lists the members along first buddies from the smallest id.

@@ -139,6 +139,7 @@ const (
 	alarmFloor               = "FLOOR"
 	alarmServiceDown         = "SERVICE_DOWN"
 	alarmServicesDown        = "SERVICES_DOWN"
+	alarmRingBroken          = "RING_BROKEN"
 )
 
 // contradictedFor is how long the alarm about a contradicted removal stays.

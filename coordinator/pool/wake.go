@@ -36,6 +36,8 @@ const (
 	wakeReference                    // the reference size
 	wakeHealth                       // a member: its service
 	wakeLeave                        // a member whose leave has come to a halt
+	wakeYield                        // an id whose name another machine may have taken
+	wakeRing                         // whether the rows made a ring when they were read
 )
 
 type wakeAt struct {
@@ -124,6 +126,10 @@ func (m *Machine) look(w wakeAt) {
 		m.lookGuard()
 	case wakeReference:
 		m.lookReference()
+	case wakeYield:
+		m.lookYield(id)
+	case wakeRing:
+		m.lookRing()
 	case wakePropose:
 	case wakeFiltered:
 		m.lookFiltered()
@@ -162,7 +168,7 @@ func (m *Machine) lookServer(s *server, w wakeAt) {
 	case wakeMove:
 		m.lookMove(s)
 	case wakeRound, wakeStream, wakeIntent, wakeRequest, wakeDeparted, wakeWarm, wakePropose, wakeContradicted, wakeUncovered,
-		wakeFiltered, wakeGuard, wakeReference:
+		wakeFiltered, wakeGuard, wakeReference, wakeYield, wakeRing:
 		// Not about a member.
 	}
 }

@@ -71,11 +71,14 @@ func (m *Machine) cannotWatch(buddy member.ID, s *server) bool {
 		return true
 	}
 	_, bad := s.bad[buddy]
-	return bad || s.sights[buddy].Sight == verdict.SightCannotJudge
+	return bad || s.sights.of(buddy).Sight == verdict.SightCannotJudge
 }
 
 // employ makes helper watch a member in the place of absent.
 func (m *Machine) employ(s *server, absent, helper member.ID) {
+	if s.temporary == nil {
+		s.temporary = map[member.ID]member.ID{}
+	}
 	s.temporary[absent] = helper
 	if m.helping[helper] == nil {
 		m.helping[helper] = map[member.ID]bool{}
@@ -89,7 +92,7 @@ func (m *Machine) dismiss(s *server, absent member.ID) {
 	helper := s.temporary[absent]
 	delete(s.temporary, absent)
 	if !m.watches(helper, s) {
-		delete(s.sights, helper)
+		s.sights.drop(helper)
 		delete(s.bad, helper)
 	}
 	delete(m.helping[helper], s.row.ID)

@@ -45,14 +45,16 @@ type world struct {
 
 // host is a machine with an agent.
 type host struct {
-	id      member.ID
-	addr    netip.Addr
-	zone    string
-	rack    string
-	up      bool
-	agent   bool
-	paused  bool
-	deaf    bool
+	id     member.ID
+	addr   netip.Addr
+	zone   string
+	rack   string
+	up     bool
+	agent  bool
+	paused bool
+	deaf   bool
+	// mum says that it acknowledges no assignment.
+	mum     bool
 	icmpOff bool
 	// tcpOff says that no connect to it is answered; loss is how many of ten probes
 	// to it are lost.
@@ -371,7 +373,9 @@ func (w *world) assign(h *host, a pool.Assignment) {
 		w.at(a.Interval-w.now.Sub(w.start)%a.Interval+s.PhaseOffset%a.Interval, func() { w.probe(h, s, gen, true) })
 	}
 	w.at(5*time.Second, func() { w.digest(h, gen) })
-	w.step(pool.AssignmentAck{Session: h.session, Seq: a.Seq})
+	if !h.mum {
+		w.step(pool.AssignmentAck{Session: h.session, Seq: a.Seq})
+	}
 }
 
 func (h *host) running() bool { return h.up && h.agent && !h.paused && h.session != 0 }

@@ -79,6 +79,20 @@ func (d *Draft) Unlink(ids ...member.ID) {
 	}
 }
 
+// Replace puts a member into the place of another one, which is taken out; its
+// own place closes. It returns false and changes nothing unless both are members
+// and differ.
+func (d *Draft) Replace(old, by member.ID) bool {
+	if old == by || !d.Has(old) || !d.Has(by) {
+		return false
+	}
+	d.Unlink(by)
+	place, _ := d.node(old)
+	d.Unlink(old)
+	d.Splice(by, place.prev)
+	return true
+}
+
 // Changed lists the members, sorted, whose buddies differ from the ring's,
 // newcomers among them. Members that are gone are not listed.
 func (d *Draft) Changed() []member.ID {

@@ -111,7 +111,7 @@ func (a *adminService) CreatePool(ctx context.Context, req *pb.CreatePoolRequest
 
 // UpdatePool changes settings of a pool.
 func (a *adminService) UpdatePool(ctx context.Context, req *pb.UpdatePoolRequest) (*pb.UpdatePoolResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -119,25 +119,18 @@ func (a *adminService) UpdatePool(ctx context.Context, req *pb.UpdatePoolRequest
 	if err != nil {
 		return nil, err
 	}
-	call, err := parseCall(req, req.ExpectedRevision, peerOf(ctx))
-	if err != nil {
-		return nil, err
-	}
 	var status pool.Status
-	command := func(token pool.Token) pool.Input {
-		call.Token = token
-		return pool.UpdateSettings{Call: call, Edit: edit}
-	}
-	err = h.call(ctx, command, func(m *pool.Machine, _ pool.Reply) {
+	command := func(c pool.Call) pool.Input { return pool.UpdateSettings{Call: c, Edit: edit} }
+	err = o.give(ctx, command, func(m *pool.Machine, _ pool.Reply) {
 		status = m.Status()
-		if call.ValidateOnly {
+		if o.call.ValidateOnly {
 			status.Settings = preview(edit, status.Settings)
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &pb.UpdatePoolResponse{Pool: toPool(h.pool, status)}, nil
+	return &pb.UpdatePoolResponse{Pool: toPool(o.host.pool, status)}, nil
 }
 
 // preview is what an edit that was checked would make of the present value.
@@ -150,13 +143,9 @@ func preview[T any](edit func(T) (T, error), present T) T {
 
 // ListAlarms lists the active alarms.
 func (a *adminService) ListAlarms(_ context.Context, req *pb.ListAlarmsRequest) (*pb.ListAlarmsResponse, error) {
-	var only member.Pool
-	if req.GetPool() != "" {
-		h, err := a.pools.pick(req.GetPool())
-		if err != nil {
-			return nil, err
-		}
-		only = h.pool
+	only := member.Pool(req.GetPool())
+	if _, err := a.pools.pick(req.GetPool()); err != nil && only != "" && a.pools.whyAside(only) == nil {
+		return nil, err
 	}
 	res := &pb.ListAlarmsResponse{}
 	for _, alarm := range a.alarms.list() {

@@ -57,27 +57,22 @@ func toReleased(all []pool.ReleasedRemoval) []*pb.ReleasedRemoval {
 
 // ReleaseBrake confirms that servers whose removal is held are gone.
 func (a *adminService) ReleaseBrake(ctx context.Context, req *pb.ReleaseBrakeRequest) (*pb.ReleaseBrakeResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
-	wanted := pool.ReleaseBrake{Kept: a.routers.keptOf(h.pool)}
-	if wanted.IDs, err = parseIDs("server_ids", req.GetServerIds()); err != nil {
+	ids, err := parseIDs("server_ids", req.GetServerIds())
+	if err != nil {
 		return nil, err
 	}
-	if wanted.Call, err = parseCall(req, req.ExpectedRevision, peerOf(ctx)); err != nil {
-		return nil, err
-	}
+	kept := a.routers.keptOf(o.host.pool)
 	res := &pb.ReleaseBrakeResponse{}
-	command := func(token pool.Token) pool.Input {
-		wanted.Call.Token = token
-		return wanted
-	}
-	err = h.call(ctx, command, func(m *pool.Machine, r pool.Reply) {
+	command := func(c pool.Call) pool.Input { return pool.ReleaseBrake{Call: c, IDs: ids, Kept: kept} }
+	err = o.give(ctx, command, func(m *pool.Machine, r pool.Reply) {
 		res.Revision = uint64(r.Revision)
 		status := m.Brake()
-		if wanted.Call.ValidateOnly {
-			status.Released = wouldRelease(status.Held, wanted.IDs)
+		if o.call.ValidateOnly {
+			status.Released = wouldRelease(status.Held, ids)
 		}
 		res.Released = toReleased(status.Released)
 	})

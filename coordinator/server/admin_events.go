@@ -105,6 +105,12 @@ func (a *adminService) WatchEvents(req *pb.WatchEventsRequest, stream pb.AdminSe
 			return stream.Context().Err()
 		case <-a.closing.done():
 			return a.closing.reason()
+		case <-h.over.done():
+			// What was told last is told before the end.
+			if _, err := a.sendEvents(h.history, cursor, stream); err != nil {
+				return err
+			}
+			return h.over.reason()
 		}
 	}
 }

@@ -72,6 +72,10 @@ func (a *adminService) CheckRing(ctx context.Context, req *pb.CheckRingRequest) 
 	if err != nil {
 		return nil, err
 	}
+	return a.check(ctx, h)
+}
+
+func (a *adminService) check(ctx context.Context, h *host) (*pb.CheckRingResponse, error) {
 	for try := 1; ; try++ {
 		res, err := a.checkOnce(ctx, h)
 		if err != nil || res.GetConsistent() || try == checkTries {
@@ -90,8 +94,6 @@ type memory struct {
 	at       member.Position
 	rows     []member.Server
 	sessions map[member.ID]pool.SessionStatus
-	// helps are the pairs of temporary watcher and subject.
-	helps map[[2]member.ID]bool
 }
 
 func (a *adminService) checkOnce(ctx context.Context, h *host) (*pb.CheckRingResponse, error) {
@@ -117,17 +119,9 @@ func (a *adminService) checkOnce(ctx context.Context, h *host) (*pb.CheckRingRes
 }
 
 func memoryOf(m *pool.Machine) memory {
-	mem := memory{
-		at: m.Position(), rows: m.Ring(),
-		sessions: map[member.ID]pool.SessionStatus{}, helps: map[[2]member.ID]bool{},
-	}
+	mem := memory{at: m.Position(), rows: m.Ring(), sessions: map[member.ID]pool.SessionStatus{}}
 	for _, s := range m.Sessions() {
 		mem.sessions[s.ID] = s
-	}
-	for _, s := range m.Servers() {
-		for _, helper := range s.Temporary {
-			mem.helps[[2]member.ID{helper, s.Server.ID}] = true
-		}
 	}
 	return mem
 }
@@ -169,14 +163,10 @@ func tableProblems(mem memory, table []member.Server, at member.Position) []*pb.
 	for _, s := range byID(mem.rows) {
 		row, ok := inTable[s.ID]
 		delete(inTable, s.ID)
-		switch {
-		case !ok:
+		if !ok {
 			report(s.ID, "%s has no row in the table", s.ID)
-		case row.First != s.First || row.Second != s.Second:
-			report(s.ID, "%s has buddies %q and %q in the table, %q and %q in memory", s.ID, row.First, row.Second, s.First, s.Second)
-		case row.Phase != s.Phase || row.Incarnation != s.Incarnation || !row.Spec.Equal(s.Spec):
-			report(s.ID, "%s is %s with incarnation %d in the table, %s with %d in memory, or their specs differ",
-				s.ID, row.Phase, row.Incarnation, s.Phase, s.Incarnation)
+		} else if text := pool.RowDiffers(row, s); text != "" {
+			report(s.ID, "%s", text)
 		}
 	}
 	for _, s := range table {
@@ -210,15 +200,11 @@ func agentProblems(mem memory) (problems []*pb.RingProblem, acknowledged uint32)
 		if s.Acked == s.Assigned {
 			acknowledged++
 		}
-		for _, buddy := range slices.Compact([]member.ID{row.First, row.Second}) {
-			if buddy != "" && !slices.Contains(s.AckedSubjects, buddy) {
-				report(row.ID, agentDiffers, "the agent of %s has not acknowledged that it watches %s", row.ID, buddy)
-			}
+		for _, id := range s.Unwatched {
+			report(row.ID, agentDiffers, "the agent of %s has not acknowledged that it watches %s", row.ID, id)
 		}
-		for _, subject := range s.AckedSubjects {
-			if subject != row.First && subject != row.Second && !mem.helps[[2]member.ID{row.ID, subject}] {
-				report(row.ID, agentDiffers, "the agent of %s still watches %s", row.ID, subject)
-			}
+		for _, id := range s.Surplus {
+			report(row.ID, agentDiffers, "the agent of %s still watches %s", row.ID, id)
 		}
 	}
 	return problems, acknowledged

@@ -85,7 +85,7 @@ func (a *adminService) GetServer(ctx context.Context, req *pb.GetServerRequest) 
 
 // UpdateServer changes what a member says about itself.
 func (a *adminService) UpdateServer(ctx context.Context, req *pb.UpdateServerRequest) (*pb.UpdateServerResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -97,23 +97,16 @@ func (a *adminService) UpdateServer(ctx context.Context, req *pb.UpdateServerReq
 	if err != nil {
 		return nil, err
 	}
-	call, err := parseCall(req, req.ExpectedRevision, peerOf(ctx))
-	if err != nil {
-		return nil, err
-	}
 	res := &pb.UpdateServerResponse{}
-	command := func(token pool.Token) pool.Input {
-		call.Token = token
-		return pool.UpdateServer{Call: call, ID: id, Edit: edit}
-	}
-	err = h.call(ctx, command, func(m *pool.Machine, r pool.Reply) {
+	command := func(c pool.Call) pool.Input { return pool.UpdateServer{Call: c, ID: id, Edit: edit} }
+	err = o.give(ctx, command, func(m *pool.Machine, r pool.Reply) {
 		res.Revision = uint64(r.Revision)
 		// A repeated request may find that the member has left since.
 		if status, ok := m.Server(id); ok {
-			if call.ValidateOnly {
+			if o.call.ValidateOnly {
 				status.Server.Spec = preview(edit, status.Server.Spec)
 			}
-			res.Server = toServer(h.pool, status)
+			res.Server = toServer(o.host.pool, status)
 		}
 	})
 	if err != nil {
@@ -124,7 +117,7 @@ func (a *adminService) UpdateServer(ctx context.Context, req *pb.UpdateServerReq
 
 // RemoveServer takes a member out.
 func (a *adminService) RemoveServer(ctx context.Context, req *pb.RemoveServerRequest) (*pb.RemoveServerResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -132,16 +125,11 @@ func (a *adminService) RemoveServer(ctx context.Context, req *pb.RemoveServerReq
 	if err != nil {
 		return nil, err
 	}
-	call, err := parseCall(req, req.ExpectedRevision, peerOf(ctx))
-	if err != nil {
-		return nil, err
-	}
 	res := &pb.RemoveServerResponse{}
-	command := func(token pool.Token) pool.Input {
-		call.Token = token
-		return pool.RemoveServer{Call: call, ID: id, Incarnation: member.Incarnation(req.GetIncarnation())}
+	command := func(c pool.Call) pool.Input {
+		return pool.RemoveServer{Call: c, ID: id, Incarnation: member.Incarnation(req.GetIncarnation())}
 	}
-	err = h.call(ctx, command, func(_ *pool.Machine, r pool.Reply) { res.Revision = uint64(r.Revision) })
+	err = o.give(ctx, command, func(_ *pool.Machine, r pool.Reply) { res.Revision = uint64(r.Revision) })
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +138,7 @@ func (a *adminService) RemoveServer(ctx context.Context, req *pb.RemoveServerReq
 
 // SetIntent sets the operator's wish for an id.
 func (a *adminService) SetIntent(ctx context.Context, req *pb.SetIntentRequest) (*pb.SetIntentResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -158,15 +146,12 @@ func (a *adminService) SetIntent(ctx context.Context, req *pb.SetIntentRequest) 
 	if err != nil {
 		return nil, err
 	}
-	if wanted.Call, err = parseCall(req, req.ExpectedRevision, peerOf(ctx)); err != nil {
-		return nil, err
-	}
 	res := &pb.SetIntentResponse{}
-	command := func(token pool.Token) pool.Input {
-		wanted.Call.Token = token
+	command := func(c pool.Call) pool.Input {
+		wanted.Call = c
 		return wanted
 	}
-	err = h.call(ctx, command, func(m *pool.Machine, r pool.Reply) {
+	err = o.give(ctx, command, func(m *pool.Machine, r pool.Reply) {
 		res.Revision = uint64(r.Revision)
 		intent := member.Intent{ID: wanted.ID, Wish: member.WishActive}
 		for _, i := range m.Intents() {
@@ -174,10 +159,10 @@ func (a *adminService) SetIntent(ctx context.Context, req *pb.SetIntentRequest) 
 				intent = i
 			}
 		}
-		if wanted.Call.ValidateOnly {
-			intent = member.Intent{ID: wanted.ID, Wish: wanted.Wish, Reason: wanted.Call.Reason, Actor: wanted.Call.Actor}
+		if o.call.ValidateOnly {
+			intent = member.Intent{ID: wanted.ID, Wish: wanted.Wish, Reason: o.call.Reason, Actor: o.call.Actor}
 		}
-		res.Intent = toIntent(h.pool, intent)
+		res.Intent = toIntent(o.host.pool, intent)
 	})
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,6 +259,106 @@ func TestCheckRingFindsWhatDiffers(t *testing.T) {
 		res = check()
 		if res.GetConsistent() || res.GetProblems()[0].GetKind() != "table_differs" || res.GetProblems()[0].GetServerId() != "web-1" {
 			t.Errorf("a row that somebody changed: %v", res)
+		}
+	})
+}
+
+func TestRepairRing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		repair := func(req *pb.RepairRingRequest) *pb.RepairRingResponse {
+			t.Helper()
+			res, err := w.admin.RepairRing(t.Context(), req)
+			if err != nil {
+				t.Fatalf("repair: %v", err)
+			}
+			return res
+		}
+		revision := ringOf(t, w).GetRevision()
+		if res := repair(&pb.RepairRingRequest{}); len(res.GetRepairs()) > 0 || res.GetRevision() != revision {
+			t.Errorf("nothing to do: %v", res)
+		}
+		members := len(w.phases())
+		table.meddle("default", "web-1", func(s *member.Server) { s.First = "web-9" })
+		table.meddle("default", "web-9", func(s *member.Server) {
+			s.ID, s.Phase, s.Incarnation, s.First, s.Second = "web-9", member.PhaseActive, 1, "web-2", "web-1"
+		})
+		told := repair(&pb.RepairRingRequest{ValidateOnly: true})
+		if told.GetRevision() != revision || len(told.GetRepairs()) != 2 || table.has("default", "web-9") != member.PhaseActive {
+			t.Errorf("a check: %v", told)
+		}
+		stale := revision - 1
+		if _, err := w.admin.RepairRing(t.Context(), &pb.RepairRingRequest{ExpectedRevision: &stale}); !errors.Is(err, member.ErrStale) {
+			t.Errorf("stale: %v", err)
+		}
+		req := &pb.RepairRingRequest{ExpectedRevision: &revision, RequestId: "r1", Reason: "by hand"}
+		done := repair(req)
+		if done.GetRevision() != revision+1 || !slices.EqualFunc(done.GetRepairs(), told.GetRepairs(), func(a, b *pb.RingRepair) bool {
+			return a.GetText() == b.GetText() && a.GetKind() == b.GetKind() && a.GetServerId() == b.GetServerId()
+		}) {
+			t.Errorf("told %v, done %v", told, done)
+		}
+		if again := repair(req); again.GetRevision() != done.GetRevision() || len(again.GetRepairs()) > 0 {
+			t.Errorf("repeated: %v", again)
+		}
+		w.consistent()
+		if got := len(w.phases()); got != members+1 {
+			t.Errorf("%d members, want %d", got, members+1)
+		}
+		events, err := w.admin.ListEvents(t.Context(), &pb.ListEventsRequest{Kinds: []string{"repaired"}, SinceRevision: done.GetRevision()})
+		if err != nil || len(events.GetEvents()) != 2 || !strings.HasSuffix(events.GetEvents()[0].GetText(), "by hand") {
+			t.Errorf("events %v, %v", events, err)
+		}
+	})
+}
+
+// A table of another revision is not the coordinator's to repair.
+func TestRepairOfATableThatMoves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		w.join("web-1")
+		table.turnBack("default")
+		if _, err := w.admin.RepairRing(t.Context(), &pb.RepairRingRequest{}); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("repair: %v", err)
+		}
+	})
+}
+
+// Rows that make no ring keep nobody from leading: routers, agents and people
+// get a mended one, and a repair writes it.
+func TestLeadingABrokenRing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		agents := w.join("web-1", "web-2", "web-3", "web-4")
+		w.shutDown()
+		table.meddle("default", "web-2", func(s *member.Server) { s.First, s.Second = "web-9", "" })
+		w.run()
+		for _, a := range agents {
+			a.connect()
+		}
+		w.allActive("web-1", "web-2", "web-3", "web-4")
+		ring := ringOf(t, w).GetMembers()
+		for i, m := range ring {
+			if next := ring[(i+1)%len(ring)]; m.GetFirstBuddy() != next.GetServerId() || next.GetSecondBuddy() != m.GetServerId() {
+				t.Errorf("%s and %s: %v", m.GetServerId(), next.GetServerId(), ring)
+			}
+		}
+		if got := w.alarms(); !slices.Equal(got, []string{"RING_BROKEN"}) {
+			t.Errorf("alarms %v", got)
+		}
+		if _, err := w.admin.RepairRing(t.Context(), &pb.RepairRingRequest{}); err != nil {
+			t.Fatalf("repair: %v", err)
+		}
+		w.consistent()
+		if got := w.alarms(); len(got) > 0 {
+			t.Errorf("alarms %v", got)
 		}
 	})
 }

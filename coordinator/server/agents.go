@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,34 +38,35 @@ type agentService struct {
 
 	lastID atomic.Uint64
 	live   atomic.Int64
-	// readers and writers are the goroutines of streams; they end with their
-	// stream.
-	streams sync.WaitGroup
+	// streams are the handlers, with their readers and writers, which end with
+	// their stream.
+	streams crowd
 }
 
 var errFlood = fmt.Errorf("%w: more than %d messages a second", member.ErrExhausted, agentMessagesPerSecond)
 
 // Session runs one agent's stream. A reader hands messages to the pool's host,
-// a writer sends what the host puts into the outbox, and this goroutine waits
-// for whatever ends the session first.
+// which puts what it has to say into the session, and this goroutine waits for
+// whatever ends the session first.
 func (a *agentService) Session(stream pb.AgentService_SessionServer) error {
-	s := newSession(pool.SessionID(a.lastID.Add(1)), a.lead.epoch)
+	if !a.streams.enter() {
+		return a.closing.reason()
+	}
+	defer a.streams.leave()
+	s := newSession(pool.SessionID(a.lastID.Add(1)), a.lead.epoch, a.streams.run, stream.Send)
 	a.live.Add(1)
 	defer a.live.Add(-1)
 
-	written := make(chan struct{})
-	a.streams.Go(func() { a.read(stream, s) })
-	a.streams.Go(func() {
-		defer close(written)
-		s.write(stream.Send)
-	})
+	a.streams.run(func() { a.read(stream, s) })
 	a.await(s)
-	linger := time.NewTimer(lingerTime)
-	defer linger.Stop()
-	select {
-	case <-written:
-	case <-linger.C:
-	case <-stream.Context().Done():
+	if unsent := s.flushed(); unsent != nil {
+		linger := time.NewTimer(lingerTime)
+		defer linger.Stop()
+		select {
+		case <-unsent:
+		case <-linger.C:
+		case <-stream.Context().Done():
+		}
 	}
 	return a.outcome(s.over.reason())
 }

@@ -20,6 +20,7 @@ const (
 	alarmRouterSilent = "ROUTER_SILENT"
 	alarmRouterTwice  = "ROUTER_TWICE"
 	alarmWentBack     = "HISTORY_WENT_BACK"
+	alarmUnreadable   = "POOL_UNREADABLE"
 )
 
 // AlarmNames lists all alarms of the coordinator and its pools. Each has an
@@ -27,7 +28,8 @@ const (
 func AlarmNames() []string {
 	return []string{
 		"AGENT_DOWN", "AGENT_STATE_UNSAVED", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "ICMP_FILTERED",
-		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", "REMOVAL_CONTRADICTED", alarmRouterSilent, alarmRouterTwice, "SERVICES_DOWN",
+		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", alarmUnreadable, "REMOVAL_CONTRADICTED", "RING_BROKEN", alarmRouterSilent,
+		alarmRouterTwice, "SERVICES_DOWN",
 		"SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
 	}
 }

@@ -59,7 +59,7 @@ func (o ownAlarms) expire(name string, before, now time.Time) {
 }
 
 func (o ownAlarms) note(pool member.Pool, e member.Event) {
-	e.Actor = actorSelf
+	e.Actor = cmp.Or(e.Actor, actorSelf)
 	select {
 	case o.edges <- edge{cmp.Or(pool, member.DefaultPool), e}:
 	default:

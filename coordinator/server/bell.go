@@ -61,3 +61,67 @@ func (e *ending) reason() error {
 	<-e.ch
 	return e.err
 }
+
+// crowd counts those who are inside of something, until it is closed to more.
+// Unlike a WaitGroup it may be entered while somebody waits for its end. The zero
+// value is open and empty. It is safe for concurrent use.
+type crowd struct {
+	mu     sync.Mutex
+	closed bool
+	inside int
+	// gone, nil while nobody waits, closes when the last one leaves.
+	gone chan struct{}
+}
+
+// enter lets the caller in, who has to leave, unless the crowd is closed.
+func (c *crowd) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.inside++
+	}
+	return !c.closed
+}
+
+func (c *crowd) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inside--; c.inside == 0 && c.gone != nil {
+		close(c.gone)
+		c.gone = nil
+	}
+}
+
+// run runs f in a goroutine for somebody who is inside.
+func (c *crowd) run(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inside++
+	go func() {
+		defer c.leave()
+		f()
+	}()
+}
+
+// close lets nobody in any more.
+func (c *crowd) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+}
+
+// empty closes the crowd and waits until all have left.
+func (c *crowd) empty() {
+	c.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.inside > 0 {
+		if c.gone == nil {
+			c.gone = make(chan struct{})
+		}
+		gone := c.gone
+		c.mu.Unlock()
+		<-gone
+		c.mu.Lock()
+	}
+}

@@ -57,6 +57,10 @@ func (h *host) commit(ctx context.Context, change member.Change) {
 	start, doubt := time.Now(), false
 	for {
 		err := h.attempt(within, change)
+		if back := h.back.lasts(err, time.Now()); back != nil {
+			h.outcomes <- outcome{name: "fenced", input: pool.Fenced{}, fatal: back}
+			return
+		}
 		doubt = doubt || errors.Is(err, store.ErrOutcomeUnknown)
 		if doubt && errors.Is(err, member.ErrUnavailable) {
 			// Not being able to ask again does not undo what may have happened.

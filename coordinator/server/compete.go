@@ -59,15 +59,14 @@ type won struct {
 // standBy watches the lease until it is won or ctx ends.
 func (s *Server) standBy(ctx context.Context, notBefore time.Time) (won, error) {
 	watch := lease.NewWatch(lease.Self{
-		ID: member.ID(s.cfg.ID), Instance: s.cfg.Instance, Predecessor: s.cfg.Predecessor,
+		ID: member.ID(s.cfg.ID), Instance: s.cfg.Instance, Predecessor: s.cfg.Predecessor, Known: s.known,
 	}, notBefore)
-	poll := time.NewTicker(lease.PollEvery)
-	defer poll.Stop()
+	defer func() { s.known = watch.Known() }()
 	said := false
 	for {
 		switch s.look(ctx, watch) {
 		case lease.Take:
-			w, err := s.claim(ctx, watch.Sight().Lease)
+			w, err := s.claim(ctx, watch)
 			if err == nil {
 				return w, nil
 			}
@@ -90,7 +89,7 @@ func (s *Server) standBy(ctx context.Context, notBefore time.Time) (won, error) 
 		}
 		s.settled.end(nil)
 		select {
-		case <-poll.C:
+		case <-time.After(time.Until(watch.NextLook(time.Now()))):
 		case <-ctx.Done():
 			return won{}, nil
 		}
@@ -120,21 +119,30 @@ func (s *Server) see(sight lease.Sight) {
 	s.metrics.epoch.Set(float64(sight.Lease.Epoch))
 }
 
-// claim tries to take a lease over.
-func (s *Server) claim(ctx context.Context, seen member.Lease) (won, error) {
+// claim tries to take the lease over that was seen last, in an epoch above all
+// that were seen: those who have heard of one listen to no lower one, also when
+// the table has gone back behind it.
+func (s *Server) claim(ctx context.Context, watch *lease.Watch) (won, error) {
+	seen := watch.Sight().Lease
+	if seen.Instance == s.cfg.Instance && seen.Epoch > s.led {
+		// An earlier claim went through, and its answer did not come in time.
+		return won{store.Leadership{StoreID: seen.StoreID, Epoch: seen.Epoch}, s.claimed}, nil
+	}
 	within, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
-	sent := time.Now()
+	s.claimed = time.Now()
 	l, err := s.deps.Store.Lead(within, store.Claim{
 		Holder: member.ID(s.cfg.ID), Instance: s.cfg.Instance, Advertise: s.cfg.Advertise,
-		Seen: seen, Above: seen.Epoch,
+		Seen: seen, Above: watch.Known().Epoch(),
 	})
-	return won{l, sent}, err
+	return won{l, s.claimed}, err
 }
 
 // hold leads until ctx ends, which is nil, or the lead is lost or given back. It
 // returns until when to leave the lead to others.
 func (s *Server) hold(ctx context.Context, w won) (notBefore time.Time, err error) {
+	s.known.See(w.StoreID, w.Epoch)
+	s.led = w.Epoch
 	t, err := s.load(ctx, w)
 	if err != nil {
 		_ = s.giveBack(ctx, w.Epoch) // it is in the log

@@ -48,6 +48,8 @@ type Deps struct {
 	FreeBytes func() (uint64, error)
 	// Dialer tries a TCP connect to a server; nil for TCP.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
+	// PeerDialer opens a connection to another coordinator; nil for TCP.
+	PeerDialer func(ctx context.Context, address string) (net.Conn, error)
 	// Listen opens a listener by name, which is "agent", "admin" or "http"; nil
 	// for Credentials.Listen.
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)

@@ -104,7 +104,7 @@ func (h *host) awaitRouters(ctx context.Context, e pool.AwaitRouters) {
 // DrainServer sets the wish that a member gets no new work, and waits for the
 // routers.
 func (a *adminService) DrainServer(ctx context.Context, req *pb.DrainServerRequest) (*pb.DrainServerResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -112,19 +112,16 @@ func (a *adminService) DrainServer(ctx context.Context, req *pb.DrainServerReque
 	if err != nil {
 		return nil, err
 	}
-	if wanted.Call, err = parseCall(req, req.ExpectedRevision, peerOf(ctx)); err != nil {
-		return nil, err
-	}
 	var revision member.Revision
-	command := func(token pool.Token) pool.Input {
-		wanted.Call.Token = token
+	command := func(c pool.Call) pool.Input {
+		wanted.Call = c
 		return wanted
 	}
-	if err := h.call(ctx, command, func(_ *pool.Machine, r pool.Reply) { revision = r.Revision }); err != nil {
+	if err := o.give(ctx, command, func(_ *pool.Machine, r pool.Reply) { revision = r.Revision }); err != nil {
 		return nil, err
 	}
-	res := &pb.DrainServerResponse{Revision: uint64(revision)}
-	if wanted.Call.ValidateOnly {
+	h, res := o.host, &pb.DrainServerResponse{Revision: uint64(revision)}
+	if o.call.ValidateOnly {
 		lags := slices.DeleteFunc(a.routers.lagging(drainedAt{h.pool, wanted.ID, revision + 1}, time.Now()), func(l pool.Lag) bool { return l.Connected })
 		res.Missing = toLags(lags)
 	} else {
@@ -155,7 +152,7 @@ func serverOf(ctx context.Context, h *host, id member.ID) (server *pb.Server, er
 
 // ResumeServer ends the wish of DrainServer.
 func (a *adminService) ResumeServer(ctx context.Context, req *pb.ResumeServerRequest) (*pb.ResumeServerResponse, error) {
-	h, err := a.pools.pick(req.GetPool())
+	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err
 	}
@@ -163,19 +160,12 @@ func (a *adminService) ResumeServer(ctx context.Context, req *pb.ResumeServerReq
 	if err != nil {
 		return nil, err
 	}
-	call, err := parseCall(req, req.ExpectedRevision, peerOf(ctx))
-	if err != nil {
-		return nil, err
-	}
 	res := &pb.ResumeServerResponse{}
-	command := func(token pool.Token) pool.Input {
-		call.Token = token
-		return pool.ResumeServer{Call: call, ID: id}
-	}
-	err = h.call(ctx, command, func(m *pool.Machine, r pool.Reply) {
+	command := func(c pool.Call) pool.Input { return pool.ResumeServer{Call: c, ID: id} }
+	err = o.give(ctx, command, func(m *pool.Machine, r pool.Reply) {
 		res.Revision = uint64(r.Revision)
 		if status, ok := m.Server(id); ok {
-			res.Server = toServer(h.pool, status)
+			res.Server = toServer(o.host.pool, status)
 		}
 	})
 	if err != nil {

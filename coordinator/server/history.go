@@ -35,6 +35,10 @@ type history struct {
 	wishes         map[member.ID]member.Wish
 	// entries are those of the newest revisions, without gaps, in order.
 	entries []*entry
+	// whole is the snapshot of this revision, and deltas are those that lead to it,
+	// by the revision that they apply to; both only as far as they were asked for.
+	whole  *parcel
+	deltas map[member.Revision]*parcel
 }
 
 // point is a position and the change that led there, "" where that is not known.
@@ -93,6 +97,7 @@ func (h *history) add(c member.Change, now time.Time) {
 		e.put = append(e.put, h.put(s))
 	}
 	h.entries = append(h.entries, e)
+	h.whole, h.deltas = nil, nil
 	h.trim(now)
 }
 
@@ -234,18 +239,50 @@ func (h *history) committedAt(revision member.Revision) time.Time {
 	return time.Time{}
 }
 
-// snapshot returns all rows, by id.
-func (h *history) snapshot() *pb.Snapshot {
+// snapshot returns all rows, by id. All who ask at one revision get the same
+// parcel.
+func (h *history) snapshot() *parcel {
 	h.mu.Lock()
-	snapshot := &pb.Snapshot{
-		Position: h.position.toProto(h.name), Servers: make([]*pb.Server, 0, len(h.rows)),
+	defer h.mu.Unlock()
+	if h.whole == nil {
+		rows := slices.Collect(maps.Values(h.rows))
+		position := h.position
+		h.whole = newParcel(position.Position, func() *pb.SubscribeResponse {
+			slices.SortFunc(rows, byServerID)
+			return &pb.SubscribeResponse{Message: &pb.SubscribeResponse_Snapshot{
+				Snapshot: &pb.Snapshot{Position: position.toProto(h.name), Servers: rows},
+			}}
+		})
 	}
-	for _, row := range h.rows {
-		snapshot.Servers = append(snapshot.Servers, row)
+	return h.whole
+}
+
+// sharedDeltas bounds the deltas that are kept for others. Those who keep up all
+// need the same one.
+const sharedDeltas = 16
+
+// delta returns changes, of which there is at least one, as one. All who ask for
+// the same changes up to the newest get the same parcel.
+func (h *history) delta(entries []*entry) *parcel {
+	from, to := entries[0].position.Revision-1, entries[len(entries)-1].position
+	p := newParcel(to.Position, func() *pb.SubscribeResponse {
+		return &pb.SubscribeResponse{Message: &pb.SubscribeResponse_Delta{Delta: coalesce(h.name, entries)}}
+	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if to.Revision != h.position.Revision {
+		return p
 	}
-	h.mu.Unlock()
-	slices.SortFunc(snapshot.Servers, byServerID)
-	return snapshot
+	if shared := h.deltas[from]; shared != nil {
+		return shared
+	}
+	if h.deltas == nil {
+		h.deltas = map[member.Revision]*parcel{}
+	}
+	if len(h.deltas) < sharedDeltas {
+		h.deltas[from] = p
+	}
+	return p
 }
 
 func byServerID(a, b *pb.Server) int { return strings.Compare(a.GetServerId(), b.GetServerId()) }

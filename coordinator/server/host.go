@@ -48,10 +48,15 @@ type host struct {
 	tokens   atomic.Uint64
 	// over ends when the host has stopped, with the reason.
 	over *ending
+	// gone hears that the pool was deleted; deleted is how, nil while it is there.
+	gone    func(member.DeletedPool)
+	deleted *member.DeletedPool
 	// helpers are commits, dials and waits for routers.
 	helpers sync.WaitGroup
 	// committing is closed when the newest commit has ended; nil before the first.
 	committing chan struct{}
+	// back is the commits' own, of which there is one at a time.
+	back lag
 	// stopping says that no more is begun.
 	stopping bool
 	// frozen guards the machine of a host that is not run, and only answers
@@ -159,8 +164,10 @@ var errCallTime = fmt.Errorf("%w: the database did not confirm the change within
 func (h *host) run(ctx context.Context) error {
 	h.timer = time.NewTimer(0)
 	defer h.timer.Stop()
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer h.helpers.Wait()
-	for {
+	defer cancel(nil)
+	for h.deleted == nil {
 		var err error
 		select {
 		case <-ctx.Done():
@@ -180,6 +187,8 @@ func (h *host) run(ctx context.Context) error {
 			return err
 		}
 	}
+	h.over.end(fmt.Errorf("pool %s was deleted at revision %d: %w", h.pool, h.deleted.Position.Revision, member.ErrNotFound))
+	return nil
 }
 
 // settleLast waits for the change under way and tells everybody what came of it.
@@ -246,7 +255,7 @@ func (h *host) step(ctx context.Context, inputs ...pool.Input) {
 		h.carryOut(ctx, now, e)
 		safety = safety || touchesSafety(e)
 	}
-	if safety {
+	if safety && h.deleted == nil {
 		h.metrics.brake(h.pool, h.machine.Safety(), h.machine.ServicesDown())
 	}
 	for _, in := range inputs {
@@ -346,6 +355,16 @@ func (h *host) publish(c member.Change, now time.Time) {
 	h.history.publish(c, now)
 	h.metrics.published(c)
 	h.metrics.pool(h.history)
+	if c.Delete == nil {
+		return
+	}
+	h.deleted = &member.DeletedPool{
+		Name: h.pool, Position: member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, Deletion: *c.Delete,
+	}
+	if len(c.Requests) > 0 {
+		h.deleted.Request = c.Requests[0]
+	}
+	h.gone(*h.deleted)
 }
 
 // setTimer arms the timer for a Tick; a zero time disarms it.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,9 +44,60 @@ func TestEnumsAgree(t *testing.T) {
 	}
 }
 
+// Who comes while, or after, the end is waited for is not let in, and those who are
+// in may still start what belongs to them.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c crowd
+		if !c.enter() {
+			t.Fatal("nobody is let in")
+		}
+		emptied := make(chan struct{})
+		go func() {
+			defer close(emptied)
+			c.empty()
+		}()
+		synctest.Wait()
+		if c.enter() {
+			t.Error("let in at the end")
+		}
+		done := make(chan struct{})
+		c.run(func() { <-done })
+		c.leave()
+		synctest.Wait()
+		select {
+		case <-emptied:
+			t.Error("empty while somebody is in")
+		default:
+		}
+		close(done)
+		<-emptied
+	})
+}
+
+// A stream that has found its term just before that ended is turned away.
+func TestStreamsOfATermThatIsOver(t *testing.T) {
+	t.Parallel()
+	closing := newEnding()
+	closing.end(errTermOver)
+	agents, members := &agentService{closing: closing}, &membershipService{closing: closing}
+	agents.streams.empty()
+	members.streams.empty()
+	if err := agents.Session(nil); !errors.Is(err, member.ErrNotLeader) {
+		t.Errorf("session: %v", err)
+	}
+	if err := members.Subscribe(nil); !errors.Is(err, member.ErrNotLeader) {
+		t.Errorf("subscription: %v", err)
+	}
+}
+
 func TestOutboxOverflowEndsTheSession(t *testing.T) {
 	t.Parallel()
-	s := newSession(1, 1)
+	var writers []func()
+	sent := 0
+	s := newSession(1, 1, func(write func()) { writers = append(writers, write) },
+		func(*pb.SessionResponse) error { sent++; return nil })
 	for range outboxSize {
 		s.challenge(1)
 	}
@@ -55,10 +108,56 @@ func TestOutboxOverflowEndsTheSession(t *testing.T) {
 	if err := s.over.reason(); !errors.Is(err, member.ErrExhausted) {
 		t.Errorf("ended with %v", err)
 	}
-	sent := 0
-	s.write(func(*pb.SessionResponse) error { sent++; return nil })
-	if sent != outboxSize {
-		t.Errorf("%d messages left", sent)
+	unsent := s.flushed()
+	writers[0]()
+	select {
+	case <-unsent:
+	default:
+		t.Error("the writer has ended, and nobody knows")
+	}
+	if sent != outboxSize || len(writers) != 1 {
+		t.Errorf("%d messages left by %d writers", sent, len(writers))
+	}
+	if s.challenge(1); len(writers) != 1 {
+		t.Error("something was sent after the end")
+	}
+}
+
+// There is a writer while there is something to send.
+func TestSessionAtRestHasNoWriter(t *testing.T) {
+	t.Parallel()
+	var writers []func()
+	var sent []uint64
+	var s *session
+	s = newSession(1, 1, func(write func()) { writers = append(writers, write) }, func(m *pb.SessionResponse) error {
+		sent = append(sent, m.GetChallenge().GetNonce())
+		if n := m.GetChallenge().GetNonce(); n < 3 {
+			s.challenge(n + 1)
+		}
+		return nil
+	})
+	s.challenge(1)
+	writers[0]()
+	if want := []uint64{1, 2, 3}; !slices.Equal(sent, want) || len(writers) != 1 || s.flushed() != nil {
+		t.Errorf("sent %v by %d writers", sent, len(writers))
+	}
+}
+
+// What cannot be sent is dropped.
+func TestSessionThatCannotBeSentTo(t *testing.T) {
+	t.Parallel()
+	var writers []func()
+	tried := 0
+	s := newSession(1, 1, func(write func()) { writers = append(writers, write) }, func(*pb.SessionResponse) error {
+		tried++
+		return io.EOF
+	})
+	s.challenge(1)
+	s.challenge(2)
+	writers[0]()
+	s.challenge(3)
+	if tried != 1 || len(writers) != 1 || s.over.ended() || s.flushed() != nil {
+		t.Errorf("tried %d times, %d writers, ended %v", tried, len(writers), s.over.ended())
 	}
 }
 
@@ -127,7 +226,7 @@ func read(t *rapid.T, h *history, cursor member.Revision, copies map[string]*pb.
 	if len(entries) == 0 {
 		return cursor
 	}
-	d := coalesce("p", entries)
+	d := h.delta(entries).pack().GetDelta()
 	if d.GetFromRevision() != uint64(cursor) {
 		t.Fatalf("delta from %d instead of %d", d.GetFromRevision(), cursor)
 	}
@@ -219,8 +318,55 @@ func TestHistoryShowsIntents(t *testing.T) {
 		t.Fatalf("entries: %v", entries)
 	}
 	h.publish(member.Change{Pool: "p", Base: h.head(), Forget: []member.ID{"a"}}, time.Time{})
-	if got := h.snapshot().GetServers()[0].GetIntent(); got != pb.Wish_WISH_ACTIVE {
+	if got := h.snapshot().pack().GetSnapshot().GetServers()[0].GetIntent(); got != pb.Wish_WISH_ACTIVE {
 		t.Errorf("the intent is %s", got)
+	}
+}
+
+// Those who need the same get the same bytes, as long as they are the newest.
+func TestHistorySharesParcels(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory()
+	put := func(id string) {
+		h.publish(member.Change{Pool: "p", Base: h.head(), Put: []member.Server{row(id, 2, 1)}}, time.Time{})
+	}
+	delta := func(cursor member.Revision, n int) *parcel {
+		entries, ok := h.after(cursor)
+		if !ok {
+			t.Fatalf("no way from %d", cursor)
+		}
+		return h.delta(entries[:n])
+	}
+	put("a")
+	first := h.snapshot()
+	if h.snapshot() != first {
+		t.Error("two snapshots of one revision")
+	}
+	put("b")
+	if h.snapshot() == first || h.snapshot().leads != h.head() {
+		t.Error("the snapshot is not the newest")
+	}
+	start := h.head().Revision - 2
+	newest := delta(start, 2)
+	switch {
+	case delta(start, 2) != newest:
+		t.Error("two deltas for the same subscribers")
+	case delta(start+1, 1) == newest, delta(start, 1) == newest, delta(start, 1).leads.Revision != start+1:
+		t.Error("one delta for different subscribers")
+	}
+	message, isFirst, err := newest.open()
+	again, isFirstAgain, _ := newest.open()
+	if err != nil || !isFirst || isFirstAgain || message != again {
+		t.Errorf("opened for the first time %v, then %v; error %v", isFirst, isFirstAgain, err)
+	}
+	for i := range 3 * sharedDeltas {
+		put(fmt.Sprint(i))
+	}
+	for cursor := h.head().Revision - 2*sharedDeltas; cursor < h.head().Revision; cursor++ {
+		delta(cursor, int(h.head().Revision-cursor))
+	}
+	if n := len(h.deltas); n != sharedDeltas {
+		t.Errorf("%d deltas are kept", n)
 	}
 }
 

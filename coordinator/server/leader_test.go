@@ -40,6 +40,11 @@ func startCluster(t *testing.T, table server.Store, n int) *cluster {
 	for _, w := range c.all[1:] {
 		w.standsBy(time.Second)
 	}
+	peers := map[string]*world{}
+	for i, w := range c.all {
+		peers[fmt.Sprintf("c%d:7400", i+1)] = w
+		w.peers.Store(&peers)
+	}
 	return c
 }
 
@@ -351,8 +356,49 @@ func TestOutageKeepsTheLeader(t *testing.T) {
 	})
 }
 
-// Only the leader does not reach the database: another one takes over; the first
-// writes nothing any more and names it when it hears of it.
+// Only the leader does not reach the database: another one takes over. The first
+// hears of it from the others, and sends its agents and routers there.
+func TestLeaderWithoutDatabaseHearsOfItsSuccessor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, newTable(), 3)
+		first := c.all[0]
+		agents := first.join("web-1", "web-2", "web-3", "web-4")
+		r := first.newRouter("r1").subscribe()
+		time.Sleep(20 * time.Second)
+		c.links[0].down.Store(true)
+		next := c.successor(6 * time.Second)
+		begin, leader := time.Now(), addressOfLeader(t, next)
+		overs := []chan error{r.over}
+		for _, a := range agents {
+			overs = append(overs, a.over)
+		}
+		for _, over := range overs {
+			err := heard(t, over)
+			if named, ok := errors.AsType[*member.NotLeaderError](err); !ok || named.Leader != leader {
+				t.Errorf("%v, want the name of %s", err, leader)
+			}
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("they were sent away %s after another one took the lead", took)
+		}
+		first.standsBy(time.Second)
+		moveTo(t, next, agents...)
+		next.consistent()
+	})
+}
+
+func addressOfLeader(t *testing.T, w *world) string {
+	t.Helper()
+	status, err := w.admin.GetStatus(t.Context(), &pb.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status.GetLeader()
+}
+
+// The same where it cannot ask the others either: it writes nothing any more, and
+// names its successor when it hears of it.
 func TestLeaderWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -362,6 +408,7 @@ func TestLeaderWithoutDatabase(t *testing.T) {
 		r := first.newRouter("r1").subscribe()
 		time.Sleep(20 * time.Second)
 		c.links[0].down.Store(true)
+		first.peers.Store(nil)
 		next := c.successor(6 * time.Second)
 		first.leads(0)
 		moveTo(t, next, agents[:2]...)

@@ -26,6 +26,7 @@ type table struct {
 	storeID string
 	lease   member.Lease
 	pools   map[member.Pool]*tablePool
+	deleted map[member.Pool]member.DeletedPool
 	routers map[string]store.RouterRow
 	others  map[member.ID]member.Coordinator
 
@@ -50,7 +51,7 @@ type tablePool struct {
 func newTable() *table {
 	return &table{
 		storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{},
-		others: map[member.ID]member.Coordinator{},
+		others: map[member.ID]member.Coordinator{}, deleted: map[member.Pool]member.DeletedPool{},
 	}
 }
 
@@ -60,7 +61,7 @@ func (t *table) backup() *table {
 	defer t.mu.Unlock()
 	c := &table{
 		storeID: t.storeID, lease: t.lease, pools: map[member.Pool]*tablePool{}, routers: maps.Clone(t.routers),
-		others: maps.Clone(t.others),
+		others: maps.Clone(t.others), deleted: maps.Clone(t.deleted),
 	}
 	for name, p := range t.pools {
 		own := *p
@@ -127,7 +128,7 @@ func (t *table) Lead(_ context.Context, c store.Claim) (store.Leadership, error)
 	}
 	t.lease = member.Lease{
 		StoreID: t.storeID, Holder: c.Holder, Instance: c.Instance, Advertise: c.Advertise,
-		Epoch: t.lease.Epoch + 1, Renewal: t.lease.Renewal + 1,
+		Epoch: max(t.lease.Epoch, c.Above) + 1, Renewal: t.lease.Renewal + 1,
 	}
 	for _, p := range t.pools {
 		p.state.Position.Epoch = t.lease.Epoch
@@ -185,10 +186,21 @@ func (t *table) Coordinators(_ context.Context, since time.Time) ([]member.Coord
 }
 
 func (t *table) fenced(epoch member.Epoch) error {
-	if epoch != t.lease.Epoch {
+	switch {
+	case epoch < t.lease.Epoch:
 		return fmt.Errorf("epoch %d is over: %w", epoch, member.ErrFenced)
+	case epoch > t.lease.Epoch:
+		return fmt.Errorf("%w: epoch %d instead of %d: %w", member.ErrUnavailable, t.lease.Epoch, epoch, store.ErrBehind)
 	}
 	return nil
+}
+
+// putBack makes the table what it was when a backup was taken.
+func (t *table) putBack(b *table) {
+	old := b.backup()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.storeID, t.lease, t.pools, t.routers = old.storeID, old.lease, old.pools, old.routers
 }
 
 func (t *table) LoadPools(context.Context) ([]member.PoolState, error) {
@@ -224,15 +236,16 @@ func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPoo
 	if t.pools[n.Name] != nil {
 		return member.PoolState{}, member.ErrAlreadyExists
 	}
+	first := t.deleted[n.Name].Position.Revision + 1
 	p := &tablePool{
 		state: member.PoolState{
-			Name: n.Name, Position: member.Position{Epoch: epoch, Revision: 1}, LastChange: rand.Text(),
+			Name: n.Name, Position: member.Position{Epoch: epoch, Revision: first}, LastChange: rand.Text(),
 			Settings: n.Settings, Requests: slices.Clone(n.Requests),
 		},
 		rows: map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
 	}
 	for i := range p.state.Requests {
-		p.state.Requests[i].Revision = 1
+		p.state.Requests[i].Revision = first
 	}
 	p.record(n.Events)
 	t.pools[n.Name] = p
@@ -279,14 +292,27 @@ func (t *table) Commit(ctx context.Context, c member.Change) error {
 func (t *table) write(c member.Change) error {
 	p := t.pools[c.Pool]
 	switch {
+	case p == nil && c.Delete != nil && t.deleted[c.Pool].Position.Revision == c.Revision():
+		return nil
 	case p == nil:
 		return member.ErrNotFound
 	case p.state.LastChange == c.ID:
 		return nil
-	case p.state.Position.Epoch != c.Base.Epoch:
+	case p.state.Position.Epoch > c.Base.Epoch:
 		return member.ErrFenced
+	case p.state.Position.Epoch < c.Base.Epoch, p.state.Position.Revision < c.Base.Revision:
+		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrBehind)
 	case p.state.Position != c.Base:
 		return member.ErrStale
+	}
+	if c.Delete != nil {
+		d := member.DeletedPool{Name: c.Pool, Position: member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, Deletion: *c.Delete}
+		if len(c.Requests) > 0 {
+			d.Request = c.Requests[0]
+		}
+		t.deleted[c.Pool] = d
+		delete(t.pools, c.Pool)
+		return nil
 	}
 	for _, r := range c.Remove {
 		if p.rows[r.ID].Incarnation != r.Incarnation {
@@ -318,6 +344,12 @@ func (t *table) write(c member.Change) error {
 	return nil
 }
 
+func (t *table) DeletedPools(context.Context) ([]member.DeletedPool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.deleted)), nil
+}
+
 func (t *table) Servers(_ context.Context, name member.Pool) ([]member.Server, member.Position, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -335,6 +367,20 @@ func (t *table) meddle(name member.Pool, id member.ID, change func(*member.Serve
 	row := t.pools[name].rows[id]
 	change(&row)
 	t.pools[name].rows[id] = row
+}
+
+// has returns the phase of a row.
+func (t *table) has(name member.Pool, id member.ID) member.Phase {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pools[name].rows[id].Phase
+}
+
+// turnBack takes a pool back by one revision behind the coordinator's back.
+func (t *table) turnBack(name member.Pool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pools[name].state.Position.Revision--
 }
 
 func (t *table) Events(_ context.Context, q store.EventQuery) ([]member.Event, error) {

@@ -23,6 +23,7 @@ type metrics struct {
 	commitSeconds prometheus.Histogram
 	ended         *prometheus.CounterVec
 	compactions   prometheus.Counter
+	snapshots     prometheus.Counter
 	members       *prometheus.GaugeVec
 	suspects      *prometheus.GaugeVec
 	servicesDown  *prometheus.GaugeVec
@@ -74,6 +75,8 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			"Streams that the coordinator ended because the peer did not keep up or sent too much.", "service", "reason"),
 		compactions: counter("buddyring_subscribers_compacted_total",
 			"Resume points that the history did not reach, answered by a snapshot."),
+		snapshots: counter("buddyring_snapshots_encoded_total",
+			"Snapshots that were encoded: one for all subscribers that need it at a revision."),
 		members:      gauges("buddyring_members", "Members by durable phase.", "pool", "phase"),
 		suspects:     gauges("buddyring_suspects", "Members that routers are told to prefer others to.", "pool"),
 		servicesDown: gauges("buddyring_services_down", "Members whose service is down though their host is not.", "pool"),
@@ -149,12 +152,24 @@ func (s *Server) gauges(reg *prometheus.Registry) {
 	}
 }
 
-// forgetPools takes away what only a leader knows of its pools.
-func (m *metrics) forgetPools() {
-	for _, g := range []*prometheus.GaugeVec{
+// ofPools are the gauges of what only a leader knows of its pools.
+func (m *metrics) ofPools() []*prometheus.GaugeVec {
+	return []*prometheus.GaugeVec{
 		m.members, m.suspects, m.servicesDown, m.brakeEngaged, m.brakeSuspects, m.brakeLimit, m.floorLost, m.floorLimit, m.revision,
-	} {
+	}
+}
+
+// forgetPools takes that away.
+func (m *metrics) forgetPools() {
+	for _, g := range m.ofPools() {
 		g.Reset()
+	}
+}
+
+// forgetPool takes it away for one pool.
+func (m *metrics) forgetPool(name member.Pool) {
+	for _, g := range m.ofPools() {
+		g.DeletePartialMatch(prometheus.Labels{"pool": string(name)})
 	}
 }
 

@@ -158,7 +158,7 @@ func parseKind(field, text string) (member.EventKind, error) {
 		member.EventRemoved, member.EventNotRemoved, member.EventUpdated, member.EventIntent,
 		member.EventPoolCreated, member.EventPoolUpdated, member.EventAlarmRaised, member.EventAlarmCleared,
 		member.EventContradicted, member.EventServiceDown, member.EventServiceUp, member.EventBraked, member.EventUnbraked,
-		member.EventMoved, member.EventRestored, member.EventDraining:
+		member.EventMoved, member.EventRestored, member.EventDraining, member.EventRepaired, member.EventReplaced, member.EventPoolDeleted:
 		return kind, nil
 	}
 	return "", member.Invalid(field, "%q is not a kind of event", text)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/buddyring/buddyring/coordinator/pool"
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 )
 
 // pools knows the host of every pool, and makes new ones. It is safe for
@@ -35,6 +37,11 @@ type pools struct {
 	all atomic.Pointer[[]*host]
 	// made are the answers to the request ids of CreatePool.
 	made map[requestKey]madePool
+	// aside says of the pools that are in the table and not served why not.
+	aside map[member.Pool]error
+	// deleted are the pools that were deleted not long ago; deletions counts them.
+	deleted   map[member.Pool]member.DeletedPool
+	deletions atomic.Uint64
 }
 
 type requestKey struct{ id, hash string }
@@ -51,6 +58,7 @@ func newPools(table Table, lead leadership, b *bell, autoCreate bool) *pools {
 	p := &pools{
 		table: table, lead: lead, bell: b, autoCreate: autoCreate,
 		making: make(chan struct{}, 1), made: map[requestKey]madePool{},
+		aside: map[member.Pool]error{}, deleted: map[member.Pool]member.DeletedPool{},
 	}
 	p.all.Store(&[]*host{})
 	return p
@@ -72,10 +80,11 @@ func (p *pools) find(name member.Pool) *host {
 // pick returns the pool that a request names, or the only one if it names none.
 func (p *pools) pick(name string) (*host, error) {
 	if name == "" {
-		if all := p.list(); len(all) == 1 {
+		all, others := p.list(), len(p.setAside())
+		if len(all) == 1 && others == 0 {
 			return all[0], nil
 		}
-		return nil, member.Invalid("pool", "must be named where there is more than one pool; there are %d", len(p.list()))
+		return nil, member.Invalid("pool", "must be named where there is more than one pool; there are %d", len(all)+others)
 	}
 	parsed, err := member.ParsePool("pool", name)
 	if err != nil {
@@ -84,7 +93,56 @@ func (p *pools) pick(name string) (*host, error) {
 	if h := p.find(parsed); h != nil {
 		return h, nil
 	}
+	if err := p.whyAside(parsed); err != nil {
+		return nil, err
+	}
 	return nil, fmt.Errorf("find pool %s: %w", parsed, member.ErrNotFound)
+}
+
+// open starts the host of a pool as the table has it, or sets the pool aside
+// where its rows make no sense. An error means that no pool can be served any
+// more.
+func (p *pools) open(state member.PoolState) error {
+	err := state.Unreadable
+	if err == nil {
+		_, err = p.add(state)
+	}
+	if errors.Is(err, errTermOver) {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.aside, state.Name)
+	if err != nil {
+		p.aside[state.Name] = err
+	}
+	return nil
+}
+
+// forget drops what is known of pools that are aside and no longer in the table.
+func (p *pools) forget(gone func(member.Pool) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.aside, func(name member.Pool, _ error) bool { return gone(name) })
+}
+
+// setAside returns the pools that are not served, with why.
+func (p *pools) setAside() map[member.Pool]error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.aside)
+}
+
+// whyAside is what those are told who ask for a pool that is not served, or nil.
+func (p *pools) whyAside(name member.Pool) error {
+	p.mu.Lock()
+	why := p.aside[name]
+	p.mu.Unlock()
+	if why == nil {
+		return nil
+	}
+	return rpc.WithRetry(fmt.Errorf("%w: pool %s is not served: the table has rows of it that make no sense: %w",
+		member.ErrUnavailable, name, why), reopenEvery)
 }
 
 // add starts the host of a pool and lets everybody see it.
@@ -111,8 +169,15 @@ func (p *pools) forJoin(ctx context.Context, name member.Pool) (*host, error) {
 	if h := p.find(name); h != nil {
 		return h, nil
 	}
+	if err := p.whyAside(name); err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
 	if !p.autoCreate {
 		return nil, fmt.Errorf("join pool %s: %w; create it first", name, member.ErrNotFound)
+	}
+	if d, ok := p.deletion(name); ok {
+		return nil, fmt.Errorf("join pool %s: %w: it was deleted by %s at %s; create it first",
+			name, member.ErrNotFound, d.Actor, d.At.UTC().Format(time.DateTime))
 	}
 	h, err := p.create(ctx, newPool{
 		name: name, settings: member.DefaultSettings(), call: pool.Call{Actor: actorSelf, Reason: "a server asked to join it"},
@@ -148,7 +213,7 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("create pool %s: %w: others are being made", n.name, member.ErrUnavailable)
 	}
-	if p.find(n.name) != nil {
+	if p.find(n.name) != nil || p.whyAside(n.name) != nil {
 		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 	}
 	if len(p.list()) >= maxPools {
@@ -191,7 +256,11 @@ func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, e
 		return member.PoolState{}, err
 	}
 	for _, s := range states {
-		if s.Name == name {
+		switch {
+		case s.Name != name:
+		case s.Unreadable != nil:
+			return member.PoolState{}, fmt.Errorf("load pool %s: %w: %w", name, member.ErrUnavailable, s.Unreadable)
+		default:
 			return s, nil
 		}
 	}
@@ -223,7 +292,7 @@ func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
 		}
 	}
 	if n.call.ValidateOnly {
-		if p.find(n.name) != nil {
+		if p.find(n.name) != nil || p.whyAside(n.name) != nil {
 			return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 		}
 		return nil, nil
@@ -250,7 +319,10 @@ func (p *pools) repeated(call pool.Call) (*host, error) {
 		case time.Since(m.at) >= store.RequestLife:
 			delete(p.made, key)
 		case key.id == call.RequestID && key.hash == call.Hash:
-			return p.find(m.pool), nil
+			if h := p.find(m.pool); h != nil {
+				return h, nil
+			}
+			return nil, fmt.Errorf("create pool %s: %w: it was deleted since", m.pool, member.ErrNotFound)
 		case key.id == call.RequestID && m.sure:
 			return nil, member.Invalid("request_id", "%q was used for another request", call.RequestID)
 		}

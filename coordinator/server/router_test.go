@@ -124,6 +124,12 @@ func (r *router) apply(res *pb.SubscribeResponse) (changed bool, err error) {
 		r.servers[p.GetPool()] = rows
 		r.sizes = append(r.sizes, len(rows))
 		return true, nil
+	case *pb.SubscribeResponse_PoolDeleted:
+		d := m.PoolDeleted
+		r.log = append(r.log, fmt.Sprintf("deleted %s %d in epoch %d", d.GetPool(), d.GetRevision(), d.GetEpoch()))
+		delete(r.at, d.GetPool())
+		delete(r.servers, d.GetPool())
+		return true, nil
 	case *pb.SubscribeResponse_Delta:
 		return true, r.applyDelta(m.Delta)
 	case *pb.SubscribeResponse_SoftMarks:

@@ -176,6 +176,18 @@ func (k *router) remember(name member.Pool, revision member.Revision, now time.T
 	k.progress[name] = append(steps, step{revision, now})
 }
 
+// forget drops what routers have applied of a pool.
+func (r *routers) forget(name member.Pool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range r.by {
+		delete(k.applied, name)
+		delete(k.progress, name)
+		k.dirty = true
+	}
+	r.heard.ring()
+}
+
 // wants reports whether a router that wants these pools, nil for all, wants one.
 func wants(pools map[member.Pool]bool, name member.Pool) bool { return pools == nil || pools[name] }
 

@@ -44,6 +44,11 @@ type Server struct {
 	term atomic.Pointer[term]
 	// sight is what it has seen of the lease while it did not lead.
 	sight atomic.Pointer[lease.Sight]
+	// known is what it has seen of epochs, led the last one in which it has led,
+	// claimed when it sent its last claim. Only compete's goroutine touches them.
+	known   lease.Known
+	led     member.Epoch
+	claimed time.Time
 	// others are the addresses of the other coordinators on the database.
 	others atomic.Pointer[[]string]
 }
@@ -79,12 +84,14 @@ const adminRecvBytes = 1 << 20
 // if there is one.
 func (s *Server) makeServers() {
 	s.agentServer = rpc.NewServer(rpc.ServerConfig{
-		Credentials: s.deps.Credentials, Registry: s.deps.Registry, Logger: s.deps.Logger,
+		Credentials: s.deps.Credentials, Registry: s.deps.Registry, Logger: s.deps.Logger, FixedWindows: true,
 		Roles: map[string][]rpc.Role{
 			pb.AgentService_ServiceDesc.ServiceName:      {rpc.RoleAgent},
 			pb.MembershipService_ServiceDesc.ServiceName: {rpc.RoleRouter},
+			pb.PeerService_ServiceDesc.ServiceName:       {rpc.RoleCoordinator},
 		},
 	})
+	pb.RegisterPeerServiceServer(s.agentServer.GRPC(), &peerService{standing: s.standing})
 	s.agentServer.GRPC().RegisterService(behind(pb.AgentService_ServiceDesc, s.agentDoor), nil)
 	s.agentServer.GRPC().RegisterService(behind(pb.MembershipService_ServiceDesc, s.memberDoor), nil)
 	s.adminServer = rpc.NewServer(rpc.ServerConfig{
@@ -208,7 +215,7 @@ func (s *Server) standing(now time.Time) standing {
 	if !sight.MovedAt.IsZero() {
 		at.leaseAge = now.Sub(sight.MovedAt)
 	}
-	if sight.Alive(now) {
+	if sight.Alive(now) && sight.Lease.Holder != member.ID(s.cfg.ID) {
 		at.leaderID, at.leader = sight.Lease.Holder, sight.Lease.Advertise
 	}
 	return at

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,18 +25,32 @@ const (
 // session is one agent's stream as the pool's host sees it: a place to put
 // messages that never blocks. It is safe for concurrent use.
 type session struct {
-	id     pool.SessionID
-	epoch  member.Epoch
-	outbox chan *pb.SessionResponse
+	id    pool.SessionID
+	epoch member.Epoch
+	// spawn has a writer run: there is one only while there is something to send.
+	spawn func(write func())
+	send  func(*pb.SessionResponse) error
+
+	mu sync.Mutex
+	// outbox waits to be sent; unsent counts that and what the writer has.
+	outbox []*pb.SessionResponse
+	unsent int
+	// idle is closed when the writer, nil for none, has ended; closed says that
+	// nothing more is sent.
+	idle   chan struct{}
+	closed bool
+
 	// greeted ends when the Hello was handed to a machine, welcomed when the
 	// machine has accepted it.
 	greeted, welcomed *ending
 	over              *ending
 }
 
-func newSession(id pool.SessionID, epoch member.Epoch) *session {
+// newSession returns a session whose messages go to send, on goroutines that spawn
+// starts.
+func newSession(id pool.SessionID, epoch member.Epoch, spawn func(func()), send func(*pb.SessionResponse) error) *session {
 	return &session{
-		id: id, epoch: epoch, outbox: make(chan *pb.SessionResponse, outboxSize),
+		id: id, epoch: epoch, spawn: spawn, send: send,
 		greeted: newEnding(), welcomed: newEnding(), over: newEnding(),
 	}
 }
@@ -44,43 +59,75 @@ func newSession(id pool.SessionID, epoch member.Epoch) *session {
 var errOverflow = fmt.Errorf("%w: more than %d messages wait for this agent", member.ErrExhausted, outboxSize)
 
 // put queues a message. Messages leave in the order in which they were put;
-// when the outbox is full, the session ends.
+// when too many wait, the session ends.
 func (s *session) put(m *pb.SessionResponse) {
+	if s.queue(m) {
+		s.spawn(s.write)
+	}
+}
+
+// queue takes a message and reports whether the caller has to see to a writer.
+func (s *session) queue(m *pb.SessionResponse) (idle bool) {
 	m.Epoch = uint64(s.epoch)
-	select {
-	case s.outbox <- m:
-	default:
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return false
+	case s.unsent == outboxSize:
 		s.over.end(errOverflow)
+		return false
 	}
+	s.outbox = append(s.outbox, m)
+	s.unsent++
+	if idle = s.idle == nil; idle {
+		s.idle = make(chan struct{})
+	}
+	return idle
 }
 
-// write sends what is put until the session is over, and then what is left. It
-// does not end the session when sending fails: the reader sees why.
-func (s *session) write(send func(*pb.SessionResponse) error) {
-	for {
-		select {
-		case m := <-s.outbox:
-			if send(m) != nil {
-				return
+// write sends what is put until nothing is left. It does not end the session when
+// sending fails: the reader sees why.
+func (s *session) write() {
+	for batch := s.take(0); batch != nil; batch = s.take(len(batch)) {
+		for _, m := range batch {
+			if s.send(m) != nil {
+				s.close()
+				break
 			}
-		case <-s.over.done():
-			s.flush(send)
-			return
 		}
 	}
 }
 
-func (s *session) flush(send func(*pb.SessionResponse) error) {
-	for {
-		select {
-		case m := <-s.outbox:
-			if send(m) != nil {
-				return
-			}
-		default:
-			return
-		}
+// take returns what the writer is to send next, once it has sent so many; with
+// nothing left the writer ends.
+func (s *session) take(sent int) []*pb.SessionResponse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsent -= sent
+	batch := s.outbox
+	s.outbox = nil
+	if batch == nil {
+		close(s.idle)
+		s.idle = nil
 	}
+	return batch
+}
+
+// close drops what waits, and all that comes.
+func (s *session) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed, s.outbox = true, nil
+}
+
+// flushed lets nothing more be put, and returns what closes when all has been sent;
+// nil if it has.
+func (s *session) flushed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return s.idle
 }
 
 // What the machine says to an agent, as messages.
@@ -125,10 +172,12 @@ func (s *session) challenge(nonce uint64) {
 	s.put(&pb.SessionResponse{Message: &pb.SessionResponse_Challenge{Challenge: &pb.Challenge{Nonce: nonce}}})
 }
 
-// acknowledge confirms a digest. Before the Welcome nothing may be sent.
+// acknowledge confirms a digest. Before the Welcome nothing may be sent. It is
+// called on the goroutine that reads, which sends by itself unless another one is
+// about it: an agent that takes nothing need not be listened to.
 func (s *session) acknowledge(seq uint64) {
-	if s.welcomed.ended() {
-		s.put(&pb.SessionResponse{Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}})
+	if s.welcomed.ended() && s.queue(&pb.SessionResponse{Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}}) {
+		s.write()
 	}
 }
 

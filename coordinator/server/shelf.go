@@ -63,7 +63,7 @@ func (s *shelf) load(ctx context.Context) (*adminService, error) {
 	pools := newPools(s.deps.Store, leadership{}, newBell(), false)
 	pools.start = frozen
 	for _, state := range states {
-		if _, err := pools.add(state); err != nil {
+		if err := pools.open(state); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -68,6 +69,13 @@ func (l *marks) add(name member.Pool, m member.Mark, now time.Time) {
 		l.recent[0] = nil
 		l.recent = l.recent[1:]
 	}
+}
+
+// forget drops the marks that hold in a pool.
+func (l *marks) forget(name member.Pool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.active, func(key markKey, _ activeMark) bool { return key.pool == name })
 }
 
 // suspects counts the suspect marks of a pool that hold.

@@ -43,6 +43,7 @@ type Table interface {
 	CreatePool(ctx context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error)
 	Commit(ctx context.Context, change member.Change) error
 	Servers(ctx context.Context, pool member.Pool) ([]member.Server, member.Position, error)
+	DeletedPools(ctx context.Context) ([]member.DeletedPool, error)
 }
 
 // EventTable holds the pools' past.

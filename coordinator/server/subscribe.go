@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +20,8 @@ const (
 	// sendTime is how long one message may take to leave; a subscriber that
 	// needs longer is dropped and resumes.
 	sendTime = 10 * time.Second
-	// snapshotsAtOnce paces the snapshots of all subscribers.
+	// snapshotsAtOnce paces the snapshots of all subscribers, who share the bytes of
+	// one.
 	snapshotsAtOnce = 20
 	// A router acknowledges each change that it applies.
 	acksPerSecond = 500
@@ -44,7 +44,7 @@ type membershipService struct {
 	// snapshots has a place for each snapshot under way.
 	snapshots chan struct{}
 	live      atomic.Int64
-	streams   sync.WaitGroup
+	streams   crowd
 }
 
 // subscription is one router's stream. Only feed's goroutine touches what is
@@ -62,6 +62,8 @@ type subscription struct {
 	cursors map[member.Pool]member.Position
 	soft    uint64
 	synced  bool
+	// deletions is how many deletions of pools were looked at.
+	deletions uint64
 }
 
 var (
@@ -72,6 +74,10 @@ var (
 // Subscribe runs one router's stream: a reader takes its acks, a feeder sends
 // what is new, and this goroutine waits for whatever ends the stream first.
 func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServer) error {
+	if !m.streams.enter() {
+		return m.closing.reason()
+	}
+	defer m.streams.leave()
 	m.live.Add(1)
 	defer m.live.Add(-1)
 
@@ -79,7 +85,7 @@ func (m *membershipService) Subscribe(stream pb.MembershipService_SubscribeServe
 		service: m, stream: stream, over: newEnding(), cursors: map[member.Pool]member.Position{},
 	}
 	greeted := make(chan struct{})
-	m.streams.Go(func() { s.over.end(clean(s.read(greeted))) })
+	m.streams.run(func() { s.over.end(clean(s.read(greeted))) })
 	s.await(greeted)
 	err := s.over.reason()
 	if errors.Is(err, errSlow) {
@@ -133,7 +139,7 @@ func (s *subscription) read(greeted chan<- struct{}) error {
 	}
 	close(greeted)
 	fed := make(chan struct{})
-	m.streams.Go(func() {
+	m.streams.run(func() {
 		defer close(fed)
 		if err := s.feed(); err != nil {
 			s.over.end(err)
@@ -226,11 +232,23 @@ func (s *subscription) feed() error {
 	}
 }
 
-func (s *subscription) send(r *pb.SubscribeResponse) error {
+func (s *subscription) send(r *pb.SubscribeResponse) error { return s.sendAny(r) }
+
+// deliver sends a parcel and reports whether it was encoded for this subscriber.
+func (s *subscription) deliver(p *parcel) (first bool, err error) {
+	message, first, err := p.open()
+	if err != nil {
+		return first, err
+	}
+	return first, s.sendAny(message)
+}
+
+// sendAny sends a message, or one that is encoded.
+func (s *subscription) sendAny(message any) error {
 	now := time.Now()
 	s.sendingSince.Store(&now)
 	defer s.sendingSince.Store(nil)
-	return s.stream.Send(r)
+	return s.stream.SendMsg(message)
 }
 
 func (s *subscription) start() error {
@@ -253,6 +271,9 @@ func (s *subscription) sameStore() bool { return s.storeID == s.service.lead.sto
 // looked up first: none arrives before the row that it is about.
 func (s *subscription) catchUp() error {
 	news := s.softNews()
+	if err := s.sendDeleted(); err != nil {
+		return err
+	}
 	for _, h := range s.service.pools.list() {
 		if s.pools != nil && !s.pools[h.pool] {
 			continue
@@ -262,6 +283,36 @@ func (s *subscription) catchUp() error {
 		}
 	}
 	return s.sendMarks(news)
+}
+
+// sendDeleted tells which of the pools that the router has were deleted. A new one
+// of that name is one that it does not have.
+func (s *subscription) sendDeleted() error {
+	count := s.service.pools.deletions.Load()
+	if count == s.deletions {
+		return nil
+	}
+	s.deletions = count
+	has := map[member.Pool]member.Revision{}
+	if s.sameStore() {
+		for name, p := range s.resume {
+			has[name] = p.Revision
+		}
+	}
+	for name, p := range s.cursors {
+		has[name] = p.Revision
+	}
+	for _, d := range s.service.pools.deletedSince(has) {
+		delete(s.cursors, d.Name)
+		delete(s.resume, d.Name)
+		err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{
+			Pool: string(d.Name), Epoch: uint64(s.service.lead.epoch), Revision: uint64(d.Position.Revision),
+		}}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // advance sends what a pool has that the router does not.
@@ -291,11 +342,11 @@ func (s *subscription) advance(h *history) error {
 		if len(entries) == 0 {
 			continue
 		}
-		delta := coalesce(h.name, entries)
-		if err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Delta{Delta: delta}}); err != nil {
+		delta := h.delta(entries)
+		if _, err := s.deliver(delta); err != nil {
 			return err
 		}
-		cursor.Revision = entries[len(entries)-1].position.Revision
+		cursor.Revision = delta.leads.Revision
 	}
 	s.cursors[h.name] = member.Position{Epoch: s.service.lead.epoch, Revision: cursor.Revision}
 	return nil
@@ -323,10 +374,11 @@ func (s *subscription) snapshot(h *history) error {
 		return nil
 	}
 	snapshot := h.snapshot()
-	err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Snapshot{Snapshot: snapshot}})
-	s.cursors[h.name] = member.Position{
-		Epoch: s.service.lead.epoch, Revision: member.Revision(snapshot.GetPosition().GetRevision()),
+	first, err := s.deliver(snapshot)
+	if first {
+		s.service.metrics.snapshots.Inc()
 	}
+	s.cursors[h.name] = member.Position{Epoch: s.service.lead.epoch, Revision: snapshot.leads.Revision}
 	return err
 }
 

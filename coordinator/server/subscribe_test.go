@@ -77,6 +77,37 @@ func TestSubscribeFollows(t *testing.T) {
 	})
 }
 
+// A thousand routers that come at once cost one encoding.
+func TestSubscribersShareASnapshot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.join("web-1", "web-2", "web-3")
+		revision := relabel(t, w, "web-2", 1, 0)
+		subscribe := func(from, to int) {
+			var all []*router
+			for n := from; n < to; n++ {
+				all = append(all, w.newRouter(fmt.Sprintf("r%d", n)).subscribe())
+			}
+			for _, r := range all {
+				r.caughtUp("default", revision)
+				if got := r.names("default"); len(got) != 3 {
+					t.Errorf("%s has %v", r.id, got)
+				}
+			}
+		}
+		for i, want := range []float64{1, 1, 2} {
+			if i == 2 {
+				revision = relabel(t, w, "web-2", 2, 0)
+			}
+			subscribe(50*i, 50*(i+1))
+			if got := w.metric("buddyring_snapshots_encoded_total"); got != want {
+				t.Errorf("%v snapshots were encoded, not %v", got, want)
+			}
+		}
+	})
+}
+
 func TestSubscribeToSomePools(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

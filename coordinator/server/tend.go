@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/lease"
@@ -44,12 +45,17 @@ func (t *term) keepLead(ctx context.Context) {
 }
 
 // keep renews the lease, at once and then regularly, until ctx ends, which is nil,
-// or another leader exists.
+// another leader exists, or the table was put back.
 func (s *Server) keep(ctx context.Context, epoch member.Epoch, tenure *tenure) error {
 	tick := time.NewTicker(lease.RenewEvery)
 	defer tick.Stop()
+	var back lag
 	for ctx.Err() == nil {
-		if err := s.renew(ctx, epoch, tenure); errors.Is(err, member.ErrFenced) {
+		err := s.renew(ctx, epoch, tenure)
+		if errors.Is(err, member.ErrFenced) {
+			return err
+		}
+		if err := back.lasts(err, time.Now()); err != nil {
 			return err
 		}
 		select {
@@ -58,6 +64,29 @@ func (s *Server) keep(ctx context.Context, epoch member.Epoch, tenure *tenure) e
 		}
 	}
 	return nil
+}
+
+// lag is since when the table has been behind its leader; zero while it is not.
+// A node of a cluster may be for a moment. A table that stays so was put back:
+// nothing that the leader knows is in it, and its epoch will come again.
+type lag struct{ since time.Time }
+
+// lasts takes the outcome of a write, and returns why the term is over if the
+// table has been behind for as long as a lease lives.
+func (l *lag) lasts(err error, now time.Time) error {
+	switch {
+	case !errors.Is(err, store.ErrBehind):
+		if err == nil {
+			*l = lag{}
+		}
+		return nil
+	case l.since.IsZero():
+		l.since = now
+	}
+	if now.Sub(l.since) < lease.Life {
+		return nil
+	}
+	return fmt.Errorf("the table was put back, as by the restore of a backup: %w", err)
 }
 
 // renew is not cut off by the end of ctx: a renewal that hangs in the database
@@ -207,4 +236,72 @@ func (s *Server) lookAtDisk(ctx context.Context, now time.Time) {
 		Name: alarmDiskLow, Since: now,
 		Text: fmt.Sprintf("the disk of the database has %d MiB left; below %d MiB changes may soon fail", free>>20, diskReserve>>20),
 	})
+}
+
+// reopenEvery is how often pools that are set aside are read again.
+const reopenEvery = 10 * time.Second
+
+// openPools starts those of the pools that can be read, and says of each other
+// one that it is not served: it must not take the others with it.
+func (t *term) openPools(states []member.PoolState) error {
+	for _, state := range states {
+		if err := t.pools.open(state); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	for name, why := range t.pools.setAside() {
+		t.own.raise(member.Alarm{
+			Name: alarmUnreadable, Pool: name, Since: now,
+			Text: fmt.Sprintf("pool %s is not served: the table has rows of it that make no sense: %v", name, why),
+		})
+	}
+	return nil
+}
+
+// reopen serves pools that were set aside once somebody has mended their rows,
+// until ctx ends.
+func (t *term) reopen(ctx context.Context) {
+	tick := time.NewTicker(reopenEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if len(t.pools.setAside()) == 0 {
+			continue
+		}
+		if err := t.reopenOnce(ctx); err != nil && ctx.Err() == nil {
+			t.deps.Logger.WarnContext(ctx, "pools that are not served not read again", "error", err)
+		}
+	}
+}
+
+func (t *term) reopenOnce(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	states, err := t.deps.Store.LoadPools(within)
+	if err != nil {
+		return err
+	}
+	before := t.pools.setAside()
+	states = slices.DeleteFunc(states, func(s member.PoolState) bool { return before[s.Name] == nil })
+	for i, s := range states {
+		if e := s.Position.Epoch; s.Unreadable == nil && e != t.lead.epoch {
+			states[i].Unreadable = fmt.Errorf("it is of epoch %d, and the leader of %d", e, t.lead.epoch)
+		}
+	}
+	t.pools.forget(func(name member.Pool) bool {
+		return !slices.ContainsFunc(states, func(s member.PoolState) bool { return s.Name == name })
+	})
+	err = t.openPools(states)
+	after := t.pools.setAside()
+	for name := range before {
+		if after[name] == nil {
+			t.own.clear(member.AlarmKey{Name: alarmUnreadable, Pool: name}, time.Now())
+		}
+	}
+	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/buddyring/buddyring/coordinator/lease"
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 )
@@ -37,10 +38,7 @@ type term struct {
 	// hosts run until stopHosts says why not, so that they outlive whoever waits
 	// for their answers.
 	stopHosts context.CancelCauseFunc
-	mu        sync.Mutex
-	hosts     sync.WaitGroup
-	// full says that no host is started any more.
-	full bool
+	hosts     crowd
 }
 
 // The reasons for which a term ends other than the end of the program and
@@ -88,15 +86,20 @@ func (s *Server) start(ctx context.Context, w won, tenure *tenure) (*term, error
 		return nil, err
 	}
 	for _, state := range states {
-		if e := state.Position.Epoch; e != w.Epoch {
+		if e := state.Position.Epoch; e != w.Epoch && state.Unreadable == nil {
 			return nil, fmt.Errorf("pool %s is of epoch %d and not of %d: %w", state.Name, e, w.Epoch, member.ErrFenced)
 		}
+	}
+	deleted, err := s.deps.Store.DeletedPools(within)
+	if err != nil {
+		return nil, err
 	}
 	rows, err := s.deps.Store.Routers(within)
 	if err != nil {
 		return nil, err
 	}
 	t := s.newTerm(ctx, w, tenure)
+	t.pools.recall(deleted)
 	for _, r := range rows {
 		t.routers.remember(r, time.Now())
 	}
@@ -138,12 +141,11 @@ func (t *term) host(ctx context.Context, state member.PoolState) (*host, error) 
 	if err != nil {
 		return nil, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.full {
+	if !t.hosts.enter() {
 		return nil, errTermOver
 	}
-	t.hosts.Go(func() {
+	defer t.hosts.leave()
+	t.hosts.run(func() {
 		if err := h.run(ctx); err != nil {
 			t.over.end(err)
 		}
@@ -154,21 +156,17 @@ func (t *term) host(ctx context.Context, state member.PoolState) (*host, error) 
 // endHosts ends all hosts, once the changes that they have under way are known
 // to be made or not.
 func (t *term) endHosts(why error) {
-	t.mu.Lock()
-	t.full = true
-	t.mu.Unlock()
+	t.hosts.close()
 	t.stopHosts(why)
-	t.hosts.Wait()
+	t.hosts.empty()
 }
 
 // addPools starts the pools of the table, and makes the one that always exists.
 func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
-	for _, state := range states {
-		if _, err := t.pools.add(state); err != nil {
-			return err
-		}
+	if err := t.openPools(states); err != nil {
+		return err
 	}
-	if t.pools.find(member.DefaultPool) != nil {
+	if t.pools.find(member.DefaultPool) != nil || t.pools.whyAside(member.DefaultPool) != nil {
 		return nil
 	}
 	_, err := t.pools.create(ctx, newPool{
@@ -182,18 +180,32 @@ func (t *term) addPools(ctx context.Context, states []member.PoolState) error {
 func (t *term) newHost(state member.PoolState) (*host, error) {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // it never fails
-	history := newHistory(state, t.bell)
 	machine, err := pool.New(state, pool.Config{Seed: binary.NativeEndian.Uint64(seed[:]), Now: time.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("start pool %s: %w", state.Name, err)
 	}
+	history := newHistory(state, t.bell)
 	t.metrics.pool(history)
 	return &host{
 		pool: state.Name, machine: machine, sessions: map[pool.SessionID]*session{}, calls: map[pool.Token]waiter{},
 		lead: t.lead, tenure: t.tenure, table: t.deps.Store, dialer: newDialer(t.deps.Dialer), history: history, marks: t.marks,
 		alarms: t.alarms, health: t.health, metrics: t.metrics, routers: t.routers, log: t.deps.Logger,
-		inbox: make(chan work, inboxSize), outcomes: make(chan outcome, 1), over: newEnding(),
+		inbox: make(chan work, inboxSize), outcomes: make(chan outcome, 1), over: newEnding(), gone: t.forget,
 	}, nil
+}
+
+// forget lets go of a pool that was deleted. Its history has gone with it, so the
+// one of the default pool tells.
+func (t *term) forget(d member.DeletedPool) {
+	t.pools.drop(d)
+	t.routers.forget(d.Name)
+	t.marks.forget(d.Name)
+	t.metrics.forgetPool(d.Name)
+	text := fmt.Sprintf("pool %s was deleted at revision %d", d.Name, d.Position.Revision)
+	if d.Reason != "" {
+		text += ": " + d.Reason
+	}
+	t.own.note("", member.Event{Kind: member.EventPoolDeleted, Actor: d.Actor, Text: text})
 }
 
 func (t *term) makeServices() {
@@ -219,7 +231,7 @@ func (t *term) run(ctx context.Context) error {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){t.keepLead, t.tendRouters, t.prune, t.deliver} {
+	for _, loop := range []func(context.Context){t.keepLead, t.askPeers, t.tendRouters, t.reopen, t.prune, t.deliver} {
 		loops.Go(func() { loop(working) })
 	}
 	select {
@@ -227,9 +239,13 @@ func (t *term) run(ctx context.Context) error {
 		t.over.end(errStopping)
 	case <-t.over.done():
 	}
-	if why := t.over.reason(); errors.Is(why, member.ErrFenced) {
-		// Another one leads: nothing of this epoch is to be heard any more.
+	if why := t.over.reason(); overtaken(why) {
+		// Another one leads: nothing of this epoch is to be heard any more, however
+		// long the database takes to answer.
 		t.stopHosts(t.farewell(why))
+		t.close()
+		t.glance(ctx)
+		t.closing.end(t.notLeader())
 	}
 	stop()
 	loops.Wait()
@@ -237,27 +253,33 @@ func (t *term) run(ctx context.Context) error {
 	return t.over.reason()
 }
 
-// end ends everything of the term. Where another one leads already, the streams
-// end first; else the hosts, so that whoever waits for a change hears of it, and
-// then the lease is given back: it is the last write.
-func (t *term) end(ctx context.Context) {
+// overtaken reports whether the lease is not this leader's any more: another one
+// has it, or the table was put back to before it was won.
+func overtaken(why error) bool {
+	return errors.Is(why, member.ErrFenced) || errors.Is(why, store.ErrBehind)
+}
+
+// close lets nobody in any more.
+func (t *term) close() {
 	t.term.Store(nil)
 	t.admit(false)
 	t.metrics.leader.Set(0)
+}
+
+// end ends everything of the term. Where another one leads already, the streams
+// have ended; else the hosts are first, so that whoever waits for a change hears of
+// it, and then the lease is given back: it is the last write.
+func (t *term) end(ctx context.Context) {
+	t.close()
 	why := t.over.reason()
-	fenced := errors.Is(why, member.ErrFenced)
-	if fenced {
-		t.glance(ctx)
-		t.closing.end(t.notLeader())
-	}
 	t.endHosts(t.farewell(why))
-	if !fenced {
+	if !overtaken(why) {
 		t.released.end(t.giveBack(ctx, t.lead.epoch))
 	}
 	t.released.end(nil)
 	t.closing.end(t.farewell(why))
-	t.agents.streams.Wait()
-	t.members.streams.Wait()
+	t.agents.streams.empty()
+	t.members.streams.empty()
 	t.alarms.forget(func(name string) bool { return !ofCoordinator(name) })
 	t.metrics.forgetPools()
 }

@@ -205,6 +205,13 @@ func TestIdentity(t *testing.T) {
 	}
 	asRouter := func(t *testing.T, c *rpc.Credentials) error { return subscribe(t, c, "r1") }
 	asAdmin := func(t *testing.T, c *rpc.Credentials) error { return administer(t, c, "") }
+	asPeer := func(t *testing.T, c *rpc.Credentials) error {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := pb.NewPeerServiceClient(dialTLS(t, c, at["agent"])).GetLead(ctx, &pb.GetLeadRequest{})
+		return err
+	}
 
 	for name, c := range map[string]struct {
 		authority *authority
@@ -224,6 +231,9 @@ func TestIdentity(t *testing.T) {
 		"an admin":                      {ca, "admin/ops", asAdmin, nil},
 		"a router as an admin":          {ca, "router/ops", asAdmin, member.ErrPermission},
 		"an agent as an admin":          {ca, "agent/default/ops", asAdmin, member.ErrPermission},
+		"a coordinator as a peer":       {ca, "coordinator/c2", asPeer, nil},
+		"an agent as a peer":            {ca, "agent/default/web-1", asPeer, member.ErrPermission},
+		"a router as a peer":            {ca, "router/r1", asPeer, member.ErrPermission},
 		"an admin of another authority": {stranger, "admin/ops", asAdmin, member.ErrUnavailable},
 	} {
 		credentials := c.authority.credentials(c.identity)

@@ -36,6 +36,8 @@ type world struct {
 	// free is the room on the database's disk.
 	free atomic.Uint64
 	dial func(ctx context.Context, address string) (net.Conn, error)
+	// peers are the coordinators that it can reach, by their addresses.
+	peers atomic.Pointer[map[string]*world]
 
 	listeners map[string]*bufconn.Listener
 	stop      context.CancelFunc
@@ -81,6 +83,12 @@ func (w *world) run(edit ...func(*server.Config)) {
 				return nil, ctx.Err()
 			}
 			return w.dial(ctx, address)
+		},
+		PeerDialer: func(ctx context.Context, address string) (net.Conn, error) {
+			if peers := w.peers.Load(); peers != nil && (*peers)[address] != nil {
+				return (*peers)[address].listeners["agent"].DialContext(ctx)
+			}
+			return nil, errors.New("nobody is there")
 		},
 		Listen: func(_ context.Context, name, _ string) (net.Listener, error) { return w.listeners[name], nil },
 	})
@@ -333,6 +341,18 @@ func (w *world) alarms() []string {
 		names = append(names, a.GetName())
 	}
 	return names
+}
+
+// heard waits for the end of a session or subscription and returns how it ended.
+func heard(t *testing.T, over <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-over:
+		return err
+	case <-time.After(time.Minute):
+		t.Fatal("it did not end within a minute")
+		return nil
+	}
 }
 
 // endOf receives until the stream ends, and returns how.

@@ -3,7 +3,9 @@
 package store_test
 
 import (
+	"database/sql"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/buddyring/buddyring/coordinator/store"
@@ -15,4 +17,15 @@ const backend = store.KindSQLite
 func freshURL(t testing.TB) string {
 	t.Helper()
 	return "sqlite:" + filepath.Join(t.TempDir(), "store.db")
+}
+
+// openRaw opens the database beside the store.
+func openRaw(t testing.TB, url string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
 }

@@ -37,6 +37,7 @@ var backupTables = []table{ //nolint:gochecknoglobals // a constant list
 	{"departed", departedColumns, "pool, server_id"},
 	{"event", eventColumns, "pool, revision, seq"},
 	{"request", requestColumns, "pool, request_id"},
+	{"deleted_pool", deletedColumns, "name"},
 }
 
 // BackupInfo says what a backup is of.

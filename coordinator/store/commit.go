@@ -11,7 +11,7 @@ import (
 )
 
 // Commit writes a change, whole or not at all; then the pool is at
-// c.Revision(). The Revision, Seq and Epoch of the events are those of their
+// c.Revision(), or is gone where c deletes it. The Revision, Seq and Epoch of the events are those of their
 // place in c. Times are kept to the microsecond and hold-downs to the
 // millisecond. A change that is in the table already is a success, so the call
 // can be repeated.
@@ -22,12 +22,16 @@ import (
 // member.ErrNotFound without the pool; member.ErrAlreadyExists when a request
 // id is taken. With ErrOutcomeUnknown the caller must repeat the call before it
 // takes the change for failed; until then every failure to reach the database
-// is an ErrOutcomeUnknown.
+// is an ErrOutcomeUnknown. ErrBehind goes with a pool that has not come as far as
+// c.Base.
 func (s *Store) Commit(ctx context.Context, c member.Change) error {
 	err := s.write(ctx, func(x tx) error {
 		isIn, err := fence(ctx, x, c)
 		if err != nil || isIn {
 			return err
+		}
+		if c.Delete != nil {
+			return erase(ctx, x, c)
 		}
 		return apply(ctx, x, c)
 	})
@@ -80,7 +84,7 @@ func fence(ctx context.Context, x tx, c member.Change) (isIn bool, err error) {
 		Scan(&at.Epoch, &at.Revision, &last)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return false, member.ErrNotFound
+		return isErased(ctx, x, c)
 	case err != nil:
 		return false, fmt.Errorf("read fence: %w", err)
 	case at.Epoch > c.Base.Epoch:
@@ -89,7 +93,7 @@ func fence(ctx context.Context, x tx, c member.Change) (isIn bool, err error) {
 		return true, nil
 	case at.Epoch < c.Base.Epoch || at.Revision <= c.Base.Revision:
 		return false, fmt.Errorf("epoch %d revision %d instead of %d and %d: %w",
-			at.Epoch, at.Revision, c.Base.Epoch, c.Base.Revision, errBehind)
+			at.Epoch, at.Revision, c.Base.Epoch, c.Base.Revision, ErrBehind)
 	}
 	return false, fmt.Errorf("the pool is at revision %d, not %d: %w", at.Revision, c.Base.Revision, member.ErrStale)
 }

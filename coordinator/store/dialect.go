@@ -49,7 +49,7 @@ const (
 
 func (d *dialect) class(ctx context.Context, err error) class {
 	switch {
-	case errors.Is(err, errBehind), errors.Is(err, errOvertaken):
+	case errors.Is(err, ErrBehind), errors.Is(err, errOvertaken):
 		return passing
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone):
 		return passing

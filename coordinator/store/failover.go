@@ -17,6 +17,11 @@ import (
 // ready. A stopped server accepts connections and says nothing.
 const handshake = 1500 * time.Millisecond
 
+// patience is how long a session may leave a statement without an answer before
+// its server counts as silent. A caller's deadline that comes sooner says nothing
+// about the server.
+const patience = time.Second
+
 // failover connects to the first of several servers that can be written to,
 // and stays with it until it fails: writers of a Galera cluster should share a
 // node. Safe for concurrent use.
@@ -36,9 +41,9 @@ type failover struct {
 type dbServer struct {
 	host      host
 	connector driver.Connector
-	// doubts counts the sessions on which it fell silent. A session from before
-	// the last doubt is not used again.
-	doubts atomic.Uint64
+	// silences counts the sessions on which it fell silent. A session from before
+	// the last one is not used again.
+	silences atomic.Uint64
 	// warned is whether its unsafe settings have been logged.
 	warned atomic.Bool
 }
@@ -74,7 +79,7 @@ func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error
 		ctx, cancel = context.WithTimeout(ctx, handshake)
 		defer cancel()
 	}
-	doubts := s.doubts.Load()
+	silences := s.silences.Load()
 	c, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -82,7 +87,7 @@ func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error
 	if err := f.tune(ctx, s, c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &session{mysqlConn: c, server: s, doubts: doubts}, nil
+	return &session{mysqlConn: c, server: s, silences: silences}, nil
 }
 
 func (s *dbServer) connect(ctx context.Context) (mysqlConn, error) {
@@ -119,8 +124,8 @@ type session struct {
 	mysqlConn
 
 	server *dbServer
-	// doubts is the server's count when the session began.
-	doubts uint64
+	// silences is the server's count when the session began.
+	silences uint64
 	// committed is whether the present transaction has been, by a statement.
 	committed bool
 }
@@ -143,8 +148,9 @@ func (t transaction) Rollback() error {
 
 // BeginTx implements driver.ConnBeginTx.
 func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	asked := time.Now()
 	t, err := s.mysqlConn.BeginTx(ctx, opts)
-	s.listen(err)
+	s.listen(asked, err)
 	if err != nil {
 		return nil, err
 	}
@@ -154,8 +160,9 @@ func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx
 
 // ExecContext implements driver.ExecerContext.
 func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	asked := time.Now()
 	r, err := s.mysqlConn.ExecContext(ctx, query, args)
-	s.listen(err)
+	s.listen(asked, err)
 	if query == statementCommit && err == nil {
 		s.committed = true
 	}
@@ -164,22 +171,29 @@ func (s *session) ExecContext(ctx context.Context, query string, args []driver.N
 
 // QueryContext implements driver.QueryerContext.
 func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	asked := time.Now()
 	r, err := s.mysqlConn.QueryContext(ctx, query, args)
-	s.listen(err)
+	s.listen(asked, err)
 	return r, err
 }
 
-func (s *session) listen(err error) {
+// listen takes how a statement ended that was sent at a time. A caller's deadline
+// is a network error too, and comes first.
+func (s *session) listen(asked time.Time, err error) {
 	var network net.Error
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, mysql.ErrInvalidConn) || errors.As(err, &network) {
-		s.server.doubts.Add(1)
+	silent := errors.Is(err, mysql.ErrInvalidConn) || errors.As(err, &network)
+	if errors.Is(err, context.DeadlineExceeded) {
+		silent = time.Since(asked) >= patience
+	}
+	if silent {
+		s.server.silences.Add(1)
 	}
 }
 
-// ResetSession implements driver.SessionResetter: it ends a session in doubt
-// before its next use.
+// ResetSession implements driver.SessionResetter: it ends a session to a server
+// that has fallen silent before its next use.
 func (s *session) ResetSession(ctx context.Context) error {
-	if s.server.doubts.Load() != s.doubts {
+	if s.server.silences.Load() != s.silences {
 		return driver.ErrBadConn
 	}
 	return s.mysqlConn.ResetSession(ctx)

@@ -81,6 +81,31 @@ func TestUnknownOutcomeStaysUnknownUntilSettled(t *testing.T) {
 	}
 }
 
+// TestNoRollbackFollowsACommit: database/sql sends one after a COMMIT that was a
+// statement, and waits for its answer without a deadline.
+func TestNoRollbackFollowsACommit(t *testing.T) {
+	t.Parallel()
+	s, p, _, at := behindProxy(t)
+	before := p.rollbacks.Load()
+	for range 3 {
+		at = commit(t, s, joinOne(at))
+	}
+	if err := s.Renew(t.Context(), at.Epoch); err != nil {
+		t.Error(err)
+	}
+	if n := p.rollbacks.Load() - before; n != 0 {
+		t.Errorf("%d rollbacks after commits", n)
+	}
+	stale := joinOne(at)
+	stale.Base.Revision--
+	if err := s.Commit(t.Context(), stale); err == nil {
+		t.Error("a stale change was taken")
+	}
+	if n := p.rollbacks.Load() - before; n != 1 {
+		t.Errorf("%d rollbacks after a change that was refused, want 1", n)
+	}
+}
+
 func TestTakeoverSettlesAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for name, first := range map[string]fate{"it did not arrive": lose, "its answer did not arrive": loseAnswer} {
@@ -342,10 +367,27 @@ func TestWrongPasswordIsUnavailable(t *testing.T) {
 	}
 }
 
-// TestSilenceIsHeldAgainstAllSessions: with a stopped server, each idle session
-// would cost its user a time-out.
+// TestSilenceIsHeldAgainstAllSessions: with a stopped server, or one behind a
+// proxy that has found another, each idle session would cost its user a time-out.
+// A caller that cannot wait is no silence: the sessions of the others stay.
 func TestSilenceIsHeldAgainstAllSessions(t *testing.T) {
 	t.Parallel()
+	for name, c := range map[string]struct {
+		waits  time.Duration
+		silent bool
+	}{
+		"no answer for a second": {waits: 1100 * time.Millisecond, silent: true},
+		"a short deadline":       {waits: 200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			oneOfTwoSessionsHangs(t, c.waits, c.silent)
+		})
+	}
+}
+
+func oneOfTwoSessionsHangs(t *testing.T, waits time.Duration, silent bool) {
+	t.Helper()
 	s, p, _, at := behindProxy(t)
 	session := func(use func()) (id int64) {
 		err := s.Write(t.Context(), func(tx *sql.Tx) error {
@@ -367,12 +409,12 @@ func TestSilenceIsHeldAgainstAllSessions(t *testing.T) {
 		t.Fatalf("session %d instead of the idle %d or %d", again, inner, outer)
 	}
 	p.harm(hang)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), waits)
 	defer cancel()
 	if err := s.Commit(ctx, change(at)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("%v, want DeadlineExceeded", err)
 	}
-	if again := session(func() {}); again == inner || again == outer {
-		t.Errorf("session %d was used again", again)
+	if again := session(func() {}); silent == (again == inner || again == outer) {
+		t.Errorf("session %d after %d and %d; silent: %t", again, inner, outer, silent)
 	}
 }

@@ -16,24 +16,31 @@ import (
 	"github.com/buddyring/buddyring/internal/netlab"
 )
 
-// TestFullDisk puts the file on a disk of 2 MiB and fills it. It runs itself
-// again in a mount namespace of its own, so that the disk is gone with that
-// process, whatever happens.
+// TestFullDisk puts the file on a disk of 2 MiB and fills it.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
+	onSmallDisk(t, "2m", fillDisk)
+}
+
+// onSmallDisk runs a test again in a process and a mount namespace of its own, so
+// that the disk is gone with that process, whatever happens. It has its temporary
+// files on the disk too.
+func onSmallDisk(t *testing.T, size string, test func(t *testing.T, dir string)) {
+	t.Helper()
 	const role = "STORE_TEST_FULL_DISK"
 	if dir := os.Getenv(role); dir != "" {
 		if err := netlab.PrivateMounts(); err != nil {
 			t.Fatal(err)
 		}
-		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 			t.Fatalf("mount a small disk: %v; run as root: `sudo make test`", err)
 		}
-		fillDisk(t, dir)
+		test(t, dir)
 		return
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFullDisk$", "-test.v")
-	cmd.Env = append(os.Environ(), role+"="+t.TempDir())
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), role+"="+dir, "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -118,7 +118,8 @@ func (x tx) lead(ctx context.Context, c Claim, l Leadership) error {
 }
 
 // Renew shows that the leader of an epoch lives. It returns member.ErrFenced
-// when there is a later leader.
+// when there is a later leader, and ErrBehind when the table has not come as far
+// as this one.
 func (s *Store) Renew(ctx context.Context, epoch member.Epoch) error {
 	err := s.write(ctx, func(x tx) error { return renew(ctx, x, epoch) })
 	if err != nil {
@@ -147,7 +148,7 @@ func overtaken(ctx context.Context, x tx, epoch member.Epoch) error {
 	if present > epoch {
 		return fmt.Errorf("epoch %d is over, %d leads: %w", epoch, present, member.ErrFenced)
 	}
-	return fmt.Errorf("epoch %d instead of %d: %w", present, epoch, errBehind)
+	return fmt.Errorf("epoch %d instead of %d: %w", present, epoch, ErrBehind)
 }
 
 // Release gives the lead of an epoch back, so that whoever looks next may take

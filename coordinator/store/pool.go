@@ -15,7 +15,8 @@ import (
 // RequestLife is how long the answer to a client's request id is kept.
 const RequestLife = time.Hour
 
-// firstRevision is that of a pool's creation.
+// firstRevision is that of a pool's creation, unless there was one of its name
+// before.
 const firstRevision member.Revision = 1
 
 // NewPool is a pool to be created.
@@ -28,20 +29,26 @@ type NewPool struct {
 	Requests []member.Request
 }
 
-// CreatePool creates an empty pool at revision 1, whole or not at all. It returns
+// CreatePool creates an empty pool, whole or not at all: at revision 1, or above
+// the last one of a deleted pool of that name. It returns
 // member.ErrAlreadyExists if there is one of that name, and member.ErrFenced
 // when epoch is over.
 func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (member.PoolState, error) {
 	state := member.PoolState{
-		Name: n.Name, Position: member.Position{Epoch: epoch, Revision: firstRevision}, LastChange: rand.Text(),
+		Name: n.Name, Position: member.Position{Epoch: epoch}, LastChange: rand.Text(),
 		Settings: n.Settings, Requests: slices.Clone(n.Requests),
-	}
-	for i := range state.Requests {
-		state.Requests[i].Revision = firstRevision
 	}
 	err := s.write(ctx, func(x tx) error {
 		if err := renew(ctx, x, epoch); err != nil {
 			return err
+		}
+		first, err := x.revisionAfter(ctx, n.Name)
+		if err != nil {
+			return err
+		}
+		state.Position.Revision = first
+		for i := range state.Requests {
+			state.Requests[i].Revision = first
 		}
 		created, err := x.insertPool(ctx, state)
 		if err != nil || !created {
@@ -82,7 +89,9 @@ func (x tx) insertPool(ctx context.Context, p member.PoolState) (bool, error) {
 	return false, nil
 }
 
-// LoadPools returns all pools by name, everything as of one moment.
+// LoadPools returns all pools by name, everything as of one moment. One with a row
+// that cannot be read, because somebody has written it by hand, is marked so:
+// the others are none the worse for it.
 func (s *Store) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	var pools []member.PoolState
 	err := s.read(ctx, func(x tx) (err error) {
@@ -102,40 +111,48 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 	err := x.each(ctx, func(rows *sql.Rows) error {
 		p := member.PoolState{Settings: member.DefaultSettings()}
 		err := rows.Scan(&p.Name, &p.Position.Epoch, &p.Position.Revision, &p.LastChange, &p.ReferenceSize, document{&p.Settings})
+		if err != nil {
+			p.Unreadable = fmt.Errorf("read pool: %w", err)
+		}
 		index[p.Name] = len(pools)
 		pools = append(pools, p)
-		return err
+		return nil
 	}, "SELECT name, epoch, revision, last_change_id, reference_size, settings FROM pool ORDER BY name")
 	if err != nil {
 		return nil, fmt.Errorf("read pools: %w", err)
 	}
-	// in puts what belongs to a pool into it. Rows of no pool cannot arise; a row
-	// that somebody made by hand is passed over.
-	in := func(name member.Pool, put func(*member.PoolState)) {
-		if i, ok := index[name]; ok {
+	// in puts what belongs to a pool into it, or why it cannot be read. Rows of no
+	// pool cannot arise; a row that somebody made by hand is passed over.
+	in := func(name member.Pool, err error, put func(*member.PoolState)) {
+		i, ok := index[name]
+		switch {
+		case !ok:
+		case err == nil:
 			put(&pools[i])
+		case pools[i].Unreadable == nil:
+			pools[i].Unreadable = err
 		}
 	}
 	return pools, errors.Join(
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanServer(rows)
-			in(name, func(p *member.PoolState) { p.Servers = append(p.Servers, v) })
-			return err
+			in(name, err, func(p *member.PoolState) { p.Servers = append(p.Servers, v) })
+			return nil
 		}, "SELECT "+serverColumns+" FROM server ORDER BY pool, server_id"),
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanIntent(rows)
-			in(name, func(p *member.PoolState) { p.Intents = append(p.Intents, v) })
-			return err
+			in(name, err, func(p *member.PoolState) { p.Intents = append(p.Intents, v) })
+			return nil
 		}, "SELECT "+intentColumns+" FROM intent ORDER BY pool, server_id"),
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanDeparted(rows)
-			in(name, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
-			return err
+			in(name, err, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
+			return nil
 		}, "SELECT "+departedColumns+" FROM departed ORDER BY pool, server_id"),
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanRequest(rows)
-			in(name, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
-			return err
+			in(name, err, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
+			return nil
 		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? ORDER BY pool, at, request_id", timestamp(since)),
 	)
 }

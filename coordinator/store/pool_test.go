@@ -102,6 +102,41 @@ func TestLoadPools(t *testing.T) {
 	}, pools)
 }
 
+// TestUnreadableRowsSpoilTheirPoolOnly.
+func TestUnreadableRowsSpoilTheirPoolOnly(t *testing.T) {
+	t.Parallel()
+	for what, statement := range map[string]string{
+		"server":   "UPDATE server SET probe = 'odd' WHERE pool = 'web'",
+		"departed": "UPDATE departed SET cause = 'odd' WHERE pool = 'web'",
+		"pool":     "UPDATE pool SET settings = '[1]' WHERE name = 'web'",
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s, at := newPool(t)
+			if _, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{Name: "db", Settings: member.DefaultSettings()}); err != nil {
+				t.Fatal(err)
+			}
+			c := change(at)
+			c.Put = []member.Server{server("web-2", 2)}
+			c.Departed = []member.Departed{{ID: "web-7", Incarnation: 1, Cause: member.CauseCrashed, LeftAt: noon}}
+			commit(t, s, c)
+			alter(t, s, statement)
+			pools, err := s.LoadPools(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range pools {
+				if (p.Unreadable != nil) != (p.Name == "web") {
+					t.Errorf("pool %s: %v", p.Name, p.Unreadable)
+				}
+			}
+			if len(pools) != 2 {
+				t.Errorf("%d pools", len(pools))
+			}
+		})
+	}
+}
+
 func TestServersShowTheirRevision(t *testing.T) {
 	t.Parallel()
 	s, at := newPool(t)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/buddyring/buddyring/internal/testdb"
@@ -37,6 +38,9 @@ type proxy struct {
 	server   string
 	listener net.Listener
 	wg       sync.WaitGroup
+
+	// rollbacks counts the ROLLBACKs that were sent.
+	rollbacks atomic.Int64
 
 	mu    sync.Mutex
 	fates []fate
@@ -113,7 +117,7 @@ func (p *proxy) accept() {
 			}
 		} else {
 			p.conns = append(p.conns, client, server)
-			p.wg.Go(func() { serve(client, server, p.next) })
+			p.wg.Go(func() { p.serve(client, server) })
 		}
 		p.mu.Unlock()
 	}
@@ -133,7 +137,7 @@ func (p *proxy) next() fate {
 }
 
 // serve passes packets to the server and bytes back until a side ends.
-func serve(client, server net.Conn, next func() fate) {
+func (p *proxy) serve(client, server net.Conn) {
 	defer func() { _, _ = client.Close(), server.Close() }()
 	// muted tells the way back that the next answer must not pass.
 	muted := make(chan fate, 1)
@@ -148,13 +152,16 @@ func serve(client, server net.Conn, next func() fate) {
 			break
 		}
 		if string(packet[4:]) == "\x03COMMIT" {
-			f := next()
+			f := p.next()
 			if f == lose {
 				break
 			}
 			if f != pass {
 				muted <- f
 			}
+		}
+		if string(packet[4:]) == "\x03ROLLBACK" {
+			p.rollbacks.Add(1)
 		}
 		if _, err := server.Write(packet); err != nil {
 			break

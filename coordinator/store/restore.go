@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -148,7 +149,7 @@ func (x tx) makeEmpty(ctx context.Context, replace bool) error {
 			}
 		}
 	}
-	for _, name := range []string{"router", "request", "event", "departed", "intent", "server", "pool"} {
+	for _, name := range []string{"router", "deleted_pool", "request", "event", "departed", "intent", "server", "pool"} {
 		if _, err := x.ExecContext(ctx, "DELETE FROM "+name); err != nil {
 			return fmt.Errorf("empty table %s: %w", name, err)
 		}
@@ -190,7 +191,13 @@ func (x tx) moveOn(ctx context.Context, to *Restored, o RestoreOptions) error {
 		to.Epoch, restoreStep, to.StoreID); err != nil {
 		return fmt.Errorf("move pools on: %w", err)
 	}
-	for _, t := range backupTables[1:] {
+	if _, err := x.ExecContext(ctx, "UPDATE deleted_pool SET epoch = ?, revision = revision + ?", to.Epoch, restoreStep); err != nil {
+		return fmt.Errorf("move deleted pools on: %w", err)
+	}
+	for _, t := range backupTables {
+		if !strings.HasPrefix(t.key, "pool,") {
+			continue // it is not of a pool
+		}
 		var strays int
 		if err := x.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+t.name+" WHERE pool NOT IN (SELECT name FROM pool)").Scan(&strays); err != nil {
 			return fmt.Errorf("check table %s: %w", t.name, err)
@@ -201,10 +208,13 @@ func (x tx) moveOn(ctx context.Context, to *Restored, o RestoreOptions) error {
 	}
 	pools, err := loadPools(ctx, x, time.Unix(0, 0))
 	if err != nil {
-		return errors.Join(member.Invalid("backup", "it has rows that cannot be read"), err)
+		return err
 	}
 	to.Pools, to.Servers = len(pools), 0
 	for _, p := range pools {
+		if p.Unreadable != nil {
+			return errors.Join(member.Invalid("backup", "pool %s has rows that cannot be read", p.Name), p.Unreadable)
+		}
 		to.Servers += len(p.Servers)
 		if err := x.insertEvents(ctx, p.Name, p.Position, []member.Event{to.event(o)}); err != nil {
 			return fmt.Errorf("write events: %w", err)

@@ -14,6 +14,7 @@ const (
 		"zone, rack, weight, labels, boot_id, instance_id, identity, joined_at, phase_since, held_until"
 	intentColumns   = "pool, server_id, wish, reason, actor, set_at, expires_at"
 	departedColumns = "pool, server_id, incarnation, cause, boot_id, left_at, flap_score, hold_down_ms"
+	deletedColumns  = "name, epoch, revision, last_change_id, deleted_at, actor, reason, request_id, hash"
 	eventColumns    = "pool, revision, seq, epoch, at, kind, server_id, incarnation, cause, actor, text, explanation"
 	requestColumns  = "pool, request_id, hash, revision, at"
 )
@@ -53,7 +54,7 @@ func scanServer(rows *sql.Rows) (pool member.Pool, s member.Server, err error) {
 		instant{&s.JoinedAt}, instant{&s.Since}, instant{&s.HeldUntil},
 	)
 	if err != nil {
-		return "", member.Server{}, fmt.Errorf("read server %s: %w", s.ID, err)
+		return pool, member.Server{}, fmt.Errorf("read server %s: %w", s.ID, err)
 	}
 	if len(s.Spec.Endpoints) == 0 {
 		s.Spec.Endpoints = nil
@@ -72,7 +73,7 @@ func scanIntent(rows *sql.Rows) (pool member.Pool, i member.Intent, err error) {
 	err = rows.Scan(&pool, &i.ID, parsed(&i.Wish, member.ParseWish), &i.Reason, &i.Actor,
 		instant{&i.SetAt}, instant{&i.ExpiresAt})
 	if err != nil {
-		return "", member.Intent{}, fmt.Errorf("read intent for %s: %w", i.ID, err)
+		return pool, member.Intent{}, fmt.Errorf("read intent for %s: %w", i.ID, err)
 	}
 	return pool, i, nil
 }
@@ -88,7 +89,7 @@ func scanDeparted(rows *sql.Rows) (pool member.Pool, d member.Departed, err erro
 	err = rows.Scan(&pool, &d.ID, &d.Incarnation, parsed(&d.Cause, member.ParseCause), &d.BootID,
 		instant{&d.LeftAt}, &d.FlapScore, &holdDown)
 	if err != nil {
-		return "", member.Departed{}, fmt.Errorf("read departed %s: %w", d.ID, err)
+		return pool, member.Departed{}, fmt.Errorf("read departed %s: %w", d.ID, err)
 	}
 	d.HoldDown = time.Duration(holdDown) * time.Millisecond
 	return pool, d, nil
@@ -125,7 +126,7 @@ func requestRow(pool member.Pool, r member.Request) []any {
 
 func scanRequest(rows *sql.Rows) (pool member.Pool, r member.Request, err error) {
 	if err := rows.Scan(&pool, &r.ID, &r.Hash, &r.Revision, instant{&r.At}); err != nil {
-		return "", member.Request{}, fmt.Errorf("read request %s: %w", r.ID, err)
+		return pool, member.Request{}, fmt.Errorf("read request %s: %w", r.ID, err)
 	}
 	return pool, r, nil
 }

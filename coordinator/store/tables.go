@@ -9,7 +9,7 @@ import (
 
 // tables are ours; goose has its own beside them.
 var tables = []string{ //nolint:gochecknoglobals // a constant list
-	"coordinator", "departed", "event", "intent", "leader", "pool", "request", "router", "server",
+	"coordinator", "deleted_pool", "departed", "event", "intent", "leader", "pool", "request", "router", "server",
 }
 
 // checkTables refuses tables of a MySQL database that somebody has made or

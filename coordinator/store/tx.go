@@ -19,13 +19,13 @@ const (
 	maxPause   = 200 * time.Millisecond
 )
 
-var (
-	// errBehind: the row is older than what this leader has written already.
-	// The connection reaches a database that lags, or was restored.
-	errBehind = errors.New("the database is behind this coordinator")
-	// errOvertaken: another coordinator wrote the row at the same moment.
-	errOvertaken = errors.New("another coordinator wrote the row at the same moment")
-)
+// ErrBehind goes with member.ErrUnavailable when a row is older than what this
+// leader has written already: the connection reaches a database that lags, or
+// the table was put back.
+var ErrBehind = errors.New("the database is behind this coordinator")
+
+// errOvertaken: another coordinator wrote the row at the same moment.
+var errOvertaken = errors.New("another coordinator wrote the row at the same moment")
 
 // commitError wraps the error of a COMMIT that may have taken effect.
 type commitError struct{ cause error }

@@ -56,20 +56,27 @@ func heapBytes() float64 {
 // status returns a size that the kernel tells of this process, 0 where it does
 // not.
 func status(field string) float64 {
-	data, err := os.ReadFile("/proc/self/status")
+	bytes, err := Memory(os.Getpid(), field)
 	if err != nil {
 		return 0
+	}
+	return bytes
+}
+
+// Memory returns a size, such as VmRSS or VmHWM, that the kernel tells of a
+// process, in bytes.
+func Memory(pid int, field string) (float64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read memory of a process: %w", err)
 	}
 	for line := range bytes.Lines(data) {
 		if rest, ok := strings.CutPrefix(string(line), field+":"); ok {
 			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
-			if err != nil {
-				return 0
-			}
-			return kib * 1024
+			return kib * 1024, err
 		}
 	}
-	return 0
+	return 0, fmt.Errorf("read memory of a process: it has no %s", field)
 }
 
 // processorTime is what this process has used so far, in seconds.

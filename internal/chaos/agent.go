@@ -2,16 +2,15 @@ package chaos
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
-	"sync/atomic"
+	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/buddyring/buddyring/internal/history"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -27,30 +26,49 @@ const (
 	stayTime = 20 * time.Second
 )
 
+// role is what an agent does with its server.
+type role struct {
+	// id and address are the server's.
+	id, address string
+	// stay is how long the server stays a member each time; it may change its mind.
+	stay func() time.Duration
+	// stays reports whether it is not to leave now.
+	stays func() bool
+	// once says that the agent ends when its server has left.
+	once bool
+}
+
 // agent is a scripted agent that sees everybody well. It stays a member for a
 // while, leaves, and joins again as another run.
 type agent struct {
-	site   *site
-	ledger *ledger
-	// calm says that it is to stay from now on.
-	calm *atomic.Bool
+	site    *site
+	ledger  *ledger
+	history *history.Recorder
+	rng     *rand.Rand
+	role    role
 
 	hello *pb.Hello
 	// floor is the highest epoch that it has seen.
 	floor   uint64
 	at      int
 	leaving bool
+	// greeting and farewell are asked for and not answered yet. The first is
+	// repeated on one stream after the other.
+	greeting, farewell *history.Call
 }
 
-func newAgent(s *site, l *ledger, calm *atomic.Bool, n int) *agent {
-	id := fmt.Sprintf("web-%d", n)
-	address := fmt.Sprintf("10.0.%d.%d", n/250, n%250+1)
-	return &agent{site: s, ledger: l, calm: calm, at: n, hello: &pb.Hello{
-		Pool: "default", ServerId: id, BootId: rand.Text(), InstanceId: rand.Text(), Version: "chaos",
-		Spec: &pb.ServerSpec{
-			ProbeAddresses: []string{address}, Endpoints: []*pb.Endpoint{{Address: address + ":80", Protocol: "http"}},
+func (r *run) newAgent(n int, does role) *agent {
+	a := &agent{
+		site: r.site, ledger: r.ledger, history: r.history, rng: r.random(fmt.Sprintf("%s %d", does.id, n)), role: does, at: n,
+		hello: &pb.Hello{
+			Pool: chaosPool, ServerId: does.id, Version: "chaos",
+			Spec: &pb.ServerSpec{
+				ProbeAddresses: []string{does.address}, Endpoints: []*pb.Endpoint{{Address: does.address + ":80", Protocol: "http"}},
+			},
 		},
-	}}
+	}
+	a.begin()
+	return a
 }
 
 // live holds one session after the other until ctx ends.
@@ -65,26 +83,58 @@ func (a *agent) live(ctx context.Context) {
 		var leader *member.NotLeaderError
 		switch {
 		case errors.Is(err, errLeft):
-			sleep(ctx, mathrand.N(2*time.Second)) //nolint:gosec // when is no secret
+			if a.role.once {
+				return
+			}
+			sleep(ctx, a.draw(2*time.Second))
 			continue
 		case errors.As(err, &leader) && leader.Leader != "":
 			hint = leader.Leader
 		case errors.Is(err, member.ErrStale):
 			if ctx.Err() == nil {
-				a.ledger.refused(a.hello.GetServerId(), err)
-				a.begin()
+				a.refused(err)
 			}
 		default:
 			a.at++
+			a.giveUp()
 		}
-		sleep(ctx, mathrand.N(retryTime)) //nolint:gosec // when is no secret
+		sleep(ctx, a.draw(retryTime))
 	}
+}
+
+func (a *agent) draw(limit time.Duration) time.Duration {
+	return time.Duration(a.rng.Int64N(int64(limit)))
 }
 
 // begin makes it another run, which is no member.
 func (a *agent) begin() {
-	a.leaving = false
-	a.hello.Incarnation, a.hello.InstanceId, a.hello.BootId = 0, rand.Text(), rand.Text()
+	a.leaving, a.greeting, a.farewell = false, nil, nil
+	a.hello.Incarnation = 0
+	a.hello.InstanceId, a.hello.BootId = fmt.Sprintf("run-%016x", a.rng.Uint64()), fmt.Sprintf("boot-%016x", a.rng.Uint64())
+}
+
+// refused takes a coordinator's word that the server is no member.
+func (a *agent) refused(err error) {
+	if removed, told := errors.AsType[*member.RemovedError](err); told {
+		now := time.Now()
+		a.history.Call(history.Operation{
+			Kind: history.Over, Pool: chaosPool, Server: a.role.id, Client: a.role.id, Incarnation: uint64(removed.Incarnation),
+		}, now).Return(history.Result{}, now)
+	}
+	a.ledger.refused(a.role.id, err)
+	a.begin()
+}
+
+// giveUp makes it another run now and then while nobody knows whether this one
+// has joined: a host that is set up anew.
+func (a *agent) giveUp() {
+	if a.greeting == nil || a.hello.GetIncarnation() != 0 || a.rng.IntN(30) != 0 {
+		return
+	}
+	a.history.Call(history.Operation{
+		Kind: history.Lost, Pool: chaosPool, Server: a.role.id, Client: a.role.id, Run: a.hello.GetInstanceId(),
+	}, time.Now())
+	a.begin()
 }
 
 var (
@@ -104,6 +154,7 @@ func (a *agent) session(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
+	a.greet()
 	if err := stream.Send(&pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: a.hello}}); err != nil {
 		_, err := stream.Recv()
 		return err
@@ -126,6 +177,20 @@ func (a *agent) session(ctx context.Context, address string) error {
 	return g.Wait()
 }
 
+// greet writes down that it says hello.
+func (a *agent) greet() {
+	a.farewell = nil
+	a.ledger.asking(a.role.id)
+	if a.greeting != nil {
+		a.greeting.Retry()
+		return
+	}
+	a.greeting = a.history.Call(history.Operation{
+		Kind: history.Hello, Pool: chaosPool, Server: a.role.id, Client: a.role.id,
+		Run: a.hello.GetInstanceId(), Incarnation: a.hello.GetIncarnation(),
+	}, time.Now())
+}
+
 // conversation is the talking side of a session.
 type conversation struct {
 	*agent
@@ -144,8 +209,7 @@ type conversation struct {
 func (a *agent) talk(ctx context.Context, stream pb.AgentService_SessionClient, inbox <-chan *pb.SessionResponse) error {
 	digest := time.NewTicker(digestTime)
 	defer digest.Stop()
-	stay := mathrand.N(stayTime) //nolint:gosec // when is no secret
-	c := &conversation{agent: a, stream: stream, silence: time.NewTimer(ackTime), leave: time.NewTimer(stay)}
+	c := &conversation{agent: a, stream: stream, silence: time.NewTimer(ackTime), leave: time.NewTimer(a.role.stay())}
 	defer c.silence.Stop()
 	defer c.leave.Stop()
 	for {
@@ -178,12 +242,17 @@ func (c *conversation) digest() {
 }
 
 func (c *conversation) askToLeave() {
-	if !c.welcomed || c.calm.Load() && !c.leaving {
-		c.leave.Reset(time.Second)
+	if !c.welcomed || c.role.stays() && !c.leaving {
+		c.leave.Reset(time.Second / 4)
 		return
 	}
 	c.leaving = true
-	c.ledger.leaving(c.hello.GetServerId())
+	c.ledger.leaving(c.role.id)
+	if c.farewell == nil {
+		c.farewell = c.history.Call(history.Operation{
+			Kind: history.Leave, Pool: chaosPool, Server: c.role.id, Client: c.role.id, Incarnation: c.hello.GetIncarnation(),
+		}, time.Now())
+	}
 	c.send(&pb.SessionRequest{Message: &pb.SessionRequest_Leave{Leave: &pb.Leave{
 		Incarnation: c.hello.GetIncarnation(), Reason: "chaos",
 	}}})
@@ -192,7 +261,7 @@ func (c *conversation) askToLeave() {
 // take takes one message; an error ends the session.
 func (c *conversation) take(m *pb.SessionResponse) error {
 	if m.GetWelcome() == nil && m.GetEpoch() < c.floor {
-		c.ledger.stale(c.hello.GetServerId(), m.GetEpoch(), c.floor)
+		c.ledger.stale(c.role.id, m.GetEpoch(), c.floor)
 		return nil
 	}
 	switch r := m.GetMessage().(type) {
@@ -212,7 +281,8 @@ func (c *conversation) take(m *pb.SessionResponse) error {
 			c.leave.Reset(time.Second)
 			return nil
 		}
-		c.ledger.left(c.hello.GetServerId())
+		c.farewell.Return(history.Result{}, time.Now())
+		c.ledger.left(c.role.id)
 		c.begin()
 		return errLeft
 	}
@@ -229,9 +299,15 @@ func (a *agent) accept(epoch uint64, w *pb.Welcome) error {
 	}
 	a.floor = epoch
 	a.hello.Incarnation, a.hello.StoreId, a.hello.Epoch = w.GetIncarnation(), w.GetStoreId(), epoch
-	a.ledger.welcomed(a.hello.GetServerId(), w.GetIncarnation(), epoch, w.GetResumed())
+	result := history.Result{Incarnation: w.GetIncarnation(), Resumed: w.GetResumed(), Epoch: epoch}
+	if !w.GetResumed() {
+		result.Revision = w.GetIncarnation() // an incarnation is the revision of its join
+	}
+	a.greeting.Return(result, time.Now())
+	a.greeting = nil
+	a.ledger.welcomed(a.role.id, w.GetIncarnation(), epoch, w.GetResumed())
 	if a.leaving {
-		a.ledger.leaving(a.hello.GetServerId())
+		a.ledger.leaving(a.role.id)
 	}
 	return nil
 }

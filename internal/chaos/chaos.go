@@ -1,34 +1,51 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/buddyring/buddyring/internal/history"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
 // Config says what to do.
 type Config struct {
-	// Bin is the folder of the programs, Dir where their logs go.
+	// Seed is what the order of the faults, and all that is drawn, comes from.
+	// When things happen is up to the machine all the same.
+	Seed uint64
+	// Command is kept with the history: it makes the same experiment. For Series it
+	// has SEED in the place of the seed.
+	Command string
+	// Bin is the folder of the programs; Dir is where their logs go, and the history
+	// and its charts when something is wrong.
 	Bin, Dir string
 	// Coordinators is how many there are, Servers how many scripted agents.
 	Coordinators, Servers int
+	// Watchers is how many scripted routers there are.
+	Watchers int
 	// Agents is how many real agents there are besides, with a real router.
 	Agents int
 	// Kills is how often the leader is killed, Crashes how often together with the
-	// database, Handovers how often it is told to stop, Stops how often it is
+	// database while Wave (100 if 0) servers join at once, Handovers how often it is told to stop, Stops how often it is
 	// stopped by SIGSTOP, Cuts how often it is cut off from the database, and
 	// Outages how often the database is stopped and continued, and killed and
 	// started again, under a leader that is well. The last three last for StopFor.
 	Kills, Crashes, Handovers, Stops, Cuts, Outages int
+	Wave                                            int
 	StopFor                                         time.Duration
+	// Unsafe lets the database acknowledge what is not on its disk yet, to show
+	// that this is noticed.
+	Unsafe bool
 	// Progress is told what happens.
 	Progress io.Writer
 }
@@ -45,51 +62,94 @@ const (
 
 // run is one experiment.
 type run struct {
-	cfg    Config
-	site   *site
-	real   *realPart
-	ledger *ledger
-	calm   atomic.Bool
-	report Report
-	// outages counts those of the database.
-	outages int
+	cfg      Config
+	site     *site
+	real     *realPart
+	ledger   *ledger
+	history  *history.Recorder
+	reader   *reader
+	watchers []*watcher
+	calm     atomic.Bool
+	report   Report
+	// rng is that of the faults.
+	rng *rand.Rand
+	// outages counts those of the database, waves those of joining servers.
+	outages, waves int
+}
+
+// random returns a generator for somebody who draws.
+func (r *run) random(name string) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, name)                      // it never fails
+	return rand.New(rand.NewPCG(r.cfg.Seed, h.Sum64())) //nolint:gosec // what is drawn is no secret
 }
 
 // Run makes the experiment. The error is that of a fault that could not be made,
 // or of something that did not come back; what is wrong is in the report.
 func Run(ctx context.Context, cfg Config) (report Report, err error) {
+	cfg.Wave = cmp.Or(cfg.Wave, 100)
 	s, err := newSite(ctx, cfg)
 	if err != nil {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	r := &run{cfg: cfg, site: s, ledger: newLedger()}
-	r.report = newReport(cfg)
+	r := &run{cfg: cfg, site: s, ledger: newLedger(), history: history.NewRecorder(time.Now()), report: newReport(cfg)}
+	r.rng = r.random("faults")
 	if r.real, err = s.startReal(ctx, cfg.Agents); err != nil {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, r.real.close()) }()
+	if err = r.live(ctx); err != nil {
+		s.logs(cfg.Progress)
+		return r.report, errors.Join(err, r.judge(), r.keep())
+	}
+	r.reader.table(ctx)
+	if err := r.check(ctx); err != nil {
+		return r.report, err
+	}
+	return r.report, r.judge()
+}
+
+// live lets everybody live while the faults are made, and waits until all is calm
+// again.
+func (r *run) live(ctx context.Context) error {
 	living, stop := context.WithCancel(ctx)
 	defer stop()
 	var lives sync.WaitGroup
-	for n := range cfg.Servers {
-		lives.Go(func() { newAgent(s, r.ledger, &r.calm, n).live(living) })
+	defer lives.Wait()
+	defer stop()
+	for n := range r.cfg.Servers {
+		a := r.newAgent(n, r.passing(n))
+		lives.Go(func() { a.live(living) })
 	}
-	o := &operator{site: s, ledger: r.ledger, calm: &r.calm}
-	lives.Go(func() { o.work(living) })
-	if err = r.faults(ctx); err == nil {
-		err = r.settle(ctx)
+	for n := range r.cfg.Watchers {
+		w := newWatcher(r.site, r.history, r.random(fmt.Sprint("watcher ", n)), n)
+		r.watchers = append(r.watchers, w)
+		lives.Go(func() { w.live(living) })
 	}
-	stop()
-	lives.Wait()
-	if err != nil {
-		s.logs(cfg.Progress)
-		return r.report, err
+	r.reader = newReader(r.site, r.history, r.random("reader"))
+	lives.Go(func() { r.reader.work(living) })
+	for name, work := range map[string]func(*operator, context.Context){"intents": (*operator).intend, "removals": (*operator).remove} {
+		o := &operator{site: r.site, ledger: r.ledger, history: r.history, rng: r.random(name), calm: &r.calm}
+		lives.Go(func() { work(o, living) })
 	}
-	return r.report, r.check(ctx)
+	lives.Go(func() { r.real.watch(living) })
+	if err := r.faults(ctx); err != nil {
+		return err
+	}
+	return r.settle(ctx)
 }
 
-// faults makes all faults, in turns.
+// passing is the role of a server that comes and goes all the time.
+func (r *run) passing(n int) role {
+	rng := r.random(fmt.Sprint("stay ", n))
+	return role{
+		id: fmt.Sprint(serverPrefix, n), address: fmt.Sprintf("10.0.%d.%d", n/250, n%250+1),
+		stay: func() time.Duration { return time.Duration(rng.Int64N(int64(stayTime))) }, stays: r.calm.Load,
+	}
+}
+
+// faults makes all faults.
 func (r *run) faults(ctx context.Context) error {
 	if _, err := r.accepted(ctx, 0); err != nil {
 		return err
@@ -97,26 +157,13 @@ func (r *run) faults(ctx context.Context) error {
 	if err := r.real.follow(ctx, 1); err != nil {
 		return err
 	}
-	for i := range max(r.cfg.Kills, r.cfg.Handovers, r.cfg.Stops, r.cfg.Crashes, r.cfg.Cuts, r.cfg.Outages) {
-		for _, f := range []struct {
-			name  string
-			times int
-			do    func(context.Context) error
-		}{
-			{"kill", r.cfg.Kills, r.kill},
-			{"handover", r.cfg.Handovers, r.handOver},
-			{"stop", r.cfg.Stops, r.stop},
-			{"crash", r.cfg.Crashes, r.crash},
-			{"cut", r.cfg.Cuts, r.cut},
-			{"outage", r.cfg.Outages, r.outage},
-		} {
-			if i >= f.times {
-				continue
-			}
-			sleep(ctx, rand.N(restTime)) //nolint:gosec // when is no secret
-			if err := f.do(ctx); err != nil {
-				return fmt.Errorf("%s %d: %w", f.name, i+1, err)
-			}
+	do := map[fault]func(context.Context) error{
+		faultKill: r.kill, faultHandover: r.handOver, faultStop: r.stop, faultCrash: r.crash, faultCut: r.cut, faultOutage: r.outage,
+	}
+	for i, f := range plan(r.cfg, r.rng) {
+		sleep(ctx, time.Duration(r.rng.Int64N(int64(restTime))))
+		if err := do[f](ctx); err != nil {
+			return fmt.Errorf("fault %d, %s: %w", i+1, f, err)
 		}
 	}
 	return nil
@@ -282,31 +329,6 @@ func (r *run) standsBy(ctx context.Context, c *coordinator) error {
 	return context.Cause(ctx)
 }
 
-// crash kills the database and the leader at once, and starts both again.
-func (r *run) crash(ctx context.Context) error {
-	c, epoch, err := r.site.leader(ctx)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	if err := r.site.server.Crash(); err != nil {
-		return err
-	}
-	c.proc.Kill()
-	if err := r.site.server.Recover(); err != nil { //nolint:contextcheck // it has a time-out of its own
-		return err
-	}
-	up := time.Now()
-	at, err := r.accepted(ctx, epoch)
-	if err != nil {
-		return err
-	}
-	r.report.Crashed = append(r.report.Crashed, at.Sub(up))
-	r.say("%s of epoch %d and the database were killed; the first session came %s after the database, which took %s", c.id, epoch,
-		at.Sub(up).Round(time.Millisecond), up.Sub(begin).Round(time.Millisecond))
-	return r.site.start(ctx, c)
-}
-
 // settle waits until everybody has an answer and the ring is consistent.
 func (r *run) settle(ctx context.Context) error {
 	r.calm.Store(true)
@@ -315,7 +337,7 @@ func (r *run) settle(ctx context.Context) error {
 	var last error
 	for ctx.Err() == nil {
 		if last = r.consistent(ctx); last == nil && r.ledger.settled() {
-			return r.followed(ctx)
+			return errors.Join(r.followed(ctx), r.watched(ctx))
 		}
 		sleep(ctx, 200*time.Millisecond)
 	}
@@ -332,6 +354,19 @@ func (r *run) followed(ctx context.Context) error {
 	return r.real.follow(ctx, epoch)
 }
 
+// watched waits until the watchers have all that the table has now.
+func (r *run) watched(ctx context.Context) error {
+	r.reader.revisions.Store(nil)
+	for ctx.Err() == nil {
+		revisions := r.reader.revisions.Load()
+		if revisions != nil && !slices.ContainsFunc(r.watchers, func(w *watcher) bool { return !w.has(*revisions) }) {
+			return nil
+		}
+		sleep(ctx, 20*time.Millisecond)
+	}
+	return errors.New("the watchers do not get all changes")
+}
+
 func (r *run) consistent(ctx context.Context) error {
 	c, _, err := r.site.leader(ctx)
 	if err != nil {
@@ -339,7 +374,7 @@ func (r *run) consistent(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*askTime)
 	defer cancel()
-	ring, err := c.client.CheckRing(ctx, &pb.CheckRingRequest{Pool: "default"})
+	ring, err := c.client.CheckRing(ctx, &pb.CheckRingRequest{Pool: chaosPool})
 	switch {
 	case err != nil:
 		return err

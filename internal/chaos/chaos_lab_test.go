@@ -3,8 +3,11 @@
 package chaos_test
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,32 +22,84 @@ func (p progress) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// TestLeaderKilledStoppedAndReplaced is the experiment of "make chaos" in short.
-// Its figures are no test: machines are shared. What must not be is.
-func TestLeaderKilledStoppedAndReplaced(t *testing.T) {
-	t.Parallel()
-	cfg := chaos.Config{
-		Bin: t.TempDir(), Dir: t.TempDir(), Coordinators: 3, Servers: 30, Progress: progress{t},
-		Agents: 4, Kills: 3, Handovers: 2, Stops: 1, Cuts: 1, Outages: 2, StopFor: 6 * time.Second, Crashes: 1,
-	}
+// build builds the programs.
+func build(t *testing.T) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
 	for _, program := range []string{"coordinator", "agent", "router"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(cfg.Bin, "buddyring-"+program), "./"+program)
+		build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "buddyring-"+program), "./"+program)
 		build.Dir = "../.."
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build: %v\n%s", err, out)
 		}
 	}
-	report, err := chaos.Run(t.Context(), cfg)
+	return bin
+}
+
+// place is a folder that stays when the test fails, with the history and the logs.
+func place(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chaos-") //nolint:usetesting // it stays when the test fails
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := report.Write(progress{t}); err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the history and the logs are in %s", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// TestFaults is the experiment of "make chaos" in short. Its figures are no test:
+// machines are shared. What must not be is.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	bin := build(t)
+	for name, c := range map[string]struct {
+		cfg chaos.Config
+		// epochs are those that there must have been.
+		epochs uint64
+	}{
+		"histories": {chaos.Config{Servers: 20, Watchers: 3, Kills: 1, Handovers: 1, Crashes: 1, Wave: 40}, 4},
+		"all": {chaos.Config{
+			Servers: 30, Watchers: 2, Agents: 4, Kills: 2, Handovers: 2, Stops: 1, Cuts: 1, Outages: 2, StopFor: 6 * time.Second,
+		}, 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.cfg.Bin, c.cfg.Dir, c.cfg.Seed, c.cfg.Coordinators, c.cfg.Progress = bin, place(t), 1, 3, progress{t}
+			c.cfg.Command = "go test -tags 'lab mariadb' -run '" + t.Name() + "' ./internal/chaos"
+			report, runErr := chaos.Run(t.Context(), c.cfg)
+			if err := report.Write(progress{t}); runErr != nil || err != nil {
+				t.Fatal(runErr, err)
+			}
+			if n := report.Wrong(); n != 0 {
+				t.Errorf("%d things went wrong", n)
+			}
+			if report.Joins <= c.cfg.Servers || report.Leaves == 0 || report.Intents == 0 || report.Epochs < c.epochs ||
+				report.History.Unknown == 0 || report.History.Messages < 100 || report.History.Streams <= c.cfg.Watchers {
+				t.Error("too little has happened to show anything")
+			}
+		})
 	}
-	if n := report.Wrong(); n != 0 {
-		t.Errorf("%d things went wrong", n)
-	}
-	if report.Joins <= cfg.Servers || report.Leaves == 0 || report.Intents == 0 || int(report.Epochs) < 8 {
-		t.Error("too little has happened to show anything")
-	}
+	t.Run("a database that answers before it has written", func(t *testing.T) {
+		t.Parallel()
+		report, err := chaos.Run(t.Context(), chaos.Config{
+			Bin: bin, Dir: place(t), Seed: 1, Coordinators: 2, Servers: 10, Watchers: 2, Crashes: 1, Wave: 40, Unsafe: true, Progress: progress{t},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := report.Write(progress{t}); err != nil {
+			t.Fatal(err)
+		}
+		if len(report.Lost) == 0 || !slices.ContainsFunc(report.Breaches, func(b string) bool { return strings.HasPrefix(b, "linearizable") }) {
+			t.Error("what it has lost is not noticed")
+		}
+	})
 }

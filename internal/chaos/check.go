@@ -5,20 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
 
 // check compares the table with what was acknowledged.
 func (r *run) check(ctx context.Context) error {
-	rows, err := read(ctx, r.site.db, "SELECT server_id, incarnation FROM server WHERE pool = 'default'",
-		func(rows *sql.Rows, all map[string]uint64) error {
-			var id string
-			var incarnation uint64
-			err := rows.Scan(&id, &incarnation)
-			all[id] = incarnation
-			return err
-		})
+	rows, err := r.rows(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,11 +36,50 @@ func (r *run) check(ctx context.Context) error {
 		}
 	}
 	r.report.Joins, r.report.Leaves, r.report.Intents = l.joins, l.leaves, len(l.intents)
-	r.report.StaleEffects = append(r.report.StaleEffects, l.staleEffect...)
+	r.report.StaleEffects = append(append(r.report.StaleEffects, l.staleEffect...), r.real.staleAnswers()...)
 	r.report.WrongRemovals = append(r.report.WrongRemovals, l.removed...)
 	_, err = read(ctx, r.site.db, "SELECT revision FROM pool WHERE name = 'default'",
 		func(rows *sql.Rows, _ map[string]uint64) error { return rows.Scan(&r.report.Revisions) })
-	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx))
+	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx), r.halfWritten(ctx, rows))
+}
+
+// rows are the incarnations of the members, by id.
+func (r *run) rows(ctx context.Context) (map[string]uint64, error) {
+	return read(ctx, r.site.db, "SELECT server_id, incarnation FROM server WHERE pool = 'default'",
+		func(rows *sql.Rows, all map[string]uint64) error {
+			var id string
+			var incarnation uint64
+			err := rows.Scan(&id, &incarnation)
+			all[id] = incarnation
+			return err
+		})
+}
+
+// halfWritten finds where the rows are not what the events come to: of a change
+// that is written in part.
+func (r *run) halfWritten(ctx context.Context, rows map[string]uint64) error {
+	members, err := read(ctx, r.site.db, "SELECT server_id, incarnation, kind FROM event WHERE pool = 'default' AND "+
+		"kind IN ('joined', 'adopted', 'removed') ORDER BY revision, seq",
+		func(rows *sql.Rows, all map[string]uint64) error {
+			var id, kind string
+			var incarnation uint64
+			err := rows.Scan(&id, &incarnation, &kind)
+			if all[id] = incarnation; kind == "removed" {
+				delete(all, id)
+			}
+			return err
+		})
+	for _, id := range slices.Sorted(maps.Keys(members)) {
+		if rows[id] != members[id] {
+			r.report.Half = append(r.report.Half, fmt.Sprintf("%s is incarnation %d by the events, %d by its row", id, members[id], rows[id]))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(rows)) {
+		if _, told := members[id]; !told {
+			r.report.Half = append(r.report.Half, fmt.Sprintf("%s is incarnation %d by its row, and no member by the events", id, rows[id]))
+		}
+	}
+	return err
 }
 
 // staleWrites finds events of an epoch lower than one at an earlier revision:
@@ -71,7 +104,7 @@ func (r *run) staleWrites(ctx context.Context) error {
 
 // wrongRemovals finds the removals that no server has asked for.
 func (r *run) wrongRemovals(ctx context.Context) error {
-	_, err := read(ctx, r.site.db, "SELECT pool, revision, cause, text FROM event WHERE kind = 'removed' AND cause <> 'shutdown'",
+	_, err := read(ctx, r.site.db, "SELECT pool, revision, cause, text FROM event WHERE kind = 'removed' AND cause NOT IN ('shutdown', 'operator')",
 		func(rows *sql.Rows, _ map[string]uint64) error {
 			var revision uint64
 			var pool, cause, text string
@@ -85,16 +118,6 @@ func (r *run) wrongRemovals(ctx context.Context) error {
 func read(
 	ctx context.Context, db *sql.DB, query string, scan func(*sql.Rows, map[string]uint64) error,
 ) (all map[string]uint64, err error) {
-	rows, err := db.QueryContext(ctx, query)
-	if err != nil {
-		return nil, fmt.Errorf("read the table: %w", err)
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
 	all = map[string]uint64{}
-	for rows.Next() {
-		if err := scan(rows, all); err != nil {
-			return nil, fmt.Errorf("read the table: %w", err)
-		}
-	}
-	return all, rows.Err()
+	return all, each(ctx, db, query, func(rows *sql.Rows) error { return scan(rows, all) })
 }

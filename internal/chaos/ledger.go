@@ -2,7 +2,9 @@ package chaos
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -23,11 +25,14 @@ type membership struct {
 	incarnation uint64
 }
 
-// ledger keeps what was acknowledged, and what is wrong with it: here a recorder
-// of whole histories belongs. It is safe for concurrent use.
+// ledger keeps what was acknowledged last, and what is wrong with it; of all that
+// was, the history tells. It is safe for concurrent use.
 type ledger struct {
 	mu      sync.Mutex
 	servers map[string]membership
+	// doomed are the incarnations that an operator has asked to take out, by
+	// server.
+	doomed map[string]uint64
 	// intents are the reasons of the acknowledged ones.
 	intents []string
 	// accepted is when the first session was accepted in an epoch.
@@ -39,7 +44,56 @@ type ledger struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{servers: map[string]membership{}, accepted: map[uint64]time.Time{}, news: make(chan struct{})}
+	return &ledger{
+		servers: map[string]membership{}, doomed: map[string]uint64{}, accepted: map[uint64]time.Time{}, news: make(chan struct{}),
+	}
+}
+
+// asking notes that a server says hello: from now on it may be a member.
+func (l *ledger) asking(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.servers[id].part == out {
+		l.servers[id] = membership{part: unsure}
+	}
+}
+
+// anyMember chooses a server that knows that it is a member, for an operator to
+// take out.
+func (l *ledger) anyMember(rng *rand.Rand) (id string, incarnation uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []string
+	for id, m := range l.servers {
+		if m.part == in && strings.HasPrefix(id, serverPrefix) {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return "", 0, false
+	}
+	slices.Sort(ids)
+	id = ids[rng.IntN(len(ids))]
+	l.doomed[id] = l.servers[id].incarnation
+	return id, l.doomed[id], true
+}
+
+// members are the servers that know that they are members, by id.
+func (l *ledger) members(prefix string) map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]uint64{}
+	for id, m := range l.servers {
+		if m.part == in && strings.HasPrefix(id, prefix) {
+			all[id] = m.incarnation
+		}
+	}
+	return all
+}
+
+// isDoomed reports whether an operator wants that incarnation out.
+func (l *ledger) isDoomed(id string, m membership) bool {
+	return m.incarnation != 0 && l.doomed[id] == m.incarnation
 }
 
 // welcomed takes the acceptance of a session.
@@ -53,7 +107,7 @@ func (l *ledger) welcomed(id string, incarnation, epoch uint64, resumed bool) {
 		l.news = make(chan struct{})
 	}
 	before := l.servers[id]
-	if before.part == in && before.incarnation != incarnation {
+	if before.part == in && before.incarnation != incarnation && !l.isDoomed(id, before) {
 		l.lost = append(l.lost, fmt.Sprintf("%s was a member in incarnation %d and is in %d", id, before.incarnation, incarnation))
 	}
 	if !resumed {
@@ -79,7 +133,7 @@ func (l *ledger) left(id string) {
 func (l *ledger) refused(id string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.servers[id].part == in {
+	if m := l.servers[id]; m.part == in && !l.isDoomed(id, m) {
 		l.removed = append(l.removed, fmt.Sprintf("%s: %v", id, err))
 	}
 	l.servers[id] = membership{}
@@ -131,7 +185,7 @@ func (l *ledger) compare(rows map[string]uint64) (wrong []string) {
 	for id, m := range l.servers {
 		incarnation, is := rows[id]
 		switch {
-		case m.part == in && incarnation != m.incarnation:
+		case m.part == in && incarnation != m.incarnation && !l.isDoomed(id, m):
 			wrong = append(wrong, fmt.Sprintf("%s was told that it is incarnation %d, the table has %d", id, m.incarnation, incarnation))
 		case m.part == out && is:
 			wrong = append(wrong, fmt.Sprintf("%s was told that it has left, the table has incarnation %d", id, incarnation))

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,7 +22,7 @@ import (
 const realPool = "real"
 
 // realPart are real agents and a real router, which find the leader as those of an
-// installation do.
+// installation do. Without agents there is no router either.
 type realPart struct {
 	site   *site
 	agents int
@@ -30,6 +32,36 @@ type realPart struct {
 	conn     *grpc.ClientConn
 	router   routerv1.RouterServiceClient
 	failed   chan error
+
+	mu sync.Mutex
+	// stale are the answers of an epoch below that of an earlier one.
+	stale []string
+}
+
+// watch asks the router all the time, until ctx ends. It keeps the epochs that it
+// has seen: what it answers never goes back.
+func (r *realPart) watch(ctx context.Context) {
+	var highest uint64
+	for r.agents > 0 && ctx.Err() == nil {
+		within, cancel := context.WithTimeout(ctx, askTime)
+		res, err := r.router.Resolve(within, &routerv1.ResolveRequest{Pool: realPool})
+		cancel()
+		if epoch := res.GetFreshness().GetEpoch(); err == nil && epoch < highest {
+			r.mu.Lock()
+			r.stale = append(r.stale, fmt.Sprintf("the router answers of epoch %d after one of %d", epoch, highest))
+			r.mu.Unlock()
+		} else {
+			highest = max(highest, epoch)
+		}
+		sleep(ctx, readInterval)
+	}
+}
+
+// staleAnswers are what watch has found.
+func (r *realPart) staleAnswers() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.stale)
 }
 
 func (s *site) startReal(ctx context.Context, agents int) (r *realPart, err error) {
@@ -39,6 +71,9 @@ func (s *site) startReal(ctx context.Context, agents int) (r *realPart, err erro
 			err = errors.Join(err, r.close())
 		}
 	}()
+	if agents == 0 {
+		return r, nil
+	}
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
@@ -85,8 +120,11 @@ func (r *realPart) run(program, name string, args ...string) error {
 }
 
 // follow waits until the router serves all the agents' servers as a leader of an
-// epoch tells it to.
+// epoch tells it to. Without agents there is nothing to wait for.
 func (r *realPart) follow(ctx context.Context, epoch uint64) error {
+	if r.agents == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("the router does not follow the leader"))
 	defer cancel()
 	var last error

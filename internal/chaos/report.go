@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -27,10 +28,12 @@ func (t Times) MarshalJSON() ([]byte, error) {
 	})
 }
 
-// Report is what came of an experiment.
+// Report is what came of an experiment, or of several.
 type Report struct {
-	Coordinators int `json:"coordinators"`
-	Servers      int `json:"servers"`
+	// Seeds are those of the experiments.
+	Seeds        []uint64 `json:"seeds"`
+	Coordinators int      `json:"coordinators"`
+	Servers      int      `json:"servers"`
 	// Failover is the time from the kill of the leader to the first session that
 	// another one accepts; Handover, from SIGTERM; Stopped, from SIGSTOP; Crashed,
 	// from the return of a database that was killed together with the leader.
@@ -38,14 +41,20 @@ type Report struct {
 	Handover Times `json:"handover"`
 	Stopped  Times `json:"stopped"`
 	Crashed  Times `json:"crashed"`
-	// What was acknowledged, and how much the history has.
+	// What was acknowledged, and how much the table has. WaveJoins are those that
+	// were acknowledged right before leader and database were killed together.
 	Joins     int    `json:"joins"`
 	Leaves    int    `json:"leaves"`
 	Intents   int    `json:"intents"`
+	WaveJoins int    `json:"wave_joins"`
 	Revisions uint64 `json:"revisions"`
 	Epochs    uint64 `json:"epochs"`
+	// History is what was judged.
+	History Judged `json:"history"`
 	// What must not be.
+	Breaches      []string `json:"breaches"`
 	Lost          []string `json:"lost_acknowledged_changes"`
+	Half          []string `json:"half_written_changes"`
 	StaleWrites   []string `json:"stale_writes"`
 	StaleEffects  []string `json:"stale_effects"`
 	WrongRemovals []string `json:"wrong_removals"`
@@ -54,51 +63,94 @@ type Report struct {
 	Superseded []string `json:"superseded"`
 }
 
+// Judged counts what a history has: operations, those of them without an answer,
+// watch streams and their messages.
+type Judged struct {
+	Operations int `json:"operations"`
+	Unknown    int `json:"unknown"`
+	Streams    int `json:"streams"`
+	Messages   int `json:"messages"`
+}
+
 func newReport(cfg Config) Report {
-	return Report{
-		Coordinators: cfg.Coordinators, Servers: cfg.Servers,
-		Lost: []string{}, StaleWrites: []string{}, StaleEffects: []string{}, WrongRemovals: []string{}, Superseded: []string{},
+	r := Report{Seeds: []uint64{cfg.Seed}, Coordinators: cfg.Coordinators, Servers: cfg.Servers}
+	for _, list := range r.wrongs() {
+		*list.what = []string{}
+	}
+	return r
+}
+
+// wrong is a list of what must not be.
+type wrong struct {
+	name string
+	what *[]string
+}
+
+func (r *Report) wrongs() []wrong {
+	return []wrong{
+		{"breaches of linearizability and of the watch guarantees", &r.Breaches},
+		{"lost acknowledged changes", &r.Lost},
+		{"half-written changes", &r.Half},
+		{"stale writes", &r.StaleWrites},
+		{"stale effects at agents and routers", &r.StaleEffects},
+		{"wrong removals", &r.WrongRemovals},
+		{"leaders that were well and lost the lead by an outage", &r.Superseded},
 	}
 }
 
 // Wrong counts what must not be.
 func (r Report) Wrong() int {
-	return len(r.Lost) + len(r.StaleWrites) + len(r.StaleEffects) + len(r.WrongRemovals) + len(r.Superseded)
+	n := 0
+	for _, list := range r.wrongs() {
+		n += len(*list.what)
+	}
+	return n
+}
+
+// Add adds what came of another experiment of the same kind.
+func (r *Report) Add(o Report) {
+	r.Seeds = append(r.Seeds, o.Seeds...)
+	r.Failover, r.Handover = append(r.Failover, o.Failover...), append(r.Handover, o.Handover...)
+	r.Stopped, r.Crashed = append(r.Stopped, o.Stopped...), append(r.Crashed, o.Crashed...)
+	r.Joins, r.Leaves, r.Intents, r.WaveJoins = r.Joins+o.Joins, r.Leaves+o.Leaves, r.Intents+o.Intents, r.WaveJoins+o.WaveJoins
+	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
+	h, g := &r.History, o.History
+	h.Operations, h.Unknown = h.Operations+g.Operations, h.Unknown+g.Unknown
+	h.Streams, h.Messages = h.Streams+g.Streams, h.Messages+g.Messages
+	mine := r.wrongs()
+	for i, list := range o.wrongs() {
+		*mine[i].what = append(*mine[i].what, *list.what...)
+	}
 }
 
 // Write writes the report for people.
 func (r Report) Write(w io.Writer) error {
 	lines := []string{
-		fmt.Sprintf("%d coordinators, %d servers; acknowledged: %d joins, %d leaves, %d intents; %d revisions in %d epochs",
-			r.Coordinators, r.Servers, r.Joins, r.Leaves, r.Intents, r.Revisions, r.Epochs),
+		fmt.Sprintf("%d coordinators, %d servers; seed %s", r.Coordinators, r.Servers, strings.Trim(fmt.Sprint(r.Seeds), "[]")),
+		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d revisions in %d epochs", r.Joins, r.Leaves, r.Intents, r.Revisions, r.Epochs),
+		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d watch streams",
+			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams),
+		fmt.Sprintf("%-60s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),
 	}
 	for _, t := range []struct {
 		name  string
 		times Times
 	}{
-		{"SIGKILL of the leader → first session", r.Failover},
-		{"SIGTERM → first session", r.Handover},
-		{"SIGSTOP → first session", r.Stopped},
-		{"leader and database killed: database back → first session", r.Crashed},
+		{"S1  SIGKILL of the leader → first session (≤ 6 s)", r.Failover},
+		{"S1  SIGTERM → first session (≤ 0.5 s)", r.Handover},
+		{"    SIGSTOP → first session", r.Stopped},
+		{"    leader and database killed: database back → session", r.Crashed},
 	} {
 		if len(t.times) > 0 {
-			lines = append(lines, fmt.Sprintf("%-60s n = %-4d p50 %.2f s   p99 %.2f s   max %.2f s", t.name, len(t.times),
+			lines = append(lines, fmt.Sprintf("%-60s %5d %7.2f s %7.2f s %7.2f s", t.name, len(t.times),
 				t.times.Quantile(.5).Seconds(), t.times.Quantile(.99).Seconds(), t.times.Quantile(1).Seconds()))
 		}
 	}
-	for _, c := range []struct {
-		name string
-		what []string
-	}{
-		{"lost acknowledged changes", r.Lost},
-		{"stale writes", r.StaleWrites},
-		{"stale effects at agents", r.StaleEffects},
-		{"wrong removals", r.WrongRemovals},
-		{"leaders that were well and lost the lead by an outage", r.Superseded},
-	} {
-		lines = append(lines, fmt.Sprintf("%-60s %d", c.name, len(c.what)))
-		for _, text := range c.what[:min(10, len(c.what))] {
-			lines = append(lines, "    "+text)
+	lines = append(lines, fmt.Sprintf("%-60s %5d", "    joins acknowledged right before leader and database died", r.WaveJoins))
+	for _, c := range r.wrongs() {
+		lines = append(lines, fmt.Sprintf("%-60s %5d", "0?  "+c.name, len(*c.what)))
+		for _, text := range (*c.what)[:min(10, len(*c.what))] {
+			lines = append(lines, "        "+text)
 		}
 	}
 	for _, line := range lines {

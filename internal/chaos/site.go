@@ -25,12 +25,23 @@ import (
 
 const database = "buddyring"
 
+// chaosPool is that of the scripted agents; serverPrefix begins the ids of those
+// that come and go all the time.
+const (
+	chaosPool    = "default"
+	serverPrefix = "web-"
+)
+
+// flush is the setting of the database that keeps what it has acknowledged.
+const flush = "innodb_flush_log_at_trx_commit"
+
 // askTime bounds a question to a coordinator.
 const askTime = time.Second
 
 // site is a database and the coordinators on it.
 type site struct {
 	bin, dir    string
+	unsafe      bool
 	credentials *rpc.Credentials
 	server      *testdb.Server
 	db          *sql.DB
@@ -58,17 +69,24 @@ func newSite(ctx context.Context, cfg Config) (s *site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &site{bin: cfg.Bin, dir: cfg.Dir, credentials: credentials}
+	s = &site{bin: cfg.Bin, dir: cfg.Dir, unsafe: cfg.Unsafe, credentials: credentials}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.server, err = testdb.New(); err != nil { //nolint:contextcheck // it has a time-out of its own
+	var options []string
+	if cfg.Unsafe {
+		options = append(options, "--"+flush+"=0")
+	}
+	if s.server, err = testdb.New(options...); err != nil { //nolint:contextcheck // it has a time-out of its own
 		return nil, err
 	}
 	if err := s.server.Do(ctx, "CREATE DATABASE "+database+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"); err != nil {
 		return nil, fmt.Errorf("make database: %w", err)
+	}
+	if err := s.makeBarrier(ctx); err != nil {
+		return nil, err
 	}
 	if s.db, err = open(s.server.Socket()); err != nil {
 		return nil, err
@@ -136,12 +154,16 @@ func (s *site) dial(address string) (*grpc.ClientConn, error) {
 // start starts a coordinator and waits until it answers.
 func (s *site) start(ctx context.Context, c *coordinator) error {
 	failed := make(chan error, 1)
+	args := []string{
+		"--id", c.id, "--store", c.gate.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
+		"--admin-listen", c.admin, "--http-listen", "127.0.0.1:0", "--allow-local-addresses",
+	}
+	if s.unsafe {
+		args = append(args, "--store-accept-unsafe", flush)
+	}
 	proc, err := process.Start(here{}, process.Program{
 		Name: c.id, Path: filepath.Join(s.bin, "buddyring-coordinator"), Log: filepath.Join(s.dir, c.id+".log"),
-		Args: []string{
-			"--id", c.id, "--store", c.gate.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
-			"--admin-listen", c.admin, "--http-listen", "127.0.0.1:0", "--allow-local-addresses",
-		},
+		Args: args,
 	}, func(err error) { failed <- err })
 	if err != nil {
 		return err

@@ -26,8 +26,28 @@ type Change struct {
 	// MassChangeConfirmed says that an operator has confirmed that many servers
 	// go at once. It is published, not stored.
 	MassChangeConfirmed bool
-	Events              []Event
-	Requests            []Request
+	// Delete ends the pool, with all that belongs to it; nil for every other change.
+	// Of the rest, only Requests is written then, and Remove lists who was in it.
+	Delete   *Deletion
+	Events   []Event
+	Requests []Request
+}
+
+// Deletion says who has deleted a pool, when and why.
+type Deletion struct {
+	At     time.Time
+	Actor  string
+	Reason string
+}
+
+// DeletedPool is what is remembered of a deleted pool.
+type DeletedPool struct {
+	Name Pool
+	// Position is its last one: revisions of a new pool of that name are above.
+	Position Position
+	Deletion
+	// Request is the client's request that has deleted it; its ID may be empty.
+	Request Request
 }
 
 // Revision is the revision that the change will have.
@@ -66,6 +86,9 @@ const (
 	EventMoved        EventKind = "moved"
 	EventDraining     EventKind = "draining"
 	EventRestored     EventKind = "restored"
+	EventRepaired     EventKind = "repaired"
+	EventReplaced     EventKind = "replaced"
+	EventPoolDeleted  EventKind = "pool_deleted"
 )
 
 // Event is one line of a pool's history, ordered by (Revision, Seq).

@@ -255,6 +255,9 @@ type PoolState struct {
 	Departed      []Departed
 	// Requests are the client requests answered within the last hour.
 	Requests []Request
+	// Unreadable says which row of the pool cannot be read, and why; nil where all
+	// could be. Then nothing but the name is to be relied on.
+	Unreadable error
 }
 
 // Mark is soft state about one incarnation: it is suspect, or its service is

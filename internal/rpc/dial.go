@@ -40,6 +40,11 @@ type DialConfig struct {
 	// ServerRole is the role that the server's certificate must have.
 	ServerRole Role
 	Logger     *slog.Logger
+	// FixedWindows keeps the windows of flow control as they are at first, 64 KiB,
+	// for a server that says little at a time. Otherwise gRPC sends a ping with what
+	// it receives, to learn how large they should be, which more than doubles the
+	// packets of such a connection.
+	FixedWindows bool
 	// Dialer opens a transport connection; nil for TCP.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 }
@@ -61,7 +66,7 @@ func Dial(cfg DialConfig) (*grpc.ClientConn, error) {
 	if cfg.Credentials.TLS() {
 		transport = &clientTransport{files: cfg.Credentials.files, role: cfg.ServerRole}
 	}
-	conn, err := grpc.NewClient(scheme+":///"+cfg.Addresses[0],
+	options := []grpc.DialOption{
 		grpc.WithResolvers(addressList(cfg.Addresses)),
 		grpc.WithContextDialer(cfg.dialer()),
 		grpc.WithTransportCredentials(transport),
@@ -78,7 +83,11 @@ func Dial(cfg DialConfig) (*grpc.ClientConn, error) {
 		grpc.WithDisableServiceConfig(),
 		grpc.WithChainUnaryInterceptor(clientUnary),
 		grpc.WithChainStreamInterceptor(clientStream),
-	)
+	}
+	if cfg.FixedWindows {
+		options = append(options, grpc.WithStaticStreamWindowSize(windowBytes), grpc.WithStaticConnWindowSize(windowBytes))
+	}
+	conn, err := grpc.NewClient(scheme+":///"+cfg.Addresses[0], options...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", cfg.Addresses[0], err)
 	}

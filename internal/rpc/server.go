@@ -24,6 +24,10 @@ const (
 	defaultRecvBytes = 64 << 10
 	// readBufferBytes is held by each connection, and messages are small.
 	readBufferBytes = 4 << 10
+	// windowBytes is how much may be under way to whoever has fixed windows, and
+	// writeBufferBytes what a connection takes to write to it.
+	windowBytes      = 64 << 10
+	writeBufferBytes = 8 << 10
 
 	serverPingAfter   = 20 * time.Second
 	serverPingTimeout = 10 * time.Second
@@ -43,6 +47,9 @@ type ServerConfig struct {
 	// and all if 0, get a new goroutine each. A stream keeps its goroutine as long as
 	// it lasts.
 	CallsAtOnce uint32
+	// FixedWindows is for clients that say little at a time, each on a connection of
+	// its own; see the same of DialConfig.
+	FixedWindows bool
 	// MaxRecvBytes bounds a received message; 64 KiB when 0.
 	MaxRecvBytes int
 	// Reflection serves the descriptors, so that grpcurl needs no files.
@@ -103,6 +110,10 @@ func NewServer(cfg ServerConfig) *Server {
 		reflection: cfg.Reflection,
 		health:     health.NewServer(),
 		metrics:    m,
+	}
+	if cfg.FixedWindows {
+		s.options = append(s.options, grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(windowBytes),
+			grpc.WriteBufferSize(writeBufferBytes))
 	}
 	s.SetServing("", false)
 	healthv1.RegisterHealthServer(&s.services, s.health)

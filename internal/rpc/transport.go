@@ -39,7 +39,7 @@ type serverTransport struct {
 
 func (t *serverTransport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if t.files == nil {
-		conn := &Conn{Conn: raw}
+		conn := newConn(raw)
 		return conn, authInfo{
 			CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, conn: conn,
 		}, nil
@@ -53,7 +53,7 @@ func (t *serverTransport) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 		}
 		return nil, nil, errors.Join(fmt.Errorf("handshake with %s: %w", raw.RemoteAddr(), err), raw.Close())
 	}
-	conn := &Conn{Conn: secured}
+	conn := newConn(secured)
 	return conn, authInfo{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		conn:           conn,

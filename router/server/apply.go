@@ -54,28 +54,23 @@ func (p *pools) apply(ctx context.Context, start *pb.StreamStart, msg *pb.Subscr
 	case *pb.SubscribeResponse_Bookmark:
 		return p.confirm(start.GetStoreId(), m.Bookmark, now)
 	case *pb.SubscribeResponse_PoolDeleted:
-		p.log.InfoContext(ctx, "pool was deleted", "pool", m.PoolDeleted.GetPool())
-		p.remove(member.Pool(m.PoolDeleted.GetPool()))
-		return outcome{ack: true, save: true}, nil
+		return p.applyDeletion(ctx, m.PoolDeleted)
 	}
 	return outcome{}, nil
 }
 
 // begin takes the start of a stream. A coordinator of a lower epoch than known
-// has been succeeded by another and does not know it yet.
+// has been succeeded by another and does not know it yet, also where the other
+// one had nothing to say of any pool.
 func (p *pools) begin(start *pb.StreamStart) (outcome, error) {
 	if start.GetStoreId() == "" {
 		return outcome{}, fmt.Errorf("%w: StreamStart has no store_id", errProtocol)
 	}
-	if start.GetStoreId() == p.storeID {
-		for name, b := range p.books {
-			if known := b.view.Epoch(); b.view.StoreID() == p.storeID && start.GetEpoch() < uint64(known) {
-				return outcome{}, fmt.Errorf("begin at epoch %d, with pool %q at epoch %d: %w",
-					start.GetEpoch(), name, known, member.ErrFenced)
-			}
-		}
+	epoch := member.Epoch(start.GetEpoch())
+	if start.GetStoreId() == p.storeID && epoch < p.epoch {
+		return outcome{}, fmt.Errorf("begin at epoch %d after epoch %d: %w", epoch, p.epoch, member.ErrFenced)
 	}
-	p.storeID, p.interval = start.GetStoreId(), parseInterval(start)
+	p.storeID, p.epoch, p.interval = start.GetStoreId(), epoch, parseInterval(start)
 	p.soft = softPoint{}
 	for _, b := range p.books {
 		p.publish(b, b.view.BeginMarks())
@@ -141,6 +136,16 @@ func (p *pools) replaceView(ctx context.Context, b *book, next *view.View) {
 	}
 	b.contact.confirm(time.Now(), p.interval)
 	p.publish(b, next)
+}
+
+func (p *pools) applyDeletion(ctx context.Context, in *pb.PoolDeleted) (outcome, error) {
+	name := member.Pool(in.GetPool())
+	if b := p.books[name]; b != nil && b.view.StoreID() == p.storeID && member.Epoch(in.GetEpoch()) < b.view.Epoch() {
+		return p.fenced(member.ErrFenced)
+	}
+	p.log.InfoContext(ctx, "pool was deleted", "pool", name, "revision", in.GetRevision())
+	p.remove(name)
+	return outcome{ack: true, save: true}, nil
 }
 
 func (p *pools) applyMarks(in *pb.SoftMarks, now time.Time) (outcome, error) {

@@ -81,7 +81,7 @@ func TestDNSDoorFollowsThePool(t *testing.T) {
 		if res := w.lookup("_http._tcp.default.test."); len(res.Answer) != 3 {
 			t.Errorf("one is suspect: %v", res)
 		}
-		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default", Epoch: 1}}})
 		if res := w.lookup("_http._tcp.default.test."); res.Rcode != dns.RcodeNameError {
 			t.Errorf("the pool is gone: %v", res)
 		}

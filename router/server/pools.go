@@ -36,8 +36,10 @@ type pools struct {
 	mu    sync.Mutex
 	books map[member.Pool]*book
 	seq   uint64
-	// storeID is the store of the last stream, or of the file.
+	// storeID is the store of the last stream, or of the file; epoch the highest of
+	// its leaders that is known.
 	storeID string
+	epoch   member.Epoch
 	// interval is how often the coordinator sends bookmarks.
 	interval time.Duration
 	// soft is the newest mark applied.
@@ -182,6 +184,9 @@ func (p *pools) book(name member.Pool) *book {
 func (p *pools) publish(b *book, v *view.View) {
 	before := b.view
 	b.view = v
+	if v.StoreID() == p.storeID {
+		p.epoch = max(p.epoch, v.Epoch())
+	}
 	if !v.Known() || b.edition != nil && v.Table() == before.Table() &&
 		v.Position() == before.Position() && v.ChangeID() == before.ChangeID() && v.StoreID() == before.StoreID() {
 		return

@@ -163,6 +163,26 @@ func TestSubscribe_LeavesACoordinatorThatWasSucceeded(t *testing.T) {
 	}, first, second)
 }
 
+// The successor had nothing to say yet, and is known all the same.
+func TestSubscribe_RemembersAnEpochWithoutNews(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2)...)
+		s.end <- member.ErrUnavailable
+		s = w.coordinators[second].next()
+		s.send(start("store", 5))
+		s.end <- member.ErrUnavailable
+		w.coordinators[first].next().send(start("store", 4))
+		before := time.Now()
+		w.coordinators[second].next()
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("left after %v, want at once", took)
+		}
+	}, first, second)
+}
+
 func TestSubscribe_FollowsTheLeaderThatAStandbyNames(t *testing.T) {
 	t.Parallel()
 	const leader = "c9.test:7400"
@@ -391,12 +411,26 @@ func TestSubscribe_PoolDeleted(t *testing.T) {
 		if _, err := watch.Recv(); err != nil {
 			t.Fatal(err)
 		}
-		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default", Epoch: 1}}})
 		if _, err := watch.Recv(); !errors.Is(err, member.ErrNotFound) {
 			t.Errorf("watch ended with %v, want %v", err, member.ErrNotFound)
 		}
 		if _, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{}); !errors.Is(err, member.ErrNotFound) {
 			t.Errorf("resolve: %v, want %v", err, member.ErrNotFound)
+		}
+	}, first)
+}
+
+// What a leader of the past says of a pool is not heard.
+func TestSubscribe_PoolDeletedByAnOldLeader(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(3)...)
+		s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: "default"}}})
+		if got := len(w.resolved()); got != 3 {
+			t.Errorf("%d servers", got)
 		}
 	}, first)
 }

@@ -102,7 +102,7 @@ func (c *Coordinator) Delete(pool string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.pools, pool)
-	c.tell(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: pool}}})
+	c.tell(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{Pool: pool, Epoch: 1}}})
 }
 
 // Acked returns when a router has acknowledged a revision.

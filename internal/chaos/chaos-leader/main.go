@@ -1,6 +1,7 @@
 // Command chaos-leader kills, stops and replaces the leader of three real
-// coordinators on a MariaDB while servers join and leave, and prints how long
-// there was none and what went wrong.
+// coordinators on a MariaDB while servers join and leave, judges the history of
+// all that was asked and seen, and prints how long there was no leader and what
+// went wrong.
 package main
 
 import (
@@ -10,8 +11,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,49 +23,90 @@ import (
 
 func main() { os.Exit(run()) }
 
+// options are what is not the experiment's own.
+type options struct {
+	chaos.Config
+
+	runs   int
+	asJSON bool
+	judge  string
+}
+
 func run() int {
-	cfg := chaos.Config{Progress: os.Stderr}
-	var asJSON bool
-	flag.StringVar(&cfg.Bin, "bin", "bin", "folder of the programs")
-	flag.IntVar(&cfg.Coordinators, "coordinators", 3, "number of coordinators")
-	flag.IntVar(&cfg.Servers, "servers", 100, "number of scripted agents")
-	flag.IntVar(&cfg.Agents, "agents", 4, "number of real agents")
-	flag.IntVar(&cfg.Kills, "kills", 100, "how often the leader is killed")
-	flag.IntVar(&cfg.Handovers, "handovers", 20, "how often it is told to stop")
-	flag.IntVar(&cfg.Stops, "stops", 3, "how often it is stopped by SIGSTOP and continued")
-	flag.IntVar(&cfg.Cuts, "cuts", 3, "how often it is cut off from the database")
-	flag.IntVar(&cfg.Outages, "outages", 4, "how often the database is stopped, or killed, under a leader that is well")
-	flag.DurationVar(&cfg.StopFor, "stop-for", 20*time.Second, "how long the last three last")
-	flag.IntVar(&cfg.Crashes, "crashes", 10, "how often it is killed together with the database")
-	flag.BoolVar(&asJSON, "json", false, "print JSON")
+	var o options
+	flags(&o)
 	flag.Parse()
-	if asJSON {
-		cfg.Progress = io.Discard
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := measure(ctx, cfg, asJSON); err != nil {
+	do := measure
+	if o.judge != "" {
+		do = judge
+	}
+	if err := do(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos-leader:", err)
 		return 1
 	}
 	return 0
 }
 
-func measure(ctx context.Context, cfg chaos.Config, asJSON bool) (err error) {
-	if cfg.Dir, err = os.MkdirTemp("", "chaos-leader-"); err != nil {
+func flags(o *options) {
+	flag.Uint64Var(&o.Seed, "seed", rand.Uint64N(1_000_000_000), "what the order of the faults, and all that is drawn, comes from") //nolint:gosec // a seed is no secret
+	flag.IntVar(&o.runs, "runs", 1, "number of experiments, each with the next seed")
+	flag.StringVar(&o.Bin, "bin", "bin", "folder of the programs")
+	flag.IntVar(&o.Coordinators, "coordinators", 3, "number of coordinators")
+	flag.IntVar(&o.Servers, "servers", 100, "number of scripted agents")
+	flag.IntVar(&o.Watchers, "watchers", 4, "number of scripted routers")
+	flag.IntVar(&o.Agents, "agents", 4, "number of real agents")
+	flag.IntVar(&o.Kills, "kills", 100, "how often the leader is killed")
+	flag.IntVar(&o.Handovers, "handovers", 20, "how often it is told to stop")
+	flag.IntVar(&o.Stops, "stops", 3, "how often it is stopped by SIGSTOP and continued")
+	flag.IntVar(&o.Cuts, "cuts", 3, "how often it is cut off from the database")
+	flag.IntVar(&o.Outages, "outages", 4, "how often the database is stopped, or killed, under a leader that is well")
+	flag.DurationVar(&o.StopFor, "stop-for", 20*time.Second, "how long the last three last")
+	flag.IntVar(&o.Crashes, "crashes", 50, "how often it is killed together with the database, while servers join")
+	flag.IntVar(&o.Wave, "wave", 100, "how many servers join at once then")
+	flag.BoolVar(&o.asJSON, "json", false, "print JSON")
+	flag.StringVar(&o.judge, "judge", "", "judge a history that was written to this file, and do nothing else")
+}
+
+func judge(_ context.Context, o options) error {
+	n, err := chaos.JudgeFile(o.judge, os.Stdout)
+	if err == nil && n > 0 {
+		err = fmt.Errorf("%d breaches", n)
+	}
+	return err
+}
+
+func measure(ctx context.Context, o options) (err error) {
+	if o.Dir, err = os.MkdirTemp("", "chaos-leader-"); err != nil {
 		return err
 	}
-	report, err := chaos.Run(ctx, cfg)
+	o.Command, o.Progress = command(), os.Stderr
+	if o.asJSON {
+		o.Progress = io.Discard
+	}
+	report, err := chaos.Series(ctx, o.Config, o.runs)
 	if err != nil {
 		return err // the logs stay
 	}
-	if asJSON {
+	if o.asJSON {
 		err = json.NewEncoder(os.Stdout).Encode(report)
 	} else {
 		err = report.Write(os.Stdout)
 	}
 	if n := report.Wrong(); n > 0 {
-		return errors.Join(err, fmt.Errorf("%d things went wrong; the logs are in %s", n, cfg.Dir))
+		return errors.Join(err, fmt.Errorf("%d things went wrong; logs and histories are in %s", n, o.Dir))
 	}
-	return errors.Join(err, os.RemoveAll(cfg.Dir))
+	return errors.Join(err, os.Remove(o.Dir))
+}
+
+// command is that of one experiment with this one's settings.
+func command() string {
+	words := []string{"go run ./internal/chaos/chaos-leader --seed SEED"}
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name != "seed" && f.Name != "runs" && f.Name != "json" {
+			words = append(words, fmt.Sprintf("--%s %s", f.Name, f.Value))
+		}
+	})
+	return strings.Join(words, " ")
 }

@@ -606,6 +606,152 @@ func (x *UpdatePoolResponse) GetPool() *Pool {
 	return nil
 }
 
+// DeletePoolRequest asks to end a pool.
+type DeletePoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, also where there is only one.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Also with servers in it.
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// See the service.
+	ExpectedRevision *uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// See the service.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See the service.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePoolRequest) Reset() {
+	*x = DeletePoolRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePoolRequest) ProtoMessage() {}
+
+func (x *DeletePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePoolRequest.ProtoReflect.Descriptor instead.
+func (*DeletePoolRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeletePoolRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *DeletePoolRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *DeletePoolRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *DeletePoolRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeletePoolRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeletePoolRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// DeletePoolResponse says that the pool is gone.
+type DeletePoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last revision of the pool; with validate_only, its present one.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How many servers were in it; unset for a repeated request.
+	Servers       *uint32 `protobuf:"varint,2,opt,name=servers,proto3,oneof" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePoolResponse) Reset() {
+	*x = DeletePoolResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePoolResponse) ProtoMessage() {}
+
+func (x *DeletePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePoolResponse.ProtoReflect.Descriptor instead.
+func (*DeletePoolResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DeletePoolResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DeletePoolResponse) GetServers() uint32 {
+	if x != nil && x.Servers != nil {
+		return *x.Servers
+	}
+	return 0
+}
+
 // ListServersRequest asks for members.
 type ListServersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -629,7 +775,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[8]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +787,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[8]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +800,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListServersRequest) GetPool() string {
@@ -721,7 +867,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[9]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +879,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[9]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +892,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -783,7 +929,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[10]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +941,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[10]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +954,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetServerRequest) GetPool() string {
@@ -838,7 +984,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +996,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[11]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1009,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetServerResponse) GetServer() *Server {
@@ -905,7 +1051,7 @@ type UpdateServerRequest struct {
 
 func (x *UpdateServerRequest) Reset() {
 	*x = UpdateServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1063,7 @@ func (x *UpdateServerRequest) String() string {
 func (*UpdateServerRequest) ProtoMessage() {}
 
 func (x *UpdateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[12]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1076,7 @@ func (x *UpdateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateServerRequest) GetPool() string {
@@ -1002,7 +1148,7 @@ type UpdateServerResponse struct {
 
 func (x *UpdateServerResponse) Reset() {
 	*x = UpdateServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[13]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1160,7 @@ func (x *UpdateServerResponse) String() string {
 func (*UpdateServerResponse) ProtoMessage() {}
 
 func (x *UpdateServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[13]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1173,7 @@ func (x *UpdateServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateServerResponse) GetServer() *Server {
@@ -1067,7 +1213,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[14]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1225,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[14]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1238,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveServerRequest) GetPool() string {
@@ -1155,7 +1301,7 @@ type RemoveServerResponse struct {
 
 func (x *RemoveServerResponse) Reset() {
 	*x = RemoveServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[15]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1313,7 @@ func (x *RemoveServerResponse) String() string {
 func (*RemoveServerResponse) ProtoMessage() {}
 
 func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[15]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,10 +1326,184 @@ func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveServerResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ReplaceServerRequest asks to put one server into the place of another.
+type ReplaceServerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The server that leaves.
+	ServerId string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Only this incarnation of it; ABORTED if there is another one. 0 for any.
+	Incarnation uint64 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The member that takes its place.
+	ReplacementId string `protobuf:"bytes,4,opt,name=replacement_id,json=replacementId,proto3" json:"replacement_id,omitempty"`
+	// However the newcomer, brake and floor stand.
+	Force bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	// See the service.
+	ExpectedRevision *uint64 `protobuf:"varint,6,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// See the service.
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See the service; kept with the ban.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,9,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceServerRequest) Reset() {
+	*x = ReplaceServerRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceServerRequest) ProtoMessage() {}
+
+func (x *ReplaceServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceServerRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceServerRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ReplaceServerRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ReplaceServerRequest) GetReplacementId() string {
+	if x != nil {
+		return x.ReplacementId
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *ReplaceServerRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *ReplaceServerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReplaceServerRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// ReplaceServerResponse says who has the place.
+type ReplaceServerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newcomer; with the same id twice, the present holder. Unset if it has left
+	// meanwhile.
+	Server *Server `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// The revision of the change.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceServerResponse) Reset() {
+	*x = ReplaceServerResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceServerResponse) ProtoMessage() {}
+
+func (x *ReplaceServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceServerResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceServerResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ReplaceServerResponse) GetServer() *Server {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *ReplaceServerResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -1215,7 +1535,7 @@ type SetIntentRequest struct {
 
 func (x *SetIntentRequest) Reset() {
 	*x = SetIntentRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1547,7 @@ func (x *SetIntentRequest) String() string {
 func (*SetIntentRequest) ProtoMessage() {}
 
 func (x *SetIntentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[16]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1560,7 @@ func (x *SetIntentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIntentRequest.ProtoReflect.Descriptor instead.
 func (*SetIntentRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetIntentRequest) GetPool() string {
@@ -1312,7 +1632,7 @@ type SetIntentResponse struct {
 
 func (x *SetIntentResponse) Reset() {
 	*x = SetIntentResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1644,7 @@ func (x *SetIntentResponse) String() string {
 func (*SetIntentResponse) ProtoMessage() {}
 
 func (x *SetIntentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[17]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1657,7 @@ func (x *SetIntentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIntentResponse.ProtoReflect.Descriptor instead.
 func (*SetIntentResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetIntentResponse) GetIntent() *Intent {
@@ -1382,7 +1702,7 @@ type DrainServerRequest struct {
 
 func (x *DrainServerRequest) Reset() {
 	*x = DrainServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1714,7 @@ func (x *DrainServerRequest) String() string {
 func (*DrainServerRequest) ProtoMessage() {}
 
 func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[18]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1727,7 @@ func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerRequest.ProtoReflect.Descriptor instead.
 func (*DrainServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DrainServerRequest) GetPool() string {
@@ -1492,7 +1812,7 @@ type DrainServerResponse struct {
 
 func (x *DrainServerResponse) Reset() {
 	*x = DrainServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1824,7 @@ func (x *DrainServerResponse) String() string {
 func (*DrainServerResponse) ProtoMessage() {}
 
 func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[19]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1837,7 @@ func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerResponse.ProtoReflect.Descriptor instead.
 func (*DrainServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DrainServerResponse) GetState() DrainState {
@@ -1569,7 +1889,7 @@ type ResumeServerRequest struct {
 
 func (x *ResumeServerRequest) Reset() {
 	*x = ResumeServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1901,7 @@ func (x *ResumeServerRequest) String() string {
 func (*ResumeServerRequest) ProtoMessage() {}
 
 func (x *ResumeServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[20]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1914,7 @@ func (x *ResumeServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeServerRequest.ProtoReflect.Descriptor instead.
 func (*ResumeServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResumeServerRequest) GetPool() string {
@@ -1652,7 +1972,7 @@ type ResumeServerResponse struct {
 
 func (x *ResumeServerResponse) Reset() {
 	*x = ResumeServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1984,7 @@ func (x *ResumeServerResponse) String() string {
 func (*ResumeServerResponse) ProtoMessage() {}
 
 func (x *ResumeServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[21]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1997,7 @@ func (x *ResumeServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeServerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResumeServerResponse) GetServer() *Server {
@@ -1705,7 +2025,7 @@ type GetRingRequest struct {
 
 func (x *GetRingRequest) Reset() {
 	*x = GetRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +2037,7 @@ func (x *GetRingRequest) String() string {
 func (*GetRingRequest) ProtoMessage() {}
 
 func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +2050,7 @@ func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingRequest.ProtoReflect.Descriptor instead.
 func (*GetRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetRingRequest) GetPool() string {
@@ -1765,7 +2085,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +2097,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +2110,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RingMember) GetServerId() string {
@@ -1864,7 +2184,7 @@ type GetRingResponse struct {
 
 func (x *GetRingResponse) Reset() {
 	*x = GetRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2196,7 @@ func (x *GetRingResponse) String() string {
 func (*GetRingResponse) ProtoMessage() {}
 
 func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2209,7 @@ func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingResponse.ProtoReflect.Descriptor instead.
 func (*GetRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetRingResponse) GetMembers() []*RingMember {
@@ -1924,7 +2244,7 @@ type CheckRingRequest struct {
 
 func (x *CheckRingRequest) Reset() {
 	*x = CheckRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2256,7 @@ func (x *CheckRingRequest) String() string {
 func (*CheckRingRequest) ProtoMessage() {}
 
 func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2269,7 @@ func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingRequest.ProtoReflect.Descriptor instead.
 func (*CheckRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckRingRequest) GetPool() string {
@@ -1975,7 +2295,7 @@ type RingProblem struct {
 
 func (x *RingProblem) Reset() {
 	*x = RingProblem{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2307,7 @@ func (x *RingProblem) String() string {
 func (*RingProblem) ProtoMessage() {}
 
 func (x *RingProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2320,7 @@ func (x *RingProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingProblem.ProtoReflect.Descriptor instead.
 func (*RingProblem) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RingProblem) GetServerId() string {
@@ -2044,7 +2364,7 @@ type CheckRingResponse struct {
 
 func (x *CheckRingResponse) Reset() {
 	*x = CheckRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2376,7 @@ func (x *CheckRingResponse) String() string {
 func (*CheckRingResponse) ProtoMessage() {}
 
 func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2389,7 @@ func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingResponse.ProtoReflect.Descriptor instead.
 func (*CheckRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CheckRingResponse) GetConsistent() bool {
@@ -2107,6 +2427,208 @@ func (x *CheckRingResponse) GetRevision() uint64 {
 	return 0
 }
 
+// RepairRingRequest asks for a repair.
+type RepairRingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// See the service. With the revision of a validate_only, nothing else is done than
+	// that has told.
+	ExpectedRevision *uint64 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// See the service.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See the service.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// See the service.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRingRequest) Reset() {
+	*x = RepairRingRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRingRequest) ProtoMessage() {}
+
+func (x *RepairRingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRingRequest.ProtoReflect.Descriptor instead.
+func (*RepairRingRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RepairRingRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *RepairRingRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *RepairRingRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RepairRingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RepairRingRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// RingRepair is one thing that is made right.
+type RingRepair struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server.
+	ServerId string `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// row_written, taken_in or agent_told.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// One plain sentence: what was and what is.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RingRepair) Reset() {
+	*x = RingRepair{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RingRepair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RingRepair) ProtoMessage() {}
+
+func (x *RingRepair) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RingRepair.ProtoReflect.Descriptor instead.
+func (*RingRepair) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RingRepair) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *RingRepair) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RingRepair) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// RepairRingResponse tells what was done; with validate_only, what would be.
+type RepairRingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty where there was nothing to do, and for a repeated request.
+	Repairs []*RingRepair `protobuf:"bytes,1,rep,name=repairs,proto3" json:"repairs,omitempty"`
+	// The revision of the change, or the present one where nothing changed.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRingResponse) Reset() {
+	*x = RepairRingResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRingResponse) ProtoMessage() {}
+
+func (x *RepairRingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRingResponse.ProtoReflect.Descriptor instead.
+func (*RepairRingResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RepairRingResponse) GetRepairs() []*RingRepair {
+	if x != nil {
+		return x.Repairs
+	}
+	return nil
+}
+
+func (x *RepairRingResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // ListEventsRequest asks for history.
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2128,7 +2650,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2662,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2675,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListEventsRequest) GetPool() string {
@@ -2211,7 +2733,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2745,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2758,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -2266,7 +2788,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2800,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2813,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchEventsRequest) GetPool() string {
@@ -2319,7 +2841,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2853,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2866,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchEventsResponse) GetEvent() *Event {
@@ -2369,7 +2891,7 @@ type ExplainServerRequest struct {
 
 func (x *ExplainServerRequest) Reset() {
 	*x = ExplainServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2903,7 @@ func (x *ExplainServerRequest) String() string {
 func (*ExplainServerRequest) ProtoMessage() {}
 
 func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2916,7 @@ func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerRequest.ProtoReflect.Descriptor instead.
 func (*ExplainServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainServerRequest) GetPool() string {
@@ -2432,7 +2954,7 @@ type RouterProgress struct {
 
 func (x *RouterProgress) Reset() {
 	*x = RouterProgress{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +2966,7 @@ func (x *RouterProgress) String() string {
 func (*RouterProgress) ProtoMessage() {}
 
 func (x *RouterProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +2979,7 @@ func (x *RouterProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterProgress.ProtoReflect.Descriptor instead.
 func (*RouterProgress) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RouterProgress) GetRouterId() string {
@@ -2487,7 +3009,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +3021,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +3034,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Decision) GetExplanation() *Explanation {
@@ -2548,7 +3070,7 @@ type ExplainServerResponse struct {
 
 func (x *ExplainServerResponse) Reset() {
 	*x = ExplainServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +3082,7 @@ func (x *ExplainServerResponse) String() string {
 func (*ExplainServerResponse) ProtoMessage() {}
 
 func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +3095,7 @@ func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerResponse.ProtoReflect.Descriptor instead.
 func (*ExplainServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExplainServerResponse) GetServer() *Server {
@@ -2630,7 +3152,7 @@ type Departure struct {
 
 func (x *Departure) Reset() {
 	*x = Departure{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +3164,7 @@ func (x *Departure) String() string {
 func (*Departure) ProtoMessage() {}
 
 func (x *Departure) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +3177,7 @@ func (x *Departure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Departure.ProtoReflect.Descriptor instead.
 func (*Departure) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Departure) GetIncarnation() uint64 {
@@ -2704,7 +3226,7 @@ type GetBrakeRequest struct {
 
 func (x *GetBrakeRequest) Reset() {
 	*x = GetBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +3238,7 @@ func (x *GetBrakeRequest) String() string {
 func (*GetBrakeRequest) ProtoMessage() {}
 
 func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +3251,7 @@ func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeRequest.ProtoReflect.Descriptor instead.
 func (*GetBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetBrakeRequest) GetPool() string {
@@ -2756,7 +3278,7 @@ type BrakeZone struct {
 
 func (x *BrakeZone) Reset() {
 	*x = BrakeZone{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +3290,7 @@ func (x *BrakeZone) String() string {
 func (*BrakeZone) ProtoMessage() {}
 
 func (x *BrakeZone) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +3303,7 @@ func (x *BrakeZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeZone.ProtoReflect.Descriptor instead.
 func (*BrakeZone) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *BrakeZone) GetZone() string {
@@ -2827,7 +3349,7 @@ type BrakeStop struct {
 
 func (x *BrakeStop) Reset() {
 	*x = BrakeStop{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +3361,7 @@ func (x *BrakeStop) String() string {
 func (*BrakeStop) ProtoMessage() {}
 
 func (x *BrakeStop) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +3374,7 @@ func (x *BrakeStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeStop.ProtoReflect.Descriptor instead.
 func (*BrakeStop) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *BrakeStop) GetRule() string {
@@ -2894,7 +3416,7 @@ type HeldRemoval struct {
 
 func (x *HeldRemoval) Reset() {
 	*x = HeldRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3428,7 @@ func (x *HeldRemoval) String() string {
 func (*HeldRemoval) ProtoMessage() {}
 
 func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3441,7 @@ func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRemoval.ProtoReflect.Descriptor instead.
 func (*HeldRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeldRemoval) GetServerId() string {
@@ -2964,7 +3486,7 @@ type ReleasedRemoval struct {
 
 func (x *ReleasedRemoval) Reset() {
 	*x = ReleasedRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2976,7 +3498,7 @@ func (x *ReleasedRemoval) String() string {
 func (*ReleasedRemoval) ProtoMessage() {}
 
 func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3511,7 @@ func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasedRemoval.ProtoReflect.Descriptor instead.
 func (*ReleasedRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReleasedRemoval) GetServerId() string {
@@ -3029,7 +3551,7 @@ type GetBrakeResponse struct {
 
 func (x *GetBrakeResponse) Reset() {
 	*x = GetBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3563,7 @@ func (x *GetBrakeResponse) String() string {
 func (*GetBrakeResponse) ProtoMessage() {}
 
 func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3576,7 @@ func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeResponse.ProtoReflect.Descriptor instead.
 func (*GetBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetBrakeResponse) GetSafety() *Safety {
@@ -3127,7 +3649,7 @@ type ReleaseBrakeRequest struct {
 
 func (x *ReleaseBrakeRequest) Reset() {
 	*x = ReleaseBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3661,7 @@ func (x *ReleaseBrakeRequest) String() string {
 func (*ReleaseBrakeRequest) ProtoMessage() {}
 
 func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3674,7 @@ func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ReleaseBrakeRequest) GetPool() string {
@@ -3211,7 +3733,7 @@ type ReleaseBrakeResponse struct {
 
 func (x *ReleaseBrakeResponse) Reset() {
 	*x = ReleaseBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3745,7 @@ func (x *ReleaseBrakeResponse) String() string {
 func (*ReleaseBrakeResponse) ProtoMessage() {}
 
 func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3758,7 @@ func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ReleaseBrakeResponse) GetReleased() []*ReleasedRemoval {
@@ -3264,7 +3786,7 @@ type ListAlarmsRequest struct {
 
 func (x *ListAlarmsRequest) Reset() {
 	*x = ListAlarmsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3798,7 @@ func (x *ListAlarmsRequest) String() string {
 func (*ListAlarmsRequest) ProtoMessage() {}
 
 func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +3811,7 @@ func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlarmsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListAlarmsRequest) GetPool() string {
@@ -3310,7 +3832,7 @@ type ListAlarmsResponse struct {
 
 func (x *ListAlarmsResponse) Reset() {
 	*x = ListAlarmsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3844,7 @@ func (x *ListAlarmsResponse) String() string {
 func (*ListAlarmsResponse) ProtoMessage() {}
 
 func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3857,7 @@ func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlarmsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListAlarmsResponse) GetAlarms() []*Alarm {
@@ -3354,7 +3876,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3888,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3901,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 // GetStatusResponse tells how the coordinator is.
@@ -3425,7 +3947,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3959,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3972,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetStatusResponse) GetCoordinatorId() string {
@@ -3580,7 +4102,7 @@ type StepDownRequest struct {
 
 func (x *StepDownRequest) Reset() {
 	*x = StepDownRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +4114,7 @@ func (x *StepDownRequest) String() string {
 func (*StepDownRequest) ProtoMessage() {}
 
 func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +4127,7 @@ func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownRequest.ProtoReflect.Descriptor instead.
 func (*StepDownRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StepDownRequest) GetExpectedEpoch() uint64 {
@@ -3640,7 +4162,7 @@ type StepDownResponse struct {
 
 func (x *StepDownResponse) Reset() {
 	*x = StepDownResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +4174,7 @@ func (x *StepDownResponse) String() string {
 func (*StepDownResponse) ProtoMessage() {}
 
 func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +4187,7 @@ func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownResponse.ProtoReflect.Descriptor instead.
 func (*StepDownResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *StepDownResponse) GetEpoch() uint64 {
@@ -3688,7 +4210,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +4222,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +4235,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListRoutersRequest) GetPageSize() int32 {
@@ -3753,7 +4275,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3765,7 +4287,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3778,7 +4300,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Router) GetRouterId() string {
@@ -3845,7 +4367,7 @@ type RouterLag struct {
 
 func (x *RouterLag) Reset() {
 	*x = RouterLag{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +4379,7 @@ func (x *RouterLag) String() string {
 func (*RouterLag) ProtoMessage() {}
 
 func (x *RouterLag) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +4392,7 @@ func (x *RouterLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterLag.ProtoReflect.Descriptor instead.
 func (*RouterLag) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RouterLag) GetPool() string {
@@ -3907,7 +4429,7 @@ type HeldByRouter struct {
 
 func (x *HeldByRouter) Reset() {
 	*x = HeldByRouter{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4441,7 @@ func (x *HeldByRouter) String() string {
 func (*HeldByRouter) ProtoMessage() {}
 
 func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4454,7 @@ func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldByRouter.ProtoReflect.Descriptor instead.
 func (*HeldByRouter) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *HeldByRouter) GetPool() string {
@@ -3962,7 +4484,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3974,7 +4496,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3987,7 +4509,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -4019,7 +4541,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4031,7 +4553,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4044,7 +4566,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListSessionsRequest) GetPool() string {
@@ -4097,7 +4619,7 @@ type AgentSession struct {
 
 func (x *AgentSession) Reset() {
 	*x = AgentSession{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4109,7 +4631,7 @@ func (x *AgentSession) String() string {
 func (*AgentSession) ProtoMessage() {}
 
 func (x *AgentSession) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4122,7 +4644,7 @@ func (x *AgentSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSession.ProtoReflect.Descriptor instead.
 func (*AgentSession) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AgentSession) GetServerId() string {
@@ -4212,7 +4734,7 @@ type SessionSubject struct {
 
 func (x *SessionSubject) Reset() {
 	*x = SessionSubject{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4224,7 +4746,7 @@ func (x *SessionSubject) String() string {
 func (*SessionSubject) ProtoMessage() {}
 
 func (x *SessionSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4237,7 +4759,7 @@ func (x *SessionSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubject.ProtoReflect.Descriptor instead.
 func (*SessionSubject) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SessionSubject) GetServerId() string {
@@ -4281,7 +4803,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4293,7 +4815,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4306,7 +4828,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*AgentSession {
@@ -4332,7 +4854,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4866,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4879,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 // A part of a backup, in order.
@@ -4371,7 +4893,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4383,7 +4905,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4396,7 +4918,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4423,7 +4945,7 @@ type ImportStateRequest struct {
 
 func (x *ImportStateRequest) Reset() {
 	*x = ImportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4435,7 +4957,7 @@ func (x *ImportStateRequest) String() string {
 func (*ImportStateRequest) ProtoMessage() {}
 
 func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4448,7 +4970,7 @@ func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateRequest.ProtoReflect.Descriptor instead.
 func (*ImportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ImportStateRequest) GetReplace() bool {
@@ -4500,7 +5022,7 @@ type ImportStateResponse struct {
 
 func (x *ImportStateResponse) Reset() {
 	*x = ImportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4512,7 +5034,7 @@ func (x *ImportStateResponse) String() string {
 func (*ImportStateResponse) ProtoMessage() {}
 
 func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4525,7 +5047,7 @@ func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateResponse.ProtoReflect.Descriptor instead.
 func (*ImportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ImportStateResponse) GetStoreId() string {
@@ -4607,7 +5129,21 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnlyB\x14\n" +
 	"\x12_expected_revision\"H\n" +
 	"\x12UpdatePoolResponse\x122\n" +
-	"\x04pool\x18\x01 \x01(\v2\x1e.buddyring.coordinator.v1.PoolR\x04pool\"\xe9\x02\n" +
+	"\x04pool\x18\x01 \x01(\v2\x1e.buddyring.coordinator.v1.PoolR\x04pool\"\xe1\x01\n" +
+	"\x11DeletePoolRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x120\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"[\n" +
+	"\x12DeletePoolResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1d\n" +
+	"\aservers\x18\x02 \x01(\rH\x00R\aservers\x88\x01\x01B\n" +
+	"\n" +
+	"\b_servers\"\xe9\x02\n" +
 	"\x12ListServersRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x127\n" +
 	"\x06phases\x18\x02 \x03(\x0e2\x1f.buddyring.coordinator.v1.PhaseR\x06phases\x12\x12\n" +
@@ -4658,7 +5194,22 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnlyB\x14\n" +
 	"\x12_expected_revision\"2\n" +
 	"\x14RemoveServerResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xd5\x02\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xca\x02\n" +
+	"\x14ReplaceServerRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12%\n" +
+	"\x0ereplacement_id\x18\x04 \x01(\tR\rreplacementId\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\x120\n" +
+	"\x11expected_revision\x18\x06 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\t \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"m\n" +
+	"\x15ReplaceServerResponse\x128\n" +
+	"\x06server\x18\x01 \x01(\v2 .buddyring.coordinator.v1.ServerR\x06server\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd5\x02\n" +
 	"\x10SetIntentRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x122\n" +
@@ -4736,7 +5287,23 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\amembers\x18\x03 \x01(\rR\amembers\x12\"\n" +
 	"\facknowledged\x18\x04 \x01(\rR\facknowledged\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevisionB\r\n" +
-	"\v_consistent\"\xbd\x01\n" +
+	"\v_consistent\"\xcb\x01\n" +
+	"\x11RepairRingRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x120\n" +
+	"\x11expected_revision\x18\x02 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"Q\n" +
+	"\n" +
+	"RingRepair\x12\x1b\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"p\n" +
+	"\x12RepairRingResponse\x12>\n" +
+	"\arepairs\x18\x01 \x03(\v2$.buddyring.coordinator.v1.RingRepairR\arepairs\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xbd\x01\n" +
 	"\x11ListEventsRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x14\n" +
@@ -4924,23 +5491,28 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"StoreState\x12\x1b\n" +
 	"\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORE_STATE_OK\x10\x01\x12\x17\n" +
-	"\x13STORE_STATE_FAILING\x10\x022\xe1\x14\n" +
+	"\x13STORE_STATE_FAILING\x10\x022\xa5\x17\n" +
 	"\fAdminService\x12d\n" +
 	"\tListPools\x12*.buddyring.coordinator.v1.ListPoolsRequest\x1a+.buddyring.coordinator.v1.ListPoolsResponse\x12^\n" +
 	"\aGetPool\x12(.buddyring.coordinator.v1.GetPoolRequest\x1a).buddyring.coordinator.v1.GetPoolResponse\x12g\n" +
 	"\n" +
 	"CreatePool\x12+.buddyring.coordinator.v1.CreatePoolRequest\x1a,.buddyring.coordinator.v1.CreatePoolResponse\x12g\n" +
 	"\n" +
-	"UpdatePool\x12+.buddyring.coordinator.v1.UpdatePoolRequest\x1a,.buddyring.coordinator.v1.UpdatePoolResponse\x12j\n" +
+	"UpdatePool\x12+.buddyring.coordinator.v1.UpdatePoolRequest\x1a,.buddyring.coordinator.v1.UpdatePoolResponse\x12g\n" +
+	"\n" +
+	"DeletePool\x12+.buddyring.coordinator.v1.DeletePoolRequest\x1a,.buddyring.coordinator.v1.DeletePoolResponse\x12j\n" +
 	"\vListServers\x12,.buddyring.coordinator.v1.ListServersRequest\x1a-.buddyring.coordinator.v1.ListServersResponse\x12d\n" +
 	"\tGetServer\x12*.buddyring.coordinator.v1.GetServerRequest\x1a+.buddyring.coordinator.v1.GetServerResponse\x12m\n" +
 	"\fUpdateServer\x12-.buddyring.coordinator.v1.UpdateServerRequest\x1a..buddyring.coordinator.v1.UpdateServerResponse\x12m\n" +
-	"\fRemoveServer\x12-.buddyring.coordinator.v1.RemoveServerRequest\x1a..buddyring.coordinator.v1.RemoveServerResponse\x12d\n" +
+	"\fRemoveServer\x12-.buddyring.coordinator.v1.RemoveServerRequest\x1a..buddyring.coordinator.v1.RemoveServerResponse\x12p\n" +
+	"\rReplaceServer\x12..buddyring.coordinator.v1.ReplaceServerRequest\x1a/.buddyring.coordinator.v1.ReplaceServerResponse\x12d\n" +
 	"\tSetIntent\x12*.buddyring.coordinator.v1.SetIntentRequest\x1a+.buddyring.coordinator.v1.SetIntentResponse\x12j\n" +
 	"\vDrainServer\x12,.buddyring.coordinator.v1.DrainServerRequest\x1a-.buddyring.coordinator.v1.DrainServerResponse\x12m\n" +
 	"\fResumeServer\x12-.buddyring.coordinator.v1.ResumeServerRequest\x1a..buddyring.coordinator.v1.ResumeServerResponse\x12^\n" +
 	"\aGetRing\x12(.buddyring.coordinator.v1.GetRingRequest\x1a).buddyring.coordinator.v1.GetRingResponse\x12d\n" +
 	"\tCheckRing\x12*.buddyring.coordinator.v1.CheckRingRequest\x1a+.buddyring.coordinator.v1.CheckRingResponse\x12g\n" +
+	"\n" +
+	"RepairRing\x12+.buddyring.coordinator.v1.RepairRingRequest\x1a,.buddyring.coordinator.v1.RepairRingResponse\x12g\n" +
 	"\n" +
 	"ListEvents\x12+.buddyring.coordinator.v1.ListEventsRequest\x1a,.buddyring.coordinator.v1.ListEventsResponse\x12l\n" +
 	"\vWatchEvents\x12,.buddyring.coordinator.v1.WatchEventsRequest\x1a-.buddyring.coordinator.v1.WatchEventsResponse0\x01\x12p\n" +
@@ -4969,7 +5541,7 @@ func file_buddyring_coordinator_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(LeaderState)(0),              // 0: buddyring.coordinator.v1.LeaderState
 	(StoreState)(0),               // 1: buddyring.coordinator.v1.StoreState
@@ -4981,202 +5553,217 @@ var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(*CreatePoolResponse)(nil),    // 7: buddyring.coordinator.v1.CreatePoolResponse
 	(*UpdatePoolRequest)(nil),     // 8: buddyring.coordinator.v1.UpdatePoolRequest
 	(*UpdatePoolResponse)(nil),    // 9: buddyring.coordinator.v1.UpdatePoolResponse
-	(*ListServersRequest)(nil),    // 10: buddyring.coordinator.v1.ListServersRequest
-	(*ListServersResponse)(nil),   // 11: buddyring.coordinator.v1.ListServersResponse
-	(*GetServerRequest)(nil),      // 12: buddyring.coordinator.v1.GetServerRequest
-	(*GetServerResponse)(nil),     // 13: buddyring.coordinator.v1.GetServerResponse
-	(*UpdateServerRequest)(nil),   // 14: buddyring.coordinator.v1.UpdateServerRequest
-	(*UpdateServerResponse)(nil),  // 15: buddyring.coordinator.v1.UpdateServerResponse
-	(*RemoveServerRequest)(nil),   // 16: buddyring.coordinator.v1.RemoveServerRequest
-	(*RemoveServerResponse)(nil),  // 17: buddyring.coordinator.v1.RemoveServerResponse
-	(*SetIntentRequest)(nil),      // 18: buddyring.coordinator.v1.SetIntentRequest
-	(*SetIntentResponse)(nil),     // 19: buddyring.coordinator.v1.SetIntentResponse
-	(*DrainServerRequest)(nil),    // 20: buddyring.coordinator.v1.DrainServerRequest
-	(*DrainServerResponse)(nil),   // 21: buddyring.coordinator.v1.DrainServerResponse
-	(*ResumeServerRequest)(nil),   // 22: buddyring.coordinator.v1.ResumeServerRequest
-	(*ResumeServerResponse)(nil),  // 23: buddyring.coordinator.v1.ResumeServerResponse
-	(*GetRingRequest)(nil),        // 24: buddyring.coordinator.v1.GetRingRequest
-	(*RingMember)(nil),            // 25: buddyring.coordinator.v1.RingMember
-	(*GetRingResponse)(nil),       // 26: buddyring.coordinator.v1.GetRingResponse
-	(*CheckRingRequest)(nil),      // 27: buddyring.coordinator.v1.CheckRingRequest
-	(*RingProblem)(nil),           // 28: buddyring.coordinator.v1.RingProblem
-	(*CheckRingResponse)(nil),     // 29: buddyring.coordinator.v1.CheckRingResponse
-	(*ListEventsRequest)(nil),     // 30: buddyring.coordinator.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 31: buddyring.coordinator.v1.ListEventsResponse
-	(*WatchEventsRequest)(nil),    // 32: buddyring.coordinator.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),   // 33: buddyring.coordinator.v1.WatchEventsResponse
-	(*ExplainServerRequest)(nil),  // 34: buddyring.coordinator.v1.ExplainServerRequest
-	(*RouterProgress)(nil),        // 35: buddyring.coordinator.v1.RouterProgress
-	(*Decision)(nil),              // 36: buddyring.coordinator.v1.Decision
-	(*ExplainServerResponse)(nil), // 37: buddyring.coordinator.v1.ExplainServerResponse
-	(*Departure)(nil),             // 38: buddyring.coordinator.v1.Departure
-	(*GetBrakeRequest)(nil),       // 39: buddyring.coordinator.v1.GetBrakeRequest
-	(*BrakeZone)(nil),             // 40: buddyring.coordinator.v1.BrakeZone
-	(*BrakeStop)(nil),             // 41: buddyring.coordinator.v1.BrakeStop
-	(*HeldRemoval)(nil),           // 42: buddyring.coordinator.v1.HeldRemoval
-	(*ReleasedRemoval)(nil),       // 43: buddyring.coordinator.v1.ReleasedRemoval
-	(*GetBrakeResponse)(nil),      // 44: buddyring.coordinator.v1.GetBrakeResponse
-	(*ReleaseBrakeRequest)(nil),   // 45: buddyring.coordinator.v1.ReleaseBrakeRequest
-	(*ReleaseBrakeResponse)(nil),  // 46: buddyring.coordinator.v1.ReleaseBrakeResponse
-	(*ListAlarmsRequest)(nil),     // 47: buddyring.coordinator.v1.ListAlarmsRequest
-	(*ListAlarmsResponse)(nil),    // 48: buddyring.coordinator.v1.ListAlarmsResponse
-	(*GetStatusRequest)(nil),      // 49: buddyring.coordinator.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 50: buddyring.coordinator.v1.GetStatusResponse
-	(*StepDownRequest)(nil),       // 51: buddyring.coordinator.v1.StepDownRequest
-	(*StepDownResponse)(nil),      // 52: buddyring.coordinator.v1.StepDownResponse
-	(*ListRoutersRequest)(nil),    // 53: buddyring.coordinator.v1.ListRoutersRequest
-	(*Router)(nil),                // 54: buddyring.coordinator.v1.Router
-	(*RouterLag)(nil),             // 55: buddyring.coordinator.v1.RouterLag
-	(*HeldByRouter)(nil),          // 56: buddyring.coordinator.v1.HeldByRouter
-	(*ListRoutersResponse)(nil),   // 57: buddyring.coordinator.v1.ListRoutersResponse
-	(*ListSessionsRequest)(nil),   // 58: buddyring.coordinator.v1.ListSessionsRequest
-	(*AgentSession)(nil),          // 59: buddyring.coordinator.v1.AgentSession
-	(*SessionSubject)(nil),        // 60: buddyring.coordinator.v1.SessionSubject
-	(*ListSessionsResponse)(nil),  // 61: buddyring.coordinator.v1.ListSessionsResponse
-	(*ExportStateRequest)(nil),    // 62: buddyring.coordinator.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),   // 63: buddyring.coordinator.v1.ExportStateResponse
-	(*ImportStateRequest)(nil),    // 64: buddyring.coordinator.v1.ImportStateRequest
-	(*ImportStateResponse)(nil),   // 65: buddyring.coordinator.v1.ImportStateResponse
-	nil,                           // 66: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	(*Pool)(nil),                  // 67: buddyring.coordinator.v1.Pool
-	(*PoolSettings)(nil),          // 68: buddyring.coordinator.v1.PoolSettings
-	(*fieldmaskpb.FieldMask)(nil), // 69: google.protobuf.FieldMask
-	(Phase)(0),                    // 70: buddyring.coordinator.v1.Phase
-	(*Server)(nil),                // 71: buddyring.coordinator.v1.Server
-	(*ServerSpec)(nil),            // 72: buddyring.coordinator.v1.ServerSpec
-	(Wish)(0),                     // 73: buddyring.coordinator.v1.Wish
-	(*durationpb.Duration)(nil),   // 74: google.protobuf.Duration
-	(*Intent)(nil),                // 75: buddyring.coordinator.v1.Intent
-	(DrainState)(0),               // 76: buddyring.coordinator.v1.DrainState
-	(*LaggingRouter)(nil),         // 77: buddyring.coordinator.v1.LaggingRouter
-	(*Event)(nil),                 // 78: buddyring.coordinator.v1.Event
-	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
-	(*Explanation)(nil),           // 80: buddyring.coordinator.v1.Explanation
-	(Cause)(0),                    // 81: buddyring.coordinator.v1.Cause
-	(*Safety)(nil),                // 82: buddyring.coordinator.v1.Safety
-	(*Alarm)(nil),                 // 83: buddyring.coordinator.v1.Alarm
-	(*Position)(nil),              // 84: buddyring.coordinator.v1.Position
+	(*DeletePoolRequest)(nil),     // 10: buddyring.coordinator.v1.DeletePoolRequest
+	(*DeletePoolResponse)(nil),    // 11: buddyring.coordinator.v1.DeletePoolResponse
+	(*ListServersRequest)(nil),    // 12: buddyring.coordinator.v1.ListServersRequest
+	(*ListServersResponse)(nil),   // 13: buddyring.coordinator.v1.ListServersResponse
+	(*GetServerRequest)(nil),      // 14: buddyring.coordinator.v1.GetServerRequest
+	(*GetServerResponse)(nil),     // 15: buddyring.coordinator.v1.GetServerResponse
+	(*UpdateServerRequest)(nil),   // 16: buddyring.coordinator.v1.UpdateServerRequest
+	(*UpdateServerResponse)(nil),  // 17: buddyring.coordinator.v1.UpdateServerResponse
+	(*RemoveServerRequest)(nil),   // 18: buddyring.coordinator.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),  // 19: buddyring.coordinator.v1.RemoveServerResponse
+	(*ReplaceServerRequest)(nil),  // 20: buddyring.coordinator.v1.ReplaceServerRequest
+	(*ReplaceServerResponse)(nil), // 21: buddyring.coordinator.v1.ReplaceServerResponse
+	(*SetIntentRequest)(nil),      // 22: buddyring.coordinator.v1.SetIntentRequest
+	(*SetIntentResponse)(nil),     // 23: buddyring.coordinator.v1.SetIntentResponse
+	(*DrainServerRequest)(nil),    // 24: buddyring.coordinator.v1.DrainServerRequest
+	(*DrainServerResponse)(nil),   // 25: buddyring.coordinator.v1.DrainServerResponse
+	(*ResumeServerRequest)(nil),   // 26: buddyring.coordinator.v1.ResumeServerRequest
+	(*ResumeServerResponse)(nil),  // 27: buddyring.coordinator.v1.ResumeServerResponse
+	(*GetRingRequest)(nil),        // 28: buddyring.coordinator.v1.GetRingRequest
+	(*RingMember)(nil),            // 29: buddyring.coordinator.v1.RingMember
+	(*GetRingResponse)(nil),       // 30: buddyring.coordinator.v1.GetRingResponse
+	(*CheckRingRequest)(nil),      // 31: buddyring.coordinator.v1.CheckRingRequest
+	(*RingProblem)(nil),           // 32: buddyring.coordinator.v1.RingProblem
+	(*CheckRingResponse)(nil),     // 33: buddyring.coordinator.v1.CheckRingResponse
+	(*RepairRingRequest)(nil),     // 34: buddyring.coordinator.v1.RepairRingRequest
+	(*RingRepair)(nil),            // 35: buddyring.coordinator.v1.RingRepair
+	(*RepairRingResponse)(nil),    // 36: buddyring.coordinator.v1.RepairRingResponse
+	(*ListEventsRequest)(nil),     // 37: buddyring.coordinator.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 38: buddyring.coordinator.v1.ListEventsResponse
+	(*WatchEventsRequest)(nil),    // 39: buddyring.coordinator.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 40: buddyring.coordinator.v1.WatchEventsResponse
+	(*ExplainServerRequest)(nil),  // 41: buddyring.coordinator.v1.ExplainServerRequest
+	(*RouterProgress)(nil),        // 42: buddyring.coordinator.v1.RouterProgress
+	(*Decision)(nil),              // 43: buddyring.coordinator.v1.Decision
+	(*ExplainServerResponse)(nil), // 44: buddyring.coordinator.v1.ExplainServerResponse
+	(*Departure)(nil),             // 45: buddyring.coordinator.v1.Departure
+	(*GetBrakeRequest)(nil),       // 46: buddyring.coordinator.v1.GetBrakeRequest
+	(*BrakeZone)(nil),             // 47: buddyring.coordinator.v1.BrakeZone
+	(*BrakeStop)(nil),             // 48: buddyring.coordinator.v1.BrakeStop
+	(*HeldRemoval)(nil),           // 49: buddyring.coordinator.v1.HeldRemoval
+	(*ReleasedRemoval)(nil),       // 50: buddyring.coordinator.v1.ReleasedRemoval
+	(*GetBrakeResponse)(nil),      // 51: buddyring.coordinator.v1.GetBrakeResponse
+	(*ReleaseBrakeRequest)(nil),   // 52: buddyring.coordinator.v1.ReleaseBrakeRequest
+	(*ReleaseBrakeResponse)(nil),  // 53: buddyring.coordinator.v1.ReleaseBrakeResponse
+	(*ListAlarmsRequest)(nil),     // 54: buddyring.coordinator.v1.ListAlarmsRequest
+	(*ListAlarmsResponse)(nil),    // 55: buddyring.coordinator.v1.ListAlarmsResponse
+	(*GetStatusRequest)(nil),      // 56: buddyring.coordinator.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 57: buddyring.coordinator.v1.GetStatusResponse
+	(*StepDownRequest)(nil),       // 58: buddyring.coordinator.v1.StepDownRequest
+	(*StepDownResponse)(nil),      // 59: buddyring.coordinator.v1.StepDownResponse
+	(*ListRoutersRequest)(nil),    // 60: buddyring.coordinator.v1.ListRoutersRequest
+	(*Router)(nil),                // 61: buddyring.coordinator.v1.Router
+	(*RouterLag)(nil),             // 62: buddyring.coordinator.v1.RouterLag
+	(*HeldByRouter)(nil),          // 63: buddyring.coordinator.v1.HeldByRouter
+	(*ListRoutersResponse)(nil),   // 64: buddyring.coordinator.v1.ListRoutersResponse
+	(*ListSessionsRequest)(nil),   // 65: buddyring.coordinator.v1.ListSessionsRequest
+	(*AgentSession)(nil),          // 66: buddyring.coordinator.v1.AgentSession
+	(*SessionSubject)(nil),        // 67: buddyring.coordinator.v1.SessionSubject
+	(*ListSessionsResponse)(nil),  // 68: buddyring.coordinator.v1.ListSessionsResponse
+	(*ExportStateRequest)(nil),    // 69: buddyring.coordinator.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),   // 70: buddyring.coordinator.v1.ExportStateResponse
+	(*ImportStateRequest)(nil),    // 71: buddyring.coordinator.v1.ImportStateRequest
+	(*ImportStateResponse)(nil),   // 72: buddyring.coordinator.v1.ImportStateResponse
+	nil,                           // 73: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	(*Pool)(nil),                  // 74: buddyring.coordinator.v1.Pool
+	(*PoolSettings)(nil),          // 75: buddyring.coordinator.v1.PoolSettings
+	(*fieldmaskpb.FieldMask)(nil), // 76: google.protobuf.FieldMask
+	(Phase)(0),                    // 77: buddyring.coordinator.v1.Phase
+	(*Server)(nil),                // 78: buddyring.coordinator.v1.Server
+	(*ServerSpec)(nil),            // 79: buddyring.coordinator.v1.ServerSpec
+	(Wish)(0),                     // 80: buddyring.coordinator.v1.Wish
+	(*durationpb.Duration)(nil),   // 81: google.protobuf.Duration
+	(*Intent)(nil),                // 82: buddyring.coordinator.v1.Intent
+	(DrainState)(0),               // 83: buddyring.coordinator.v1.DrainState
+	(*LaggingRouter)(nil),         // 84: buddyring.coordinator.v1.LaggingRouter
+	(*Event)(nil),                 // 85: buddyring.coordinator.v1.Event
+	(*timestamppb.Timestamp)(nil), // 86: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 87: buddyring.coordinator.v1.Explanation
+	(Cause)(0),                    // 88: buddyring.coordinator.v1.Cause
+	(*Safety)(nil),                // 89: buddyring.coordinator.v1.Safety
+	(*Alarm)(nil),                 // 90: buddyring.coordinator.v1.Alarm
+	(*Position)(nil),              // 91: buddyring.coordinator.v1.Position
 }
 var file_buddyring_coordinator_v1_admin_proto_depIdxs = []int32{
-	67, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	67, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	68, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	67, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	68, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	69, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
-	67, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	70, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
-	66, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	71, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
-	71, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	72, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	69, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	71, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	73, // 14: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
-	74, // 15: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
-	75, // 16: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
-	74, // 17: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
-	76, // 18: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
-	77, // 19: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
-	71, // 20: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	71, // 21: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	70, // 22: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
-	25, // 23: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
-	28, // 24: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
-	78, // 25: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
-	78, // 26: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
-	79, // 27: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
-	80, // 28: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
-	35, // 29: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
-	71, // 30: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	36, // 31: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
-	78, // 32: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
-	38, // 33: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
-	81, // 34: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
-	79, // 35: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
-	74, // 36: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
-	79, // 37: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
-	79, // 38: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
-	79, // 39: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
-	82, // 40: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
-	40, // 41: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
-	41, // 42: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
-	42, // 43: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
-	43, // 44: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	43, // 45: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	83, // 46: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
-	79, // 47: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	0,  // 48: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
-	1,  // 49: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
-	67, // 50: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	74, // 51: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
-	79, // 52: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
-	84, // 53: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
-	56, // 54: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
-	55, // 55: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
-	79, // 56: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
-	54, // 57: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
-	79, // 58: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
-	79, // 59: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
-	60, // 60: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
-	74, // 61: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
-	59, // 62: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
-	79, // 63: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
-	2,  // 64: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
-	4,  // 65: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
-	6,  // 66: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
-	8,  // 67: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
-	10, // 68: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
-	12, // 69: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
-	14, // 70: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
-	16, // 71: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
-	18, // 72: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
-	20, // 73: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
-	22, // 74: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
-	24, // 75: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
-	27, // 76: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
-	30, // 77: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
-	32, // 78: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
-	34, // 79: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
-	39, // 80: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
-	45, // 81: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
-	47, // 82: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
-	49, // 83: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
-	53, // 84: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
-	58, // 85: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
-	51, // 86: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
-	62, // 87: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
-	64, // 88: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
-	3,  // 89: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
-	5,  // 90: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
-	7,  // 91: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
-	9,  // 92: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
-	11, // 93: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
-	13, // 94: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
-	15, // 95: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
-	17, // 96: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
-	19, // 97: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
-	21, // 98: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
-	23, // 99: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
-	26, // 100: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
-	29, // 101: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
-	31, // 102: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
-	33, // 103: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
-	37, // 104: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
-	44, // 105: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
-	46, // 106: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
-	48, // 107: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
-	50, // 108: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
-	57, // 109: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
-	61, // 110: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
-	52, // 111: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
-	63, // 112: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
-	65, // 113: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
-	89, // [89:114] is the sub-list for method output_type
-	64, // [64:89] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	74, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	74, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	75, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	74, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	75, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	76, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
+	74, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	77, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
+	73, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	78, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
+	78, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	79, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	76, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	78, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	78, // 14: buddyring.coordinator.v1.ReplaceServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	80, // 15: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
+	81, // 16: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
+	82, // 17: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
+	81, // 18: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
+	83, // 19: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
+	84, // 20: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
+	78, // 21: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	78, // 22: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	77, // 23: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
+	29, // 24: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
+	32, // 25: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
+	35, // 26: buddyring.coordinator.v1.RepairRingResponse.repairs:type_name -> buddyring.coordinator.v1.RingRepair
+	85, // 27: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
+	85, // 28: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
+	86, // 29: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
+	87, // 30: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	42, // 31: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
+	78, // 32: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	43, // 33: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
+	85, // 34: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
+	45, // 35: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
+	88, // 36: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
+	86, // 37: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
+	81, // 38: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
+	86, // 39: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
+	86, // 40: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
+	86, // 41: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
+	89, // 42: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
+	47, // 43: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
+	48, // 44: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
+	49, // 45: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
+	50, // 46: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	50, // 47: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	90, // 48: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
+	86, // 49: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	0,  // 50: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
+	1,  // 51: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
+	74, // 52: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	81, // 53: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
+	86, // 54: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
+	91, // 55: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
+	63, // 56: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
+	62, // 57: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
+	86, // 58: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
+	61, // 59: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
+	86, // 60: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
+	86, // 61: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
+	67, // 62: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
+	81, // 63: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
+	66, // 64: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
+	86, // 65: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
+	2,  // 66: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
+	4,  // 67: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
+	6,  // 68: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
+	8,  // 69: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
+	10, // 70: buddyring.coordinator.v1.AdminService.DeletePool:input_type -> buddyring.coordinator.v1.DeletePoolRequest
+	12, // 71: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
+	14, // 72: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
+	16, // 73: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
+	18, // 74: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
+	20, // 75: buddyring.coordinator.v1.AdminService.ReplaceServer:input_type -> buddyring.coordinator.v1.ReplaceServerRequest
+	22, // 76: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
+	24, // 77: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
+	26, // 78: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
+	28, // 79: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
+	31, // 80: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
+	34, // 81: buddyring.coordinator.v1.AdminService.RepairRing:input_type -> buddyring.coordinator.v1.RepairRingRequest
+	37, // 82: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
+	39, // 83: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
+	41, // 84: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
+	46, // 85: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
+	52, // 86: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
+	54, // 87: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
+	56, // 88: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
+	60, // 89: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
+	65, // 90: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
+	58, // 91: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
+	69, // 92: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
+	71, // 93: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
+	3,  // 94: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
+	5,  // 95: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
+	7,  // 96: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
+	9,  // 97: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
+	11, // 98: buddyring.coordinator.v1.AdminService.DeletePool:output_type -> buddyring.coordinator.v1.DeletePoolResponse
+	13, // 99: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
+	15, // 100: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
+	17, // 101: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
+	19, // 102: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
+	21, // 103: buddyring.coordinator.v1.AdminService.ReplaceServer:output_type -> buddyring.coordinator.v1.ReplaceServerResponse
+	23, // 104: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
+	25, // 105: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
+	27, // 106: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
+	30, // 107: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
+	33, // 108: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
+	36, // 109: buddyring.coordinator.v1.AdminService.RepairRing:output_type -> buddyring.coordinator.v1.RepairRingResponse
+	38, // 110: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
+	40, // 111: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
+	44, // 112: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
+	51, // 113: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
+	53, // 114: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
+	55, // 115: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
+	57, // 116: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
+	64, // 117: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
+	68, // 118: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
+	59, // 119: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
+	70, // 120: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
+	72, // 121: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
+	94, // [94:122] is the sub-list for method output_type
+	66, // [66:94] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_admin_proto_init() }
@@ -5187,22 +5774,26 @@ func file_buddyring_coordinator_v1_admin_proto_init() {
 	file_buddyring_coordinator_v1_model_proto_init()
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[6].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[8].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[12].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[9].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[10].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[14].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[16].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[20].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[23].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[22].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[24].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[27].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[43].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[52].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[31].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[32].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[59].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_admin_proto_rawDesc), len(file_buddyring_coordinator_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   65,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

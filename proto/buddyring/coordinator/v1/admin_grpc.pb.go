@@ -23,15 +23,18 @@ const (
 	AdminService_GetPool_FullMethodName       = "/buddyring.coordinator.v1.AdminService/GetPool"
 	AdminService_CreatePool_FullMethodName    = "/buddyring.coordinator.v1.AdminService/CreatePool"
 	AdminService_UpdatePool_FullMethodName    = "/buddyring.coordinator.v1.AdminService/UpdatePool"
+	AdminService_DeletePool_FullMethodName    = "/buddyring.coordinator.v1.AdminService/DeletePool"
 	AdminService_ListServers_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListServers"
 	AdminService_GetServer_FullMethodName     = "/buddyring.coordinator.v1.AdminService/GetServer"
 	AdminService_UpdateServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/UpdateServer"
 	AdminService_RemoveServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/RemoveServer"
+	AdminService_ReplaceServer_FullMethodName = "/buddyring.coordinator.v1.AdminService/ReplaceServer"
 	AdminService_SetIntent_FullMethodName     = "/buddyring.coordinator.v1.AdminService/SetIntent"
 	AdminService_DrainServer_FullMethodName   = "/buddyring.coordinator.v1.AdminService/DrainServer"
 	AdminService_ResumeServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ResumeServer"
 	AdminService_GetRing_FullMethodName       = "/buddyring.coordinator.v1.AdminService/GetRing"
 	AdminService_CheckRing_FullMethodName     = "/buddyring.coordinator.v1.AdminService/CheckRing"
+	AdminService_RepairRing_FullMethodName    = "/buddyring.coordinator.v1.AdminService/RepairRing"
 	AdminService_ListEvents_FullMethodName    = "/buddyring.coordinator.v1.AdminService/ListEvents"
 	AdminService_WatchEvents_FullMethodName   = "/buddyring.coordinator.v1.AdminService/WatchEvents"
 	AdminService_ExplainServer_FullMethodName = "/buddyring.coordinator.v1.AdminService/ExplainServer"
@@ -78,6 +81,14 @@ type AdminServiceClient interface {
 	CreatePool(ctx context.Context, in *CreatePoolRequest, opts ...grpc.CallOption) (*CreatePoolResponse, error)
 	// UpdatePool changes settings of a pool, with an event.
 	UpdatePool(ctx context.Context, in *UpdatePoolRequest, opts ...grpc.CallOption) (*UpdatePoolResponse, error)
+	// DeletePool ends a pool with all that belongs to it, wishes, bans and history
+	// too. Routers forget it and their clients get NOT_FOUND; agents are told that
+	// their servers are removed. No join makes a pool of that name again, only
+	// CreatePool, and its revisions go on above those of the deleted one.
+	// FAILED_PRECONDITION with the rule not_empty while it has servers, unless force
+	// is set, and default_pool for the pool default, which always exists; its history
+	// has the event pool_deleted.
+	DeletePool(ctx context.Context, in *DeletePoolRequest, opts ...grpc.CallOption) (*DeletePoolResponse, error)
 	// ListServers lists the members of a pool by id.
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
 	// GetServer returns one member.
@@ -87,6 +98,17 @@ type AdminServiceClient interface {
 	// RemoveServer takes a member out and closes the ring. Its agent may join
 	// again at once; set an intent to prevent that.
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
+	// ReplaceServer lets one member take the place of another on the ring, which
+	// leaves, in one change. The id that leaves is banned, since its agent would join
+	// again at once; SetIntent ends that. FAILED_PRECONDITION, unless force is set:
+	// not_ready while the newcomer is not ACTIVE, is suspect or has its service down;
+	// brake, zone_brake or floor while they hold removals; floor when too many others
+	// are away.
+	//
+	// With the same id twice, it lets another machine take the name over within a
+	// minute, also from one that lives: what is ALREADY_EXISTS otherwise. It keeps
+	// the place and gets a new incarnation; the one before is refused from then on.
+	ReplaceServer(ctx context.Context, in *ReplaceServerRequest, opts ...grpc.CallOption) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(ctx context.Context, in *SetIntentRequest, opts ...grpc.CallOption) (*SetIntentResponse, error)
 	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
@@ -106,6 +128,14 @@ type AdminServiceClient interface {
 	// acknowledged assignments, and proves that the ring is one symmetric cycle.
 	// It changes nothing.
 	CheckRing(ctx context.Context, in *CheckRingRequest, opts ...grpc.CallOption) (*CheckRingResponse, error)
+	// RepairRing makes right what CheckRing finds: rows of the table become what this
+	// coordinator has told everybody; members of the table that it does not know
+	// join in the place that their row names; agents that have acknowledged another
+	// list are told theirs again. It removes nobody. One change, with an event
+	// repaired for each thing; validate_only tells what it would do. UNAVAILABLE when
+	// the pool changes all the time, or its revision in the table is another one:
+	// then the coordinator itself reads the table again at its next change.
+	RepairRing(ctx context.Context, in *RepairRingRequest, opts ...grpc.CallOption) (*RepairRingResponse, error)
 	// ListEvents lists a pool's history, newest first.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// WatchEvents streams a pool's history from a revision on, then live.
@@ -205,6 +235,16 @@ func (c *adminServiceClient) UpdatePool(ctx context.Context, in *UpdatePoolReque
 	return out, nil
 }
 
+func (c *adminServiceClient) DeletePool(ctx context.Context, in *DeletePoolRequest, opts ...grpc.CallOption) (*DeletePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePoolResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeletePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListServersResponse)
@@ -239,6 +279,16 @@ func (c *adminServiceClient) RemoveServer(ctx context.Context, in *RemoveServerR
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveServerResponse)
 	err := c.cc.Invoke(ctx, AdminService_RemoveServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ReplaceServer(ctx context.Context, in *ReplaceServerRequest, opts ...grpc.CallOption) (*ReplaceServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplaceServerResponse)
+	err := c.cc.Invoke(ctx, AdminService_ReplaceServer_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -289,6 +339,16 @@ func (c *adminServiceClient) CheckRing(ctx context.Context, in *CheckRingRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CheckRingResponse)
 	err := c.cc.Invoke(ctx, AdminService_CheckRing_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RepairRing(ctx context.Context, in *RepairRingRequest, opts ...grpc.CallOption) (*RepairRingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairRingResponse)
+	err := c.cc.Invoke(ctx, AdminService_RepairRing_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -468,6 +528,14 @@ type AdminServiceServer interface {
 	CreatePool(context.Context, *CreatePoolRequest) (*CreatePoolResponse, error)
 	// UpdatePool changes settings of a pool, with an event.
 	UpdatePool(context.Context, *UpdatePoolRequest) (*UpdatePoolResponse, error)
+	// DeletePool ends a pool with all that belongs to it, wishes, bans and history
+	// too. Routers forget it and their clients get NOT_FOUND; agents are told that
+	// their servers are removed. No join makes a pool of that name again, only
+	// CreatePool, and its revisions go on above those of the deleted one.
+	// FAILED_PRECONDITION with the rule not_empty while it has servers, unless force
+	// is set, and default_pool for the pool default, which always exists; its history
+	// has the event pool_deleted.
+	DeletePool(context.Context, *DeletePoolRequest) (*DeletePoolResponse, error)
 	// ListServers lists the members of a pool by id.
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)
 	// GetServer returns one member.
@@ -477,6 +545,17 @@ type AdminServiceServer interface {
 	// RemoveServer takes a member out and closes the ring. Its agent may join
 	// again at once; set an intent to prevent that.
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
+	// ReplaceServer lets one member take the place of another on the ring, which
+	// leaves, in one change. The id that leaves is banned, since its agent would join
+	// again at once; SetIntent ends that. FAILED_PRECONDITION, unless force is set:
+	// not_ready while the newcomer is not ACTIVE, is suspect or has its service down;
+	// brake, zone_brake or floor while they hold removals; floor when too many others
+	// are away.
+	//
+	// With the same id twice, it lets another machine take the name over within a
+	// minute, also from one that lives: what is ALREADY_EXISTS otherwise. It keeps
+	// the place and gets a new incarnation; the one before is refused from then on.
+	ReplaceServer(context.Context, *ReplaceServerRequest) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error)
 	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
@@ -496,6 +575,14 @@ type AdminServiceServer interface {
 	// acknowledged assignments, and proves that the ring is one symmetric cycle.
 	// It changes nothing.
 	CheckRing(context.Context, *CheckRingRequest) (*CheckRingResponse, error)
+	// RepairRing makes right what CheckRing finds: rows of the table become what this
+	// coordinator has told everybody; members of the table that it does not know
+	// join in the place that their row names; agents that have acknowledged another
+	// list are told theirs again. It removes nobody. One change, with an event
+	// repaired for each thing; validate_only tells what it would do. UNAVAILABLE when
+	// the pool changes all the time, or its revision in the table is another one:
+	// then the coordinator itself reads the table again at its next change.
+	RepairRing(context.Context, *RepairRingRequest) (*RepairRingResponse, error)
 	// ListEvents lists a pool's history, newest first.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// WatchEvents streams a pool's history from a revision on, then live.
@@ -567,6 +654,9 @@ func (UnimplementedAdminServiceServer) CreatePool(context.Context, *CreatePoolRe
 func (UnimplementedAdminServiceServer) UpdatePool(context.Context, *UpdatePoolRequest) (*UpdatePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdatePool not implemented")
 }
+func (UnimplementedAdminServiceServer) DeletePool(context.Context, *DeletePoolRequest) (*DeletePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePool not implemented")
+}
 func (UnimplementedAdminServiceServer) ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServers not implemented")
 }
@@ -578,6 +668,9 @@ func (UnimplementedAdminServiceServer) UpdateServer(context.Context, *UpdateServ
 }
 func (UnimplementedAdminServiceServer) RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveServer not implemented")
+}
+func (UnimplementedAdminServiceServer) ReplaceServer(context.Context, *ReplaceServerRequest) (*ReplaceServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplaceServer not implemented")
 }
 func (UnimplementedAdminServiceServer) SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetIntent not implemented")
@@ -593,6 +686,9 @@ func (UnimplementedAdminServiceServer) GetRing(context.Context, *GetRingRequest)
 }
 func (UnimplementedAdminServiceServer) CheckRing(context.Context, *CheckRingRequest) (*CheckRingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckRing not implemented")
+}
+func (UnimplementedAdminServiceServer) RepairRing(context.Context, *RepairRingRequest) (*RepairRingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RepairRing not implemented")
 }
 func (UnimplementedAdminServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
@@ -723,6 +819,24 @@ func _AdminService_UpdatePool_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_DeletePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeletePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeletePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeletePool(ctx, req.(*DeletePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListServers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListServersRequest)
 	if err := dec(in); err != nil {
@@ -791,6 +905,24 @@ func _AdminService_RemoveServer_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).RemoveServer(ctx, req.(*RemoveServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ReplaceServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplaceServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ReplaceServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ReplaceServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ReplaceServer(ctx, req.(*ReplaceServerRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -881,6 +1013,24 @@ func _AdminService_CheckRing_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).CheckRing(ctx, req.(*CheckRingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RepairRing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairRingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RepairRing(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RepairRing_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RepairRing(ctx, req.(*RepairRingRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1100,6 +1250,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_UpdatePool_Handler,
 		},
 		{
+			MethodName: "DeletePool",
+			Handler:    _AdminService_DeletePool_Handler,
+		},
+		{
 			MethodName: "ListServers",
 			Handler:    _AdminService_ListServers_Handler,
 		},
@@ -1114,6 +1268,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveServer",
 			Handler:    _AdminService_RemoveServer_Handler,
+		},
+		{
+			MethodName: "ReplaceServer",
+			Handler:    _AdminService_ReplaceServer_Handler,
 		},
 		{
 			MethodName: "SetIntent",
@@ -1134,6 +1292,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckRing",
 			Handler:    _AdminService_CheckRing_Handler,
+		},
+		{
+			MethodName: "RepairRing",
+			Handler:    _AdminService_RepairRing_Handler,
 		},
 		{
 			MethodName: "ListEvents",

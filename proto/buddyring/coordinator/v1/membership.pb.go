@@ -1108,11 +1108,17 @@ func (x *Bookmark) GetPositions() []*Position {
 	return nil
 }
 
-// PoolDeleted says that a pool is gone.
+// PoolDeleted says that a pool is gone, with all its marks. A router that has come
+// back with a resume point of it is told, too; a Snapshot follows where there is a
+// pool of that name again.
 type PoolDeleted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pool.
-	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The leader's epoch; a lower one than known is ignored.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Its last revision. Those of a new pool of that name are above.
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1152,6 +1158,20 @@ func (x *PoolDeleted) GetPool() string {
 		return x.Pool
 	}
 	return ""
+}
+
+func (x *PoolDeleted) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PoolDeleted) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 var File_buddyring_coordinator_v1_membership_proto protoreflect.FileDescriptor
@@ -1234,9 +1254,11 @@ const file_buddyring_coordinator_v1_membership_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bsoft_seq\x18\x02 \x01(\x04R\asoftSeq\"L\n" +
 	"\bBookmark\x12@\n" +
-	"\tpositions\x18\x01 \x03(\v2\".buddyring.coordinator.v1.PositionR\tpositions\"!\n" +
+	"\tpositions\x18\x01 \x03(\v2\".buddyring.coordinator.v1.PositionR\tpositions\"S\n" +
 	"\vPoolDeleted\x12\x12\n" +
-	"\x04pool\x18\x01 \x01(\tR\x04pool2}\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision2}\n" +
 	"\x11MembershipService\x12h\n" +
 	"\tSubscribe\x12*.buddyring.coordinator.v1.SubscribeRequest\x1a+.buddyring.coordinator.v1.SubscribeResponse(\x010\x01BMZKgithub.com/buddyring/buddyring/proto/buddyring/coordinator/v1;coordinatorv1b\x06proto3"
 

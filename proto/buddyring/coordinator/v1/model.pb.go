@@ -1666,7 +1666,8 @@ type Event struct {
 	At *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
 	// joined, activated, adopted, held, released, removed, not_removed, updated,
 	// intent, pool_created, pool_updated, alarm_raised, alarm_cleared,
-	// contradicted, service_down, service_up, braked, unbraked, moved or restored.
+	// contradicted, service_down, service_up, braked, unbraked, moved, draining,
+	// restored, repaired, replaced or pool_deleted.
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The server it is about, or empty for the pool.
 	ServerId string `protobuf:"bytes,7,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`

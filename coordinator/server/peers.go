@@ -1,0 +1,123 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/buddyring/buddyring/coordinator/lease"
+	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+const (
+	// peersEvery is how often a leader without the lease asks the others.
+	peersEvery = time.Second
+	// peerTime bounds one answer.
+	peerTime = time.Second
+)
+
+// peerService tells the other coordinators what this one knows of the lead.
+type peerService struct {
+	pb.UnimplementedPeerServiceServer
+
+	standing func(time.Time) standing
+}
+
+// GetLead tells who leads.
+func (p *peerService) GetLead(context.Context, *pb.GetLeadRequest) (*pb.GetLeadResponse, error) {
+	at := p.standing(time.Now())
+	return &pb.GetLeadResponse{
+		StoreId: at.storeID, Epoch: uint64(at.epoch), LeaderId: string(at.leaderID), Leader: at.leader,
+	}, nil
+}
+
+// askPeers ends the term when another coordinator knows of a later leader, until
+// ctx ends. It asks while the lease may have been taken over and the database
+// does not say so: agents and routers that stay here would hear nothing from
+// whoever leads. Where nobody knows of one, the leader goes on softly.
+func (t *term) askPeers(ctx context.Context) {
+	tick := time.NewTicker(peersEvery)
+	defer tick.Stop()
+	peers := peers{Server: t.Server, conns: map[string]*grpc.ClientConn{}}
+	defer peers.close()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if t.tenure.age(now) < lease.Life {
+				continue
+			}
+		}
+		if l, ok := peers.lead(ctx); ok && l.StoreID == t.lead.storeID && l.Epoch > t.lead.epoch {
+			t.see(lease.Sight{Lease: l, MovedAt: time.Now()})
+			t.over.end(fmt.Errorf("epoch %d is over, %d leads, as another coordinator says: %w", t.lead.epoch, l.Epoch, member.ErrFenced))
+			return
+		}
+	}
+}
+
+// peers are the connections to the other coordinators.
+type peers struct {
+	*Server
+
+	conns map[string]*grpc.ClientConn
+}
+
+func (p *peers) close() {
+	for _, c := range p.conns {
+		_ = c.Close() // nothing is under way
+	}
+}
+
+// lead asks all at once and returns the lease of the highest epoch that any of
+// them knows.
+func (p *peers) lead(ctx context.Context) (highest member.Lease, ok bool) {
+	within, cancel := context.WithTimeout(ctx, peerTime)
+	defer cancel()
+	var mu sync.Mutex
+	var asked sync.WaitGroup
+	for _, address := range *p.others.Load() {
+		conn, err := p.conn(address)
+		if err != nil {
+			p.deps.Logger.WarnContext(ctx, "other coordinator not asked", "address", address, "error", err)
+			continue
+		}
+		asked.Go(func() {
+			res, err := pb.NewPeerServiceClient(conn).GetLead(within, &pb.GetLeadRequest{})
+			if err != nil {
+				return // it is asked again
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if e := member.Epoch(res.GetEpoch()); !ok || e > highest.Epoch {
+				highest = member.Lease{
+					StoreID: res.GetStoreId(), Epoch: e, Holder: member.ID(res.GetLeaderId()), Advertise: res.GetLeader(),
+				}
+				ok = true
+			}
+		})
+	}
+	asked.Wait()
+	return highest, ok
+}
+
+func (p *peers) conn(address string) (*grpc.ClientConn, error) {
+	if c := p.conns[address]; c != nil {
+		return c, nil
+	}
+	c, err := rpc.Dial(rpc.DialConfig{
+		Addresses: []string{address}, Credentials: p.deps.Credentials, ServerRole: rpc.RoleCoordinator,
+		Logger: p.deps.Logger, Dialer: p.deps.PeerDialer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask %s who leads: %w", address, err)
+	}
+	p.conns[address] = c
+	return c, nil
+}

@@ -1,0 +1,153 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/server"
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// sluggish is a table that is slow in one thing or another.
+type sluggish struct {
+	server.Store
+
+	// loading and renewing are how long those take; set before they are done.
+	loading  time.Duration
+	renewing atomic.Int64
+	// underway says that a renewal is, cut that one was cut off.
+	underway, cut atomic.Bool
+}
+
+func (s *sluggish) LoadPools(ctx context.Context) ([]member.PoolState, error) {
+	select {
+	case <-time.After(s.loading):
+		return s.Store.LoadPools(ctx)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *sluggish) Renew(ctx context.Context, epoch member.Epoch) error {
+	s.underway.Store(true)
+	defer s.underway.Store(false)
+	select {
+	case <-time.After(time.Duration(s.renewing.Load())):
+		return s.Store.Renew(ctx, epoch)
+	case <-ctx.Done():
+		s.cut.Store(errors.Is(ctx.Err(), context.Canceled))
+		return ctx.Err()
+	}
+}
+
+// renews waits until a renewal is under way.
+func (s *sluggish) renews(t *testing.T) {
+	t.Helper()
+	eventually(t, 2*time.Second, func() error {
+		if !s.underway.Load() {
+			return errors.New("nothing is renewed")
+		}
+		return nil
+	})
+}
+
+// deafened is a table whose answers to claims do not come in time.
+type deafened struct{ server.Store }
+
+func (d *deafened) Lead(ctx context.Context, c store.Claim) (store.Leadership, error) {
+	if _, err := d.Store.Lead(ctx, c); err != nil {
+		return store.Leadership{}, err
+	}
+	<-ctx.Done()
+	return store.Leadership{}, fmt.Errorf("%w: %w", member.ErrUnavailable, ctx.Err())
+}
+
+// A claim that went through is won, also where the database takes longer to say so
+// than a claim may take: another one would take as long.
+func TestClaimWhoseAnswerComesTooLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, &deafened{table})
+		w.leads(3 * time.Second)
+		if got := epochOf(t, w); got != 1 {
+			t.Errorf("epoch %d", got)
+		}
+		// An epoch in which it has led is not led again.
+		table.usurp("c2")
+		time.Sleep(10 * time.Second)
+		w.leads(0)
+		if got := epochOf(t, w); got != 3 {
+			t.Errorf("epoch %d after 2", got)
+		}
+	})
+}
+
+// A large table takes long to load. The lead that was won is renewed meanwhile.
+func TestLeaseIsRenewedWhileATermLoads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		first := start(t, &sluggish{Store: table, loading: 12 * time.Second}, calledCoordinator("c1"))
+		time.Sleep(time.Second)
+		second := start(t, table, calledCoordinator("c2"))
+		first.leads(20 * time.Second)
+		if got := epochOf(t, first); got != 1 {
+			t.Errorf("epoch %d: another one has taken the lead", got)
+		}
+		second.standsBy(0)
+	})
+}
+
+// A renewal under way at a planned end comes to its own end: cut off, it would
+// hold the row in the database that has to be given back.
+func TestPlannedEndCutsNoRenewalOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := &sluggish{Store: newTable()}
+		w := start(t, table)
+		w.leads(time.Second)
+		table.renewing.Store(int64(500 * time.Millisecond))
+		table.renews(t)
+		w.shutDown()
+		if table.cut.Load() {
+			t.Error("a renewal was cut off")
+		}
+	})
+}
+
+// As soon as one pool finds that another coordinator leads, everybody is sent there,
+// although a renewal hangs in the database.
+func TestAllPoolsEndAsSoonAsOneIsFenced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		inner := newTable()
+		table := &sluggish{Store: inner}
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		player := w.newAgent("web-9")
+		player.hello.Pool = "games"
+		player.connect()
+		player.welcomed()
+		table.renewing.Store(int64(time.Hour))
+		table.renews(t)
+		inner.usurp("c2")
+		_, err := w.admin.SetIntent(t.Context(), &pb.SetIntentRequest{Pool: "default", ServerId: "web-1", Wish: pb.Wish_WISH_MAINTENANCE})
+		if !errors.Is(err, member.ErrNotLeader) {
+			t.Errorf("intent: %v", err)
+		}
+		if err := heard(t, player.over); !errors.Is(err, member.ErrNotLeader) {
+			t.Errorf("session in the other pool: %v", err)
+		}
+		if !table.underway.Load() {
+			t.Error("the renewal does not hang any more: the end of the term was waited for")
+		}
+	})
+}
