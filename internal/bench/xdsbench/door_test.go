@@ -190,3 +190,17 @@ func (l *lab) metric(name string) float64 {
 	}
 	return total
 }
+
+// A change of weight, as in a slow start, moves a server to another locality; calls
+// under way there go on.
+func TestAChangeOfWeightCutsNoCall(t *testing.T) {
+	l := newLab(t, 2)
+	l.must(xdsbench.Call(t.Context(), l.conn, 0))
+	load := xdsbench.StartLoad(t.Context(), l.conn, 4, 50*time.Millisecond)
+	l.called(l.servers...)
+	for _, weight := range []uint32{10, 20, 50, 100} {
+		l.acked(l.Put("web", l.servers[1].Row(func(s *pb.Server) { s.Spec.Weight = &weight })))
+		l.called(l.servers[1])
+	}
+	l.none(load)
+}
