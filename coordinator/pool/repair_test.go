@@ -241,7 +241,7 @@ func TestWhereStrangersJoin(t *testing.T) {
 			t.Parallel()
 			d := &meddled{newDesk(t), map[member.ID]member.Server{}}
 			d.inOrder(c.members)
-			d.meddle("x", func(s *member.Server) { s.First, s.Second = c.first, c.second })
+			d.meddle("x", func(s *member.Server) { s.First, s.Second, s.Incarnation = c.first, c.second, 7 })
 			call := d.repair(pool.Call{ValidateOnly: true})
 			if !slices.Contains(found(call), "taken_in x") || d.flight != nil {
 				t.Fatalf("would do %v, proposed %v", found(call), d.flight)
