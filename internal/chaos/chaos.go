@@ -105,13 +105,15 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	defer func() { err = errors.Join(err, r.real.close()) }()
 	if err = r.live(ctx); err != nil {
 		s.logs(cfg.Progress)
-		return r.report, errors.Join(err, r.judge(), r.keep())
+	} else {
+		r.reader.table(ctx)
+		err = r.check(ctx)
 	}
-	r.reader.table(ctx)
-	if err := r.check(ctx); err != nil {
-		return r.report, err
+	verdict := r.judge()
+	if err != nil || r.report.Wrong() > 0 {
+		err = errors.Join(err, r.keep(verdict))
 	}
-	return r.report, r.judge()
+	return r.report, err
 }
 
 // live lets everybody live while the faults are made, and waits until all is calm

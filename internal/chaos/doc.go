@@ -1,6 +1,8 @@
-// Package chaos kills, stops and replaces coordinators while servers join and
-// leave and an operator works, and counts what must never happen: acknowledged
-// changes that are lost, writes and effects of a leader of the past, removals of
-// healthy servers. Coordinators and database are real programs; the agents are
-// scripted and run in this process, so that it knows what each was told.
+// Package chaos kills, stops and replaces coordinators while servers join, leave
+// and crash, routers resume and operators work. It writes down all that is asked
+// and seen, has the history judged, and counts what must never happen:
+// acknowledged changes that are lost, writes and effects of a leader of the past,
+// removals of healthy servers. Coordinators and database are real programs; most
+// agents and routers are scripted and run in this process, so that it knows what
+// each was told.
 package chaos

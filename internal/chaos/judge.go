@@ -19,22 +19,18 @@ const judgeTime = 20 * time.Second
 const historyFile = "history.json"
 
 // judge judges what was recorded.
-func (r *run) judge() error {
+func (r *run) judge() history.Verdict {
 	h := r.history.History()
-	h.Command = r.cfg.Command
 	v := history.Judge(h, judgeTime)
 	r.report.History = Judged{Operations: v.Operations, Unknown: v.Unknown, Streams: len(h.Streams), Messages: v.Messages}
 	for _, f := range v.Findings {
 		r.report.Breaches = append(r.report.Breaches, f.String())
 	}
-	if r.report.Wrong() == 0 {
-		return nil
-	}
-	return errors.Join(r.keep(), charts(r.cfg.Dir, v))
+	return v
 }
 
-// keep writes the history to a file.
-func (r *run) keep() error {
+// keep writes the history to a file, and the charts.
+func (r *run) keep(v history.Verdict) error {
 	h := r.history.History()
 	h.Command = r.cfg.Command
 	path := filepath.Join(r.cfg.Dir, historyFile)
@@ -42,7 +38,7 @@ func (r *run) keep() error {
 	if err == nil {
 		r.say("history: %s; to judge it again: go run ./internal/chaos/chaos-leader --judge %s", path, path)
 	}
-	return err
+	return errors.Join(err, charts(r.cfg.Dir, v))
 }
 
 // charts writes a page for each server whose operations have no order.

@@ -59,7 +59,7 @@ func (w *watcher) live(ctx context.Context) {
 		case !errors.Is(err, errEnough):
 			w.at++
 		}
-		sleep(ctx, rand.N(retryTime)) //nolint:gosec // when is no secret
+		sleep(ctx, w.draw(retryTime))
 	}
 }
 
