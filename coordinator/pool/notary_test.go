@@ -551,7 +551,7 @@ func (n *notary) judgeLossy(removal member.Removal) {
 	for r := n.newest[id]; r != nil && r.incarnation == row.Incarnation && r.lastProbe.After(since); r = r.before {
 		answered = answered || len(r.ups) > 0
 	}
-	if streak < 3 || n.d.now.Sub(since) < 1800*time.Millisecond || !answered {
+	if streak < 10 || n.d.now.Sub(since) < 2500*time.Millisecond || !answered {
 		n.d.fail("%s is to be removed as lossy after %d measurements over %v, answered %v", id, streak, n.d.now.Sub(since), answered)
 	}
 }
