@@ -117,7 +117,7 @@ func TestIntentsSurvive(t *testing.T) {
 		f.have(time.Second, want)
 		f.intend("late", coordinatorv1.Wish_WISH_ACTIVE, 0)
 		want["late"] = plain
-		f.have(10*time.Second, want)
+		f.have(40*time.Second, want) // whoever is refused comes back twice a minute
 		f.consistent()
 		if active, _ := f.routed(); slices.Contains(active, "web-1") || !slices.Contains(active, "web-2") {
 			f.t.Errorf("routed to %v", active)
