@@ -143,10 +143,12 @@ func (b *batch) about(it item) member.ID {
 	return cmp.Or(it.join, it.update, it.abandon, it.over, it.move, it.depart)
 }
 
-// comesOrGoes reports whether a membership of id begins or ends in the change.
+// comesOrGoes reports whether a membership of id begins or ends in the change, be it
+// that a repair takes it in.
 func (b *batch) comesOrGoes(id member.ID) bool {
 	_, gone := b.gone[id]
-	return gone || b.joins[id] != nil
+	takenIn := b.rows[id] != nil && b.m.servers[id] == nil
+	return gone || takenIn || b.joins[id] != nil
 }
 
 // touched reports whether the change changes anything.

@@ -16,8 +16,8 @@ const (
 	lossOver      = 250 * time.Millisecond
 	// lossPause is the time between two measurements once the loss has lasted for
 	// long enough, while a gate is shut; lossRest that between two inquiries about
-	// one server.
-	lossPause, lossRest = time.Second, 5 * time.Second
+	// one server, limitedRest that after it was found that something limits ICMP.
+	lossPause, lossRest, limitedRest = time.Second, 5 * time.Second, time.Minute
 	// lossSeen is how long a loss has lasted at least when two watchers have lost
 	// LossyFrom regular probes each.
 	lossSeen = 1200 * time.Millisecond
@@ -36,10 +36,10 @@ type lossInquiry struct {
 	round     uint64
 	lastProbe time.Time
 	found     map[member.ID]lossFound
-	// measured counts the measurements in a row that have found it lossy; prompt says
-	// that its stream has answered at once in all of them, echoed in this one.
-	measured       int
-	prompt, echoed bool
+	// measured counts the measurements in a row that have found it lossy, late those in
+	// which its stream has not answered at once; echoed says that it has in this one.
+	measured, late int
+	echoed         bool
 }
 
 type lossFound struct {
@@ -96,7 +96,7 @@ func (m *Machine) judgeLoss(s *server, r *verdict.Round) {
 	if s.inquiry.tale == nil {
 		m.beginIncident(s, m.now)
 	}
-	s.loss = lossInquiry{since: since, began: m.now, prompt: true}
+	s.loss = lossInquiry{since: since, began: m.now}
 	m.tell(s, member.Moment{Kind: "loss", Who: "coordinator", Text: "many probes to it are lost; its watchers and witnesses measure how many"})
 	m.measureLoss(s)
 }
@@ -220,13 +220,16 @@ func (m *Machine) weighLoss(s *server) {
 		m.judgeSuspicion(s)
 	case !lossy && ruling.Rule != verdict.LossTooShort:
 		m.endLoss(s)
+		if ruling.Rule == verdict.ICMPLimited {
+			s.loss.rest = m.now.Add(limitedRest)
+		}
 		m.judgeSuspicion(s)
 		m.notRemoved(s, ruling)
 		if s.inquiry.round == nil && s.inquiry.verdict == nil && !m.doubted(s) {
 			m.endIncident(s)
 		}
 	case !lossy:
-		l.measured, l.prompt = sum.Measured, sum.Prompt
+		l.measured, l.late = sum.Measured, sum.Late
 		m.judgeSuspicion(s)
 		m.measureLoss(s)
 	case m.mayRemove(s, member.CauseLossy, &ruling):
@@ -235,7 +238,7 @@ func (m *Machine) weighLoss(s *server) {
 			m.endRound(s)
 		}
 	default:
-		l.measured, l.prompt = sum.Measured, sum.Prompt
+		l.measured, l.late = sum.Measured, sum.Late
 		m.judgeSuspicion(s)
 		m.notRemoved(s, ruling)
 		m.wake(m.now.Add(lossPause), wakeLoss, string(s.row.ID), 0)
@@ -246,8 +249,10 @@ func (m *Machine) weighLoss(s *server) {
 func (m *Machine) sumLoss(s *server) verdict.Loss {
 	l := &s.loss
 	sum := verdict.Loss{
-		Measured: l.measured + 1, Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
-		Prompt: l.prompt && l.echoed,
+		Measured: l.measured + 1, Late: l.late, Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
+	}
+	if !l.echoed {
+		sum.Late++
 	}
 	for id, f := range l.found {
 		switch {

@@ -135,7 +135,7 @@ func TestLoss(t *testing.T) {
 			if cause := d.flight.Remove[0].Cause; cause != member.CauseLossy {
 				t.Errorf("as %s", cause)
 			}
-			if after := d.now.Sub(began); after < 1800*time.Millisecond {
+			if after := d.now.Sub(began); after < 2500*time.Millisecond {
 				t.Errorf("removed after %v", after)
 			}
 		})

@@ -248,12 +248,12 @@ func (b *batch) placeOf(row member.Server) member.ID {
 		}
 		return next.Second
 	}
-	for _, id := range sortedKeys(b.m.servers) {
+	for _, id := range slices.Concat(sortedKeys(b.m.servers), sortedKeys(b.rows)) {
 		if b.has(id) {
 			return id
 		}
 	}
-	return ""
+	return "" // there is nobody yet
 }
 
 // tellAgain sends an agent its assignment as if it were new.

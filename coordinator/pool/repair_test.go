@@ -290,3 +290,40 @@ func TestRowsThatAreThereTwice(t *testing.T) {
 		t.Errorf("a machine of %d", len(m.Servers()))
 	}
 }
+
+// Strangers that are one ring among themselves, in whatever order they are read,
+// all come into the empty pool's ring.
+func TestStrangersOfAnEmptyPool(t *testing.T) {
+	t.Parallel()
+	d := &meddled{newDesk(t), map[member.ID]member.Server{}}
+	d.inOrder(nil)
+	order := []member.ID{"a", "c", "b", "d"}
+	for i, id := range order {
+		d.meddle(id, func(s *member.Server) { s.First, s.Second = order[(i+1)%4], order[(i+3)%4] })
+	}
+	d.repair(pool.Call{})
+	d.written(order...)
+	if len(d.table.order) != 4 || len(d.table.rows) != 4 {
+		t.Errorf("of %v these stand in the ring: %v", order, d.table.order)
+	}
+	if left := d.repair(pool.Call{}); len(left.reply.Repairs) > 0 {
+		t.Errorf("left: %v", left.reply.Repairs)
+	}
+}
+
+// A stranger that a repair takes in cannot go in the same change: what is asked
+// about it waits.
+func TestWhoIsTakenInGoesLater(t *testing.T) {
+	t.Parallel()
+	d := meddledPool(t, "a", "b", "c")
+	d.meddle("x", func(*member.Server) {})
+	d.together(d.repairOf, func(c pool.Call) pool.Input { return pool.RemoveServer{Call: c, ID: "x"} })
+	if len(d.flight.Remove) > 0 {
+		t.Fatalf("proposed %+v", d.flight)
+	}
+	d.written("x")
+	if d.flight == nil || len(d.flight.Remove) != 1 || d.flight.Remove[0].ID != "x" {
+		t.Fatalf("then proposed %+v", d.flight)
+	}
+	d.commit()
+}

@@ -667,3 +667,16 @@ func TestFreeBytes(t *testing.T) {
 		t.Error("a directory that is not there has room")
 	}
 }
+
+// Who has the last revision of a pool has not been told of its end yet; who has a
+// later one has the next pool of that name.
+func TestDeletedSince(t *testing.T) {
+	t.Parallel()
+	p := newPools(nil, leadership{}, newBell(), false)
+	p.deleted["games"] = member.DeletedPool{Name: "games", Position: member.Position{Epoch: 1, Revision: 7}}
+	for revision, want := range map[member.Revision]int{6: 1, 7: 1, 8: 0} {
+		if got := p.deletedSince(map[member.Pool]member.Revision{"games": revision}); len(got) != want {
+			t.Errorf("at revision %d: %v", revision, got)
+		}
+	}
+}

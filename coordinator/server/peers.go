@@ -54,7 +54,8 @@ func (t *term) askPeers(ctx context.Context) {
 				continue
 			}
 		}
-		if l, ok := peers.lead(ctx); ok && l.StoreID == t.lead.storeID && l.Epoch > t.lead.epoch {
+		if l := peers.lead(ctx, t.lead.storeID); l.Epoch > t.lead.epoch {
+			t.known.See(l.StoreID, l.Epoch)
 			t.see(lease.Sight{Lease: l, MovedAt: time.Now()})
 			t.over.end(fmt.Errorf("epoch %d is over, %d leads, as another coordinator says: %w", t.lead.epoch, l.Epoch, member.ErrFenced))
 			return
@@ -75,9 +76,9 @@ func (p *peers) close() {
 	}
 }
 
-// lead asks all at once and returns the lease of the highest epoch that any of
-// them knows.
-func (p *peers) lead(ctx context.Context) (highest member.Lease, ok bool) {
+// lead asks all at once and returns the lease of the highest epoch of this store that
+// any of them knows, epoch 0 for none.
+func (p *peers) lead(ctx context.Context, storeID string) (highest member.Lease) {
 	within, cancel := context.WithTimeout(ctx, peerTime)
 	defer cancel()
 	var mu sync.Mutex
@@ -95,16 +96,15 @@ func (p *peers) lead(ctx context.Context) (highest member.Lease, ok bool) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if e := member.Epoch(res.GetEpoch()); !ok || e > highest.Epoch {
+			if e := member.Epoch(res.GetEpoch()); res.GetStoreId() == storeID && e > highest.Epoch {
 				highest = member.Lease{
 					StoreID: res.GetStoreId(), Epoch: e, Holder: member.ID(res.GetLeaderId()), Advertise: res.GetLeader(),
 				}
-				ok = true
 			}
 		})
 	}
 	asked.Wait()
-	return highest, ok
+	return highest
 }
 
 func (p *peers) conn(address string) (*grpc.ClientConn, error) {

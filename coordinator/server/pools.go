@@ -242,6 +242,9 @@ func (p *pools) takeOver(ctx context.Context, n newPool) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e := state.Position.Epoch; e != p.lead.epoch {
+		return nil, fmt.Errorf("take over pool %s: it is of epoch %d and not %d: %w", n.name, e, p.lead.epoch, member.ErrFenced)
+	}
 	h, err := p.add(state)
 	if err != nil {
 		return nil, err

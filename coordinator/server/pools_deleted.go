@@ -52,13 +52,14 @@ func (p *pools) deletedBy(name member.Pool, call pool.Call) (d member.DeletedPoo
 }
 
 // deletedSince lists, by name, the pools that were deleted after what somebody
-// has of them.
+// has of them, or with it: the last revision comes before the deletion is told. A
+// new pool of that name begins above it.
 func (p *pools) deletedSince(has map[member.Pool]member.Revision) []member.DeletedPool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var gone []member.DeletedPool
 	for _, name := range slices.Sorted(maps.Keys(has)) {
-		if d, ok := p.deleted[name]; ok && has[name] < d.Position.Revision {
+		if d, ok := p.deleted[name]; ok && has[name] <= d.Position.Revision {
 			gone = append(gone, d)
 		}
 	}

@@ -16,7 +16,7 @@ func TestJudgeLoss(t *testing.T) {
 	for watchers := range 4 {
 		for witnesses := range 4 {
 			for i := range 32 {
-				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Prompt: i&4 != 0, Measured: 10, Lasted: verdict.LossyFor}
+				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Late: 2 + i>>2&1, Measured: 10, Lasted: verdict.LossyFor}
 				if i&8 != 0 {
 					l.Lasted--
 				}
@@ -26,7 +26,7 @@ func TestJudgeLoss(t *testing.T) {
 				got := verdict.JudgeLoss(l)
 				short := l.Measured < 10 || l.Lasted < verdict.LossyFor
 				seen := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && l.Clean == 0
-				want := seen && l.Replied && !l.Prompt && !short
+				want := seen && l.Replied && l.Late > 2 && !short
 				if (got.Verdict == verdict.Lossy) != want || got.Rule == "" || got.Reason == "" {
 					t.Errorf("%+v: %+v, want a removal: %v", l, got, want)
 				}
@@ -60,7 +60,7 @@ func TestFindLoss(t *testing.T) {
 	}
 }
 
-// Who sends one probe each 16 ms has lost those before the first reply, but for the
+// Who sends one probe each 10 ms has lost those before the first reply, but for the
 // round trip's own time.
 func TestRoundLosing(t *testing.T) {
 	t.Parallel()
@@ -68,7 +68,7 @@ func TestRoundLosing(t *testing.T) {
 		sent int
 		rtt  time.Duration
 	}
-	const spacing = 16 * time.Millisecond
+	const spacing = 10 * time.Millisecond
 	for name, c := range map[string]struct {
 		ups  []up
 		want bool
@@ -79,7 +79,7 @@ func TestRoundLosing(t *testing.T) {
 		"one lost two":        {[]up{{3, 0}, {1, 0}, {1, 0}}, true},
 		"two lost one":        {[]up{{2, 0}, {2, 0}, {1, 0}}, true},
 		"a long way":          {[]up{{4, 50 * time.Millisecond}, {4, 50 * time.Millisecond}}, false},
-		"a long way and lost": {[]up{{6, 50 * time.Millisecond}, {6, 50 * time.Millisecond}}, true},
+		"a long way and lost": {[]up{{8, 50 * time.Millisecond}, {8, 50 * time.Millisecond}}, true},
 	} {
 		r := verdict.Round{Subject: "s"}
 		for i, u := range c.ups {

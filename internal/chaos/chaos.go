@@ -55,6 +55,9 @@ const (
 	patience = 60 * time.Second
 	// restTime is how long the pool is left alone between two faults, at most.
 	restTime = 2 * time.Second
+	// unsafeTime is when an unsafe database has written at least who leads: it writes
+	// once a second what it has acknowledged.
+	unsafeTime = 3 * time.Second
 	// superseded is how long after an outage a leader that has not renewed its
 	// lease would have been succeeded.
 	superseded = 5 * time.Second
@@ -163,6 +166,9 @@ func (r *run) faults(ctx context.Context) error {
 	}
 	if err := r.real.follow(ctx, 1); err != nil {
 		return err
+	}
+	if r.cfg.Unsafe {
+		sleep(ctx, unsafeTime)
 	}
 	do := map[fault]func(context.Context) error{
 		faultKill: r.kill, faultHandover: r.handOver, faultStop: r.stop, faultCrash: r.crash, faultCut: r.cut, faultOutage: r.outage,

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// biased is a Gilbert-Elliott chain whose bursts are longer than they are, for
+// biased is a Gilbert-Elliott chain whose bursts are longer than the network's, for
 // importance sampling: what takes a host that is well out is so rare that no plain
 // run sees it. likelihood says how much rarer the path so far is without the bias.
 type biased struct {

@@ -42,9 +42,13 @@ func TestCoordinatorUnderManyAgents(t *testing.T) {
 			t.Errorf("%s is %v instead of %v", name, got, want)
 		}
 	}
-	for _, name := range []string{"joins_per_second", "back_seconds", "snapshots_seconds", "cores", "bytes_each"} {
+	for _, name := range []string{"joins_per_second", "back_seconds", "snapshots_seconds", "bytes_each"} {
 		if figures[name] <= 0 {
 			t.Errorf("%s is %v", name, figures[name])
 		}
+	}
+	// Over a second at rest it may be less than the clock of the processor shows.
+	if cores, ok := figures["cores"]; !ok || cores < 0 {
+		t.Errorf("cores is %v", cores)
 	}
 }
