@@ -142,6 +142,28 @@ func TestLoss(t *testing.T) {
 	}
 }
 
+// Once it is known that something limits ICMP, the loss is not measured again for a
+// minute: each inquiry could take the server out by mischance.
+func TestLimitedICMPIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	d := lossyLetters(t, 8)
+	d.measured("c", 6*time.Second, true, heavyLoss, heavyLoss, heavyLoss)
+	if d.rule("c") != "icmp_limited" {
+		t.Fatalf("by %q", d.rule("c"))
+	}
+	row, before := d.table.rows["c"], len(d.notary.measured)
+	for _, step := range []struct {
+		after time.Duration
+		again bool
+	}{{10 * time.Second, false}, {50 * time.Second, true}} {
+		d.live(step.after)
+		d.lossy("c", row.First, row.Second)
+		if again := len(d.notary.measured) > before; again != step.again {
+			t.Errorf("after %v more it is measured again: %v", step.after, again)
+		}
+	}
+}
+
 // Loss is measured as soon as a round has shown that many probes are lost; but not
 // again at once when it has come to nothing.
 func TestRoundShowsLoss(t *testing.T) {
