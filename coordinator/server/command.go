@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -29,6 +30,9 @@ const (
 	defaultAdminPort = 7401
 	defaultHTTPPort  = 7402
 )
+
+// openPause lies between two attempts to open the database.
+const openPause = 500 * time.Millisecond
 
 // databaseName is the file in the state directory.
 const databaseName = "coordinator.db"
@@ -272,9 +276,7 @@ func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
 		}
 		defer func() { err = errors.Join(err, at.leave()) }()
 	}
-	opening, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	table, err := store.Open(opening, p.store)
+	table, err := openTable(ctx, p.store, log)
 	if err != nil {
 		return err
 	}
@@ -290,4 +292,25 @@ func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	return s.Run(ctx)
+}
+
+// openTable opens the database, and waits within startTime for one that cannot
+// be reached: the two may start together.
+func openTable(ctx context.Context, cfg store.Config, log *slog.Logger) (*store.Store, error) {
+	within, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	for said := false; ; said = true {
+		table, err := store.Open(within, cfg)
+		if !errors.Is(err, member.ErrUnavailable) {
+			return table, err
+		}
+		if !said {
+			log.Warn("database cannot be reached, waiting for it", "error", err, "at_most", startTime)
+		}
+		select {
+		case <-within.Done():
+			return nil, err
+		case <-time.After(openPause):
+		}
+	}
 }

@@ -255,11 +255,17 @@ func TestCoordinatorOnMariaDBWithTLS(t *testing.T) {
 			time.Sleep(rand.N(200 * time.Millisecond))
 			m.Restart(t)
 			kill()
+			// And is still away when the next one starts.
+			m.Kill(t)
 		default:
 			continue
 		}
 		if err := w.StartCoordinator(); err != nil {
 			t.Fatal(err)
+		}
+		if i%4 == 3 {
+			time.Sleep(rand.N(time.Second))
+			m.Restart(t)
 		}
 	}
 	w.settled()
