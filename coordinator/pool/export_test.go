@@ -35,6 +35,9 @@ func (m *Machine) Wakes() int { return len(m.wakes) }
 // Misses reports whether a watcher's sight of a member is negative.
 func (m *Machine) Misses(observer, id member.ID) bool { return m.misses(observer, m.servers[id]) }
 
+// Confirmed reports whether a verdict about a member waits for its commit.
+func (m *Machine) Confirmed(id member.ID) bool { return m.confirmed[id] }
+
 // Load is in how many rounds a member is asked as an observer.
 func (m *Machine) Load(id member.ID) int { return m.servers[id].load }
 
