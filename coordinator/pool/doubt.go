@@ -45,12 +45,19 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 		if !r.Heard(observer) {
 			m.tell(s, member.Moment{Kind: "answer", Round: r.ID, Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT, Text: "its own probes"})
 		}
-		if !slices.Contains(r.Observers(), observer) {
-			m.servers[observer].load++
-		}
-		r.Reach(observer, m.now)
-		m.progress(s)
+		m.noteReach(s, observer)
 	}
+}
+
+// noteReach notes in the present round that an observer, asked in it or not, reaches
+// the server.
+func (m *Machine) noteReach(s *server, observer member.ID) {
+	r := s.inquiry.round
+	if !slices.Contains(r.Observers(), observer) {
+		m.servers[observer].load++
+	}
+	r.Reach(observer, m.now)
+	m.progress(s)
 }
 
 // turnsRound hears a reply by an observer that has missed the server in the round

@@ -224,6 +224,8 @@ func TestWhatAWitnessFinds(t *testing.T) {
 		"four probes":            {counts(4, 4), on},
 		"three probes":           {counts(3, 3), tooFew},
 		"it distrusts itself":    {func(in *pool.Answer) { in.SelfScore = 1 }, tooFew},
+		"it gave up, half lost":  {func(in *pool.Answer) { in.Evidence.Lost, in.Evidence.Trouble = 4, "its timers were late" }, tooFew},
+		"it gave up, none lost":  {func(in *pool.Answer) { in.Evidence.Lost, in.Evidence.Trouble = 0, "its timers were late" }, tooFew},
 		"it cannot judge":        {func(in *pool.Answer) { in.Evidence.Sight = verdict.SightCannotJudge }, tooFew},
 		"all lost":               {func(in *pool.Answer) { in.Evidence.Sight, in.Evidence.Lost = down, 8 }, on},
 		"before its last probe":  {nil, tooFew},

@@ -327,9 +327,7 @@ func (m *Machine) lateAnswer(sess *session, in Answer) {
 	case q.verdict != nil && (isLate(q.verdict.round) || isLate(q.first)):
 		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
 	case q.round != nil && q.round.Second && isLate(q.first):
-		q.round.Reach(observer, m.now)
-		m.servers[observer].load++
-		m.progress(s)
+		m.noteReach(s, observer)
 	}
 }
 
