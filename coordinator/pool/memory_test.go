@@ -12,17 +12,6 @@ import (
 // Each test here is about how long the machine remembers something, and fails when it
 // is much more or less.
 
-// unmarked counts the ends of suspicions that the newest step publishes.
-func (d *desk) unmarked(id member.ID) int {
-	n := 0
-	for _, e := range d.effects {
-		if p, ok := e.(pool.PublishMark); ok && p.Mark.ID == id && !p.Mark.Suspect {
-			n++
-		}
-	}
-	return n
-}
-
 // Two that have missed a server to the end of a round make it suspect for two seconds,
 // when the next round is longer in coming: somebody reaches it.
 func TestNegativesAreRememberedForTwoSeconds(t *testing.T) {
