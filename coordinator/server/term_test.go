@@ -59,7 +59,19 @@ func (s *sluggish) renews(t *testing.T) {
 }
 
 // deafened is a table whose answers to claims do not come in time.
-type deafened struct{ server.Store }
+type deafened struct {
+	server.Store
+
+	// renewal is the error of renewals, if there is one.
+	renewal atomic.Pointer[error]
+}
+
+func (d *deafened) Renew(ctx context.Context, epoch member.Epoch) error {
+	if err := d.renewal.Load(); err != nil {
+		return *err
+	}
+	return d.Store.Renew(ctx, epoch)
+}
 
 func (d *deafened) Lead(ctx context.Context, c store.Claim) (store.Leadership, error) {
 	if _, err := d.Store.Lead(ctx, c); err != nil {
@@ -75,7 +87,7 @@ func TestClaimWhoseAnswerComesTooLate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable()
-		w := start(t, &deafened{table})
+		w := start(t, &deafened{Store: table})
 		w.leads(3 * time.Second)
 		if got := epochOf(t, w); got != 1 {
 			t.Errorf("epoch %d", got)
@@ -88,6 +100,28 @@ func TestClaimWhoseAnswerComesTooLate(t *testing.T) {
 			t.Errorf("epoch %d after 2", got)
 		}
 	})
+}
+
+// Such a claim has only been seen: a crash of the database may undo it, and then
+// another one leads in its epoch. So the lead begins with a write that went through.
+func TestClaimThatIsOnlySeenIsNotWon(t *testing.T) {
+	t.Parallel()
+	for name, renewal := range map[string]error{"not reached": errDown, "overtaken": member.ErrFenced} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				table := &deafened{Store: newTable()}
+				table.renewal.Store(&renewal)
+				w := start(t, table)
+				for range 100 {
+					time.Sleep(100 * time.Millisecond)
+					w.standsBy(0)
+				}
+				table.renewal.Store(nil)
+				w.leads(10 * time.Second)
+			})
+		})
+	}
 }
 
 // A large table takes long to load. The lead that was won is renewed meanwhile.

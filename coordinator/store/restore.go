@@ -112,7 +112,9 @@ func (x tx) become(ctx context.Context, to *Restored) (isIn bool, err error) {
 		return false, fmt.Errorf("read leader: %w", err)
 	}
 	if id == to.StoreID {
-		return true, nil
+		// As in flush, what was found must be durable.
+		_, err := x.touch(ctx, "UPDATE leader SET renewal = renewal + 1 WHERE id = 1 AND store_id = ?", id)
+		return true, err
 	}
 	if err := x.QueryRowContext(ctx, "SELECT COALESCE(MAX(epoch), 0) FROM pool").Scan(&highest); err != nil {
 		return false, fmt.Errorf("read epochs: %w", err)
