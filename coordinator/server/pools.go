@@ -33,15 +33,22 @@ type pools struct {
 	// making has a place for the one pool that is made at a time.
 	making chan struct{}
 	mu     sync.Mutex
-	// all is replaced as a whole; it is sorted by name.
-	all atomic.Pointer[[]*host]
+	// present is replaced as a whole, under mu.
+	present atomic.Pointer[roster]
 	// made are the answers to the request ids of CreatePool.
 	made map[requestKey]madePool
 	// aside says of the pools that are in the table and not served why not.
 	aside map[member.Pool]error
+}
+
+// roster is which pools there are, and were, at one moment: of a pool that was
+// deleted and made again it has both, or neither. It must not be changed.
+type roster struct {
+	// all are the hosts by the names of their pools.
+	all []*host
 	// deleted are the pools that were deleted not long ago; deletions counts them.
 	deleted   map[member.Pool]member.DeletedPool
-	deletions atomic.Uint64
+	deletions int
 }
 
 type requestKey struct{ id, hash string }
@@ -58,14 +65,14 @@ func newPools(table Table, lead leadership, b *bell, autoCreate bool) *pools {
 	p := &pools{
 		table: table, lead: lead, bell: b, autoCreate: autoCreate,
 		making: make(chan struct{}, 1), made: map[requestKey]madePool{},
-		aside: map[member.Pool]error{}, deleted: map[member.Pool]member.DeletedPool{},
+		aside: map[member.Pool]error{},
 	}
-	p.all.Store(&[]*host{})
+	p.present.Store(&roster{})
 	return p
 }
 
 // list returns the hosts by the names of their pools; it must not be changed.
-func (p *pools) list() []*host { return *p.all.Load() }
+func (p *pools) list() []*host { return p.present.Load().all }
 
 // find returns the host of a pool, or nil.
 func (p *pools) find(name member.Pool) *host {
@@ -158,9 +165,10 @@ func (p *pools) add(state member.PoolState) (*host, error) {
 	for _, r := range state.Requests {
 		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: state.Name, at: r.At}
 	}
-	all := append(slices.Clone(p.list()), h)
-	slices.SortFunc(all, func(a, b *host) int { return cmp.Compare(a.pool, b.pool) })
-	p.all.Store(&all)
+	next := *p.present.Load()
+	next.all = append(slices.Clone(next.all), h)
+	slices.SortFunc(next.all, func(a, b *host) int { return cmp.Compare(a.pool, b.pool) })
+	p.present.Store(&next)
 	p.mu.Unlock()
 	p.bell.ring()
 	return h, nil

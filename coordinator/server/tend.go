@@ -66,23 +66,26 @@ func (s *Server) keep(ctx context.Context, epoch member.Epoch, tenure *tenure) e
 	return nil
 }
 
-// lag is since when the table has been behind its leader; zero while it is not.
-// A node of a cluster may be for a moment. A table that stays so was put back:
-// nothing that the leader knows is in it, and its epoch will come again.
-type lag struct{ since time.Time }
+// lag is since when the table has been behind its leader, and when it was seen so
+// last; zero while it is not. A node of a cluster may be for a moment. A table that
+// stays so was put back: nothing that the leader knows is in it, and its epoch will
+// come again.
+type lag struct{ since, last time.Time }
 
 // lasts takes the outcome of a write, and returns why the term is over if the
-// table has been behind for as long as a lease lives.
+// table has been behind for as long as a lease lives. As with a standby's watch,
+// what nobody has looked at for a while is not taken for having stayed so.
 func (l *lag) lasts(err error, now time.Time) error {
-	switch {
-	case !errors.Is(err, store.ErrBehind):
+	if !errors.Is(err, store.ErrBehind) {
 		if err == nil {
 			*l = lag{}
 		}
 		return nil
-	case l.since.IsZero():
+	}
+	if l.since.IsZero() || now.Sub(l.last) > lease.Blind {
 		l.since = now
 	}
+	l.last = now
 	if now.Sub(l.since) < lease.Life {
 		return nil
 	}
