@@ -2,8 +2,10 @@ package server
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -99,4 +101,37 @@ func TestPoolThatIsMadeAgainBetweenTwoLooks(t *testing.T) {
 	look("deleted films 4")
 	look("deleted games 4", "rows")
 	look()
+}
+
+// Nothing is left of what routers have of a deleted pool: not in their runs either,
+// out of which it would come back with the next ack.
+func TestRoutersForgetADeletedPool(t *testing.T) {
+	t.Parallel()
+	r := newRouters(newOwnAlarms(newAlarms(slog.New(slog.DiscardHandler), prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "x"}, []string{"name", "pool"}))))
+	at := func(name member.Pool) placed { return placed{name, point{Position: member.Position{Epoch: 1, Revision: 5}}} }
+	for _, run := range []string{"x", "y"} {
+		if err := r.connect(arrival{id: "r1", run: run}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		r.ack("r1", run, ack{
+			applied: []placed{at("films"), at("games")}, held: []heldServer{{"films", "a"}, {"games", "b"}},
+		}, time.Now())
+	}
+	r.forget("games")
+	for _, more := range []bool{false, true} {
+		if more {
+			if err := r.connect(arrival{id: "r1", run: "x"}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := r.list()[0]
+		if len(got.applied) != 1 || got.applied[0].pool != "films" || !slices.Equal(got.held, []heldServer{{"films", "a"}}) {
+			t.Errorf("it has %v and keeps %v", got.applied, got.held)
+		}
+	}
+	for name, run := range r.by["r1"].runs {
+		if len(run.applied) > 1 || len(run.held) != 1 {
+			t.Errorf("run %s has %v and keeps %v", name, run.applied, run.held)
+		}
+	}
 }

@@ -72,9 +72,13 @@ func (s *Server) keep(ctx context.Context, epoch member.Epoch, tenure *tenure) e
 // come again.
 type lag struct{ since, last time.Time }
 
+// lagSight is how long what was seen of a lag holds without another look. It is
+// longer than from one renewal to the answer of the next.
+const lagSight = lease.RenewEvery + renewTime
+
 // lasts takes the outcome of a write, and returns why the term is over if the
-// table has been behind for as long as a lease lives. As with a standby's watch,
-// what nobody has looked at for a while is not taken for having stayed so.
+// table has been behind for as long as a lease lives. That it was behind twice does
+// not say that it was in between, as where the database was not reached.
 func (l *lag) lasts(err error, now time.Time) error {
 	if !errors.Is(err, store.ErrBehind) {
 		if err == nil {
@@ -82,7 +86,7 @@ func (l *lag) lasts(err error, now time.Time) error {
 		}
 		return nil
 	}
-	if l.since.IsZero() || now.Sub(l.last) > lease.Blind {
+	if l.since.IsZero() || now.Sub(l.last) > lagSight {
 		l.since = now
 	}
 	l.last = now
