@@ -147,6 +147,11 @@ func (s *Server) claim(ctx context.Context, watch *lease.Watch) (won, error) {
 func (s *Server) hold(ctx context.Context, w won) (notBefore time.Time, err error) {
 	s.known.See(w.StoreID, w.Epoch)
 	s.led = w.Epoch
+	// Whoever asks while the term loads is told that the leader before is one of the
+	// past.
+	s.see(lease.Sight{Lease: member.Lease{
+		StoreID: w.StoreID, Holder: member.ID(s.cfg.ID), Instance: s.cfg.Instance, Advertise: s.cfg.Advertise, Epoch: w.Epoch,
+	}, MovedAt: w.sent})
 	t, err := s.load(ctx, w)
 	if err != nil {
 		_ = s.giveBack(ctx, w.Epoch) // it is in the log

@@ -19,16 +19,15 @@ import (
 type sluggish struct {
 	server.Store
 
-	// loading and renewing are how long those take; set before they are done.
-	loading  time.Duration
-	renewing atomic.Int64
+	// loading and renewing are how long those take.
+	loading, renewing atomic.Int64
 	// underway says that a renewal is, cut that one was cut off.
 	underway, cut atomic.Bool
 }
 
 func (s *sluggish) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	select {
-	case <-time.After(s.loading):
+	case <-time.After(time.Duration(s.loading.Load())):
 		return s.Store.LoadPools(ctx)
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -129,7 +128,9 @@ func TestLeaseIsRenewedWhileATermLoads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable()
-		first := start(t, &sluggish{Store: table, loading: 12 * time.Second}, calledCoordinator("c1"))
+		slow := &sluggish{Store: table}
+		slow.loading.Store(int64(12 * time.Second))
+		first := start(t, slow, calledCoordinator("c1"))
 		time.Sleep(time.Second)
 		second := start(t, table, calledCoordinator("c2"))
 		first.leads(20 * time.Second)
@@ -137,6 +138,35 @@ func TestLeaseIsRenewedWhileATermLoads(t *testing.T) {
 			t.Errorf("epoch %d: another one has taken the lead", got)
 		}
 		second.standsBy(0)
+	})
+}
+
+// Who has won the lead says so while it loads: a leader of the past that cannot
+// reach the database gives way at once.
+func TestLeadIsKnownWhileATermLoads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		cut, slow := &link{Store: table}, &sluggish{Store: table}
+		first := start(t, cut, calledCoordinator("c1"))
+		first.leads(time.Second)
+		second := start(t, slow, calledCoordinator("c2"))
+		peers := map[string]*world{"c1:7400": first, "c2:7400": second}
+		first.peers.Store(&peers)
+		a := first.join("web-1")[0]
+		time.Sleep(20 * time.Second)
+		slow.loading.Store(int64(20 * time.Second))
+		cut.down.Store(true)
+		begin := time.Now()
+		if err := heard(t, a.over); !errors.Is(err, member.ErrNotLeader) {
+			t.Errorf("the session ended with %v", err)
+		}
+		if took := time.Since(begin); took > 8*time.Second {
+			t.Errorf("the leader of the past went on for %s", took)
+		}
+		if second.metric("buddyring_epoch") != 2 {
+			t.Errorf("the successor shows epoch %v", second.metric("buddyring_epoch"))
+		}
 	})
 }
 
