@@ -37,6 +37,16 @@ func (r *roster) without(gone ...member.DeletedPool) *roster {
 	return next
 }
 
+// names lists, by name, the pools that there are or were.
+func (r *roster) names() []member.Pool {
+	names := slices.Collect(maps.Keys(r.deleted))
+	for _, h := range r.all {
+		names = append(names, h.pool)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // deletion tells of the deletion of a pool, if that is remembered. There may be
 // one of that name again.
 func (p *pools) deletion(name member.Pool) (member.DeletedPool, bool) {

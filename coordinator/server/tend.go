@@ -181,17 +181,24 @@ func (t *term) prune(ctx context.Context) {
 	}
 }
 
+// pruneAll prunes all pools that there are or were. What is wrong with one keeps no
+// other one's past; where the database cannot be reached, all are tried again later.
 func (t *term) pruneAll(ctx context.Context) error {
 	if err := t.tenure.check(time.Now()); err != nil {
 		return err
 	}
-	for _, h := range t.pools.list() {
-		if err := t.prunePool(ctx, h.pool); err != nil {
-			return err
+	var failed error
+	for _, name := range t.pools.present.Load().names() {
+		err := t.prunePool(ctx, name)
+		switch {
+		case errors.Is(err, member.ErrUnavailable), ctx.Err() != nil:
+			return errors.Join(failed, err)
+		case !errors.Is(err, member.ErrNotFound): // the table remembers it no longer
+			failed = errors.Join(failed, err)
 		}
 	}
 	_, err := t.deps.Store.ForgetRouters(ctx, t.lead.epoch, time.Now().Add(-routerMemory))
-	return err
+	return errors.Join(failed, err)
 }
 
 func (t *term) prunePool(ctx context.Context, name member.Pool) error {

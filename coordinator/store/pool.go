@@ -81,9 +81,10 @@ func (x tx) insertPool(ctx context.Context, p member.PoolState) (bool, error) {
 		return false, fmt.Errorf("encode settings: %w", err)
 	}
 	_, err = x.ExecContext(ctx,
+		// Events of an earlier pool of that name are before its history.
 		"INSERT INTO pool (name, epoch, revision, last_change_id, compacted_revision, reference_size, settings) "+
-			"VALUES (?, ?, ?, ?, 0, ?, ?)",
-		p.Name, p.Position.Epoch, p.Position.Revision, p.LastChange, p.ReferenceSize, settings)
+			"VALUES (?, ?, ?, ?, ?, ?, ?)",
+		p.Name, p.Position.Epoch, p.Position.Revision, p.LastChange, p.Position.Revision-1, p.ReferenceSize, settings)
 	if !x.dialect.duplicate(err) {
 		return err == nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -197,8 +196,8 @@ func (x tx) moveOn(ctx context.Context, to *Restored, o RestoreOptions) error {
 		return fmt.Errorf("move deleted pools on: %w", err)
 	}
 	for _, t := range backupTables {
-		if !strings.HasPrefix(t.key, "pool,") {
-			continue // it is not of a pool
+		if !t.isOfPool() {
+			continue
 		}
 		var strays int
 		if err := x.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+t.name+" WHERE pool NOT IN (SELECT name FROM pool)").Scan(&strays); err != nil {
