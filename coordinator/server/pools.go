@@ -53,12 +53,13 @@ type roster struct {
 
 type requestKey struct{ id, hash string }
 
-// madePool is the answer to a request. That it was a CreatePool is not sure of
-// those from the table, unless their hash says so.
+// madePool is the answer to a request, and at which revision it took effect. That it
+// was a CreatePool is not sure of those from the table, unless their hash says so.
 type madePool struct {
-	pool member.Pool
-	at   time.Time
-	sure bool
+	pool     member.Pool
+	revision member.Revision
+	at       time.Time
+	sure     bool
 }
 
 func newPools(table Table, lead leadership, b *bell, autoCreate bool) *pools {
@@ -163,7 +164,7 @@ func (p *pools) add(state member.PoolState) (*host, error) {
 	}
 	p.mu.Lock()
 	for _, r := range state.Requests {
-		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: state.Name, at: r.At}
+		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: state.Name, revision: r.Revision, at: r.At}
 	}
 	next := *p.present.Load()
 	next.all = append(slices.Clone(next.all), h)
@@ -317,7 +318,10 @@ func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
 	}
 	if n.call.RequestID != "" {
 		p.mu.Lock()
-		p.made[requestKey{n.call.RequestID, n.call.Hash}] = madePool{pool: n.name, at: time.Now(), sure: true}
+		key := requestKey{n.call.RequestID, n.call.Hash}
+		made := p.made[key]
+		made.sure = true
+		p.made[key] = made
 		p.mu.Unlock()
 	}
 	return h, nil
@@ -333,7 +337,8 @@ func (p *pools) repeated(call pool.Call) (*host, error) {
 		case time.Since(m.at) >= store.RequestLife:
 			delete(p.made, key)
 		case key.id == call.RequestID && key.hash == call.Hash:
-			if h := p.find(m.pool); h != nil {
+			d, deleted := p.deletion(m.pool)
+			if h := p.find(m.pool); h != nil && (!deleted || m.revision > d.Position.Revision) {
 				return h, nil
 			}
 			return nil, fmt.Errorf("create pool %s: %w: it was deleted since", m.pool, member.ErrNotFound)
