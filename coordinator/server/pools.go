@@ -30,7 +30,8 @@ type pools struct {
 	// autoCreate lets a join make a pool.
 	autoCreate bool
 
-	// making has a place for the one pool that is made at a time.
+	// making has a place for the one pool that is made, or taken out of those aside, at
+	// a time.
 	making chan struct{}
 	mu     sync.Mutex
 	// present is replaced as a whole, under mu.
@@ -219,12 +220,11 @@ const actorSelf = "coordinator"
 func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	ctx, cancel := context.WithTimeout(ctx, createTime)
 	defer cancel()
-	select {
-	case p.making <- struct{}{}:
-		defer func() { <-p.making }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("create pool %s: %w: others are being made", n.name, member.ErrUnavailable)
+	release, err := p.alone(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("create pool %s: %w", n.name, err)
 	}
+	defer release()
 	if p.has(n.name) {
 		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 	}
@@ -242,6 +242,17 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 		return nil, err
 	}
 	return p.add(state)
+}
+
+// alone waits until nobody else makes a pool, and keeps others from it until the
+// release.
+func (p *pools) alone(ctx context.Context) (release func(), err error) {
+	select {
+	case p.making <- struct{}{}:
+		return func() { <-p.making }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: others are being made", member.ErrUnavailable)
+	}
 }
 
 // takeOver starts a pool that an earlier attempt has made without our hearing of
@@ -266,20 +277,27 @@ func (p *pools) takeOver(ctx context.Context, n newPool) (*host, error) {
 }
 
 func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, error) {
+	state, err := p.stored(ctx, name)
+	if err == nil && state.Unreadable != nil {
+		err = fmt.Errorf("%w: %w", member.ErrUnavailable, state.Unreadable)
+	}
+	if err != nil {
+		return member.PoolState{}, fmt.Errorf("load pool %s: %w", name, err)
+	}
+	return state, nil
+}
+
+// stored returns a pool as the table has it, readable or not.
+func (p *pools) stored(ctx context.Context, name member.Pool) (member.PoolState, error) {
 	states, err := p.table.LoadPools(ctx)
 	if err != nil {
 		return member.PoolState{}, err
 	}
-	for _, s := range states {
-		switch {
-		case s.Name != name:
-		case s.Unreadable != nil:
-			return member.PoolState{}, fmt.Errorf("load pool %s: %w: %w", name, member.ErrUnavailable, s.Unreadable)
-		default:
-			return s, nil
-		}
+	i := slices.IndexFunc(states, func(s member.PoolState) bool { return s.Name == name })
+	if i < 0 {
+		return member.PoolState{}, member.ErrNotFound
 	}
-	return member.PoolState{}, fmt.Errorf("load pool %s: %w", name, member.ErrNotFound)
+	return states[i], nil
 }
 
 // row is what the table gets of it, all in one transaction.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/lease"
@@ -250,72 +249,4 @@ func (s *Server) lookAtDisk(ctx context.Context, now time.Time) {
 		Name: alarmDiskLow, Since: now,
 		Text: fmt.Sprintf("the disk of the database has %d MiB left; below %d MiB changes may soon fail", free>>20, diskReserve>>20),
 	})
-}
-
-// reopenEvery is how often pools that are set aside are read again.
-const reopenEvery = 10 * time.Second
-
-// openPools starts those of the pools that can be read, and says of each other
-// one that it is not served: it must not take the others with it.
-func (t *term) openPools(states []member.PoolState) error {
-	for _, state := range states {
-		if err := t.pools.open(state); err != nil {
-			return err
-		}
-	}
-	now := time.Now()
-	for name, why := range t.pools.setAside() {
-		t.own.raise(member.Alarm{
-			Name: alarmUnreadable, Pool: name, Since: now,
-			Text: fmt.Sprintf("pool %s is not served: the table has rows of it that make no sense: %v", name, why),
-		})
-	}
-	return nil
-}
-
-// reopen serves pools that were set aside once somebody has mended their rows,
-// until ctx ends.
-func (t *term) reopen(ctx context.Context) {
-	tick := time.NewTicker(reopenEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if len(t.pools.setAside()) == 0 {
-			continue
-		}
-		if err := t.reopenOnce(ctx); err != nil && ctx.Err() == nil {
-			t.deps.Logger.WarnContext(ctx, "pools that are not served not read again", "error", err)
-		}
-	}
-}
-
-func (t *term) reopenOnce(ctx context.Context) error {
-	within, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	states, err := t.deps.Store.LoadPools(within)
-	if err != nil {
-		return err
-	}
-	before := t.pools.setAside()
-	states = slices.DeleteFunc(states, func(s member.PoolState) bool { return before[s.Name] == nil })
-	for i, s := range states {
-		if e := s.Position.Epoch; s.Unreadable == nil && e != t.lead.epoch {
-			states[i].Unreadable = fmt.Errorf("it is of epoch %d, and the leader of %d", e, t.lead.epoch)
-		}
-	}
-	t.pools.forget(func(name member.Pool) bool {
-		return !slices.ContainsFunc(states, func(s member.PoolState) bool { return s.Name == name })
-	})
-	err = t.openPools(states)
-	after := t.pools.setAside()
-	for name := range before {
-		if after[name] == nil {
-			t.own.clear(member.AlarmKey{Name: alarmUnreadable, Pool: name}, time.Now())
-		}
-	}
-	return err
 }
