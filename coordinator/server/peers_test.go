@@ -70,12 +70,16 @@ func TestEpochOfAnotherStoreEndsNoTerm(t *testing.T) {
 
 // snatched is a table on which another coordinator takes the lead right after a pool
 // was made, whose maker does not hear that it was.
-type snatched struct{ server.Store }
+type snatched struct {
+	server.Store
+
+	snatch func()
+}
 
 func (s *snatched) CreatePool(ctx context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error) {
 	state, err := s.Store.CreatePool(ctx, epoch, n)
-	if inner, ok := s.Store.(*table); ok && n.Name != member.DefaultPool {
-		inner.usurp("c2")
+	if n.Name != member.DefaultPool {
+		s.snatch()
 		return member.PoolState{}, member.ErrAlreadyExists
 	}
 	return state, err
@@ -86,7 +90,8 @@ func (s *snatched) CreatePool(ctx context.Context, epoch member.Epoch, n store.N
 func TestPoolOfALaterEpochIsNotTakenOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, &snatched{newTable()})
+		inner := newTable()
+		w := start(t, &snatched{inner, func() { inner.usurp("c2") }})
 		w.leads(time.Second)
 		res, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games", RequestId: "once"})
 		if !errors.Is(err, member.ErrFenced) {

@@ -108,7 +108,9 @@ func TestPoolThatIsMadeAgainBetweenTwoLooks(t *testing.T) {
 func TestRoutersForgetADeletedPool(t *testing.T) {
 	t.Parallel()
 	r := newRouters(newOwnAlarms(newAlarms(slog.New(slog.DiscardHandler), prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "x"}, []string{"name", "pool"}))))
-	at := func(name member.Pool) placed { return placed{name, point{Position: member.Position{Epoch: 1, Revision: 5}}} }
+	at := func(name member.Pool) placed {
+		return placed{name, point{Position: member.Position{Epoch: 1, Revision: 5}}}
+	}
 	for _, run := range []string{"x", "y"} {
 		if err := r.connect(arrival{id: "r1", run: run}, time.Now()); err != nil {
 			t.Fatal(err)

@@ -58,7 +58,7 @@ func pruneEvents(ctx context.Context, x tx, pool member.Pool, r Retention) (int6
 	if n, err := x.deleteCompacted(ctx, pool, compacted, r.Limit); err != nil || n > 0 || r.EventsSince.IsZero() {
 		return n, err
 	}
-	last, err := lastToPrune(ctx, x, pool, newest, r)
+	last, err := x.lastToPrune(ctx, pool, newest, r)
 	if err != nil || last == 0 {
 		return 0, err
 	}
@@ -109,7 +109,7 @@ func (x tx) deleteEvents(ctx context.Context, pool member.Pool, last member.Revi
 
 // lastToPrune returns the last revision whose events, and all before, can go;
 // 0 if there is none.
-func lastToPrune(ctx context.Context, x tx, pool member.Pool, newest member.Revision, r Retention) (last member.Revision, err error) {
+func (x tx) lastToPrune(ctx context.Context, pool member.Pool, newest member.Revision, r Retention) (last member.Revision, err error) {
 	if newest <= r.Revisions {
 		return 0, nil
 	}
