@@ -355,3 +355,29 @@ func TestDrainMissesARouterThatBrokeOff(t *testing.T) {
 		}
 	})
 }
+
+// There is nothing to wait for in a pool that was deleted.
+func TestDrainInADeletedPool(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.makePool("games")
+		w.inPool("games", "g-1").welcomed()
+		r := w.newRouter("r1").subscribe()
+		time.Sleep(time.Second)
+		r.hang()
+		answered := make(chan error, 1)
+		go func() {
+			_, err := w.admin.DrainServer(context.Background(), &pb.DrainServerRequest{
+				Pool: "games", ServerId: "g-1", Force: true, Timeout: durationpb.New(time.Minute),
+			})
+			answered <- err
+		}()
+		time.Sleep(time.Second)
+		begin := time.Now()
+		w.deletePool(&pb.DeletePoolRequest{Pool: "games", Force: true})
+		if err := <-answered; !errors.Is(err, member.ErrNotFound) || time.Since(begin) > time.Second {
+			t.Errorf("after %s: %v", time.Since(begin), err)
+		}
+	})
+}

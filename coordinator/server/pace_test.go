@@ -42,7 +42,7 @@ func paced(t *testing.T, n int) []*taker {
 	ctx, cancel := context.WithCancel(t.Context())
 	b := newBell()
 	all := &pools{}
-	all.all.Store(&[]*host{{pool: "p", history: newHistory(member.PoolState{Name: "p"}, b)}})
+	all.present.Store(&roster{all: []*host{{pool: "p", history: newHistory(member.PoolState{Name: "p"}, b)}}})
 	m := &membershipService{
 		pools: all, marks: newMarks(b), bell: b, metrics: newMetrics(prometheus.NewRegistry()), snapshots: make(chan struct{}, 1),
 	}
