@@ -95,6 +95,16 @@ func (l sights) of(by member.ID) sight {
 	return seen
 }
 
+// lossy counts the watchers that see the server lossy, whether they count or not.
+func (l sights) lossy() (n int) {
+	for i := range l {
+		if l[i].lossy {
+			n++
+		}
+	}
+	return n
+}
+
 func (l *sights) put(by member.ID, seen sight) {
 	if i := l.index(by); i >= 0 {
 		(*l)[i].sight = seen
