@@ -16,12 +16,15 @@ import (
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
-// draining starts a coordinator with four servers and two routers.
+// draining starts a coordinator with four servers and two routers, which have
+// confirmed all.
 func draining(t *testing.T, table server.Store) (w *world, agents []*agent, r1, r2 *router) {
 	t.Helper()
 	w = start(t, table)
 	r1, r2 = w.newRouter("r1").subscribe(), w.newRouter("r2").subscribe()
-	return w, w.join("web-1", "web-2", "web-3", "web-4"), r1, r2
+	agents = w.join("web-1", "web-2", "web-3", "web-4")
+	synctest.Wait()
+	return w, agents, r1, r2
 }
 
 func (w *world) drain(id string, timeout time.Duration) (*pb.DrainServerResponse, error) {

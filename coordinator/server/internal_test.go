@@ -173,13 +173,12 @@ type greeted struct {
 func (g *greeted) Context() context.Context { return g.context() }
 
 func (g *greeted) Recv() (*pb.SessionRequest, error) {
-	if g.hello == nil {
-		<-g.context().Done()
-		return nil, g.context().Err()
-	}
-	m := &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: g.hello}}
-	g.hello = nil
-	return m, nil
+	return &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: g.hello}}, nil
+}
+
+func (g *greeted) RecvMsg(any) error {
+	<-g.context().Done()
+	return g.context().Err()
 }
 
 // An agent whose Hello has to wait for its turn is told to come back, and not that
