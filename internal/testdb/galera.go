@@ -340,12 +340,15 @@ func (s *Server) recovered() (at place, err error) {
 	out, err := exec.CommandContext(ctx, s.mariadbd, args...).CombinedOutput() //nolint:gosec // our own program
 	const says = "Recovered position: "
 	_, position, ok := strings.Cut(string(out), says)
-	if err != nil || !ok {
-		return place{}, fmt.Errorf("recover: %w\n%s", err, out)
+	if err == nil && !ok {
+		err = errors.New("it does not say")
+	}
+	if err != nil {
+		return place{}, fmt.Errorf("recover position: %w\n%s", err, out)
 	}
 	history, seqno, _ := strings.Cut(strings.Fields(position)[0], ":")
 	if _, err := fmt.Sscan(strings.Split(seqno, ",")[0], &at.seqno); err != nil {
-		return place{}, fmt.Errorf("recover: %q: %w", position, err)
+		return place{}, fmt.Errorf("recover position: %q: %w", position, err)
 	}
 	at.history = history
 	return at, nil
