@@ -162,11 +162,10 @@ type inquiry struct {
 	opened, next time.Time
 	tries        int
 	// first is the first of two rounds, asked its observers. overruled are those whose
-	// positives do not count until a gate refuses or the incident is over; turned are
-	// those who have reached the server after they had missed it in the round behind a
-	// verdict that waited.
-	first  *verdict.Round
-	turned map[member.ID]bool
+	// positives do not count until a gate refuses or the incident is over; saviours are
+	// those who have reached the server while a verdict waited.
+	first    *verdict.Round
+	saviours map[member.ID]bool
 	// reachers have reached the server in a round of the present incident.
 	reachers  map[member.ID]bool
 	asked     []member.ID
