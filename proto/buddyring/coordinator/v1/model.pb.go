@@ -984,7 +984,8 @@ type Safety struct {
 	BrakeLimit uint32 `protobuf:"varint,3,opt,name=brake_limit,json=brakeLimit,proto3" json:"brake_limit,omitempty"`
 	// Whether the brake is on.
 	BrakeEngaged *bool `protobuf:"varint,4,opt,name=brake_engaged,json=brakeEngaged,proto3,oneof" json:"brake_engaged,omitempty"`
-	// Members lost by verdict and not back, and how many the floor allows.
+	// Members lost by verdict and not ACTIVE again, nor another one in their place,
+	// and how many the floor allows.
 	Lost uint32 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
 	// The floor's limit.
 	FloorLimit uint32 `protobuf:"varint,6,opt,name=floor_limit,json=floorLimit,proto3" json:"floor_limit,omitempty"`
