@@ -333,7 +333,8 @@ type Endpoint struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// HOST:PORT, HOST an IP address or a DNS name.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	// A hint for clients, such as "http" or "grpc"; may be empty.
+	// A hint for clients, such as "http" or "grpc"; may be empty. Only where it is
+	// empty or known to run over TCP is an unanswered TCP connect evidence.
 	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
