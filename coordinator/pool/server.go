@@ -22,6 +22,9 @@ type server struct {
 	// untold that the row has yet to take over what it says.
 	said   *Hello
 	untold bool
+	// grew says that the reference size was raised for it in this epoch, and that it
+	// has been JOINING since.
+	grew bool
 	// sights are what its watchers see; rtt the largest round trip seen lately.
 	sights sights
 	rtt    time.Duration
