@@ -35,6 +35,8 @@ type batch struct {
 	gone map[member.ID]member.Cause
 	// why holds the explanations of removals.
 	why map[member.ID]*member.Explanation
+	// until is Propose.Until.
+	until time.Time
 	// intents holds the wishes to write, nil to forget one; joins the hellos that
 	// get a new incarnation.
 	intents   map[member.ID]*member.Intent
@@ -79,7 +81,7 @@ func (m *Machine) propose() {
 	}
 	b.finish()
 	m.flight = b
-	m.emit(Propose{b.change})
+	m.emit(Propose{b.change, b.until})
 }
 
 func (b *batch) takeQueue() {
@@ -217,6 +219,7 @@ func (b *batch) abandon(id member.ID) {
 	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || m.live(id) != nil {
 		return
 	}
+	b.restOn(m.now)
 	b.remove(id, member.CauseUnreachable, "never_reached", member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
 	b.after(nil, func(error) { m.queue = append(m.queue, item{abandon: id}) })
 }
@@ -266,6 +269,7 @@ func (m *Machine) undecidedSuspects() bool {
 func (b *batch) removeByVerdict(s *server, v *confirmed) {
 	m, id := b.m, s.row.ID
 	text := fmt.Sprintf("%s was removed as %s: %s", id, v.cause, v.ruling.Reason)
+	b.restOn(v.at)
 	b.remove(id, v.cause, v.ruling.Rule, member.Event{Actor: actorSelf, Text: text})
 	var before *member.Departed
 	if d, ok := m.departed[id]; ok {
@@ -290,6 +294,13 @@ func (b *batch) removeByVerdict(s *server, v *confirmed) {
 		}
 		m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)})
 	}, nil)
+}
+
+// restOn notes that a removal rests on evidence of that time.
+func (b *batch) restOn(evidence time.Time) {
+	if until := evidence.Add(verdictLife + commitTime); b.until.IsZero() || until.Before(b.until) {
+		b.until = until
+	}
 }
 
 // remove takes a member out of the ring and the table, with an explanation.
