@@ -35,8 +35,9 @@ type batch struct {
 	gone map[member.ID]member.Cause
 	// why holds the explanations of removals.
 	why map[member.ID]*member.Explanation
-	// until is Propose.Until.
-	until time.Time
+	// evidence is of when the oldest evidence for a removal is, zero without such
+	// removals.
+	evidence time.Time
 	// intents holds the wishes to write, nil to forget one; joins the hellos that
 	// get a new incarnation.
 	intents   map[member.ID]*member.Intent
@@ -81,7 +82,7 @@ func (m *Machine) propose() {
 	}
 	b.finish()
 	m.flight = b
-	m.emit(Propose{b.change, b.until})
+	m.emit(Propose{b.change, b.until()})
 }
 
 func (b *batch) takeQueue() {
@@ -298,9 +299,17 @@ func (b *batch) removeByVerdict(s *server, v *confirmed) {
 
 // restOn notes that a removal rests on evidence of that time.
 func (b *batch) restOn(evidence time.Time) {
-	if until := evidence.Add(verdictLife + commitTime); b.until.IsZero() || until.Before(b.until) {
-		b.until = until
+	if b.evidence.IsZero() || evidence.Before(b.evidence) {
+		b.evidence = evidence
 	}
+}
+
+// until is Propose.Until.
+func (b *batch) until() time.Time {
+	if b.evidence.IsZero() {
+		return time.Time{}
+	}
+	return b.evidence.Add(verdictLife + commitTime + time.Duration(len(b.change.Remove))*removalTime)
 }
 
 // remove takes a member out of the ring and the table, with an explanation.

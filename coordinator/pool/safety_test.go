@@ -477,7 +477,7 @@ func TestRemovalsLastAsLongAsTheOldestVerdict(t *testing.T) {
 	if !d.removes("c") || !d.removes("m") {
 		t.Fatalf("kept by %s and %s", d.rule("c"), d.rule("m"))
 	}
-	if want := oldest.Add(verdictLife + time.Second); !d.until.Equal(want) || !d.now.After(oldest) {
+	if want := oldest.Add(verdictLife + time.Second + 2*time.Millisecond); !d.until.Equal(want) || !d.now.After(oldest) {
 		t.Errorf("they are to be tried until %v, want %v", d.until, want)
 	}
 }
