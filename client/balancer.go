@@ -221,7 +221,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if !ok {
 		return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
 	}
-	c := &p.connected[choice.Index]
+	c := &p.connected[choice.Index()]
 	result, err := c.picker.Pick(info)
 	if err != nil {
 		return result, err

@@ -90,9 +90,9 @@ func (p *Pool) Pick(r Request) (Choice, error) {
 	if !ok {
 		return Choice{}, p.refusal(s)
 	}
-	load := (*s.loads)[c.Index]
+	load := (*s.loads)[c.Index()]
 	load.add(1)
-	return Choice{Server: &s.servers[c.Index], Address: c.Address, load: load}, nil
+	return Choice{Server: &s.servers[c.Index()], Address: c.Address(), load: load}, nil
 }
 
 func (p *Pool) policyFor(r *Request) (view.Policy, bool) {

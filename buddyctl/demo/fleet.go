@@ -154,7 +154,7 @@ func (f *fleet) StartAgent(name string) error {
 		Args: []string{
 			"--coordinator", f.agents.String(), "--insecure",
 			"--pool", pool, "--id", name,
-			"--endpoint", "http=" + h.at.String(), "--probe-address", h.at.Addr().String(),
+			"--endpoint", "http=" + h.at.String(), "--endpoint", "grpc=" + h.at.String(), "--probe-address", h.at.Addr().String(),
 			"--probe", f.stage.Probe(h.at),
 			"--zone", h.zone, "--rack", h.rack,
 			"--state-dir", f.state(h), "--boot-id-file", f.bootID(h),

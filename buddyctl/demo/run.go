@@ -292,6 +292,10 @@ func (r *run) finish(ctx context.Context, f *fleet) error {
 	r.page.aside(fmt.Sprintf("admin %s, router %s, DNS %s; metrics at http://%s/metrics and http://%s/metrics; the table is %s",
 		at.Admin, at.Router, at.DNS, at.CoordinatorHTTP, at.RouterHTTP,
 		filepath.Join(f.dir, "buddyring.db")))
+	if r.facts.Mode == modeNamespaces {
+		r.page.aside("The servers' own addresses exist only in here. With --loopback they can be called from another shell: " +
+			"by HTTP and, on the same port, by gRPC (health).")
+	}
 	r.tellJSON()
 	return r.stay(ctx)
 }

@@ -8,24 +8,40 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// service is the small HTTP service of one host: it says the host's name.
+// service is the small service of one host. By HTTP it says the host's name, by
+// gRPC, on the same port, that it is well; the name is then in the header.
 type service struct {
 	server *http.Server
 	ended  sync.WaitGroup
 }
 
 func serve(name string, lis net.Listener) *service {
+	calls := grpc.NewServer()
+	healthv1.RegisterHealthServer(calls, health.NewServer())
 	s := &service{server: &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Server", name)
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+				calls.ServeHTTP(w, r)
+				return
+			}
 			_, _ = fmt.Fprintf(w, "hello from %s\n", name) // the client may be gone
 		}),
+		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}}
+	s.server.Protocols.SetHTTP1(true)
+	s.server.Protocols.SetUnencryptedHTTP2(true)
 	s.ended.Go(func() {
 		_ = s.server.Serve(lis) // it ends by close, or when its place is silenced
 	})

@@ -135,7 +135,7 @@ func ours(n int) []chooser {
 
 func pick(table *view.Table, r *view.Request) int {
 	chosen, _ := table.Pick(r)
-	return chosen.Index
+	return chosen.Index()
 }
 
 func someKeys() []string {

@@ -92,11 +92,11 @@ func appendMessage(b []byte, field protowire.Number, fill func([]byte) []byte) [
 }
 
 // appendChoice appends the fields of a Choice.
-func appendChoice(b []byte, c *view.Choice) []byte {
-	b = appendString(b, 1, string(c.Server.ID))
-	b = appendUint(b, 2, uint64(c.Server.Incarnation))
-	b = appendString(b, 3, c.Address)
-	return appendUint(b, 4, uint64(toState(c.State)))
+func appendChoice(b []byte, c view.Choice) []byte {
+	b = appendString(b, 1, string(c.Server().ID))
+	b = appendUint(b, 2, uint64(c.Server().Incarnation))
+	b = appendString(b, 3, c.Address())
+	return appendUint(b, 4, uint64(toState(c.State())))
 }
 
 // appendAge appends the fields of Freshness that differ from answer to answer.

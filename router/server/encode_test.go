@@ -38,13 +38,15 @@ func TestPickAnswer_IsWhatProtobufWouldSay(t *testing.T) {
 		}}
 		var chosen []view.Choice
 		for range rapid.IntRange(0, 3).Draw(t, "choices") {
-			c := view.Choice{
-				Server:  &view.Server{ID: member.ID(text.Draw(t, "id")), Incarnation: member.Incarnation(rapid.Uint64().Draw(t, "incarnation"))},
-				Address: text.Draw(t, "address"), State: view.State(rapid.IntRange(0, 3).Draw(t, "state")),
+			server := &view.Server{
+				ID: member.ID(text.Draw(t, "id")), Incarnation: member.Incarnation(rapid.Uint64().Draw(t, "incarnation")), Weight: 1,
+				Endpoints: []member.Endpoint{{Address: text.Draw(t, "address")}},
 			}
+			state := view.State(rapid.IntRange(0, 3).Draw(t, "state"))
+			c, _ := view.NewTable([]view.Entry{{Server: server, State: state}}).Pick(&view.Request{})
 			chosen = append(chosen, c)
 			want.Choices = append(want.Choices, &routerv1.Choice{
-				ServerId: string(c.Server.ID), Incarnation: uint64(c.Server.Incarnation), Address: c.Address, State: toState(c.State),
+				ServerId: string(server.ID), Incarnation: uint64(server.Incarnation), Address: server.Endpoints[0].Address, State: toState(state),
 			})
 		}
 		got := &routerv1.PickResponse{}

@@ -115,8 +115,8 @@ func (e *edition) pick(dst []view.Choice, r *view.Request, count int) []view.Cho
 		e.metrics.pickedNone(r.Policy)
 		return nil
 	}
-	e.loads.add(dst[0].Index)
-	e.metrics.picked(r.Policy, dst[0].State)
+	e.loads.add(dst[0].Index())
+	e.metrics.picked(r.Policy, dst[0].State())
 	return dst
 }
 
@@ -125,11 +125,11 @@ func (e *edition) encodeChoices(chosen []view.Choice, now time.Time) []byte {
 	const room = 32 // for all but the strings
 	size := len(e.pool) + len(e.head) + freshnessRoom
 	for i := range chosen {
-		size += len(chosen[i].Server.ID) + len(chosen[i].Address) + room
+		size += len(chosen[i].Server().ID) + len(chosen[i].Address()) + room
 	}
 	b := appendString(make([]byte, 0, size), 1, string(e.pool))
 	for i := range chosen {
-		b = appendMessage(b, 2, func(b []byte) []byte { return appendChoice(b, &chosen[i]) })
+		b = appendMessage(b, 2, func(b []byte) []byte { return appendChoice(b, chosen[i]) })
 	}
 	return e.appendFreshness(b, 3, now)
 }

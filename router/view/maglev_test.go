@@ -56,7 +56,7 @@ func home(t *rapid.T, table *view.Table, r view.Request) member.ID {
 	if !ok {
 		t.Fatal("no choice")
 	}
-	return c.Server.ID
+	return c.Server().ID
 }
 
 // When a server leaves, its keys find another server, and few others move.
@@ -102,8 +102,8 @@ func TestMaglev_DependsOnTheServersAlone(t *testing.T) {
 		r := view.Request{Policy: view.Maglev, Key: key, Random: uint64(i), Turn: uint64(i)}
 		a, _ := table.Pick(&r)
 		b, _ := twin.Pick(&r)
-		if a.Server.ID != b.Server.ID {
-			t.Fatalf("key %q is at %s here and at %s there", key, a.Server.ID, b.Server.ID)
+		if a.Server().ID != b.Server().ID {
+			t.Fatalf("key %q is at %s here and at %s there", key, a.Server().ID, b.Server().ID)
 		}
 	}
 }
@@ -118,9 +118,9 @@ func TestMaglev_AlternativesAreWhatARetryGets(t *testing.T) {
 		for i, c := range table.PickN(nil, r, 12) {
 			retry, ok := table.Pick(r)
 			if !ok || retry != c {
-				t.Fatalf("alternative %d is %s, a retry gets %v, %v", i, c.Server.ID, retry, ok)
+				t.Fatalf("alternative %d is %s, a retry gets %v, %v", i, c.Server().ID, retry, ok)
 			}
-			r.Exclude = append(r.Exclude, c.Server.ID)
+			r.Exclude = append(r.Exclude, c.Server().ID)
 		}
 	})
 }
@@ -151,12 +151,12 @@ func TestMaglev_NeverExceedsTheBoundWhereOthersHaveRoom(t *testing.T) {
 		}
 		room := func(i int) bool { return loads[i] < capacity(r.TotalLoad, table.Entries()[i].Server.Weight, sum) }
 		c, ok := table.Pick(r)
-		if !ok || room(c.Index) {
+		if !ok || room(c.Index()) {
 			return
 		}
 		for i, e := range table.Entries() {
 			if room(i) && !slices.Contains(r.Exclude, e.Server.ID) {
-				t.Fatalf("%s has %d of %d, while %s has %d", c.Server.ID, loads[c.Index], r.TotalLoad, e.Server.ID, loads[i])
+				t.Fatalf("%s has %d of %d, while %s has %d", c.Server().ID, loads[c.Index()], r.TotalLoad, e.Server.ID, loads[i])
 			}
 		}
 	})
@@ -181,12 +181,12 @@ func TestMaglev_BoundsTheLoadOfHotKeys(t *testing.T) {
 		own, _ := table.Pick(&r)
 		r.Loads, r.TotalLoad = &loads, loads.total()
 		c, _ := table.Pick(&r)
-		if c.Index != own.Index {
+		if c.Index() != own.Index() {
 			away++
 		}
-		loads[c.Index]++
-		inFlight[slot] = c.Index
-		busiest = max(busiest, loads[c.Index])
+		loads[c.Index()]++
+		inFlight[slot] = c.Index()
+		busiest = max(busiest, loads[c.Index()])
 	}
 	if busiest > 31 {
 		t.Errorf("the busiest of 100 servers has %d of 2,000 requests in flight, want at most 31", busiest)

@@ -22,6 +22,7 @@ type slot struct {
 	// entry indexes Table.entries.
 	entry  uint32
 	weight uint32
+	state  State
 }
 
 // tier are the slots of one state, and what makes drawing one of them by weight
@@ -64,11 +65,11 @@ func newOffers(entries []Entry) (first *offer, named map[string]*offer) {
 		if e.Server.Weight == 0 || len(e.Server.Endpoints) == 0 {
 			continue
 		}
-		first := slot{e.Server, e.Server.Endpoints[0].Address, uint32(i), e.Server.Weight}
+		first := slot{e.Server, e.Server.Endpoints[0].Address, uint32(i), e.Server.Weight, e.State}
 		slots = append(slots, first)
 		for _, ep := range e.Server.Endpoints {
 			if ep.Name != "" {
-				byName[ep.Name] = append(byName[ep.Name], slot{e.Server, ep.Address, first.entry, first.weight})
+				byName[ep.Name] = append(byName[ep.Name], slot{e.Server, ep.Address, first.entry, first.weight, e.State})
 			}
 		}
 	}

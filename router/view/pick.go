@@ -74,31 +74,33 @@ type Request struct {
 	TotalLoad uint64
 }
 
-// Choice is a chosen server.
-type Choice struct {
-	// Index is its place in Table.Entries.
-	Index  int
-	Server *Server
-	State  State
-	// Address is HOST:PORT of the endpoint asked for.
-	Address string
-}
+// Choice is a chosen server. It is one word, for a struct of five costs a pick as
+// much as all the rest.
+type Choice struct{ slot *slot }
+
+// Index is the server's place in Table.Entries.
+func (c Choice) Index() int { return int(c.slot.entry) }
+
+// Server is the server itself.
+func (c Choice) Server() *Server { return c.slot.server }
+
+// State is the state in which the server was chosen.
+func (c Choice) State() State { return c.slot.state }
+
+// Address is HOST:PORT of the endpoint asked for.
+func (c Choice) Address() string { return c.slot.address }
 
 // Pick chooses one server; false if there is none. It does not allocate, but for
 // what it builds once in the life of a table: Maglev a table of places, and the
 // first request from a zone the division of the table by zones.
-func (t *Table) Pick(r *Request) (c Choice, ok bool) {
+func (t *Table) Pick(r *Request) (Choice, bool) {
 	o := t.offerOf(r.Endpoint)
 	if o == nil {
-		return c, false
+		return Choice{}, false
 	}
 	if len(r.Exclude) == 0 && r.Zone == "" {
 		if i, ok := o.best.pick(r); ok {
-			// A Choice does not fit into registers. Copying one, as tier.choice would,
-			// takes as long as all the rest.
-			s := &o.best.slots[i]
-			c.Index, c.Server, c.State, c.Address = int(s.entry), s.server, o.best.state, s.address
-			return c, true
+			return Choice{&o.best.slots[i]}, true
 		}
 	}
 	return o.pick(r)
@@ -112,7 +114,7 @@ func (o *offer) pick(r *Request) (Choice, bool) {
 	for i := range o.tiers {
 		if tier := &o.tiers[i]; len(tier.slots) > 0 {
 			if from, place := p.choose(tier); from != nil {
-				return from.choice(place), true
+				return Choice{&from.slots[place]}, true
 			}
 		}
 	}
@@ -141,8 +143,9 @@ func (t *Table) PickN(dst []Choice, r *Request, n int) []Choice {
 			if from == nil {
 				break
 			}
-			p.taken.add(int(from.slots[place].entry))
-			dst = append(dst, from.choice(place))
+			c := Choice{&from.slots[place]}
+			p.taken.add(c.Index())
+			dst = append(dst, c)
 			n--
 		}
 	}
@@ -154,11 +157,6 @@ func (t *Table) offerOf(endpoint string) *offer {
 		return t.any
 	}
 	return t.named[endpoint]
-}
-
-func (t *tier) choice(i int) Choice {
-	s := &t.slots[i]
-	return Choice{Index: int(s.entry), Server: s.server, State: t.state, Address: s.address}
 }
 
 // attempts is how often a draw that hits an excluded server is repeated before

@@ -82,23 +82,23 @@ func TestPick_IsTheBestThatMayBeChosen(t *testing.T) {
 		if !ok {
 			return
 		}
-		if e := table.Entries()[c.Index]; e.Server != c.Server || e.State != c.State {
-			t.Fatalf("choice %v is not entry %d", c, c.Index)
+		if e := table.Entries()[c.Index()]; e.Server != c.Server() || e.State != c.State() {
+			t.Fatalf("choice %v is not entry %d", c, c.Index())
 		}
-		if c.State != may[0].State {
-			t.Fatalf("chose a server that is %v while one is %v", c.State, may[0].State)
+		if c.State() != may[0].State {
+			t.Fatalf("chose a server that is %v while one is %v", c.State(), may[0].State)
 		}
-		if !slices.Contains(may, table.Entries()[c.Index]) {
-			t.Fatalf("chose %s, which may not be chosen", c.Server.ID)
+		if !slices.Contains(may, table.Entries()[c.Index()]) {
+			t.Fatalf("chose %s, which may not be chosen", c.Server().ID)
 		}
-		if want := map[string]string{"": ":80", "admin": ":81"}[r.Endpoint]; c.Address != string(c.Server.ID)+want {
-			t.Fatalf("address %s for endpoint %q", c.Address, r.Endpoint)
+		if want := map[string]string{"": ":80", "admin": ":81"}[r.Endpoint]; c.Address() != string(c.Server().ID)+want {
+			t.Fatalf("address %s for endpoint %q", c.Address(), r.Endpoint)
 		}
 		if same, _ := view.PickTheGeneralWay(table, r); same != c {
-			t.Fatalf("chose %s, the general way %s", c.Server.ID, same.Server.ID)
+			t.Fatalf("chose %s, the general way %s", c.Server().ID, same.Server().ID)
 		}
 		if again, _ := table.Pick(r); again != c {
-			t.Fatalf("the same request chose %s, then %s", c.Server.ID, again.Server.ID)
+			t.Fatalf("the same request chose %s, then %s", c.Server().ID, again.Server().ID)
 		}
 	})
 }
@@ -116,16 +116,16 @@ func TestPickN_IsDistinctAndComplete(t *testing.T) {
 		}
 		seen := map[member.ID]bool{}
 		for i, c := range choices {
-			if seen[c.Server.ID] || !slices.Contains(may, table.Entries()[c.Index]) {
-				t.Fatalf("%s twice or not eligible", c.Server.ID)
+			if seen[c.Server().ID] || !slices.Contains(may, table.Entries()[c.Index()]) {
+				t.Fatalf("%s twice or not eligible", c.Server().ID)
 			}
-			seen[c.Server.ID] = true
-			if c.State != may[i].State {
-				t.Fatalf("choice %d is %v, want %v", i, c.State, may[i].State)
+			seen[c.Server().ID] = true
+			if c.State() != may[i].State {
+				t.Fatalf("choice %d is %v, want %v", i, c.State(), may[i].State)
 			}
 		}
-		if one, ok := table.Pick(r); ok && n == 1 && one.State != choices[0].State {
-			t.Fatalf("Pick prefers %v, PickN %v", one.State, choices[0].State)
+		if one, ok := table.Pick(r); ok && n == 1 && one.State() != choices[0].State() {
+			t.Fatalf("Pick prefers %v, PickN %v", one.State(), choices[0].State())
 		}
 	})
 }
@@ -150,7 +150,7 @@ func tally(table *view.Table, r view.Request, n int) counts {
 		r.Random = random.Uint64()
 		r.Key = fmt.Sprint(r.Random)
 		c, _ := table.Pick(&r)
-		picked[c.Index]++
+		picked[c.Index()]++
 		r.Turn++
 	}
 	return picked
@@ -218,7 +218,7 @@ func TestPick_RoundRobinTakesTurns(t *testing.T) {
 			var got []int
 			for turn := range c.want {
 				choice, _ := table.Pick(&view.Request{Policy: view.RoundRobin, Turn: uint64(turn)})
-				got = append(got, choice.Index)
+				got = append(got, choice.Index())
 			}
 			if !slices.Equal(got, c.want) {
 				t.Errorf("turns %v, want %v", got, c.want)

@@ -121,7 +121,7 @@ func TestPick_ServiceDownLast(t *testing.T) {
 		if !ok {
 			t.Fatal("nobody")
 		}
-		got, exclude = append(got, c.Server.ID), append(exclude, c.Server.ID)
+		got, exclude = append(got, c.Server().ID), append(exclude, c.Server().ID)
 	}
 	slices.Sort(got[2:])
 	if want := []member.ID{"s00", "s03", "s01", "s02"}; !slices.Equal(got, want) {

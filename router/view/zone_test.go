@@ -103,16 +103,19 @@ func TestPick_AsksTheZoneOnlyAmongActive(t *testing.T) {
 		zone := r.Zone
 		r.Zone = ""
 		out, outOK := table.Pick(r)
-		if inOK != outOK || in.State != out.State {
-			t.Fatalf("from zone %q %v %v, from nowhere %v %v", zone, in.State, inOK, out.State, outOK)
+		if inOK != outOK {
+			t.Fatalf("picked from zone %q: %v, from nowhere: %v", zone, inOK, outOK)
+		}
+		if inOK && in.State() != out.State() {
+			t.Fatalf("%v from zone %q, %v from nowhere", in.State(), zone, out.State())
 		}
 		if all := table.PickN(nil, r, 12); len(list) != len(all) {
 			t.Fatalf("%d choices from zone %q, %d from nowhere", len(list), zone, len(all))
 		}
 		var order strings.Builder
 		for _, c := range list {
-			if c.State == view.StateActive {
-				order.WriteString(map[bool]string{true: "n", false: "f"}[c.Server.Zone == zone])
+			if c.State() == view.StateActive {
+				order.WriteString(map[bool]string{true: "n", false: "f"}[c.Server().Zone == zone])
 			}
 		}
 		// With a key, those of the zone that are full come last.
@@ -130,8 +133,8 @@ func TestPick_LeavesAFullZone(t *testing.T) {
 	loads := counts{100, 100, 100, 100, 100, 0, 0, 0, 0, 0}
 	for _, key := range keys(100) {
 		c, _ := table.Pick(&view.Request{Policy: view.Maglev, Zone: "a", Key: key, Loads: &loads, TotalLoad: loads.total()})
-		if c.Server.Zone != "b" {
-			t.Fatalf("key %q goes to %s, which is full", key, c.Server.ID)
+		if c.Server().Zone != "b" {
+			t.Fatalf("key %q goes to %s, which is full", key, c.Server().ID)
 		}
 	}
 }
