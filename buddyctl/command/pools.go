@@ -189,7 +189,7 @@ func (a *app) poolsDeleteCommand() *cobra.Command {
 		Short: "Delete a pool with all that belongs to it",
 		Long: "delete ends a pool with its settings, wishes, bans and history. Routers forget it. No server that\n" +
 			"joins makes a pool of that name again, only \"buddyctl pools create\".\n\n" +
-			"Exit status: 4 refused: it has servers, or is the pool default.",
+			"Exit status: 4 refused: it has servers or is not served, or is the pool default.",
 		Args:              exactly("POOL"),
 		ValidArgsFunction: arguments(a.completePools),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -212,7 +212,7 @@ func (a *app) poolsDeleteCommand() *cobra.Command {
 			return a.changed(&m, answer, done)
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also with servers in it")
+	cmd.Flags().BoolVar(&force, "force", false, "also with servers in it, and one that is not served")
 	m.flags(cmd, true)
 	return cmd
 }

@@ -715,3 +715,30 @@ func TestBrakeLeavesOutTheHeld(t *testing.T) {
 		t.Fatalf("kept by %s: %+v", d.rule(pair[1]), d.m.Brake())
 	}
 }
+
+// While anybody is suspect, the machine looks at the brake when something happens, ten
+// times a second at most; at once when somebody becomes suspect or is no more.
+func TestBrakeIsLookedAtInMeasure(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	suspects := d.apart(2)
+	d.miss(suspects[0])
+	marked := d.m.GuardedAt()
+	if !marked.Equal(d.now) {
+		t.Fatal("it is not looked at with the first suspect")
+	}
+	looks := map[time.Time]bool{}
+	for d.now.Sub(marked) < time.Second {
+		d.now = d.now.Add(time.Millisecond)
+		d.step(pool.Tick{})
+		looks[d.m.GuardedAt()] = true
+	}
+	if len(looks) < 10 || len(looks) > 12 {
+		t.Fatalf("it is looked at %d times in a second", len(looks))
+	}
+	d.now = d.m.GuardedAt().Add(time.Millisecond)
+	d.miss(suspects[1])
+	if !d.m.GuardedAt().Equal(d.now) {
+		t.Fatal("it is not looked at with the second suspect")
+	}
+}

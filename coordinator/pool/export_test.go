@@ -1,6 +1,10 @@
 package pool
 
-import "github.com/buddyring/buddyring/internal/member"
+import (
+	"time"
+
+	"github.com/buddyring/buddyring/internal/member"
+)
 
 // Sizes returns how much a machine keeps, by what: for tests that look for
 // leaks. Logs of decisions are kept on purpose, and are not in it.
@@ -34,6 +38,12 @@ func (m *Machine) Wakes() int { return len(m.wakes) }
 
 // Misses reports whether a watcher's sight of a member is negative.
 func (m *Machine) Misses(observer, id member.ID) bool { return m.misses(observer, m.servers[id]) }
+
+// Confirmed reports whether a verdict about a member waits for its commit.
+func (m *Machine) Confirmed(id member.ID) bool { return m.confirmed[id] }
+
+// GuardedAt is when the machine looked at brake and floor last.
+func (m *Machine) GuardedAt() time.Time { return m.guard.tendedAt }
 
 // Load is in how many rounds a member is asked as an observer.
 func (m *Machine) Load(id member.ID) int { return m.servers[id].load }

@@ -290,6 +290,30 @@ func TestHeldIsTakenOut(t *testing.T) {
 	}
 }
 
+// One that died while it was held, of which a new coordinator hears nothing, is let out
+// of its hold-down as JOINING, has half a minute, and is taken out.
+func TestReleasedIsTakenOut(t *testing.T) {
+	t.Parallel()
+	d := held(t)
+	until := d.table.rows["c"].HeldUntil
+	d.table.at.Epoch++
+	d.boot()
+	d.set(func(s *member.Settings) { s.Mode = member.ModePaused }) // nobody is judged
+	d.commitAll()
+	d.live(until.Sub(d.now))
+	d.commitAll()
+	if p := d.table.rows["c"].Phase; p != member.PhaseJoining {
+		t.Fatalf("c is %s", p)
+	}
+	for step, want := range []bool{false, true} {
+		d.live([]time.Duration{29 * time.Second, time.Second}[step])
+		d.commitAll()
+		if d.removed("c") != want {
+			t.Fatalf("removed %v after %v", d.removed("c"), d.now.Sub(until))
+		}
+	}
+}
+
 // One that an observer still reaches is not, however long it is suspect.
 func TestReachedHeldStays(t *testing.T) {
 	t.Parallel()

@@ -35,6 +35,9 @@ func TestLateReplyInTheSecondRound(t *testing.T) {
 		t.Fatal("no second round")
 	}
 	d.step(late)
+	if d.step(late); d.m.Load(witnesses[1]) != 1 { // it is in one round, however often it says so
+		t.Fatalf("it is said to be in %d rounds", d.m.Load(witnesses[1]))
+	}
 	d.answerAll("c", down)
 	d.wait(10 * time.Millisecond)
 	if d.removes("c") {

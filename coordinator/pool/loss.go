@@ -164,7 +164,10 @@ func (m *Machine) lossAnswer(sess *session, in Answer) bool {
 	}
 	f.done = true
 	early := m.now.Before(s.loss.lastProbe)
-	if (e.Sight == verdict.SightUp || e.Sight == verdict.SightDown) && in.SelfScore == 0 && e.Sent >= lossProbes/2 && !early {
+	// Who has given up has counted only a part of what it lost, or lost it by its own
+	// trouble.
+	whole := e.Trouble == "" && in.SelfScore == 0 && e.Sent >= lossProbes/2 && !early
+	if whole && (e.Sight == verdict.SightUp || e.Sight == verdict.SightDown) {
 		f.LossFinding = verdict.FindLoss(e.Sent, e.Lost)
 	}
 	s.loss.found[sess.hello.ID] = f

@@ -142,6 +142,29 @@ func TestLoss(t *testing.T) {
 	}
 }
 
+// However long the loss has lasted: when measurements take their time, because a witness
+// says nothing, there must be ten of them all the same.
+func TestLossTakesTenMeasurements(t *testing.T) {
+	t.Parallel()
+	d := lossyLetters(t, 8)
+	began, last, measured := d.now, uint64(0), 0
+	for !d.removes("c") && measured < 20 {
+		round, _ := d.measurement()
+		if round == last {
+			d.wait(10 * time.Millisecond)
+			continue
+		}
+		last, measured = round, measured+1
+		d.wait(250 * time.Millisecond)
+		for _, id := range d.measurers()[:4] {
+			d.step(d.finding(id, heavyLoss))
+		}
+	}
+	if took := d.now.Sub(began); measured != 10 || took < 4*time.Second {
+		t.Fatalf("removed %v after %d measurements in %v, by %s", d.removes("c"), measured, took, d.rule("c"))
+	}
+}
+
 // Once it is known that something limits ICMP, the loss is not measured again for a
 // minute: each inquiry could take the server out by mischance.
 func TestLimitedICMPIsLeftAlone(t *testing.T) {
@@ -224,6 +247,8 @@ func TestWhatAWitnessFinds(t *testing.T) {
 		"four probes":            {counts(4, 4), on},
 		"three probes":           {counts(3, 3), tooFew},
 		"it distrusts itself":    {func(in *pool.Answer) { in.SelfScore = 1 }, tooFew},
+		"it gave up, half lost":  {func(in *pool.Answer) { in.Evidence.Lost, in.Evidence.Trouble = 4, "its timers were late" }, tooFew},
+		"it gave up, none lost":  {func(in *pool.Answer) { in.Evidence.Lost, in.Evidence.Trouble = 0, "its timers were late" }, tooFew},
 		"it cannot judge":        {func(in *pool.Answer) { in.Evidence.Sight = verdict.SightCannotJudge }, tooFew},
 		"all lost":               {func(in *pool.Answer) { in.Evidence.Sight, in.Evidence.Lost = down, 8 }, on},
 		"before its last probe":  {nil, tooFew},

@@ -18,6 +18,8 @@ const (
 	verdictLife = 2 * time.Second
 	// heldPatience is how long a HELD member may be silent and unreached.
 	heldPatience = 30 * time.Second
+	// joinPatience is how long a JOINING member may be without a stream.
+	joinPatience = 30 * time.Second
 )
 
 // notary hears everything that is said at a desk and, when a removal by verdict

@@ -82,6 +82,193 @@ func TestOverruledSavesNobody(t *testing.T) {
 	}
 }
 
+// mindChanger is a pool of n in which c is dead and a change is under way. Its first
+// buddy changes its mind whenever a verdict about c waits; most observers of a round
+// count beside it, and the others cannot judge.
+func mindChanger(t *testing.T, n, most int) (d *desk, liar member.ID, round func()) {
+	t.Helper()
+	d = letters(t, n)
+	liar = d.table.rows["c"].First
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	rounds := 0
+	return d, liar, func() {
+		t.Helper()
+		if d.flight == nil {
+			d.intend(serverID(20+rounds%5), []member.Wish{member.WishDrain, member.WishMaintenance}[rounds%2])
+		}
+		rounds++
+		for _, id := range d.observers("c") {
+			d.answer(id, "c", down, false)
+		}
+		d.toLastProbe("c")
+		left := most
+		for _, id := range d.observers("c") {
+			switch {
+			case id == liar:
+				d.answer(id, "c", down, true)
+			case left > 0:
+				left--
+				d.answer(id, "c", down, true)
+			default:
+				d.answer(id, "c", verdict.SightCannotJudge, true)
+			}
+		}
+		d.wait(5 * time.Millisecond)
+		if slices.Contains(d.observers("c"), liar) {
+			d.report(liar, "c", up)
+			d.report(liar, "c", down)
+		}
+		d.wait(100 * time.Millisecond)
+		d.commit()
+	}
+}
+
+// Who is overruled for changing its mind has not missed the server either: without
+// three others nobody is removed. In a pool in which nobody else can be asked it is
+// heard again, and when it means what it says the server goes.
+func TestOverruledMissesNobody(t *testing.T) {
+	t.Parallel()
+	d, liar, round := mindChanger(t, 4, 2)
+	for range 4 {
+		round()
+		if d.removes("c") || d.removed("c") {
+			t.Fatal("removed by two of three")
+		}
+		d.nextRound("c")
+		if !slices.Contains(d.observers("c"), liar) {
+			t.Fatalf("%v are asked, and nobody else is there", d.observers("c"))
+		}
+	}
+	d.answerAll("c", down)
+	d.commitAll()
+	if !d.removed("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
+	}
+}
+
+// Of four that miss a server, one may take it back, and not two: three are needed.
+func TestTwoMayNotChangeTheirMind(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 7)
+	row := d.table.rows["c"]
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	for i, turning := range [][]member.ID{{row.First}, {row.Second}, {row.First, row.Second}} {
+		d.intend(serverID(20+i), member.WishDrain) // is under way
+		d.answerAll("c", down)
+		d.wait(5 * time.Millisecond)
+		for _, id := range turning {
+			d.report(id, "c", up)
+			d.report(id, "c", down)
+		}
+		d.commit()
+		if d.removes("c") {
+			t.Fatalf("removed by two of %v", d.observers("c"))
+		}
+		d.nextRound("c")
+	}
+	d.answerAll("c", down)
+	if !d.removes("c") {
+		t.Fatalf("kept by %s, after %v were asked", d.rule("c"), d.observers("c"))
+	}
+}
+
+// What a muted observer has missed is nobody's in the place of one that is overruled.
+func TestMutedMakesUpForNobody(t *testing.T) {
+	t.Parallel()
+	d, subjects := deaf(t, 8)
+	id := subjects[0]
+	row := d.table.rows[id]
+	turning := row.First
+	if turning == "c" {
+		turning = row.Second
+	}
+	d.live(6 * time.Second)
+	d.close(d.byID[id], false)
+	d.commitAll()
+	d.report(turning, id, down)
+	st, _ := d.m.Server(id)
+	helper := st.Temporary[0]
+	d.report(helper, id, down)
+	for _, wish := range []member.Wish{member.WishDrain, member.WishMaintenance} {
+		d.intend("zebra", wish) // is under way
+		witness := slices.DeleteFunc(slices.Clone(d.observers(id)), func(o member.ID) bool { return o == "c" || o == turning || o == helper })[0]
+		d.answerWith(id, func(o member.ID) pool.Evidence {
+			if o == "c" || o == turning || o == helper || o == witness {
+				return evidence(down)
+			}
+			return evidence(verdict.SightCannotJudge)
+		})
+		d.wait(200 * time.Millisecond)
+		if !d.m.Confirmed(id) {
+			t.Fatalf("there is no verdict, by %s", d.rule(id))
+		}
+		d.report(turning, id, up)
+		d.report(turning, id, down)
+		d.commit()
+		if d.removes(id) {
+			t.Fatalf("removed by two of %v", d.observers(id))
+		}
+		d.nextRound(id)
+	}
+}
+
+// A server that nobody can connect to goes by the same rule: who changes its mind
+// twice does not keep it.
+func TestChangedMindKeepsNoUnreachable(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 8)
+	d.respec("c", func(s *member.Spec) { s.Endpoints = []member.Endpoint{{Address: "10.0.0.9:80"}} })
+	liar := d.table.rows["c"].First
+	d.miss("c")
+	for i, rounds := range []int{2, 2} {
+		d.intend("zebra", []member.Wish{member.WishDrain, member.WishMaintenance}[i]) // is under way
+		for left := rounds; left > 0; left-- {
+			d.echo("c")
+			d.answerWith("c", func(member.ID) pool.Evidence {
+				e := evidence(down)
+				e.Connect = verdict.ConnectUnanswered
+				return e
+			})
+			if left > 1 {
+				d.nextRound("c")
+			}
+		}
+		d.wait(5 * time.Millisecond)
+		d.report(liar, "c", up)
+		d.report(liar, "c", down)
+		d.commit()
+		if i == 0 {
+			d.nextRound("c")
+		}
+	}
+	if !d.removes("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
+	}
+}
+
+// Where others can be asked in its place, they are, and the server goes.
+func TestOverruledIsReplaced(t *testing.T) {
+	t.Parallel()
+	d, liar, round := mindChanger(t, 8, 2)
+	for range 2 {
+		round()
+		if d.removes("c") {
+			t.Fatal("removed by two of three")
+		}
+		d.nextRound("c")
+	}
+	if slices.Contains(d.observers("c"), liar) {
+		t.Fatalf("%v are asked", d.observers("c"))
+	}
+	d.answerAll("c", down)
+	d.commitAll()
+	if !d.removed("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
+	}
+}
+
 // Another observer of the first round does, however late.
 func TestLateReplyToTheFirstOfTwoSaves(t *testing.T) {
 	t.Parallel()
@@ -149,6 +336,9 @@ func TestWhatComesLate(t *testing.T) {
 			in.Evidence = evidence(down)
 			in.Evidence.Connect = verdict.ConnectAnswered
 		}, true},
+		"of one that has answered": {func(d *desk, in *pool.Answer) {
+			in.Session = d.byID[d.observers("c")[0]].hello.Session
+		}, false},
 		"a miss":                    {func(_ *desk, in *pool.Answer) { in.Evidence = evidence(down) }, false},
 		"about another incarnation": {func(_ *desk, in *pool.Answer) { in.Incarnation-- }, false},
 		"about nobody":              {func(_ *desk, in *pool.Answer) { in.Subject = "nobody" }, false},

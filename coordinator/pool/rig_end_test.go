@@ -12,7 +12,7 @@ import (
 // come out as it is.
 func (g *rig) settle() {
 	g.calm, g.old = true, nil
-	for range 11 {
+	for turns := 0; turns < 11 || g.lingers(); turns++ {
 		g.confirm()
 		for _, a := range g.agents {
 			if a.up && a.peer != nil && a.peer.speaks() {
@@ -48,6 +48,17 @@ func (g *rig) settle() {
 		g.checkSettled(row, live)
 	}
 	g.calm = false
+}
+
+// lingers reports whether a dead member was let out of its hold-down so lately that its
+// agent, of which nobody has heard, still has time to come.
+func (g *rig) lingers() bool {
+	for _, row := range g.table.rows {
+		if row.Phase == member.PhaseJoining && !g.isUp(row.Spec.ProbeAddresses) && !g.isLive(row) && g.now.Sub(row.Since) < joinPatience {
+			return true
+		}
+	}
+	return false
 }
 
 // isLive reports whether a member's host is well and its agent has a stream.

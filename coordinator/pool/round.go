@@ -52,123 +52,6 @@ const (
 	minTimeout, maxTimeout = 50 * time.Millisecond, 200 * time.Millisecond
 )
 
-// good hears that a watcher reaches a server.
-func (m *Machine) good(s *server, observer member.ID, before Sight) {
-	m.reach(s)
-	q, seen := &s.inquiry, s.sights.of(observer)
-	if q.overruled[observer] {
-		// All others have found that it is wrong about this server.
-		return
-	}
-	q.last = slices.DeleteFunc(q.last, func(id member.ID) bool { return id == observer })
-	// A reply from before the newest round says nothing against it.
-	isNews := m.now.Add(-seen.LastReplyAge).After(q.opened)
-	if isNews && before == verdict.SightDown {
-		// What was missed before that is over.
-		q.last = nil
-	}
-	if isNews {
-		q.repeated, q.goesOn = false, false
-		if m.turnsRound(s, observer) {
-			return
-		}
-		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
-	}
-	if before == verdict.SightDown {
-		m.tell(s, member.Moment{Kind: "cleared", Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT})
-	}
-	switch r := q.round; {
-	case r == nil:
-		if m.filtered[s.row.ID] && !m.doubted(s) {
-			m.endIncident(s)
-		}
-	case before == verdict.SightDown && s.claim == nil && len(r.Down()) == 0 && !m.doubted(s):
-		m.endRound(s)
-		m.endIncident(s)
-		m.judgeLoss(s, r)
-	case isNews:
-		if !r.Heard(observer) {
-			m.tell(s, member.Moment{Kind: "answer", Round: r.ID, Who: string(observer), Role: "buddy", Result: "up", RTT: seen.RTT, Text: "its own probes"})
-		}
-		if !slices.Contains(r.Observers(), observer) {
-			m.servers[observer].load++
-		}
-		r.Reach(observer, m.now)
-		m.progress(s)
-	}
-}
-
-// turnsRound hears a reply by an observer that has missed the server in the round
-// behind the verdict that waits. Once is a reply; who does so again is overruled, as
-// one observer must not keep a dead server by changing its mind. It reports whether
-// it was.
-func (m *Machine) turnsRound(s *server, observer member.ID) bool {
-	q := &s.inquiry
-	if q.verdict == nil || q.verdict.round == nil || !slices.Contains(q.verdict.round.Missing(), observer) {
-		return false
-	}
-	if q.turned == nil {
-		q.turned = map[member.ID]bool{}
-	}
-	if !q.turned[observer] {
-		q.turned[observer] = true
-		return false
-	}
-	m.overrule(s, observer)
-	return true
-}
-
-// contradict hears from a server, which speaks against its being found dead.
-func (m *Machine) contradict(s *server) { m.refute(s, member.CauseCrashed) }
-
-// refute hears what speaks against a verdict with one of those causes. It falls
-// unless its change is under way; if that is rejected, it falls then.
-func (m *Machine) refute(s *server, causes ...member.Cause) {
-	if v := s.inquiry.verdict; v == nil || !slices.Contains(causes, v.cause) {
-		return
-	}
-	s.inquiry.verdict.void = true
-	if !m.inFlight(s.row.ID) {
-		m.withdraw(s)
-	}
-}
-
-// reach notes that this incarnation has been reached by an observer.
-func (m *Machine) reach(s *server) {
-	s.repliedAt = m.now
-	if s.reached {
-		return
-	}
-	s.reached = true
-	m.due[s.row.ID] = true
-	m.clearAlarm(alarmNotJoining, s.row.ID)
-}
-
-// doubt hears that a watcher misses a server. It opens a round at most.
-func (m *Machine) doubt(s *server, observer member.ID, before Sight) {
-	if !m.judged(s) {
-		return
-	}
-	q, seen := &s.inquiry, s.sights.of(observer)
-	if q.tale == nil {
-		m.beginIncident(s, seen.firstLost)
-	}
-	isNew := before != verdict.SightDown
-	if isNew {
-		m.tell(s, member.Moment{
-			Kind: "doubt", Who: string(observer), Role: "buddy", Result: "down",
-			Sent: seen.Sent, Lost: seen.Lost, Age: m.now.Sub(seen.firstLost),
-		})
-		q.acquitted = false
-		// A new doubt need not wait as long as one that was looked into.
-		q.next = q.opened.Add(roundPause)
-		m.wake(q.next, wakeAgain, string(s.row.ID), 0)
-	}
-	if q.round == nil && q.verdict == nil && !m.now.Before(q.next) {
-		m.openRound(s)
-	}
-}
-
 // openRound asks observers, the subject itself and, in pools too small for
 // witnesses or about a claim, the coordinator's own network.
 func (m *Machine) openRound(s *server) {
@@ -427,7 +310,8 @@ func (m *Machine) answer(in Answer) {
 }
 
 // lateAnswer hears an answer to a round that is over. It is dropped, but while the
-// verdict of that round waits, a reply is a sign of life.
+// verdict of that round waits, a reply is a sign of life, unless the observer had
+// answered in time.
 func (m *Machine) lateAnswer(sess *session, in Answer) {
 	m.count(CountDropped)
 	s, observer := m.servers[in.Subject], sess.hello.ID
@@ -435,17 +319,15 @@ func (m *Machine) lateAnswer(sess *session, in Answer) {
 	if !alive || s == nil || s.row.Incarnation != in.Incarnation || s.inquiry.overruled[observer] {
 		return
 	}
-	wasAsked := func(r *verdict.Round) bool {
-		return r != nil && r.ID == in.Round && slices.Contains(r.Observers(), observer)
+	isLate := func(r *verdict.Round) bool {
+		return r != nil && r.ID == in.Round && slices.Contains(r.Mute(), observer)
 	}
 	q := &s.inquiry
 	switch {
-	case q.verdict != nil && (wasAsked(q.verdict.round) || wasAsked(q.first)):
+	case q.verdict != nil && (isLate(q.verdict.round) || isLate(q.first)):
 		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
-	case q.round != nil && q.round.Second && wasAsked(q.first):
-		q.round.Reach(observer, m.now)
-		m.servers[observer].load++
-		m.progress(s)
+	case q.round != nil && q.round.Second && isLate(q.first):
+		m.noteReach(s, observer)
 	}
 }
 

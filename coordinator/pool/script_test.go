@@ -31,6 +31,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	kill ID | pause ID | continue ID   the agent alone
 //	deaf ID | hear ID            none of its probes is answered
 //	lie ID up|down|off           what it says of everybody
+//	fickle ID on|off             it takes back what it says in rounds
 //	icmp ID off|on               its kernel answers no probe
 //	tcp ID off|on                no connect to it is answered
 //	loss ID N                    N of ten probes to it are lost
@@ -146,6 +147,8 @@ func (w *world) execute(words []string) {
 		h().deaf = false
 	case "lie":
 		h().lie = map[string]pool.Sight{"up": up, "down": down}[arg(2)]
+	case "fickle":
+		h().fickle = arg(2) == "on"
 	case "icmp":
 		h().icmpOff = arg(2) == "off"
 	case "tcp":

@@ -58,6 +58,84 @@ func (d *desk) missedBy(id member.ID, n int) (pause, over time.Duration) {
 	return next.opened.Sub(ended), next.lastProbe.Sub(next.opened)
 }
 
+// undecided ends the newest round about a server with two that miss it and others that
+// cannot judge. It returns the answer that is its end, which is yet to be given.
+func (d *desk) undecided(id member.ID) pool.Answer {
+	d.t.Helper()
+	round := d.notary.newest[id]
+	for _, o := range round.observers[:2] {
+		d.answer(o, id, down, false)
+	}
+	d.toLastProbe(id)
+	for _, o := range round.observers[1:] {
+		sight := verdict.SightCannotJudge
+		if o == round.observers[1] {
+			sight = down
+		}
+		d.answer(o, id, sight, true)
+	}
+	return d.answerOf(round.observers[0], id, down, true)
+}
+
+// A reply in the very step in which an undecided round ends is the end of what that
+// round has seen: the next one takes its whole time.
+func TestReplyEndsWhatGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, reply := range map[string]bool{"a reply": true, "none": false} {
+		d := letters(t, 8)
+		d.close(d.byID["c"], false)
+		d.miss("c")
+		in := []pool.Input{d.undecided("c")}
+		if reply {
+			in = append(in, pool.Report{
+				Session: d.byID[d.table.rows["c"].First].hello.Session, Subject: "c", Incarnation: d.table.rows["c"].Incarnation, Evidence: evidence(up),
+			})
+		}
+		d.step(in...)
+		want := 250 * time.Millisecond
+		if reply {
+			want *= 2
+		}
+		next := d.notary.newest["c"]
+		if got := next.lastProbe.Sub(next.opened); !next.opened.Equal(d.now) || got != want {
+			t.Errorf("%s: the next round comes %v later and takes %v, want %v", name, next.opened.Sub(d.now), got, want)
+		}
+	}
+}
+
+// A round that has come to a verdict is not gone on with when the verdict falls.
+func TestVerdictEndsWhatGoesOn(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 8)
+	d.intend("zebra", member.WishDrain) // is under way
+	d.miss("c")
+	d.step(d.undecided("c"))
+	round := d.notary.newest["c"]
+	if got := round.lastProbe.Sub(round.opened); got != 250*time.Millisecond {
+		t.Fatalf("the second round takes %v", got)
+	}
+	silent := round.observers[len(round.observers)-1]
+	late := d.answerOf(silent, "c", up, true)
+	for _, final := range []bool{false, true} {
+		for _, id := range round.observers {
+			if id != silent {
+				d.answer(id, "c", down, final)
+			}
+		}
+		d.toLastProbe("c")
+	}
+	d.wait(150 * time.Millisecond)
+	if !d.m.Confirmed("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
+	}
+	d.close(d.byID["c"], false)
+	d.step(late)
+	next := d.notary.newest["c"]
+	if got := next.lastProbe.Sub(next.opened); next == round || got != 500*time.Millisecond {
+		t.Fatalf("another round: %v, it takes %v", next != round, got)
+	}
+}
+
 // A suspect whose own stream answers is one of those of whom three must miss a
 // server, though it is not heard.
 func TestProvenSuspectLowersNothing(t *testing.T) {

@@ -72,8 +72,10 @@ type host struct {
 	assigned pool.Assignment
 	// checked is what its checks found last, nil without checks.
 	checked *pool.ServiceHealth
-	// lie, when set, is what it always says of others.
+	// lie, when set, is what it always says of others; fickle, that it reaches them
+	// after all when it has just missed them to the end of a round.
 	lie      pool.Sight
+	fickle   bool
 	left     string
 	refused  error
 	probeGen int
@@ -554,6 +556,9 @@ func (w *world) examine(x *exam) {
 			lost.Connect = verdict.ConnectAnswered
 		}
 		x.answer(x.ask.Timeout, lost, true)
+		if x.host.fickle {
+			w.at(x.ask.Timeout+time.Millisecond, func() { w.changeMind(x.host, x.ask.Subject) })
+		}
 		return
 	case 1:
 		x.answer(x.ask.Timeout, lost, false)
@@ -563,6 +568,13 @@ func (w *world) examine(x *exam) {
 		}
 	}
 	w.at(x.spacing(), func() { w.examine(x) })
+}
+
+// changeMind says that a host reaches a server, and that it does not.
+func (w *world) changeMind(h *host, s pool.Subject) {
+	for _, seen := range []pool.Sight{up, down} {
+		w.step(pool.Report{Session: h.session, Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen)})
+	}
 }
 
 // measure sends all probes and counts the lost ones.

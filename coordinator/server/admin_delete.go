@@ -25,6 +25,13 @@ func (a *adminService) DeletePool(ctx context.Context, req *pb.DeletePoolRequest
 	if name == member.DefaultPool {
 		return nil, &member.RefusedError{Rule: "default_pool", Reason: fmt.Sprintf("pool %s always exists", name)}
 	}
+	if a.pools.whyAside(name) != nil {
+		revision, err := a.term.deleteAside(ctx, removal{name, call, req.GetForce()})
+		if err != nil {
+			return nil, err
+		}
+		return &pb.DeletePoolResponse{Revision: uint64(revision)}, nil
+	}
 	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
 		return nil, err

@@ -59,38 +59,37 @@ func (a *agentService) Session(stream pb.AgentService_SessionServer) error {
 
 	a.streams.run(func() { a.read(stream, s) })
 	a.await(s)
-	if unsent := s.flushed(); unsent != nil {
-		linger := time.NewTimer(lingerTime)
-		defer linger.Stop()
-		select {
-		case <-unsent:
-		case <-linger.C:
-		case <-stream.Context().Done():
-		}
-	}
+	s.linger(stream.Context())
 	return a.outcome(s.over.reason())
 }
 
-// await returns when the session is over, and ends it when the agent does not
-// greet, when its join does not become durable, or when the coordinator stops.
+// await returns when the session is over, and ends it when the coordinator stops.
 func (a *agentService) await(s *session) {
+	a.awaitWelcome(s)
+	select {
+	case <-s.over.done():
+	case <-a.closing.done():
+		s.over.end(a.closing.reason())
+	}
+}
+
+// awaitWelcome returns when the agent is welcomed or will not be. It ends the
+// session when the agent does not greet, or when its join does not become durable.
+func (a *agentService) awaitWelcome(s *session) {
 	late := time.NewTimer(helloTime)
 	defer late.Stop()
-	greeted, welcomed := s.greeted.done(), s.welcomed.done()
+	greeted := s.greeted.done()
 	for {
 		select {
+		case <-s.welcomed.done():
+			return
 		case <-s.over.done():
 			return
 		case <-a.closing.done():
-			s.over.end(a.closing.reason())
+			return
 		case <-greeted:
 			greeted = nil
-			if welcomed != nil {
-				late.Reset(welcomeTime)
-			}
-		case <-welcomed:
-			welcomed = nil
-			late.Stop()
+			late.Reset(welcomeTime)
 		case <-late.C:
 			if greeted != nil {
 				s.over.end(member.Invalid("hello", "was not sent within %s", helloTime))
@@ -116,17 +115,22 @@ func (a *agentService) outcome(err error) error {
 	return err
 }
 
-// read hands the agent's messages to its pool's host until the stream ends, and
-// then tells the host so.
+// read greets the agent, and then listens in a goroutine of its own: this one has
+// needed much of its stack, which that one keeps as long as the stream lasts.
 func (a *agentService) read(stream pb.AgentService_SessionServer, s *session) {
-	ctx := stream.Context()
-	h, err := a.greet(ctx, stream, s)
+	h, err := a.greet(stream, s)
 	if err != nil {
 		s.over.end(clean(err))
 		return
 	}
-	err = a.relay(stream, s, h)
-	byPeer := !s.over.ended() && endedByPeer(ctx, err)
+	a.streams.run(func() { a.listen(stream, s, h) })
+}
+
+// listen hands the agent's messages to its pool's host until the stream ends, and
+// then tells the host so.
+func (a *agentService) listen(stream pb.AgentService_SessionServer, s *session, h *host) {
+	err := relay(stream, s, h)
+	byPeer := !s.over.ended() && endedByPeer(stream.Context(), err)
 	s.over.end(clean(err))
 	h.tell(pool.Closed{Session: s.id, ByPeer: byPeer})
 }
@@ -158,7 +162,8 @@ func cancelled(ctx context.Context) bool {
 }
 
 // greet receives the Hello and hands it to the host of its pool.
-func (a *agentService) greet(ctx context.Context, stream pb.AgentService_SessionServer, s *session) (*host, error) {
+func (a *agentService) greet(stream pb.AgentService_SessionServer, s *session) (*host, error) {
+	ctx := stream.Context()
 	first, err := stream.Recv()
 	if err != nil {
 		return nil, err
@@ -188,25 +193,26 @@ func (a *agentService) greet(ctx context.Context, stream pb.AgentService_Session
 }
 
 // relay hands on everything after the Hello.
-func (a *agentService) relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
+func relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
 	limit := rate.NewLimiter(agentMessagesPerSecond, agentMessagesBurst)
+	var raw rpc.Raw
 	for {
-		req, err := stream.Recv()
-		if err != nil {
+		if err := stream.RecvMsg(&raw); err != nil {
 			return err
 		}
 		if !limit.Allow() {
 			return errFlood
 		}
-		in, err := parseMessage(s.id, req)
+		said, err := decode(s.id, raw.Bytes())
+		raw.Free()
 		if err != nil {
 			return err
 		}
-		if d := req.GetDigest(); d != nil {
-			s.acknowledge(d.GetSeq())
+		if said.isDigest {
+			s.acknowledge(said.digest)
 		}
-		if in != nil {
-			h.tell(in)
+		if said.input != nil {
+			h.tell(said.input)
 		}
 	}
 }

@@ -22,10 +22,6 @@ const (
 	commitGrace = 2 * time.Second
 )
 
-// errMoved says that the table was changed by nobody we know. The machine no
-// longer knows what is in it, and only a restart reads it again.
-var errMoved = errors.New("the pool's revision in the table is not the one this leader made")
-
 // propose has a change committed, unless the host is to stop.
 func (h *host) propose(ctx context.Context, change member.Change) {
 	if h.stopping {
@@ -111,7 +107,12 @@ func settle(change member.Change, err error) outcome {
 			fatal: fmt.Errorf("lead pool %s: %w; another coordinator has started", change.Pool, member.ErrFenced),
 		}
 	case errors.Is(err, member.ErrStale), errors.Is(err, member.ErrNotFound):
-		return outcome{name: "fenced", input: pool.Fenced{}, fatal: fmt.Errorf("lead pool %s: %w: %w", change.Pool, errMoved, err)}
+		// The table was changed by nobody we know. The machine no longer knows what is
+		// in it, and only another term reads it again.
+		return outcome{
+			name: "fenced", input: pool.Fenced{},
+			fatal: fmt.Errorf("lead pool %s: the table is not as this leader has left it: %w", change.Pool, err),
+		}
 	case errors.Is(err, store.ErrOutcomeUnknown):
 		return outcome{name: "unknown"}
 	}

@@ -70,7 +70,8 @@ func (s *Server) standBy(ctx context.Context, notBefore time.Time) (won, error) 
 			if err == nil {
 				return w, nil
 			}
-			if !errors.Is(err, member.ErrStale) && !errors.Is(err, member.ErrUnavailable) && ctx.Err() == nil {
+			lost := errors.Is(err, member.ErrStale) || errors.Is(err, member.ErrFenced)
+			if !lost && !errors.Is(err, member.ErrUnavailable) && ctx.Err() == nil {
 				return won{}, err
 			}
 			s.deps.Logger.InfoContext(ctx, "lead not taken", "error", err)
@@ -124,12 +125,15 @@ func (s *Server) see(sight lease.Sight) {
 // the table has gone back behind it.
 func (s *Server) claim(ctx context.Context, watch *lease.Watch) (won, error) {
 	seen := watch.Sight().Lease
-	if seen.Instance == s.cfg.Instance && seen.Epoch > s.led {
-		// An earlier claim went through, and its answer did not come in time.
-		return won{store.Leadership{StoreID: seen.StoreID, Epoch: seen.Epoch}, s.claimed}, nil
-	}
 	within, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
+	if seen.Instance == s.cfg.Instance && seen.Epoch > s.led {
+		// An earlier claim went through, and its answer did not come in time. What is
+		// seen may be lost in a crash of the database, until something written after it
+		// is on the disk; then another one would lead in the same epoch.
+		err := s.deps.Store.Renew(within, seen.Epoch)
+		return won{store.Leadership{StoreID: seen.StoreID, Epoch: seen.Epoch}, s.claimed}, err
+	}
 	s.claimed = time.Now()
 	l, err := s.deps.Store.Lead(within, store.Claim{
 		Holder: member.ID(s.cfg.ID), Instance: s.cfg.Instance, Advertise: s.cfg.Advertise,
@@ -143,6 +147,11 @@ func (s *Server) claim(ctx context.Context, watch *lease.Watch) (won, error) {
 func (s *Server) hold(ctx context.Context, w won) (notBefore time.Time, err error) {
 	s.known.See(w.StoreID, w.Epoch)
 	s.led = w.Epoch
+	// Whoever asks while the term loads is told that the leader before is one of the
+	// past.
+	s.see(lease.Sight{Lease: member.Lease{
+		StoreID: w.StoreID, Holder: member.ID(s.cfg.ID), Instance: s.cfg.Instance, Advertise: s.cfg.Advertise, Epoch: w.Epoch,
+	}, MovedAt: w.sent})
 	t, err := s.load(ctx, w)
 	if err != nil {
 		_ = s.giveBack(ctx, w.Epoch) // it is in the log

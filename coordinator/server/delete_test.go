@@ -129,6 +129,37 @@ func TestDeletePool(t *testing.T) {
 	})
 }
 
+// A late repeat of the CreatePool of a pool that was deleted is not answered with the
+// next one of that name, and makes no other.
+func TestLateRepeatOfTheFirstCreatePool(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		create := func(request string) (*pb.CreatePoolResponse, error) {
+			return w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games", RequestId: request})
+		}
+		if _, err := create("first"); err != nil {
+			t.Fatal(err)
+		}
+		w.deletePool(&pb.DeletePoolRequest{Pool: "games"})
+		late := func() {
+			t.Helper()
+			if res, err := create("first"); !errors.Is(err, member.ErrNotFound) || !strings.Contains(err.Error(), "deleted since") {
+				t.Errorf("the late repeat: %v, %v", res, err)
+			}
+		}
+		late()
+		second, err := create("second")
+		if err != nil {
+			t.Fatal(err)
+		}
+		late()
+		if again, err := create("second"); err != nil || again.GetPool().GetRevision() != second.GetPool().GetRevision() {
+			t.Errorf("the repeat of the second: %v, %v", again, err)
+		}
+	})
+}
+
 // told looks for an event in the history of the default pool.
 func (w *world) told(kind, text string) error {
 	res, err := w.admin.ListEvents(w.t.Context(), &pb.ListEventsRequest{Pool: "default", Kinds: []string{kind}})

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -102,7 +103,7 @@ func (h *host) awaitRouters(ctx context.Context, e pool.AwaitRouters) {
 }
 
 // DrainServer sets the wish that a member gets no new work, and waits for the
-// routers.
+// routers, as long as there is the pool.
 func (a *adminService) DrainServer(ctx context.Context, req *pb.DrainServerRequest) (*pb.DrainServerResponse, error) {
 	o, err := a.order(ctx, req, req.ExpectedRevision)
 	if err != nil {
@@ -125,7 +126,10 @@ func (a *adminService) DrainServer(ctx context.Context, req *pb.DrainServerReque
 		lags := slices.DeleteFunc(a.routers.lagging(drainedAt{h.pool, wanted.ID, revision + 1}, time.Now()), func(l pool.Lag) bool { return l.Connected })
 		res.Missing = toLags(lags)
 	} else {
-		lags, err := a.routers.await(ctx, awaited{drainedAt{h.pool, wanted.ID, revision}, time.Now().Add(timeout)}, a.closing)
+		lags, err := a.routers.await(ctx, awaited{drainedAt{h.pool, wanted.ID, revision}, time.Now().Add(timeout)}, h.over)
+		if errors.Is(err, member.ErrNotFound) {
+			return nil, fmt.Errorf("drain %s: %w", wanted.ID, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("drain %s: it is to drain since revision %d, and who has confirmed that is not known; "+
 				"repeat the request with the same request_id: %w", wanted.ID, revision, err)

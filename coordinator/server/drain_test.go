@@ -16,12 +16,15 @@ import (
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
-// draining starts a coordinator with four servers and two routers.
+// draining starts a coordinator with four servers and two routers, which have
+// confirmed all.
 func draining(t *testing.T, table server.Store) (w *world, agents []*agent, r1, r2 *router) {
 	t.Helper()
 	w = start(t, table)
 	r1, r2 = w.newRouter("r1").subscribe(), w.newRouter("r2").subscribe()
-	return w, w.join("web-1", "web-2", "web-3", "web-4"), r1, r2
+	agents = w.join("web-1", "web-2", "web-3", "web-4")
+	synctest.Wait()
+	return w, agents, r1, r2
 }
 
 func (w *world) drain(id string, timeout time.Duration) (*pb.DrainServerResponse, error) {
@@ -349,6 +352,32 @@ func TestDrainMissesARouterThatBrokeOff(t *testing.T) {
 		res, err := w.drain("web-2", time.Second)
 		if err != nil || res.GetState() != pb.DrainState_DRAIN_STATE_PARTIAL || !slices.Equal(named(res.GetMissing()), []string{"r2"}) {
 			t.Errorf("drain: %v, %v", res, err)
+		}
+	})
+}
+
+// There is nothing to wait for in a pool that was deleted.
+func TestDrainInADeletedPool(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newTable())
+		w.makePool("games")
+		w.inPool("games", "g-1").welcomed()
+		r := w.newRouter("r1").subscribe()
+		time.Sleep(time.Second)
+		r.hang()
+		answered := make(chan error, 1)
+		go func() {
+			_, err := w.admin.DrainServer(context.Background(), &pb.DrainServerRequest{
+				Pool: "games", ServerId: "g-1", Force: true, Timeout: durationpb.New(time.Minute),
+			})
+			answered <- err
+		}()
+		time.Sleep(time.Second)
+		begin := time.Now()
+		w.deletePool(&pb.DeletePoolRequest{Pool: "games", Force: true})
+		if err := <-answered; !errors.Is(err, member.ErrNotFound) || time.Since(begin) > time.Second {
+			t.Errorf("after %s: %v", time.Since(begin), err)
 		}
 	})
 }

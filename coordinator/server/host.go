@@ -358,13 +358,9 @@ func (h *host) publish(c member.Change, now time.Time) {
 	if c.Delete == nil {
 		return
 	}
-	h.deleted = &member.DeletedPool{
-		Name: h.pool, Position: member.Position{Epoch: c.Base.Epoch, Revision: c.Revision()}, Deletion: *c.Delete,
-	}
-	if len(c.Requests) > 0 {
-		h.deleted.Request = c.Requests[0]
-	}
-	h.gone(*h.deleted)
+	d := deletionOf(c)
+	h.deleted = &d
+	h.gone(d)
 }
 
 // setTimer arms the timer for a Tick; a zero time disarms it.

@@ -173,13 +173,12 @@ type greeted struct {
 func (g *greeted) Context() context.Context { return g.context() }
 
 func (g *greeted) Recv() (*pb.SessionRequest, error) {
-	if g.hello == nil {
-		<-g.context().Done()
-		return nil, g.context().Err()
-	}
-	m := &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: g.hello}}
-	g.hello = nil
-	return m, nil
+	return &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: g.hello}}, nil
+}
+
+func (g *greeted) RecvMsg(any) error {
+	<-g.context().Done()
+	return g.context().Err()
 }
 
 // An agent whose Hello has to wait for its turn is told to come back, and not that
@@ -189,7 +188,7 @@ func TestBusyMachineRefusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := &host{pool: member.DefaultPool, inbox: make(chan work), over: newEnding()}
 		all := &pools{}
-		all.all.Store(&[]*host{busy})
+		all.present.Store(&roster{all: []*host{busy}})
 		a := &agentService{pools: all, closing: newEnding(), metrics: newMetrics(prometheus.NewRegistry())}
 		ctx, cancel := context.WithCancel(t.Context())
 		err := a.Session(&greeted{context: func() context.Context { return ctx }, hello: &pb.Hello{
@@ -665,18 +664,5 @@ func TestFreeBytes(t *testing.T) {
 	}
 	if _, err := freeBytes("/nowhere/at/all"); err == nil {
 		t.Error("a directory that is not there has room")
-	}
-}
-
-// Who has the last revision of a pool has not been told of its end yet; who has a
-// later one has the next pool of that name.
-func TestDeletedSince(t *testing.T) {
-	t.Parallel()
-	p := newPools(nil, leadership{}, newBell(), false)
-	p.deleted["games"] = member.DeletedPool{Name: "games", Position: member.Position{Epoch: 1, Revision: 7}}
-	for revision, want := range map[member.Revision]int{6: 1, 7: 1, 8: 0} {
-		if got := p.deletedSince(map[member.Pool]member.Revision{"games": revision}); len(got) != want {
-			t.Errorf("at revision %d: %v", revision, got)
-		}
 	}
 }

@@ -21,6 +21,7 @@ const (
 	featureRemoved = "removed"
 	maxSubjects    = 256
 	maxTrouble     = 256
+	maxSent        = 1 << 20
 )
 
 // greeting is a Hello that was parsed: the pool it is for, the input, and what
@@ -282,9 +283,8 @@ func parseEvidence(prefix string, in *pb.Evidence) (pool.Evidence, error) {
 	if err != nil {
 		return pool.Evidence{}, err
 	}
-	const most = 1 << 20
-	if in.GetSent() > most {
-		return pool.Evidence{}, member.Invalid(prefix+".sent", "%d is more than %d", in.GetSent(), most)
+	if in.GetSent() > maxSent {
+		return pool.Evidence{}, member.Invalid(prefix+".sent", "%d is more than %d", in.GetSent(), maxSent)
 	}
 	if in.GetLost() > in.GetSent() {
 		return pool.Evidence{}, member.Invalid(prefix+".lost", "%d is more than were sent (%d)", in.GetLost(), in.GetSent())

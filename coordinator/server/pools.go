@@ -30,42 +30,51 @@ type pools struct {
 	// autoCreate lets a join make a pool.
 	autoCreate bool
 
-	// making has a place for the one pool that is made at a time.
+	// making has a place for the one pool that is made, or taken out of those aside, at
+	// a time.
 	making chan struct{}
 	mu     sync.Mutex
-	// all is replaced as a whole; it is sorted by name.
-	all atomic.Pointer[[]*host]
+	// present is replaced as a whole, under mu.
+	present atomic.Pointer[roster]
 	// made are the answers to the request ids of CreatePool.
 	made map[requestKey]madePool
 	// aside says of the pools that are in the table and not served why not.
 	aside map[member.Pool]error
+}
+
+// roster is which pools there are, and were, at one moment: of a pool that was
+// deleted and made again it has both, or neither. It must not be changed.
+type roster struct {
+	// all are the hosts by the names of their pools.
+	all []*host
 	// deleted are the pools that were deleted not long ago; deletions counts them.
 	deleted   map[member.Pool]member.DeletedPool
-	deletions atomic.Uint64
+	deletions int
 }
 
 type requestKey struct{ id, hash string }
 
-// madePool is the answer to a request. That it was a CreatePool is not sure of
-// those from the table, unless their hash says so.
+// madePool is the answer to a request, and at which revision it took effect. That it
+// was a CreatePool is not sure of those from the table, unless their hash says so.
 type madePool struct {
-	pool member.Pool
-	at   time.Time
-	sure bool
+	pool     member.Pool
+	revision member.Revision
+	at       time.Time
+	sure     bool
 }
 
 func newPools(table Table, lead leadership, b *bell, autoCreate bool) *pools {
 	p := &pools{
 		table: table, lead: lead, bell: b, autoCreate: autoCreate,
 		making: make(chan struct{}, 1), made: map[requestKey]madePool{},
-		aside: map[member.Pool]error{}, deleted: map[member.Pool]member.DeletedPool{},
+		aside: map[member.Pool]error{},
 	}
-	p.all.Store(&[]*host{})
+	p.present.Store(&roster{})
 	return p
 }
 
 // list returns the hosts by the names of their pools; it must not be changed.
-func (p *pools) list() []*host { return *p.all.Load() }
+func (p *pools) list() []*host { return p.present.Load().all }
 
 // find returns the host of a pool, or nil.
 func (p *pools) find(name member.Pool) *host {
@@ -156,11 +165,12 @@ func (p *pools) add(state member.PoolState) (*host, error) {
 	}
 	p.mu.Lock()
 	for _, r := range state.Requests {
-		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: state.Name, at: r.At}
+		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: state.Name, revision: r.Revision, at: r.At}
 	}
-	all := append(slices.Clone(p.list()), h)
-	slices.SortFunc(all, func(a, b *host) int { return cmp.Compare(a.pool, b.pool) })
-	p.all.Store(&all)
+	next := *p.present.Load()
+	next.all = append(slices.Clone(next.all), h)
+	slices.SortFunc(next.all, func(a, b *host) int { return cmp.Compare(a.pool, b.pool) })
+	p.present.Store(&next)
 	p.mu.Unlock()
 	p.bell.ring()
 	return h, nil
@@ -210,12 +220,11 @@ const actorSelf = "coordinator"
 func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	ctx, cancel := context.WithTimeout(ctx, createTime)
 	defer cancel()
-	select {
-	case p.making <- struct{}{}:
-		defer func() { <-p.making }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("create pool %s: %w: others are being made", n.name, member.ErrUnavailable)
+	release, err := p.alone(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("create pool %s: %w", n.name, err)
 	}
+	defer release()
 	if p.has(n.name) {
 		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
 	}
@@ -233,6 +242,17 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 		return nil, err
 	}
 	return p.add(state)
+}
+
+// alone waits until nobody else makes a pool, and keeps others from it until the
+// release.
+func (p *pools) alone(ctx context.Context) (release func(), err error) {
+	select {
+	case p.making <- struct{}{}:
+		return func() { <-p.making }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: others are being made", member.ErrUnavailable)
+	}
 }
 
 // takeOver starts a pool that an earlier attempt has made without our hearing of
@@ -257,20 +277,27 @@ func (p *pools) takeOver(ctx context.Context, n newPool) (*host, error) {
 }
 
 func (p *pools) load(ctx context.Context, name member.Pool) (member.PoolState, error) {
+	state, err := p.stored(ctx, name)
+	if err == nil && state.Unreadable != nil {
+		err = fmt.Errorf("%w: %w", member.ErrUnavailable, state.Unreadable)
+	}
+	if err != nil {
+		return member.PoolState{}, fmt.Errorf("load pool %s: %w", name, err)
+	}
+	return state, nil
+}
+
+// stored returns a pool as the table has it, readable or not.
+func (p *pools) stored(ctx context.Context, name member.Pool) (member.PoolState, error) {
 	states, err := p.table.LoadPools(ctx)
 	if err != nil {
 		return member.PoolState{}, err
 	}
-	for _, s := range states {
-		switch {
-		case s.Name != name:
-		case s.Unreadable != nil:
-			return member.PoolState{}, fmt.Errorf("load pool %s: %w: %w", name, member.ErrUnavailable, s.Unreadable)
-		default:
-			return s, nil
-		}
+	i := slices.IndexFunc(states, func(s member.PoolState) bool { return s.Name == name })
+	if i < 0 {
+		return member.PoolState{}, member.ErrNotFound
 	}
-	return member.PoolState{}, fmt.Errorf("load pool %s: %w", name, member.ErrNotFound)
+	return states[i], nil
 }
 
 // row is what the table gets of it, all in one transaction.
@@ -309,7 +336,10 @@ func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
 	}
 	if n.call.RequestID != "" {
 		p.mu.Lock()
-		p.made[requestKey{n.call.RequestID, n.call.Hash}] = madePool{pool: n.name, at: time.Now(), sure: true}
+		key := requestKey{n.call.RequestID, n.call.Hash}
+		made := p.made[key]
+		made.sure = true
+		p.made[key] = made
 		p.mu.Unlock()
 	}
 	return h, nil
@@ -325,7 +355,8 @@ func (p *pools) repeated(call pool.Call) (*host, error) {
 		case time.Since(m.at) >= store.RequestLife:
 			delete(p.made, key)
 		case key.id == call.RequestID && key.hash == call.Hash:
-			if h := p.find(m.pool); h != nil {
+			d, deleted := p.deletion(m.pool)
+			if h := p.find(m.pool); h != nil && (!deleted || m.revision > d.Position.Revision) {
 				return h, nil
 			}
 			return nil, fmt.Errorf("create pool %s: %w: it was deleted since", m.pool, member.ErrNotFound)

@@ -12,29 +12,45 @@ import (
 func (p *pools) recall(all []member.DeletedPool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, d := range all {
-		p.deleted[d.Name] = d
-	}
-	p.deletions.Add(uint64(len(all)))
+	p.present.Store(p.present.Load().without(all...))
 }
 
 // drop lets nobody see a pool any more, which was deleted.
 func (p *pools) drop(d member.DeletedPool) {
 	p.mu.Lock()
-	all := slices.DeleteFunc(slices.Clone(p.list()), func(h *host) bool { return h.pool == d.Name })
-	p.all.Store(&all)
-	p.deleted[d.Name] = d
-	p.deletions.Add(1)
+	p.present.Store(p.present.Load().without(d))
 	p.mu.Unlock()
 	p.bell.ring()
+}
+
+// without returns the roster after deletions.
+func (r *roster) without(gone ...member.DeletedPool) *roster {
+	next := &roster{deletions: r.deletions + len(gone), deleted: map[member.Pool]member.DeletedPool{}}
+	maps.Copy(next.deleted, r.deleted)
+	for _, d := range gone {
+		next.deleted[d.Name] = d
+	}
+	isGone := func(h *host) bool {
+		return slices.ContainsFunc(gone, func(d member.DeletedPool) bool { return d.Name == h.pool })
+	}
+	next.all = slices.DeleteFunc(slices.Clone(r.all), isGone)
+	return next
+}
+
+// names lists, by name, the pools that there are or were.
+func (r *roster) names() []member.Pool {
+	names := slices.Collect(maps.Keys(r.deleted))
+	for _, h := range r.all {
+		names = append(names, h.pool)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // deletion tells of the deletion of a pool, if that is remembered. There may be
 // one of that name again.
 func (p *pools) deletion(name member.Pool) (member.DeletedPool, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	d, ok := p.deleted[name]
+	d, ok := p.present.Load().deleted[name]
 	return d, ok
 }
 
@@ -54,12 +70,10 @@ func (p *pools) deletedBy(name member.Pool, call pool.Call) (d member.DeletedPoo
 // deletedSince lists, by name, the pools that were deleted after what somebody
 // has of them, or with it: the last revision comes before the deletion is told. A
 // new pool of that name begins above it.
-func (p *pools) deletedSince(has map[member.Pool]member.Revision) []member.DeletedPool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (r *roster) deletedSince(has map[member.Pool]member.Revision) []member.DeletedPool {
 	var gone []member.DeletedPool
 	for _, name := range slices.Sorted(maps.Keys(has)) {
-		if d, ok := p.deleted[name]; ok && has[name] <= d.Position.Revision {
+		if d, ok := r.deleted[name]; ok && has[name] <= d.Position.Revision {
 			gone = append(gone, d)
 		}
 	}

@@ -176,12 +176,18 @@ func (k *router) remember(name member.Pool, revision member.Revision, now time.T
 	k.progress[name] = append(steps, step{revision, now})
 }
 
-// forget drops what routers have applied of a pool.
+// forget drops what routers have applied, and keep, of a pool.
 func (r *routers) forget(name member.Pool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	ofPool := func(s heldServer) bool { return s.pool == name }
 	for _, k := range r.by {
+		for _, run := range k.runs {
+			delete(run.applied, name)
+			run.held = slices.DeleteFunc(run.held, ofPool)
+		}
 		delete(k.applied, name)
+		k.held = slices.DeleteFunc(k.held, ofPool)
 		delete(k.progress, name)
 		k.dirty = true
 	}

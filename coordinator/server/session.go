@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -128,6 +129,22 @@ func (s *session) flushed() <-chan struct{} {
 	defer s.mu.Unlock()
 	s.closed = true
 	return s.idle
+}
+
+// linger lets what was put before the end leave, unless that takes too long or
+// the agent has gone.
+func (s *session) linger(ctx context.Context) {
+	unsent := s.flushed()
+	if unsent == nil {
+		return
+	}
+	late := time.NewTimer(lingerTime)
+	defer late.Stop()
+	select {
+	case <-unsent:
+	case <-late.C:
+	case <-ctx.Done():
+	}
 }
 
 // What the machine says to an agent, as messages.

@@ -63,7 +63,7 @@ type subscription struct {
 	soft    uint64
 	synced  bool
 	// deletions is how many deletions of pools were looked at.
-	deletions uint64
+	deletions int
 }
 
 var (
@@ -268,13 +268,15 @@ func (s *subscription) start() error {
 func (s *subscription) sameStore() bool { return s.storeID == s.service.lead.storeID }
 
 // catchUp sends all pools up to their heads, and then the marks. The marks are
-// looked up first: none arrives before the row that it is about.
+// looked up first: none arrives before the row that it is about. Deletions and
+// pools are of one moment: otherwise a pool that is deleted and made again in
+// between would be sent as the old one gone on.
 func (s *subscription) catchUp() error {
-	news := s.softNews()
-	if err := s.sendDeleted(); err != nil {
+	news, present := s.softNews(), s.service.pools.present.Load()
+	if err := s.sendDeleted(present); err != nil {
 		return err
 	}
-	for _, h := range s.service.pools.list() {
+	for _, h := range present.all {
 		if s.pools != nil && !s.pools[h.pool] {
 			continue
 		}
@@ -287,12 +289,11 @@ func (s *subscription) catchUp() error {
 
 // sendDeleted tells which of the pools that the router has were deleted. A new one
 // of that name is one that it does not have.
-func (s *subscription) sendDeleted() error {
-	count := s.service.pools.deletions.Load()
-	if count == s.deletions {
+func (s *subscription) sendDeleted(present *roster) error {
+	if present.deletions == s.deletions {
 		return nil
 	}
-	s.deletions = count
+	s.deletions = present.deletions
 	has := map[member.Pool]member.Revision{}
 	if s.sameStore() {
 		for name, p := range s.resume {
@@ -302,7 +303,7 @@ func (s *subscription) sendDeleted() error {
 	for name, p := range s.cursors {
 		has[name] = p.Revision
 	}
-	for _, d := range s.service.pools.deletedSince(has) {
+	for _, d := range present.deletedSince(has) {
 		delete(s.cursors, d.Name)
 		delete(s.resume, d.Name)
 		err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_PoolDeleted{PoolDeleted: &pb.PoolDeleted{

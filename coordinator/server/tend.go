@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/lease"
@@ -66,23 +65,30 @@ func (s *Server) keep(ctx context.Context, epoch member.Epoch, tenure *tenure) e
 	return nil
 }
 
-// lag is since when the table has been behind its leader; zero while it is not.
-// A node of a cluster may be for a moment. A table that stays so was put back:
-// nothing that the leader knows is in it, and its epoch will come again.
-type lag struct{ since time.Time }
+// lag is since when the table has been behind its leader, and when it was seen so
+// last; zero while it is not. A node of a cluster may be for a moment. A table that
+// stays so was put back: nothing that the leader knows is in it, and its epoch will
+// come again.
+type lag struct{ since, last time.Time }
+
+// lagSight is how long what was seen of a lag holds without another look. It is
+// longer than from one renewal to the answer of the next.
+const lagSight = lease.RenewEvery + renewTime
 
 // lasts takes the outcome of a write, and returns why the term is over if the
-// table has been behind for as long as a lease lives.
+// table has been behind for as long as a lease lives. That it was behind twice does
+// not say that it was in between, as where the database was not reached.
 func (l *lag) lasts(err error, now time.Time) error {
-	switch {
-	case !errors.Is(err, store.ErrBehind):
+	if !errors.Is(err, store.ErrBehind) {
 		if err == nil {
 			*l = lag{}
 		}
 		return nil
-	case l.since.IsZero():
+	}
+	if l.since.IsZero() || now.Sub(l.last) > lagSight {
 		l.since = now
 	}
+	l.last = now
 	if now.Sub(l.since) < lease.Life {
 		return nil
 	}
@@ -174,17 +180,24 @@ func (t *term) prune(ctx context.Context) {
 	}
 }
 
+// pruneAll prunes all pools that there are or were. What is wrong with one keeps no
+// other one's past; where the database cannot be reached, all are tried again later.
 func (t *term) pruneAll(ctx context.Context) error {
 	if err := t.tenure.check(time.Now()); err != nil {
 		return err
 	}
-	for _, h := range t.pools.list() {
-		if err := t.prunePool(ctx, h.pool); err != nil {
-			return err
+	var failed error
+	for _, name := range t.pools.present.Load().names() {
+		err := t.prunePool(ctx, name)
+		switch {
+		case errors.Is(err, member.ErrUnavailable), ctx.Err() != nil:
+			return errors.Join(failed, err)
+		case !errors.Is(err, member.ErrNotFound): // the table remembers it no longer
+			failed = errors.Join(failed, err)
 		}
 	}
 	_, err := t.deps.Store.ForgetRouters(ctx, t.lead.epoch, time.Now().Add(-routerMemory))
-	return err
+	return errors.Join(failed, err)
 }
 
 func (t *term) prunePool(ctx context.Context, name member.Pool) error {
@@ -236,72 +249,4 @@ func (s *Server) lookAtDisk(ctx context.Context, now time.Time) {
 		Name: alarmDiskLow, Since: now,
 		Text: fmt.Sprintf("the disk of the database has %d MiB left; below %d MiB changes may soon fail", free>>20, diskReserve>>20),
 	})
-}
-
-// reopenEvery is how often pools that are set aside are read again.
-const reopenEvery = 10 * time.Second
-
-// openPools starts those of the pools that can be read, and says of each other
-// one that it is not served: it must not take the others with it.
-func (t *term) openPools(states []member.PoolState) error {
-	for _, state := range states {
-		if err := t.pools.open(state); err != nil {
-			return err
-		}
-	}
-	now := time.Now()
-	for name, why := range t.pools.setAside() {
-		t.own.raise(member.Alarm{
-			Name: alarmUnreadable, Pool: name, Since: now,
-			Text: fmt.Sprintf("pool %s is not served: the table has rows of it that make no sense: %v", name, why),
-		})
-	}
-	return nil
-}
-
-// reopen serves pools that were set aside once somebody has mended their rows,
-// until ctx ends.
-func (t *term) reopen(ctx context.Context) {
-	tick := time.NewTicker(reopenEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if len(t.pools.setAside()) == 0 {
-			continue
-		}
-		if err := t.reopenOnce(ctx); err != nil && ctx.Err() == nil {
-			t.deps.Logger.WarnContext(ctx, "pools that are not served not read again", "error", err)
-		}
-	}
-}
-
-func (t *term) reopenOnce(ctx context.Context) error {
-	within, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	states, err := t.deps.Store.LoadPools(within)
-	if err != nil {
-		return err
-	}
-	before := t.pools.setAside()
-	states = slices.DeleteFunc(states, func(s member.PoolState) bool { return before[s.Name] == nil })
-	for i, s := range states {
-		if e := s.Position.Epoch; s.Unreadable == nil && e != t.lead.epoch {
-			states[i].Unreadable = fmt.Errorf("it is of epoch %d, and the leader of %d", e, t.lead.epoch)
-		}
-	}
-	t.pools.forget(func(name member.Pool) bool {
-		return !slices.ContainsFunc(states, func(s member.PoolState) bool { return s.Name == name })
-	})
-	err = t.openPools(states)
-	after := t.pools.setAside()
-	for name := range before {
-		if after[name] == nil {
-			t.own.clear(member.AlarmKey{Name: alarmUnreadable, Pool: name}, time.Now())
-		}
-	}
-	return err
 }

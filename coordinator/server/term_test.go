@@ -19,16 +19,15 @@ import (
 type sluggish struct {
 	server.Store
 
-	// loading and renewing are how long those take; set before they are done.
-	loading  time.Duration
-	renewing atomic.Int64
+	// loading and renewing are how long those take.
+	loading, renewing atomic.Int64
 	// underway says that a renewal is, cut that one was cut off.
 	underway, cut atomic.Bool
 }
 
 func (s *sluggish) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	select {
-	case <-time.After(s.loading):
+	case <-time.After(time.Duration(s.loading.Load())):
 		return s.Store.LoadPools(ctx)
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -59,7 +58,19 @@ func (s *sluggish) renews(t *testing.T) {
 }
 
 // deafened is a table whose answers to claims do not come in time.
-type deafened struct{ server.Store }
+type deafened struct {
+	server.Store
+
+	// renewal is the error of renewals, if there is one.
+	renewal atomic.Pointer[error]
+}
+
+func (d *deafened) Renew(ctx context.Context, epoch member.Epoch) error {
+	if err := d.renewal.Load(); err != nil {
+		return *err
+	}
+	return d.Store.Renew(ctx, epoch)
+}
 
 func (d *deafened) Lead(ctx context.Context, c store.Claim) (store.Leadership, error) {
 	if _, err := d.Store.Lead(ctx, c); err != nil {
@@ -75,7 +86,7 @@ func TestClaimWhoseAnswerComesTooLate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable()
-		w := start(t, &deafened{table})
+		w := start(t, &deafened{Store: table})
 		w.leads(3 * time.Second)
 		if got := epochOf(t, w); got != 1 {
 			t.Errorf("epoch %d", got)
@@ -90,12 +101,36 @@ func TestClaimWhoseAnswerComesTooLate(t *testing.T) {
 	})
 }
 
+// Such a claim has only been seen: a crash of the database may undo it, and then
+// another one leads in its epoch. So the lead begins with a write that went through.
+func TestClaimThatIsOnlySeenIsNotWon(t *testing.T) {
+	t.Parallel()
+	for name, renewal := range map[string]error{"not reached": errDown, "overtaken": member.ErrFenced} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				table := &deafened{Store: newTable()}
+				table.renewal.Store(&renewal)
+				w := start(t, table)
+				for range 100 {
+					time.Sleep(100 * time.Millisecond)
+					w.standsBy(0)
+				}
+				table.renewal.Store(nil)
+				w.leads(10 * time.Second)
+			})
+		})
+	}
+}
+
 // A large table takes long to load. The lead that was won is renewed meanwhile.
 func TestLeaseIsRenewedWhileATermLoads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable()
-		first := start(t, &sluggish{Store: table, loading: 12 * time.Second}, calledCoordinator("c1"))
+		slow := &sluggish{Store: table}
+		slow.loading.Store(int64(12 * time.Second))
+		first := start(t, slow, calledCoordinator("c1"))
 		time.Sleep(time.Second)
 		second := start(t, table, calledCoordinator("c2"))
 		first.leads(20 * time.Second)
@@ -103,6 +138,35 @@ func TestLeaseIsRenewedWhileATermLoads(t *testing.T) {
 			t.Errorf("epoch %d: another one has taken the lead", got)
 		}
 		second.standsBy(0)
+	})
+}
+
+// Who has won the lead says so while it loads: a leader of the past that cannot
+// reach the database gives way at once.
+func TestLeadIsKnownWhileATermLoads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		cut, slow := &link{Store: table}, &sluggish{Store: table}
+		first := start(t, cut, calledCoordinator("c1"))
+		first.leads(time.Second)
+		second := start(t, slow, calledCoordinator("c2"))
+		peers := map[string]*world{"c1:7400": first, "c2:7400": second}
+		first.peers.Store(&peers)
+		a := first.join("web-1")[0]
+		time.Sleep(20 * time.Second)
+		slow.loading.Store(int64(20 * time.Second))
+		cut.down.Store(true)
+		begin := time.Now()
+		if err := heard(t, a.over); !errors.Is(err, member.ErrNotLeader) {
+			t.Errorf("the session ended with %v", err)
+		}
+		if took := time.Since(begin); took > 8*time.Second {
+			t.Errorf("the leader of the past went on for %s", took)
+		}
+		if second.metric("buddyring_epoch") != 2 {
+			t.Errorf("the successor shows epoch %v", second.metric("buddyring_epoch"))
+		}
 	})
 }
 

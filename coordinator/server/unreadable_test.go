@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/server"
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -20,13 +22,23 @@ type spoilt struct {
 	server.Store
 
 	pool atomic.Pointer[member.Pool]
+	// silent says that commits go through without an answer.
+	silent atomic.Bool
+}
+
+func (s *spoilt) Commit(ctx context.Context, c member.Change) error {
+	err := s.Store.Commit(ctx, c)
+	if s.silent.Load() {
+		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown)
+	}
+	return err
 }
 
 func (s *spoilt) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	states, err := s.Store.LoadPools(ctx)
 	for i, state := range states {
 		if p := s.pool.Load(); p != nil && state.Name == *p {
-			states[i] = member.PoolState{Name: *p, Unreadable: errors.New(`read server web-9: "odd" is no probe`)}
+			states[i] = member.PoolState{Name: *p, Position: state.Position, Unreadable: errors.New(`read server web-9: "odd" is no probe`)}
 		}
 	}
 	return states, err
@@ -124,5 +136,121 @@ func TestUnreadableDefaultPoolIsSetAside(t *testing.T) {
 		table.pool.Store(nil)
 		time.Sleep(11 * time.Second)
 		w.consistent()
+	})
+}
+
+// withSpoilt starts a coordinator whose pool games cannot be read, and subscribes a
+// router that has followed it before.
+func withSpoilt(t *testing.T) (w *world, table *spoilt, r *router, revision uint64) {
+	t.Helper()
+	table = &spoilt{Store: newTable()}
+	w = start(t, table)
+	w.makePool("games")
+	w.inPool("games", "g-1").welcomed()
+	r = w.newRouter("r1").subscribe()
+	time.Sleep(2 * time.Second)
+	revision = r.at["games"].GetRevision()
+	w.shutDown()
+	table.spoil("games")
+	w.run()
+	w.leads(time.Second)
+	if got := w.alarms(); !slices.Contains(got, "POOL_UNREADABLE") {
+		t.Fatalf("alarms: %v", got)
+	}
+	r.subscribe()
+	time.Sleep(time.Second)
+	return w, table, r, revision
+}
+
+// inner is the table behind it.
+func inner(t *testing.T, s *spoilt) *table {
+	t.Helper()
+	in, ok := s.Store.(*table)
+	if !ok {
+		t.Fatal("it is another one")
+	}
+	return in
+}
+
+// A pool that is not served can be deleted, if an operator insists.
+func TestDeleteAPoolThatIsNotServed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, table, r, revision := withSpoilt(t)
+		for what, c := range map[string]struct {
+			req  *pb.DeletePoolRequest
+			want error
+		}{
+			"without force":       {&pb.DeletePoolRequest{Pool: "games"}, member.ErrRefused},
+			"at another revision": {&pb.DeletePoolRequest{Pool: "games", Force: true, ExpectedRevision: new(revision - 1)}, member.ErrStale},
+		} {
+			if _, err := w.admin.DeletePool(t.Context(), c.req); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if res := w.deletePool(&pb.DeletePoolRequest{Pool: "games", Force: true, ValidateOnly: true}); res.GetRevision() != revision {
+			t.Errorf("validated at revision %d, want %d", res.GetRevision(), revision)
+		}
+		notServed(t, w)
+		inner(t, table).lose()
+		for range 2 {
+			res := w.deletePool(&pb.DeletePoolRequest{Pool: "games", Force: true, ExpectedRevision: &revision, RequestId: "once"})
+			if res.GetRevision() != revision+1 || res.Servers != nil {
+				t.Errorf("deleted: %v, after revision %d", res, revision)
+			}
+		}
+		time.Sleep(time.Second)
+		if log, want := r.messages(), fmt.Sprintf("deleted games %d in epoch 2", revision+1); !slices.Contains(log, want) {
+			t.Errorf("the router heard %v", log)
+		}
+		if got := w.alarms(); len(got) != 0 {
+			t.Errorf("alarms: %v", got)
+		}
+		eventually(t, 10*time.Second, func() error { return w.told("pool_deleted", "pool games was deleted at revision") })
+		if made := w.makePool("games").GetRevision(); made != revision+2 {
+			t.Errorf("made anew at revision %d", made)
+		}
+	})
+}
+
+// The deletion goes through, and nobody hears of that in time: it is found when the
+// table is read again.
+func TestDeletionOfAPoolThatIsNotServedWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, table, r, revision := withSpoilt(t)
+		table.silent.Store(true)
+		req := &pb.DeletePoolRequest{Pool: "games", Force: true, RequestId: "once"}
+		if _, err := w.admin.DeletePool(t.Context(), req); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("without an answer: %v", err)
+		}
+		time.Sleep(11 * time.Second)
+		if log, want := r.messages(), fmt.Sprintf("deleted games %d in epoch 2", revision+1); !slices.Contains(log, want) {
+			t.Errorf("the router heard %v", log)
+		}
+		if res := w.deletePool(req); res.GetRevision() != revision+1 {
+			t.Errorf("repeated: %v", res)
+		}
+		if got := w.alarms(); slices.Contains(got, "POOL_UNREADABLE") {
+			t.Errorf("alarms: %v", got)
+		}
+		table.silent.Store(false)
+	})
+}
+
+// Without the fence of this leader nothing is deleted.
+func TestDeletionOfAPoolThatIsNotServedIsFenced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, table, _, _ := withSpoilt(t)
+		inner(t, table).usurp("c2")
+		_, err := w.admin.DeletePool(t.Context(), &pb.DeletePoolRequest{Pool: "games", Force: true})
+		if err == nil {
+			t.Error("deleted")
+		}
+		states, err := table.LoadPools(t.Context())
+		if err != nil || len(states) != 2 {
+			t.Errorf("%d pools, %v", len(states), err)
+		}
 	})
 }

@@ -142,8 +142,19 @@ func (b *backupWriter) table(ctx context.Context, x tx, t table) error {
 		}
 		b.rows++
 		return b.line(row)
-	}, "SELECT "+t.columns+" FROM "+t.name+" ORDER BY "+t.key)
+	}, "SELECT "+t.columns+" FROM "+t.name+t.ofPools()+" ORDER BY "+t.key)
 }
+
+// ofPools leaves out what deleted pools have left in a table of rows of pools.
+func (t table) ofPools() string {
+	if !t.isOfPool() {
+		return ""
+	}
+	return " WHERE pool IN (SELECT name FROM pool)"
+}
+
+// isOfPool reports whether each row is of a pool.
+func (t table) isOfPool() bool { return strings.HasPrefix(t.key, "pool,") }
 
 func (b *backupWriter) line(v any) error {
 	text, err := json.Marshal(v)

@@ -27,16 +27,29 @@ import (
 func (s *Store) Commit(ctx context.Context, c member.Change) error {
 	err := s.write(ctx, func(x tx) error {
 		isIn, err := fence(ctx, x, c)
-		if err != nil || isIn {
+		switch {
+		case err != nil:
 			return err
-		}
-		if c.Delete != nil {
+		case isIn:
+			return flush(ctx, x, c.Base.Epoch)
+		case c.Delete != nil:
 			return erase(ctx, x, c)
 		}
 		return apply(ctx, x, c)
 	})
 	if err = s.stayInDoubt(doubt{c.Pool, c.ID}, err); err != nil {
 		return fmt.Errorf("commit change to %s: %w", c.Pool, err)
+	}
+	return nil
+}
+
+// flush makes what a transaction of this leader has found as durable as what it
+// writes. InnoDB shows a transaction to others before the disk has it, so that an
+// answer that rests on a row which was only read may be lost in a crash. The COMMIT
+// of one that has written waits for the disk, with all that came before it in the log.
+func flush(ctx context.Context, x tx, epoch member.Epoch) error {
+	if err := renew(ctx, x, epoch); err != nil {
+		return fmt.Errorf("make durable: %w", err)
 	}
 	return nil
 }

@@ -14,11 +14,12 @@ import (
 // comes back later is told by the ids of changes that it was another one.
 const deletedLife = 30 * 24 * time.Hour
 
-// ofPool are the tables that have rows of pools, besides pool itself.
-var ofPool = []string{"server", "intent", "departed", "event", "request"} //nolint:gochecknoglobals // a constant list
+// ofPool are the tables that have rows of pools, besides pool itself and event.
+var ofPool = []string{"server", "intent", "departed", "request"} //nolint:gochecknoglobals // a constant list
 
 // erase takes a pool out, which the fence has moved to the revision of c, with all
-// that belongs to it.
+// that belongs to it but its events. Those may be millions, more than a transaction
+// can take out in time: nobody sees them any more, and Prune removes them.
 func erase(ctx context.Context, x tx, c member.Change) error {
 	for _, name := range ofPool {
 		if _, err := x.ExecContext(ctx, "DELETE FROM "+name+" WHERE pool = ?", c.Pool); err != nil {
@@ -32,7 +33,9 @@ func erase(ctx context.Context, x tx, c member.Change) error {
 	if n != 1 {
 		return fmt.Errorf("delete pool: %w", member.ErrStale)
 	}
-	if _, err := x.ExecContext(ctx, "DELETE FROM deleted_pool WHERE deleted_at < ?", timestamp(c.Delete.At.Add(-deletedLife))); err != nil {
+	// While events of it are left, a pool must be known for one of the past.
+	if _, err := x.ExecContext(ctx, "DELETE FROM deleted_pool WHERE deleted_at < ? "+
+		"AND NOT EXISTS (SELECT 1 FROM event WHERE event.pool = deleted_pool.name)", timestamp(c.Delete.At.Add(-deletedLife))); err != nil {
 		return fmt.Errorf("forget deleted pools: %w", err)
 	}
 	row := []any{c.Pool, c.Base.Epoch, c.Revision(), c.ID, timestamp(c.Delete.At), c.Delete.Actor, c.Delete.Reason, "", ""}

@@ -82,11 +82,117 @@ func TestDeletePool(t *testing.T) {
 		t.Errorf("the new one is at %v, its request at %d", again.Position, again.Requests[0].Revision)
 	}
 	state, _ := stateOf(t, s, "web")
-	if len(state.Servers)+len(state.Intents)+len(state.Departed) > 0 || len(events(t, s)) > 0 || state.Position != again.Position {
+	if len(state.Servers)+len(state.Intents)+len(state.Departed) > 0 || state.Position != again.Position {
 		t.Errorf("the new one has %+v", state)
 	}
 	if o, _ := stateOf(t, s, "other"); o.Position != other.Position {
 		t.Errorf("the other one is at %v, was at %v", o.Position, other.Position)
+	}
+}
+
+// newest returns the pool's history, newest first.
+func newest(t *testing.T, s *store.Store) []member.Event {
+	t.Helper()
+	list, err := s.Events(t.Context(), store.EventQuery{Pool: "web", Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// The events of a deleted pool may be too many for one transaction. They go by and
+// by; nobody sees them meanwhile, not in the next pool of that name and not in a
+// backup.
+func TestEventsOfADeletedPool(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	at = writeHistory(t, s, at, 9) // three each
+	if err := s.Commit(t.Context(), end(at)); err != nil {
+		t.Fatal(err)
+	}
+	last := at.Revision + 1
+	if got := newest(t, s); len(got) != 0 {
+		t.Errorf("a pool that is not there has %d events", len(got))
+	}
+	prune := func(limit int) int64 {
+		t.Helper()
+		n, err := s.Prune(t.Context(), "web", store.Retention{Limit: limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := prune(6); n != 6 {
+		t.Errorf("%d events went at first, want 6", n)
+	}
+	again, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{
+		Name: "web", Settings: member.DefaultSettings(), Events: []member.Event{{Kind: member.EventPoolCreated, At: noon}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []member.Revision{1, last} {
+		if _, err := s.EventsFrom(t.Context(), "web", from, 10); !errors.Is(err, member.ErrCompacted) {
+			t.Errorf("from %d: %v, want ErrCompacted", from, err)
+		}
+	}
+	only := []store.EventCursor{{Revision: again.Position.Revision}}
+	diff(t, "the new pool's events", only, cursors(newest(t, s)))
+	saved := backup(t, s)
+	for _, want := range []int64{6, 6, 6, 3, 0} {
+		if n := prune(6); n != want {
+			t.Errorf("%d events went, want %d", n, want)
+		}
+	}
+	diff(t, "the new pool's events", only, cursors(newest(t, s)))
+
+	to := openStore(t, freshURL(t))
+	restore(t, to, saved, false)
+	if got := newest(t, to); len(got) != 2 || got[1].Revision != again.Position.Revision {
+		t.Errorf("a restored pool has %v", got)
+	}
+}
+
+// What a backup would have of a deleted pool could not be restored: it is of no pool.
+func TestEventsOfADeletedPoolAreNotBackedUp(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	at = writeHistory(t, s, at, 2)
+	if err := s.Commit(t.Context(), end(at)); err != nil {
+		t.Fatal(err)
+	}
+	restore(t, openStore(t, freshURL(t)), backup(t, s), false)
+}
+
+// As long as it has events, a deleted pool is remembered, whatever its age: the
+// next one of its name must begin above them.
+func TestDeletedPoolWithEventsIsRemembered(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	at = writeHistory(t, s, at, 1)
+	if err := s.Commit(t.Context(), end(at)); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{2, 1} {
+		p, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{Name: "later", Settings: member.DefaultSettings()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := end(p.Position)
+		c.Pool, c.Delete.At = "later", noon.Add(time.Duration(i+1)*31*24*time.Hour)
+		if err := s.Commit(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		deleted, err := s.DeletedPools(t.Context())
+		if err != nil || len(deleted) != want {
+			t.Errorf("remembered: %v, %v, want %d", deleted, err, want)
+		}
+		if _, err := s.Prune(t.Context(), "web", store.Retention{Limit: 100}); i == 0 && err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.Prune(t.Context(), "web", store.Retention{Limit: 100}); !errors.Is(err, member.ErrNotFound) {
+		t.Errorf("a pool that nobody remembers: %v", err)
 	}
 }
 

@@ -32,10 +32,11 @@ type EventCursor struct {
 	Seq      int
 }
 
-// Events returns events, newest first.
+// Events returns events, newest first. Without the pool there are none.
 func (s *Store) Events(ctx context.Context, q EventQuery) ([]member.Event, error) {
-	where := []string{"pool = ?", "revision >= ?"}
-	args := []any{q.Pool, q.Since}
+	// What a deleted pool of that name has left is not shown.
+	where := []string{"pool = ?", "revision >= ?", "revision > (SELECT compacted_revision FROM pool WHERE name = ?)"}
+	args := []any{q.Pool, q.Since, q.Pool}
 	if q.ID != "" {
 		where, args = append(where, "server_id = ?"), append(args, q.ID)
 	}

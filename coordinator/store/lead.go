@@ -74,7 +74,7 @@ func (s *Store) Lead(ctx context.Context, c Claim) (Leadership, error) {
 		if now.Moved(c.Seen) {
 			if now.Holder == c.Holder && now.Instance == c.Instance && now.Epoch > c.Seen.Epoch {
 				l = Leadership{StoreID: now.StoreID, Epoch: now.Epoch}
-				return nil
+				return flush(ctx, x, now.Epoch)
 			}
 			return fmt.Errorf("epoch %d renewal %d instead of %d and %d: %w",
 				now.Epoch, now.Renewal, c.Seen.Epoch, c.Seen.Renewal, member.ErrStale)
@@ -129,8 +129,8 @@ func (s *Store) Renew(ctx context.Context, epoch member.Epoch) error {
 }
 
 // renew writes the leader's row under its epoch: the fence of everything that
-// has no pool to write yet. The row must change, because Galera certifies only
-// rows that do.
+// has no pool to write. The row must change, because Galera certifies only
+// rows that do, and only what changes goes to the log.
 func renew(ctx context.Context, x tx, epoch member.Epoch) error {
 	n, err := x.touch(ctx, "UPDATE leader SET renewal = renewal + 1 WHERE id = 1 AND epoch = ?", epoch)
 	if err != nil || n == 1 {

@@ -31,14 +31,16 @@ type NewPool struct {
 
 // CreatePool creates an empty pool, whole or not at all: at revision 1, or above
 // the last one of a deleted pool of that name. It returns
-// member.ErrAlreadyExists if there is one of that name, and member.ErrFenced
-// when epoch is over.
+// member.ErrAlreadyExists if there is one of that name, which is durable then, and
+// member.ErrFenced when epoch is over.
 func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (member.PoolState, error) {
 	state := member.PoolState{
 		Name: n.Name, Position: member.Position{Epoch: epoch}, LastChange: rand.Text(),
 		Settings: n.Settings, Requests: slices.Clone(n.Requests),
 	}
+	exists := false
 	err := s.write(ctx, func(x tx) error {
+		exists = false
 		if err := renew(ctx, x, epoch); err != nil {
 			return err
 		}
@@ -51,6 +53,9 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 			state.Requests[i].Revision = first
 		}
 		created, err := x.insertPool(ctx, state)
+		if exists = errors.Is(err, member.ErrAlreadyExists); exists {
+			return nil // the COMMIT makes durable what was found
+		}
 		if err != nil || !created {
 			return err
 		}
@@ -59,6 +64,9 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 		}
 		return insertRequests(ctx, x, n.Name, state.Requests)
 	})
+	if err == nil && exists {
+		err = member.ErrAlreadyExists
+	}
 	if err != nil {
 		return member.PoolState{}, fmt.Errorf("create pool %s: %w", n.Name, err)
 	}
@@ -73,9 +81,10 @@ func (x tx) insertPool(ctx context.Context, p member.PoolState) (bool, error) {
 		return false, fmt.Errorf("encode settings: %w", err)
 	}
 	_, err = x.ExecContext(ctx,
+		// Events of an earlier pool of that name are before its history.
 		"INSERT INTO pool (name, epoch, revision, last_change_id, compacted_revision, reference_size, settings) "+
-			"VALUES (?, ?, ?, ?, 0, ?, ?)",
-		p.Name, p.Position.Epoch, p.Position.Revision, p.LastChange, p.ReferenceSize, settings)
+			"VALUES (?, ?, ?, ?, ?, ?, ?)",
+		p.Name, p.Position.Epoch, p.Position.Revision, p.LastChange, p.Position.Revision-1, p.ReferenceSize, settings)
 	if !x.dialect.duplicate(err) {
 		return err == nil, err
 	}

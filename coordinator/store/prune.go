@@ -27,7 +27,8 @@ type Retention struct {
 
 // Prune removes what is not kept, the oldest first, and returns how many rows
 // went. While that is not 0, more may be left to remove. Events go by whole
-// revisions.
+// revisions. Of a deleted pool, also where there is one of that name again, all goes
+// that is left. It returns member.ErrNotFound for a pool that is not known at all.
 func (s *Store) Prune(ctx context.Context, pool member.Pool, r Retention) (int64, error) {
 	var removed int64
 	err := s.write(ctx, func(x tx) error {
@@ -50,10 +51,14 @@ func (s *Store) Prune(ctx context.Context, pool member.Pool, r Retention) (int64
 }
 
 func pruneEvents(ctx context.Context, x tx, pool member.Pool, r Retention) (int64, error) {
-	if r.EventsSince.IsZero() {
-		return 0, nil
+	newest, compacted, err := x.history(ctx, pool)
+	if err != nil {
+		return 0, err
 	}
-	last, err := lastToPrune(ctx, x, pool, r)
+	if n, err := x.deleteCompacted(ctx, pool, compacted, r.Limit); err != nil || n > 0 || r.EventsSince.IsZero() {
+		return n, err
+	}
+	last, err := x.lastToPrune(ctx, pool, newest, r)
 	if err != nil || last == 0 {
 		return 0, err
 	}
@@ -62,6 +67,39 @@ func pruneEvents(ctx context.Context, x tx, pool member.Pool, r Retention) (int6
 		last, pool, last); err != nil {
 		return 0, fmt.Errorf("write compacted revision: %w", err)
 	}
+	return x.deleteEvents(ctx, pool, last)
+}
+
+// history returns how far a pool has come, and up to which revision nobody sees its
+// events: those of a deleted pool are all of the past, and a new one begins above.
+func (x tx) history(ctx context.Context, pool member.Pool) (newest, compacted member.Revision, err error) {
+	err = x.QueryRowContext(ctx, "SELECT revision, compacted_revision FROM pool WHERE name = ?", pool).Scan(&newest, &compacted)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = x.QueryRowContext(ctx, "SELECT revision FROM deleted_pool WHERE name = ?", pool).Scan(&newest)
+		compacted = newest
+	}
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return 0, 0, member.ErrNotFound
+	case err != nil:
+		return 0, 0, fmt.Errorf("read pool: %w", err)
+	}
+	return newest, compacted, nil
+}
+
+// deleteCompacted removes some of the events that nobody sees.
+func (x tx) deleteCompacted(ctx context.Context, pool member.Pool, compacted member.Revision, limit int) (int64, error) {
+	last := compacted
+	err := x.QueryRowContext(ctx,
+		"SELECT revision FROM event WHERE pool = ? AND revision <= ? ORDER BY revision, seq LIMIT 1 OFFSET ?",
+		pool, compacted, limit-1).Scan(&last)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("read events: %w", err)
+	}
+	return x.deleteEvents(ctx, pool, last)
+}
+
+func (x tx) deleteEvents(ctx context.Context, pool member.Pool, last member.Revision) (int64, error) {
 	n, err := x.touch(ctx, "DELETE FROM event WHERE pool = ? AND revision <= ?", pool, last)
 	if err != nil {
 		return 0, fmt.Errorf("delete events: %w", err)
@@ -71,15 +109,7 @@ func pruneEvents(ctx context.Context, x tx, pool member.Pool, r Retention) (int6
 
 // lastToPrune returns the last revision whose events, and all before, can go;
 // 0 if there is none.
-func lastToPrune(ctx context.Context, x tx, pool member.Pool, r Retention) (last member.Revision, err error) {
-	var newest member.Revision
-	err = x.QueryRowContext(ctx, "SELECT revision FROM pool WHERE name = ?", pool).Scan(&newest)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, member.ErrNotFound
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read pool: %w", err)
-	}
+func (x tx) lastToPrune(ctx context.Context, pool member.Pool, newest member.Revision, r Retention) (last member.Revision, err error) {
 	if newest <= r.Revisions {
 		return 0, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -112,7 +111,9 @@ func (x tx) become(ctx context.Context, to *Restored) (isIn bool, err error) {
 		return false, fmt.Errorf("read leader: %w", err)
 	}
 	if id == to.StoreID {
-		return true, nil
+		// As in flush, what was found must be durable.
+		_, err := x.touch(ctx, "UPDATE leader SET renewal = renewal + 1 WHERE id = 1 AND store_id = ?", id)
+		return true, err
 	}
 	if err := x.QueryRowContext(ctx, "SELECT COALESCE(MAX(epoch), 0) FROM pool").Scan(&highest); err != nil {
 		return false, fmt.Errorf("read epochs: %w", err)
@@ -195,8 +196,8 @@ func (x tx) moveOn(ctx context.Context, to *Restored, o RestoreOptions) error {
 		return fmt.Errorf("move deleted pools on: %w", err)
 	}
 	for _, t := range backupTables {
-		if !strings.HasPrefix(t.key, "pool,") {
-			continue // it is not of a pool
+		if !t.isOfPool() {
+			continue
 		}
 		var strays int
 		if err := x.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+t.name+" WHERE pool NOT IN (SELECT name FROM pool)").Scan(&strays); err != nil {

@@ -23,7 +23,23 @@ func NewEncoded(parts ...[]byte) *Encoded {
 	return e
 }
 
-// codec is gRPC's for protobuf, which also takes what is encoded already.
+// Raw is a message in its wire format. A handler may receive into it in place of
+// the message, to decode it itself, and frees it before it receives the next one.
+type Raw struct {
+	buffer mem.Buffer
+}
+
+// Bytes is the message until it is freed.
+func (r *Raw) Bytes() []byte { return r.buffer.ReadOnlyData() }
+
+// Free gives the buffer back.
+func (r *Raw) Free() {
+	r.buffer.Free()
+	r.buffer = nil
+}
+
+// codec is gRPC's for protobuf, which also takes what is encoded already, and
+// gives what is to be decoded elsewhere.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
@@ -34,4 +50,13 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return e.parts, nil
 	}
 	return c.CodecV2.Marshal(v)
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if r, ok := v.(*Raw); ok {
+		r.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+		return nil
+	}
+	return c.CodecV2.Unmarshal(data, v)
 }

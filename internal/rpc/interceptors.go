@@ -6,54 +6,93 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/buddyring/buddyring/internal/member"
-	"github.com/buddyring/buddyring/internal/observe"
 )
 
-// edge stands between gRPC and the handlers: it checks roles, survives panics,
-// and turns errors into statuses.
+// edge stands between gRPC and the handlers: it counts calls, checks roles,
+// survives panics, and turns errors into statuses. There is one interceptor for
+// all that, since a stream keeps the stack that it needs as long as it lasts.
 type edge struct {
 	log   *slog.Logger
 	roles map[string][]Role
+	calls *calls
 }
 
-func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if err := e.admit(ctx, info.FullMethod); err != nil {
+func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (res any, err error) {
+	m, start := e.calls.of(info.FullMethod), time.Now()
+	m.started.Inc()
+	m.received.Inc()
+	defer func() {
+		if p := recover(); p != nil {
+			res, err = nil, e.panicked(ctx, m, p)
+		}
+		if err == nil {
+			m.sent.Inc()
+		}
+		m.end(err)
+		m.latency.Observe(time.Since(start).Seconds())
+	}()
+	if err := e.admit(ctx, m); err != nil {
 		return nil, ToStatus(err)
 	}
-	res, err := recovery.UnaryServerInterceptor()(ctx, req, info, next)
-	if err != nil {
-		return nil, e.status(ctx, info.FullMethod, err)
+	if res, err = next(ctx, req); err != nil {
+		return nil, e.status(ctx, m, err)
 	}
 	return res, nil
 }
 
-func (e *edge) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx := stream.Context()
-	if err := e.admit(ctx, info.FullMethod); err != nil {
+func (e *edge) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	s := &countedStream{stream, e.calls.of(info.FullMethod)}
+	s.method.started.Inc()
+	defer func() {
+		if p := recover(); p != nil {
+			err = e.panicked(s.Context(), s.method, p)
+		}
+		s.method.end(err)
+	}()
+	if err := e.admit(s.Context(), s.method); err != nil {
 		return ToStatus(err)
 	}
-	if err := recovery.StreamServerInterceptor()(srv, stream, info, next); err != nil {
-		return e.status(ctx, info.FullMethod, err)
+	if err := next(srv, s); err != nil {
+		return e.status(s.Context(), s.method, err)
 	}
 	return nil
 }
 
-func (e *edge) admit(ctx context.Context, method string) error {
-	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	roles, ok := e.roles[service]
+// countedStream counts its messages.
+type countedStream struct {
+	grpc.ServerStream
+
+	method *method
+}
+
+func (s *countedStream) SendMsg(m any) error {
+	err := s.ServerStream.SendMsg(m)
+	if err == nil {
+		s.method.sent.Inc()
+	}
+	return err
+}
+
+func (s *countedStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if err == nil {
+		s.method.received.Inc()
+	}
+	return err
+}
+
+func (e *edge) admit(ctx context.Context, m *method) error {
+	roles, ok := e.roles[m.service]
 	if !ok {
 		return nil
 	}
@@ -62,64 +101,26 @@ func (e *edge) admit(ctx context.Context, method string) error {
 
 // status maps a handler's error. What the table does not know is logged under
 // an id, and the id is all that the client sees of it.
-func (e *edge) status(ctx context.Context, method string, err error) error {
+func (e *edge) status(ctx context.Context, m *method, err error) error {
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
 		return ToStatus(fmt.Errorf("%w: the server is shutting down", member.ErrUnavailable))
 	}
 	if st, ok := toStatus(err); ok {
 		return st.Err()
 	}
+	return e.internal(ctx, m, slog.Any("error", err))
+}
+
+// panicked is status of a handler that has panicked.
+func (e *edge) panicked(ctx context.Context, m *method, p any) error {
+	return e.internal(ctx, m, slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+}
+
+func (e *edge) internal(ctx context.Context, m *method, why ...slog.Attr) error {
 	id := rand.Text()
-	attrs := []slog.Attr{slog.String("method", method), slog.String("request_id", id)}
-	if panicked, ok := errors.AsType[*recovery.PanicError](err); ok {
-		attrs = append(attrs, slog.Any("panic", panicked.Panic), slog.String("stack", string(panicked.Stack)))
-	} else {
-		attrs = append(attrs, slog.Any("error", err))
-	}
-	e.log.LogAttrs(ctx, slog.LevelError, "request failed", attrs...)
+	attrs := []slog.Attr{slog.String("method", m.full), slog.String("request_id", id)}
+	e.log.LogAttrs(ctx, slog.LevelError, "request failed", append(attrs, why...)...)
 	return status.Errorf(codes.Internal, "internal error; the server's log has it as request_id %s", id)
-}
-
-// metrics are those of all servers on one registry.
-type metrics struct {
-	counters *grpcprom.ServerMetrics
-	latency  *prometheus.HistogramVec
-}
-
-func newMetrics(reg *prometheus.Registry) *metrics {
-	m := &metrics{
-		counters: grpcprom.NewServerMetrics(grpcprom.WithServerCounterOptions(grpcprom.WithNamespace("buddyring"))),
-		latency: prometheus.NewHistogramVec(observe.Seconds("buddyring_grpc_server_handling_seconds",
-			"Time from the start to the end of unary calls; streams are not in it.",
-			.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5,
-		), []string{"grpc_service", "grpc_method"}),
-	}
-	if reg == nil {
-		return m
-	}
-	m.counters = registered(reg, m.counters)
-	m.latency = registered(reg, m.latency)
-	return m
-}
-
-// registered returns the collector that the registry has: c, or an equal one
-// of an earlier server.
-func registered[C prometheus.Collector](reg *prometheus.Registry, c C) C {
-	err := reg.Register(c)
-	if twin, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-		if existing, ok := twin.ExistingCollector.(C); ok {
-			return existing
-		}
-	}
-	return c
-}
-
-func (m *metrics) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	start := time.Now()
-	res, err := next(ctx, req)
-	service, method, _ := strings.Cut(strings.TrimPrefix(info.FullMethod, "/"), "/")
-	m.latency.WithLabelValues(service, method).Observe(time.Since(start).Seconds())
-	return res, err
 }
 
 // StaleHeader marks the answers of a standby, which shows what the table tells,

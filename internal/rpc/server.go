@@ -67,7 +67,7 @@ type Server struct {
 	// reflection is set if the descriptors are served.
 	reflection bool
 	health     *health.Server
-	metrics    *metrics
+	calls      *calls
 }
 
 // services are what is registered before there is a gRPC server: that starts
@@ -89,8 +89,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.MaxRecvBytes == 0 {
 		cfg.MaxRecvBytes = defaultRecvBytes
 	}
-	m := newMetrics(cfg.Registry)
-	edge := &edge{log: cfg.Logger, roles: cfg.Roles}
+	edge := &edge{log: cfg.Logger, roles: cfg.Roles, calls: newCalls(cfg.Registry)}
 	s := &Server{
 		options: []grpc.ServerOption{
 			grpc.Creds(&serverTransport{files: cfg.Credentials.files, log: cfg.Logger}),
@@ -104,12 +103,12 @@ func NewServer(cfg ServerConfig) *Server {
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingAfter, Timeout: serverPingTimeout}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
 			grpc.WaitForHandlers(true),
-			grpc.ChainUnaryInterceptor(m.unary, m.counters.UnaryServerInterceptor(), edge.unary),
-			grpc.ChainStreamInterceptor(m.counters.StreamServerInterceptor(), edge.stream),
+			grpc.UnaryInterceptor(edge.unary),
+			grpc.StreamInterceptor(edge.stream),
 		},
 		reflection: cfg.Reflection,
 		health:     health.NewServer(),
-		metrics:    m,
+		calls:      edge.calls,
 	}
 	if cfg.FixedWindows {
 		s.options = append(s.options, grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(windowBytes),
@@ -132,7 +131,7 @@ func (s *Server) start() *grpc.Server {
 	if s.reflection {
 		reflection.Register(g)
 	}
-	s.metrics.counters.InitializeMetrics(g)
+	s.calls.learn(g.GetServiceInfo())
 	return g
 }
 

@@ -82,15 +82,16 @@ func (b *biased) unbias(now time.Duration) {
 
 // lengthenBursts begins a burst on one way of a host, drawn at random, or with
 // Fault.Both on both, and makes its bursts long. Whatever becomes of such a host is
-// no mistake.
+// no mistake, nor is what follows soon after from the last of them.
 func (s *Sim) lengthenBursts(f *Fault, h *host) (end func()) {
-	h.condemned = 1
+	h.condemned++
 	first := s.random.IntN(2) == 0
 	s.net.bias(&h.in, f.Burst, s.now, first || f.Both)
 	s.net.bias(&h.out, f.Burst, s.now, !first || f.Both)
 	return func() {
 		h.in.biased.unbias(s.now)
 		h.out.biased.unbias(s.now)
+		s.after(rest, func() { h.condemned-- })
 	}
 }
 

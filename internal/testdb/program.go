@@ -22,6 +22,9 @@ func (s *Server) Crash() error { return s.end(true) }
 // it answers.
 func (s *Server) Recover() error { return s.run() }
 
+// Pid is the process of the running server.
+func (s *Server) Pid() int { return s.pid }
+
 // Pause stops the server where it is.
 func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -22,8 +23,10 @@ const (
 
 // joined is one round.
 type joined struct {
-	perSecond, seconds, activeSeconds, coordinatorSeconds float64
-	watched                                               *watched
+	perSecond, seconds, activeSeconds float64
+	// work is until all are active.
+	work    work
+	watched *watched
 }
 
 // joins has all agents join an empty pool at once, a few times.
@@ -49,12 +52,15 @@ func joins(ctx context.Context, o Options) ([]bench.Row, error) {
 		ID: "S5", Experiment: fmt.Sprintf("%d servers join an empty pool at once, connections made before, MariaDB, %d rounds", o.Agents, joinRounds),
 		Target: fmt.Sprintf("≥ %d joins a second, ring valid at every revision", joinTarget),
 		Met:    middle.perSecond >= joinTarget && valid && coalesced == 0,
-		Measured: fmt.Sprintf("%.0f joins a second (slowest round %.0f): all welcomed after %.2f s, all active after %.2f s; %.2f s of processor by the coordinator; "+
+		Measured: fmt.Sprintf("%.0f joins a second (slowest round %.0f): all welcomed after %.2f s, all active after %.2f s; until then "+
+			"%.2f s of processor by the coordinator, %.2f by the database, %.2f by the %d agents, on %d processors; "+
 			"%d revisions, each seen by a subscriber (%d coalesced), ring %s",
-			middle.perSecond, worst.perSecond, middle.seconds, middle.activeSeconds, middle.coordinatorSeconds, revisions, coalesced, validity(valid)),
+			middle.perSecond, worst.perSecond, middle.seconds, middle.activeSeconds, middle.work.coordinator.Seconds(), middle.work.database.Seconds(),
+			middle.work.driver.Seconds(), o.Agents, runtime.NumCPU(), revisions, coalesced, validity(valid)),
 		Figures: map[string]float64{
 			"joins_per_second": middle.perSecond, "slowest_joins_per_second": worst.perSecond, "welcomed_seconds": middle.seconds,
-			"active_seconds": middle.activeSeconds, "processor_seconds": middle.coordinatorSeconds, "revisions": float64(revisions),
+			"active_seconds": middle.activeSeconds, "processor_seconds": middle.work.coordinator.Seconds(), "database_seconds": middle.work.database.Seconds(),
+			"driver_seconds": middle.work.driver.Seconds(), "revisions": float64(revisions),
 			"coalesced": float64(coalesced),
 		},
 	}}, nil
@@ -86,7 +92,7 @@ func joinOnce(ctx context.Context, o Options) (j joined, err error) {
 	if err != nil {
 		return joined{}, err
 	}
-	before, err := s.processorTime()
+	before, err := s.work()
 	if err != nil {
 		return joined{}, err
 	}
@@ -100,14 +106,14 @@ func joinOnce(ctx context.Context, o Options) (j joined, err error) {
 		return joined{}, err
 	}
 	active := time.Now()
-	after, err := s.processorTime()
+	after, err := s.work()
 	if err != nil {
 		return joined{}, err
 	}
 	if j.watched, err = settled(ctx, s, t, f); err != nil {
 		return joined{}, err
 	}
-	j.seconds, j.activeSeconds, j.coordinatorSeconds = last.Sub(began).Seconds(), active.Sub(began).Seconds(), (after - before).Seconds()
+	j.seconds, j.activeSeconds, j.work = last.Sub(began).Seconds(), active.Sub(began).Seconds(), after.since(before)
 	j.perSecond = float64(o.Agents) / j.seconds
 	return j, nil
 }

@@ -207,8 +207,11 @@ func (s *site) metric(ctx context.Context, name string) (sum float64, err error)
 }
 
 // processorTime is what the coordinator has used so far.
-func (s *site) processorTime() (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.proc.Pid()))
+func (s *site) processorTime() (time.Duration, error) { return processorTime(s.proc.Pid()) }
+
+// processorTime is what a process has used so far.
+func processorTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read processor time: %w", err)
 	}
@@ -224,6 +227,23 @@ func (s *site) processorTime() (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * clockTick, nil
+}
+
+// work is the processor time of those who share the machine during an experiment.
+type work struct{ coordinator, database, driver time.Duration }
+
+// work is what all have used so far.
+func (s *site) work() (w work, err error) {
+	for pid, to := range map[int]*time.Duration{s.proc.Pid(): &w.coordinator, s.server.Pid(): &w.database, os.Getpid(): &w.driver} {
+		if *to, err = processorTime(pid); err != nil {
+			return work{}, err
+		}
+	}
+	return w, nil
+}
+
+func (w work) since(before work) work {
+	return work{w.coordinator - before.coordinator, w.database - before.database, w.driver - before.driver}
 }
 
 // files makes sure that n more files can be opened, here and by the coordinator,

@@ -702,7 +702,8 @@ type DeletePoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last revision of the pool; with validate_only, its present one.
 	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// How many servers were in it; unset for a repeated request.
+	// How many servers were in it; unset where that is not known, as for a repeated
+	// request.
 	Servers       *uint32 `protobuf:"varint,2,opt,name=servers,proto3,oneof" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -85,9 +85,10 @@ type AdminServiceClient interface {
 	// too. Routers forget it and their clients get NOT_FOUND; agents are told that
 	// their servers are removed. No join makes a pool of that name again, only
 	// CreatePool, and its revisions go on above those of the deleted one.
-	// FAILED_PRECONDITION with the rule not_empty while it has servers, unless force
-	// is set, and default_pool for the pool default, which always exists; its history
-	// has the event pool_deleted.
+	// FAILED_PRECONDITION with the rule not_empty while it has servers, or unreadable
+	// while its rows make no sense and it is not served, unless force is set, and
+	// default_pool for the pool default, which always exists; its history has the event
+	// pool_deleted.
 	DeletePool(ctx context.Context, in *DeletePoolRequest, opts ...grpc.CallOption) (*DeletePoolResponse, error)
 	// ListServers lists the members of a pool by id.
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
@@ -532,9 +533,10 @@ type AdminServiceServer interface {
 	// too. Routers forget it and their clients get NOT_FOUND; agents are told that
 	// their servers are removed. No join makes a pool of that name again, only
 	// CreatePool, and its revisions go on above those of the deleted one.
-	// FAILED_PRECONDITION with the rule not_empty while it has servers, unless force
-	// is set, and default_pool for the pool default, which always exists; its history
-	// has the event pool_deleted.
+	// FAILED_PRECONDITION with the rule not_empty while it has servers, or unreadable
+	// while its rows make no sense and it is not served, unless force is set, and
+	// default_pool for the pool default, which always exists; its history has the event
+	// pool_deleted.
 	DeletePool(context.Context, *DeletePoolRequest) (*DeletePoolResponse, error)
 	// ListServers lists the members of a pool by id.
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)

@@ -123,7 +123,9 @@ type SubscribeHello struct {
 	// The router's version.
 	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// Which run of the router's program this is. Two runs of one id at the same
-	// time are told apart: what counts is what both have applied.
+	// time are told apart: what counts is what both have applied. All subscriptions
+	// of an id that leave it empty count as one run, so that two routers of one id
+	// are not noticed.
 	Run           string `protobuf:"bytes,6,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

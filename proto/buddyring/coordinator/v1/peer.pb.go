@@ -63,7 +63,8 @@ type GetLeadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Identifies the database; empty while it is not known.
 	StoreId string `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
-	// The highest epoch that the coordinator has seen in the database, or won.
+	// The epoch of the lease as the coordinator has seen it last in the database, or
+	// has won it, also while it does not serve yet.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Id of the coordinator that leads; empty where none has been seen to renew the
 	// lease for a while.

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/buddyring/buddyring/coordinator/pool"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// usual are the messages that agents send all the time, with all that is in them
+// then.
+func usual(t testing.TB) map[string][]byte {
+	t.Helper()
+	evidence := func(sight pb.Sight, connect pb.Connect) *pb.Evidence {
+		return &pb.Evidence{
+			Sight: sight, Sent: 10, Lost: 3, Rtt: durationpb.New(300 * time.Microsecond), FirstLostAge: durationpb.New(2 * time.Second),
+			LastReplyAge: durationpb.New(0), Connect: connect,
+		}
+	}
+	messages := map[string][]byte{}
+	for name, m := range map[string]*pb.SessionRequest{
+		"report": {Message: &pb.SessionRequest_Report{Report: &pb.Report{
+			ServerId: "web-1.example", Incarnation: 7, Evidence: evidence(pb.Sight_SIGHT_DOWN, pb.Connect_CONNECT_UNANSWERED), LostOfTen: 3,
+		}}},
+		"digest": {Message: &pb.SessionRequest_Digest{Digest: &pb.Digest{
+			Seq: 300, SelfScore: 2, ServiceHealth: &pb.ServiceHealth{Incarnation: 5, State: pb.ServiceState_SERVICE_STATE_UP},
+			Subjects: []*pb.SubjectDigest{
+				{ServerId: "web-1", Incarnation: 1 << 40, Evidence: evidence(pb.Sight_SIGHT_UP, 0), Jitter: durationpb.New(time.Millisecond)},
+				{ServerId: "web-2", Incarnation: 9, Evidence: evidence(pb.Sight_SIGHT_CANNOT_JUDGE, pb.Connect_CONNECT_ANSWERED), LostOfTen: 10},
+			},
+		}}},
+		"first digest":   {Message: &pb.SessionRequest_Digest{Digest: &pb.Digest{}}},
+		"assignment ack": {Message: &pb.SessionRequest_AssignmentAck{AssignmentAck: &pb.AssignmentAck{Seq: 4}}},
+	} {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages[name] = raw
+	}
+	return messages
+}
+
+// slow decodes by the packages for that.
+func slow(raw []byte) (heard, error) {
+	req := &pb.SessionRequest{}
+	if err := proto.Unmarshal(raw, req); err != nil {
+		return heard{}, err
+	}
+	in, err := parseMessage(1, req)
+	return heard{input: in, digest: req.GetDigest().GetSeq(), isDigest: req.GetDigest() != nil}, err
+}
+
+var heards = cmp.AllowUnexported(heard{})
+
+func TestUsualMessagesAreDecodedQuickly(t *testing.T) {
+	t.Parallel()
+	for name, raw := range usual(t) {
+		got, ok := quick(1, raw)
+		if !ok {
+			t.Errorf("the %s is left to others", name)
+		}
+		want, err := slow(raw)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(want, got, heards); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// What is decoded quickly is what the packages for that would have made of it, and
+// never what they would have refused.
+func FuzzQuick(f *testing.F) {
+	for _, raw := range usual(f) {
+		f.Add(raw)
+	}
+	// A message in two parts is put together, a field that comes twice counts once.
+	twice := protowire.AppendBytes(protowire.AppendTag(nil, requestAssignmentAck, protowire.BytesType), []byte{0x08, 1, 0x08, 2})
+	f.Add(twice)
+	f.Add(append(twice, twice...))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got, ok := quick(1, raw)
+		if !ok {
+			return
+		}
+		want, err := slow(raw)
+		if err != nil {
+			t.Fatalf("accepted %x, which is refused: %v", raw, err)
+		}
+		if diff := cmp.Diff(want, got, heards); diff != "" {
+			t.Errorf("%x (-want +got):\n%s", raw, diff)
+		}
+	})
+}
+
+// What the quick way does not know goes the other way.
+func TestUnusualMessagesAreDecodedToo(t *testing.T) {
+	t.Parallel()
+	raw, err := proto.Marshal(&pb.SessionRequest{Message: &pb.SessionRequest_Digest{Digest: &pb.Digest{Seq: 9, StateTrouble: "disk full"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := quick(1, raw); ok {
+		t.Error("trouble was decoded quickly")
+	}
+	got, err := decode(1, raw)
+	want := heard{input: pool.Digest{Session: 1, StateTrouble: "disk full"}, digest: 9, isDigest: true}
+	if diff := cmp.Diff(want, got, heards); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if _, err := decode(1, []byte("garbage")); err == nil {
+		t.Error("garbage was accepted")
+	} else {
+		refused(t, err)
+	}
+}
