@@ -16,13 +16,34 @@ import (
 	"github.com/pingcap/tidb/pkg/session"
 	"github.com/pingcap/tidb/pkg/store/mockstore"
 	"github.com/pingcap/tidb/pkg/util/logutil"
+	"golang.org/x/sys/unix"
 )
 
 func main() {
-	if err := run(os.Stdin, os.Stdout); err != nil {
+	out, err := quiet()
+	if err == nil {
+		err = run(os.Stdin, out)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "serve TiDB:", err)
 		os.Exit(1)
 	}
+}
+
+// quiet returns the standard output, and lets what TiDB logs there go nowhere.
+func quiet() (*os.File, error) {
+	out, err := unix.Dup(unix.Stdout)
+	if err != nil {
+		return nil, fmt.Errorf("keep standard output: %w", err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Dup2(int(null.Fd()), unix.Stdout); err != nil {
+		return nil, fmt.Errorf("replace standard output: %w", err)
+	}
+	return os.NewFile(uintptr(out), "stdout"), nil
 }
 
 func run(life io.Reader, out io.Writer) error {
@@ -38,6 +59,8 @@ func run(life io.Reader, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("make system tables: %w", err)
 	}
+	// Only so does TiDB say when it listens.
+	server.RunInGoTest, server.RunInGoTestChan = true, make(chan struct{})
 	cfg := config.NewConfig()
 	cfg.Host, cfg.Port, cfg.Status.ReportStatus, cfg.Socket = "127.0.0.1", 0, false, ""
 	s, err := server.NewServer(cfg, server.NewTiDBDriver(kv))
