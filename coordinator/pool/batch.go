@@ -214,7 +214,8 @@ func (b *batch) site(id member.ID) ring.Site {
 }
 
 // abandon takes out a JOINING member that nobody has ever reached and whose
-// agent has gone.
+// agent has gone. If the reference size was raised for it, that is taken back;
+// else it stood in the place of somebody who is lost.
 func (b *batch) abandon(id member.ID) {
 	m, s := b.m, b.m.servers[id]
 	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || m.live(id) != nil {
@@ -222,6 +223,9 @@ func (b *batch) abandon(id member.ID) {
 	}
 	b.restOn(m.now)
 	b.remove(id, member.CauseUnreachable, "never_reached", member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
+	if s.grew {
+		b.reference = max(0, b.reference-1)
+	}
 	b.after(nil, func(error) { m.queue = append(m.queue, item{abandon: id}) })
 }
 
@@ -289,7 +293,7 @@ func (b *batch) removeByVerdict(s *server, v *confirmed) {
 		b.reference = max(0, b.reference-1)
 	}
 	b.after(func() {
-		m.guard.lastVerdict = m.now
+		m.guard.unquietAt = m.now
 		if !confirmed {
 			m.recordLoss(lost)
 		}

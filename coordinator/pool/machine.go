@@ -157,7 +157,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		requests: map[string]member.Request{}, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
-		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(),
+		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(cfg.Now),
 		noted:   map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
 		losses: map[uint64]*server{}, filtered: map[member.ID]bool{}, yielding: map[member.ID]time.Time{},
