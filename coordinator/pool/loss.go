@@ -87,7 +87,12 @@ func (m *Machine) judgeLoss(s *server, r *verdict.Round) {
 		return
 	}
 	since := m.now.Add(-lossSeen)
-	if lossy, clean := m.lossWatchers(s); lossy < 2 || clean > 0 {
+	losing := s.sights.lossy() >= 2 // nearly always false, and soon told
+	if losing {
+		lossy, clean := m.lossWatchers(s)
+		losing = lossy >= 2 && clean == 0
+	}
+	if !losing {
 		if r == nil || !r.Losing(probeSpacing) {
 			return
 		}
