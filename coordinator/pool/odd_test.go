@@ -108,6 +108,35 @@ func TestSecondRoundAcquits(t *testing.T) {
 	}
 }
 
+// The silence of others does not outvote the one who reaches it: at least half of those
+// asked must miss it, and two.
+func TestSilenceDoesNotOutvoteTheOdd(t *testing.T) {
+	t.Parallel()
+	for name, most := range map[string]bool{"less than half": false, "half": true} {
+		d := letters(t, 24)
+		odd := d.table.rows["c"].First
+		d.report(d.table.rows["c"].Second, "c", down)
+		d.answerWith("c", but(odd, up, down))
+		d.toLastProbe("c")
+		d.answer(d.observers("c")[1], "c", down, true) // and silent ones are replaced
+		asked := slices.DeleteFunc(slices.Clone(d.observers("c")), func(id member.ID) bool { return id == odd })
+		answering := (len(asked) + 1) / 2
+		if answering <= verdict.FreshNeeded {
+			t.Fatalf("asked %v", asked)
+		}
+		if !most {
+			answering--
+		}
+		for _, id := range asked[1:answering] {
+			d.answer(id, "c", down, true)
+		}
+		d.wait(400 * time.Millisecond)
+		if d.removes("c") != most {
+			t.Errorf("%s, %d of %d, miss it: removed %v by %q", name, answering, len(asked), d.removes("c"), d.rule("c"))
+		}
+	}
+}
+
 // Who had a reply just before the server died is no liar.
 func TestEarlyReplyIsNoLie(t *testing.T) {
 	t.Parallel()

@@ -328,7 +328,9 @@ func (m *Machine) lateAnswer(sess *session, in Answer) {
 	q := &s.inquiry
 	switch {
 	case q.verdict != nil && (isLate(q.verdict.round) || isLate(q.first)):
-		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
+		if !m.outvoted(s, observer) {
+			m.refute(s, member.CauseCrashed, member.CauseUnreachable)
+		}
 	case q.round != nil && q.round.Second && isLate(q.first):
 		m.noteReach(s, observer)
 	}

@@ -98,6 +98,16 @@ func (l sights) of(by member.ID) sight {
 	return seen
 }
 
+// lossy counts the watchers that see the server lossy, whether they count or not.
+func (l sights) lossy() (n int) {
+	for i := range l {
+		if l[i].lossy {
+			n++
+		}
+	}
+	return n
+}
+
 func (l *sights) put(by member.ID, seen sight) {
 	if i := l.index(by); i >= 0 {
 		(*l)[i].sight = seen
@@ -155,11 +165,10 @@ type inquiry struct {
 	opened, next time.Time
 	tries        int
 	// first is the first of two rounds, asked its observers. overruled are those whose
-	// positives do not count until a gate refuses or the incident is over; turned are
-	// those who have reached the server after they had missed it in the round behind a
-	// verdict that waited.
-	first  *verdict.Round
-	turned map[member.ID]bool
+	// positives do not count until a gate refuses or the incident is over; saviours are
+	// those who have reached the server while a verdict waited.
+	first    *verdict.Round
+	saviours map[member.ID]bool
 	// reachers have reached the server in a round of the present incident.
 	reachers  map[member.ID]bool
 	asked     []member.ID

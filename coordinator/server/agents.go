@@ -53,7 +53,7 @@ func (a *agentService) Session(stream pb.AgentService_SessionServer) error {
 		return a.closing.reason()
 	}
 	defer a.streams.leave()
-	s := newSession(pool.SessionID(a.lastID.Add(1)), a.lead.epoch, a.streams.run, stream.Send)
+	s := newSession(pool.SessionID(a.lastID.Add(1)), a.lead.epoch, a.streams.run, stream.SendMsg)
 	a.live.Add(1)
 	defer a.live.Add(-1)
 

@@ -98,7 +98,7 @@ func TestOutboxOverflowEndsTheSession(t *testing.T) {
 	var writers []func()
 	sent := 0
 	s := newSession(1, 1, func(write func()) { writers = append(writers, write) },
-		func(*pb.SessionResponse) error { sent++; return nil })
+		func(any) error { sent++; return nil })
 	for range outboxSize {
 		s.challenge(1)
 	}
@@ -130,9 +130,9 @@ func TestSessionAtRestHasNoWriter(t *testing.T) {
 	var writers []func()
 	var sent []uint64
 	var s *session
-	s = newSession(1, 1, func(write func()) { writers = append(writers, write) }, func(m *pb.SessionResponse) error {
-		sent = append(sent, m.GetChallenge().GetNonce())
-		if n := m.GetChallenge().GetNonce(); n < 3 {
+	s = newSession(1, 1, func(write func()) { writers = append(writers, write) }, func(m any) error {
+		n := m.(*pb.SessionResponse).GetChallenge().GetNonce()
+		if sent = append(sent, n); n < 3 {
 			s.challenge(n + 1)
 		}
 		return nil
@@ -149,7 +149,7 @@ func TestSessionThatCannotBeSentTo(t *testing.T) {
 	t.Parallel()
 	var writers []func()
 	tried := 0
-	s := newSession(1, 1, func(write func()) { writers = append(writers, write) }, func(*pb.SessionResponse) error {
+	s := newSession(1, 1, func(write func()) { writers = append(writers, write) }, func(any) error {
 		tried++
 		return io.EOF
 	})

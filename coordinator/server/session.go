@@ -10,6 +10,7 @@ import (
 
 	"github.com/buddyring/buddyring/coordinator/pool"
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -30,11 +31,12 @@ type session struct {
 	epoch member.Epoch
 	// spawn has a writer run: there is one only while there is something to send.
 	spawn func(write func())
-	send  func(*pb.SessionResponse) error
+	send  func(any) error
 
 	mu sync.Mutex
-	// outbox waits to be sent; unsent counts that and what the writer has.
-	outbox []*pb.SessionResponse
+	// outbox waits to be sent, messages and encoded ones; unsent counts that and what
+	// the writer has.
+	outbox []any
 	unsent int
 	// idle is closed when the writer, nil for none, has ended; closed says that
 	// nothing more is sent.
@@ -49,7 +51,7 @@ type session struct {
 
 // newSession returns a session whose messages go to send, on goroutines that spawn
 // starts.
-func newSession(id pool.SessionID, epoch member.Epoch, spawn func(func()), send func(*pb.SessionResponse) error) *session {
+func newSession(id pool.SessionID, epoch member.Epoch, spawn func(func()), send func(any) error) *session {
 	return &session{
 		id: id, epoch: epoch, spawn: spawn, send: send,
 		greeted: newEnding(), welcomed: newEnding(), over: newEnding(),
@@ -62,14 +64,14 @@ var errOverflow = fmt.Errorf("%w: more than %d messages wait for this agent", me
 // put queues a message. Messages leave in the order in which they were put;
 // when too many wait, the session ends.
 func (s *session) put(m *pb.SessionResponse) {
+	m.Epoch = uint64(s.epoch)
 	if s.queue(m) {
 		s.spawn(s.write)
 	}
 }
 
 // queue takes a message and reports whether the caller has to see to a writer.
-func (s *session) queue(m *pb.SessionResponse) (idle bool) {
-	m.Epoch = uint64(s.epoch)
+func (s *session) queue(m any) (idle bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -102,7 +104,7 @@ func (s *session) write() {
 
 // take returns what the writer is to send next, once it has sent so many; with
 // nothing left the writer ends.
-func (s *session) take(sent int) []*pb.SessionResponse {
+func (s *session) take(sent int) []any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unsent -= sent
@@ -193,7 +195,7 @@ func (s *session) challenge(nonce uint64) {
 // called on the goroutine that reads, which sends by itself unless another one is
 // about it: an agent that takes nothing need not be listened to.
 func (s *session) acknowledge(seq uint64) {
-	if s.welcomed.ended() && s.queue(&pb.SessionResponse{Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}}) {
+	if s.welcomed.ended() && s.queue(rpc.NewEncoded(encodeDigestAck(s.epoch, seq))) {
 		s.write()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +22,10 @@ const (
 	// needs longer is dropped and resumes.
 	sendTime = 10 * time.Second
 	// snapshotsAtOnce paces the snapshots of all subscribers, who share the bytes of
-	// one.
+	// one, so that everybody else is served meanwhile. One that takes longer than
+	// snapshotTime waits for its network, and keeps nobody from anything.
 	snapshotsAtOnce = 20
+	snapshotTime    = time.Second
 	// A router acknowledges each change that it applies.
 	acksPerSecond = 500
 	acksBurst     = 2000
@@ -64,6 +67,8 @@ type subscription struct {
 	synced  bool
 	// deletions is how many deletions of pools were looked at.
 	deletions int
+	// giveUp gives up the place that was taken for a snapshot; nil for none.
+	giveUp func()
 }
 
 var (
@@ -208,6 +213,7 @@ func (m *membershipService) acknowledge(id member.ID, run string, a ack) {
 // bookmarks, until the stream is over or a message cannot be sent.
 func (s *subscription) feed() error {
 	m := s.service
+	defer s.leavePlace()
 	if err := s.start(); err != nil {
 		return err
 	}
@@ -243,12 +249,25 @@ func (s *subscription) deliver(p *parcel) (first bool, err error) {
 	return first, s.sendAny(message)
 }
 
-// sendAny sends a message, or one that is encoded.
+// sendAny sends a message, or one that is encoded. gRPC takes a message of any size
+// at once and sends it by and by; only when it takes the next one, most of it has
+// left.
 func (s *subscription) sendAny(message any) error {
 	now := time.Now()
 	s.sendingSince.Store(&now)
 	defer s.sendingSince.Store(nil)
-	return s.stream.SendMsg(message)
+	err := s.stream.SendMsg(message)
+	s.leavePlace()
+	return err
+}
+
+// leavePlace lets the next subscriber have its snapshot, if this one has had its
+// own.
+func (s *subscription) leavePlace() {
+	if s.giveUp != nil {
+		s.giveUp()
+		s.giveUp = nil
+	}
 }
 
 func (s *subscription) start() error {
@@ -366,16 +385,23 @@ func (s *subscription) compacted(h *history, otherHistory bool) error {
 	return s.snapshot(h)
 }
 
-// snapshot sends a whole pool when it is this subscriber's turn.
+// snapshot sends a whole pool when it is this subscriber's turn, which lasts until
+// the message after it.
 func (s *subscription) snapshot(h *history) error {
+	s.leavePlace()
 	select {
 	case s.service.snapshots <- struct{}{}:
-		defer func() { <-s.service.snapshots }()
 	case <-s.over.done():
 		return nil
 	}
+	leave := sync.OnceFunc(func() { <-s.service.snapshots })
+	late := time.AfterFunc(snapshotTime, leave)
 	snapshot := h.snapshot()
 	first, err := s.deliver(snapshot)
+	s.giveUp = func() {
+		late.Stop()
+		leave()
+	}
 	if first {
 		s.service.metrics.snapshots.Inc()
 	}

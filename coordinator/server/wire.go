@@ -37,9 +37,13 @@ func decode(id pool.SessionID, raw []byte) (heard, error) {
 	return heard{input: in, digest: req.GetDigest().GetSeq(), isDigest: req.GetDigest() != nil}, err
 }
 
-// The fields of the messages that are decoded here.
+// usualSubjects is how many servers an agent watches where nothing is wrong.
+const usualSubjects = 2
+
+// The fields of the messages that are decoded and encoded here.
 const (
 	requestReport, requestDigest, requestAssignmentAck = 2, 3, 6
+	responseEpoch, responseDigestAck                   = 1, 6
 	ackSeq                                             = 1
 
 	digestSeq, digestSubjects, digestSelfScore, digestHealth                   = 1, 2, 3, 4
@@ -109,6 +113,9 @@ func quickDigest(id pool.SessionID, raw []byte) (in pool.Input, seq uint64, ok b
 		case f.number == digestSeq && !f.isBytes:
 			seq = f.value
 		case f.number == digestSubjects && f.isBytes && len(d.Subjects) < maxSubjects:
+			if d.Subjects == nil {
+				d.Subjects = make([]pool.SubjectDigest, 0, usualSubjects)
+			}
 			var s pool.SubjectDigest
 			s, ok = quickSubject(f.bytes)
 			d.Subjects = append(d.Subjects, s)
@@ -261,3 +268,12 @@ func (f *fields) next() bool {
 
 // fine reports whether all fields were gone through.
 func (f *fields) fine() bool { return !f.broken && len(f.rest) == 0 }
+
+// encodeDigestAck encodes the SessionResponse that acknowledges a digest.
+func encodeDigestAck(epoch member.Epoch, seq uint64) []byte {
+	b := make([]byte, 0, 32)
+	b = protowire.AppendVarint(protowire.AppendTag(b, responseEpoch, protowire.VarintType), uint64(epoch))
+	b = protowire.AppendTag(b, responseDigestAck, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(protowire.SizeTag(ackSeq)+protowire.SizeVarint(seq))) //nolint:gosec // a few bytes
+	return protowire.AppendVarint(protowire.AppendTag(b, ackSeq, protowire.VarintType), seq)
+}

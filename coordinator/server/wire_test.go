@@ -122,3 +122,17 @@ func TestUnusualMessagesAreDecodedToo(t *testing.T) {
 		refused(t, err)
 	}
 }
+
+func TestDigestAckIsWhatAnAgentExpects(t *testing.T) {
+	t.Parallel()
+	for _, seq := range []uint64{0, 1, 300, 1 << 63} {
+		got := &pb.SessionResponse{}
+		if err := proto.Unmarshal(encodeDigestAck(7, seq), got); err != nil {
+			t.Fatal(err)
+		}
+		want := &pb.SessionResponse{Epoch: 7, Message: &pb.SessionResponse_DigestAck{DigestAck: &pb.DigestAck{Seq: seq}}}
+		if !proto.Equal(want, got) {
+			t.Errorf("%d: %v", seq, got)
+		}
+	}
+}

@@ -12,10 +12,11 @@ import (
 
 // batch is how many rows go into one statement, and batchBytes about how many
 // bytes of text: a server takes packets of 16 MiB by default, and escaping can
-// double a text.
+// double a text. From prepareFrom rows on the statement is worth being prepared.
 const (
-	batch      = 200
-	batchBytes = 1 << 20
+	batch       = 200
+	batchBytes  = 1 << 20
+	prepareFrom = 2 * batch
 )
 
 // tx is an open transaction with the statements that several methods use.
@@ -55,22 +56,40 @@ type table struct {
 	name, columns, key string
 }
 
-// write writes whole rows.
-func (x tx) write(ctx context.Context, t table, rows [][]any) error {
-	before := "INSERT INTO " + t.name + " (" + t.columns + ") VALUES "
-	row := "(" + list("?", ", ", strings.Count(t.columns, ",")+1) + ")"
-	after := ""
-	if t.key != "" {
-		after = x.dialect.conflict(strings.Split(t.key, ", "), strings.Split(t.columns, ", "))
+// write writes whole rows. Where there are many, the database parses the statement
+// once: that is a good part of what a row costs it.
+func (x tx) write(ctx context.Context, t table, rows [][]any) (err error) {
+	var whole *sql.Stmt
+	if len(rows) >= prepareFrom {
+		if whole, err = x.PrepareContext(ctx, t.insert(x.dialect, batch)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, whole.Close()) }()
 	}
 	for len(rows) > 0 {
 		n := fitting(rows)
-		if _, err := x.touch(ctx, before+list(row, ", ", n)+after, slices.Concat(rows[:n]...)...); err != nil {
+		args := slices.Concat(rows[:n]...)
+		if whole != nil && n == batch {
+			_, err = whole.ExecContext(ctx, args...)
+		} else {
+			_, err = x.touch(ctx, t.insert(x.dialect, n), args...)
+		}
+		if err != nil {
 			return err
 		}
 		rows = rows[n:]
 	}
 	return nil
+}
+
+// insert is the statement for n rows.
+func (t table) insert(d *dialect, n int) string {
+	row := "(" + list("?", ", ", strings.Count(t.columns, ",")+1) + ")"
+	after := ""
+	if t.key != "" {
+		after = d.conflict(strings.Split(t.key, ", "), strings.Split(t.columns, ", "))
+	}
+	return "INSERT INTO " + t.name + " (" + t.columns + ") VALUES " + list(row, ", ", n) + after
 }
 
 // fitting returns how many of the rows go into one statement: at least one.

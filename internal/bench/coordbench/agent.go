@@ -148,18 +148,24 @@ func (a *agent) hello() *pb.SessionRequest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := a.number
-	address := fmt.Sprintf("10.%d.%d.%d", 1+n>>16, n>>8&255, n&255)
+	address := addressOf(n)
 	return &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: &pb.Hello{
 		Pool: string(member.DefaultPool), ServerId: serverID(n), BootId: a.run, InstanceId: a.run, Version: "bench",
 		Incarnation: a.incarnation, StoreId: a.storeID, Epoch: a.epoch, Features: []string{"removed"},
 		Spec: &pb.ServerSpec{
 			ProbeAddresses: []string{address}, Endpoints: []*pb.Endpoint{{Name: "http", Address: address + ":8080", Protocol: "http"}},
-			Zone: fmt.Sprintf("eu-%d", n%3), Rack: fmt.Sprintf("rack-%d", n/3%100), Labels: map[string]string{"version": "2026.11"},
+			Zone: zoneOf(n), Rack: rackOf(n), Labels: map[string]string{"version": "2026.11"},
 		},
 	}}}
 }
 
 func serverID(n int) string { return fmt.Sprintf("web-%05d.eu.example.org", n) }
+
+func addressOf(n int) string { return fmt.Sprintf("10.%d.%d.%d", 1+n>>16, n>>8&255, n&255) }
+
+func zoneOf(n int) string { return fmt.Sprintf("eu-%d", n%3) }
+
+func rackOf(n int) string { return fmt.Sprintf("rack-%d", n/3%100) }
 
 // take takes a message and returns what there is to say to it.
 func (a *agent) take(m *pb.SessionResponse) []proto.Message {

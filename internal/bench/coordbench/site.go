@@ -63,11 +63,11 @@ func startSite(ctx context.Context, o Options) (s *site, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.server, err = testdb.New("--innodb-buffer-pool-size=256M", "--innodb-log-file-size=256M"); err != nil { //nolint:contextcheck // it has a time-out of its own
+	if s.server, err = startDatabase(); err != nil { //nolint:contextcheck // it has a time-out of its own
 		return nil, err
 	}
-	if err := s.server.Do(ctx, "CREATE DATABASE buddyring CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"); err != nil {
-		return nil, fmt.Errorf("make database: %w", err)
+	if err := makeDatabase(ctx, s.server, "buddyring"); err != nil {
+		return nil, err
 	}
 	for _, address := range []*string{&s.address, &s.admin, &s.web} {
 		if *address, err = freeAddress(ctx); err != nil {
@@ -86,6 +86,17 @@ func startSite(ctx context.Context, o Options) (s *site, err error) {
 	}
 	s.client = pb.NewAdminServiceClient(s.conn)
 	return s, s.start(ctx)
+}
+
+func startDatabase() (*testdb.Server, error) {
+	return testdb.New("--innodb-buffer-pool-size=256M", "--innodb-log-file-size=256M")
+}
+
+func makeDatabase(ctx context.Context, server *testdb.Server, name string) error {
+	if err := server.Do(ctx, "CREATE DATABASE "+name+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"); err != nil {
+		return fmt.Errorf("make database: %w", err)
+	}
+	return nil
 }
 
 // freeAddress is one at which nobody listens now.
