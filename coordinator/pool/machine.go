@@ -30,6 +30,10 @@ const (
 	joinPatience = 30 * time.Second
 	// verdictLife is how long a confirmed verdict may wait for its commit.
 	verdictLife = 2 * time.Second
+	// commitTime, and removalTime for each removal, is how long that commit may take
+	// at least; one that begins sooner has more.
+	commitTime  = time.Second
+	removalTime = time.Millisecond
 	// gatherTime is how long a confirmed verdict waits for those about other
 	// suspects, so that one change removes them all.
 	gatherTime = 250 * time.Millisecond
