@@ -52,15 +52,21 @@ type checkup struct {
 // checked is how a check went; failure is empty for a pass.
 type checked struct{ name, failure string }
 
-func newCheckup(log *slog.Logger, m *metrics) *checkup {
-	return &checkup{
+// newCheckup knows from the start whether there will be checks: nothing must be
+// said in their absence before they run.
+func newCheckup(log *slog.Logger, m *metrics, checks []Check) *checkup {
+	c := &checkup{
 		log: log, metrics: m, assigned: make(chan []Check), attached: make(chan healthSink),
 		results: make(chan checked), cancel: map[string]context.CancelFunc{},
 	}
+	if len(checks) > 0 {
+		c.seen.Store(&health.Verdict{})
+	}
+	return c
 }
 
-// sees returns what the checks come to, or nil without checks and before their
-// first results. It does not block.
+// sees returns what the checks come to, Unknown before their first results, or
+// nil without checks. It does not block.
 func (c *checkup) sees() *health.Verdict { return c.seen.Load() }
 
 // assign replaces the checks.
@@ -151,7 +157,7 @@ func (c *checkup) begin(ctx context.Context, checks []Check) {
 // look publishes what the checks come to and returns it.
 func (c *checkup) look() health.Verdict {
 	v := c.health.Verdict()
-	if len(c.cancel) == 0 || v.State == health.Unknown {
+	if len(c.cancel) == 0 {
 		c.seen.Store(nil)
 	} else {
 		c.seen.Store(&v)

@@ -175,7 +175,8 @@ func TestStuckCheckHasFailed(t *testing.T) {
 	})
 }
 
-// TestNothingIsSaidBeforeTheFirstResults.
+// TestNothingIsSaidBeforeTheFirstResults: but that there are checks, in every digest,
+// since one that says nothing is of an agent without them.
 func TestNothingIsSaidBeforeTheFirstResults(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCoordinator(t)
@@ -190,7 +191,7 @@ func TestNothingIsSaidBeforeTheFirstResults(t *testing.T) {
 				t.Errorf("said %v", h)
 			}
 		}
-		if h := p.seen()[0].GetServiceHealth(); h != nil {
+		if h := p.seen()[0].GetServiceHealth(); h == nil || h.GetState() != pb.ServiceState_SERVICE_STATE_UNSPECIFIED || h.GetIncarnation() != 5 {
 			t.Errorf("digest says %v", h)
 		}
 		fakes[1].set(nil, false, nil)

@@ -117,7 +117,7 @@ func New(cfg Config, deps Deps) (*Daemon, error) {
 		},
 		keeper:  newKeeper(deps.Store, deps.Logger, m),
 		watcher: newWatcher(deps.Prober, deps.Loopback, deps.Logger, m),
-		checkup: newCheckup(deps.Logger, m),
+		checkup: newCheckup(deps.Logger, m, cfg.Checks),
 		respec:  make(chan struct{}, 1),
 		leaving: newLeaving(),
 		link:    newLink(m),

@@ -86,17 +86,35 @@ func TestNotesAreBounded(t *testing.T) {
 }
 
 // Everything that was decided about one lasting doubt takes the place of one
-// decision, not more and more memory.
+// decision, not more and more memory. What is not kept of it is told of, once, after
+// the head.
 func TestDecisionsAreBounded(t *testing.T) {
 	t.Parallel()
 	d := five(t)
 	d.report(d.table.rows["c"].First, "c", down)
-	for range 40 {
+	before, each := 0, 0
+	for round := range 40 {
 		d.answerAll("c", up)
+		all := d.m.Decisions("c")
+		if len(all) != 1 || len(all[0].Explanation.Timeline) > 160 {
+			t.Fatalf("%d decisions", len(all))
+		}
+		told := len(all[0].Explanation.Timeline)
+		for i, moment := range all[0].Explanation.Timeline {
+			if moment.Kind != "left_out" {
+				continue
+			}
+			var n int
+			if _, err := fmt.Sscanf(moment.Text, "%d moments before this are left out", &n); err != nil || i != 20 {
+				t.Fatalf("%q at %d: %v", moment.Text, i, err)
+			}
+			told += n - 1
+		}
+		// A round is like the other.
+		if round > 2 && told-before != each {
+			t.Fatalf("round %d has %d moments, the one before has %d", round, told-before, each)
+		}
+		before, each = told, told-before
 		d.nextRound("c")
-	}
-	all := d.m.Decisions("c")
-	if len(all) != 1 || len(all[0].Explanation.Timeline) > 160 {
-		t.Fatalf("%d decisions", len(all))
 	}
 }

@@ -62,6 +62,14 @@ type stop struct {
 	toldAt    time.Time
 }
 
+// rule is by which rule it is on, empty if it is off.
+func (st *stop) rule() string {
+	if !st.on {
+		return ""
+	}
+	return st.ruling.Rule
+}
+
 func newGuard(now time.Time) guard {
 	return guard{
 		unquietAt: now,

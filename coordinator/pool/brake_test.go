@@ -366,6 +366,37 @@ func (d *desk) nextOrNone(id member.ID, s pool.Sight) {
 	}
 }
 
+// The history says that the brake holds a removal also when it has just said something
+// else about the server.
+func TestBrakeIsNotedBesideAnotherRule(t *testing.T) {
+	t.Parallel()
+	d := many(t, 31, nil)
+	dead := d.apart(8)
+	d.report(d.table.rows[dead[0]].First, dead[0], down)
+	d.answerAll(dead[0], up)
+	if d.rule(dead[0]) != "others_reach_it" && d.rule(dead[0]) != "answers" {
+		t.Fatalf("by %q", d.rule(dead[0]))
+	}
+	d.report(d.table.rows[dead[0]].First, dead[0], up)
+	d.wait(6 * time.Second)
+	d.commitAll()
+	d.missAll(dead)
+	d.live(6 * time.Second)
+	if d.flight == nil {
+		t.Fatal("nothing is noted")
+	}
+	var rules []string
+	for _, e := range d.flight.Events {
+		if e.Kind == member.EventNotRemoved && e.ID == dead[0] {
+			rules = append(rules, e.Explanation.Rule)
+		}
+	}
+	d.commitAll()
+	if !slices.Equal(rules, []string{"brake"}) {
+		t.Errorf("noted by %q", rules)
+	}
+}
+
 // The alarm says what is held, why and since when; the history says it too.
 func TestBrakeTells(t *testing.T) {
 	t.Parallel()

@@ -122,7 +122,9 @@ func (m *Machine) forget(s *server) {
 	delete(m.due, id)
 	delete(m.uncovered, id)
 	delete(m.stale, id)
-	delete(m.noted, id)
+	for _, stop := range []string{"", "brake", "zone_brake", "floor"} {
+		delete(m.noted, noteKey{id, stop})
+	}
 	delete(m.ailing, id)
 	delete(m.servers, id)
 	delete(m.guard.released, id)

@@ -43,6 +43,11 @@ func (m *Machine) decide(s *server) {
 	for _, id := range r.Mute() {
 		m.tell(s, member.Moment{Kind: "no_answer", Round: r.ID, Who: string(id)})
 	}
+	for _, id := range r.Missing() {
+		if !m.trusts(id) {
+			m.tell(s, member.Moment{Kind: "not_counted", Round: r.ID, Who: string(id), Text: "what it says is not counted: it is muted, or suspect itself"})
+		}
+	}
 	if s.claim != nil && m.settleClaim(s, r) || !m.judged(s) {
 		m.endIncident(s)
 		return

@@ -84,7 +84,7 @@ type Machine struct {
 	// when a decision about a server went into the history last.
 	logs     map[member.ID][]Decision
 	logOrder []member.ID
-	noted    map[member.ID]time.Time
+	noted    map[noteKey]time.Time
 	// notes are events that wait for a change, no longer than until notesAt.
 	notes   []member.Event
 	notesAt time.Time
@@ -158,7 +158,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
 		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(cfg.Now),
-		noted:   map[member.ID]time.Time{},
+		noted:   map[noteKey]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
 		losses: map[uint64]*server{}, filtered: map[member.ID]bool{}, yielding: map[member.ID]time.Time{},
 		random: rand.New(rand.NewPCG(cfg.Seed, uint64(state.Position.Epoch))), //nolint:gosec // placement and witnesses need no secrecy; nonces only tell echoes apart

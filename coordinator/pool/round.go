@@ -296,8 +296,6 @@ func (m *Machine) answer(in Answer) {
 		text = "no reply to its probes, but its TCP connect was answered"
 	case e.Sight == verdict.SightDown && in.SelfScore > 0:
 		text = "not counted: it does not trust itself"
-	case e.Sight == verdict.SightDown && !m.trusts(sess.hello.ID):
-		text = "not counted: it is muted, or suspect itself"
 	case e.Sight == verdict.SightDown && in.Final && m.now.Before(s.inquiry.round.LastProbe):
 		text = "not counted: it came before its last probe was due"
 	case !in.Final:

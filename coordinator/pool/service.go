@@ -32,7 +32,7 @@ func (m *Machine) takeHealth(in ServiceHealth) {
 }
 
 // digestHealth hears the same from a digest; nil is from an agent without checks,
-// which finds nothing wrong.
+// which finds nothing wrong. One with checks that have no result yet is undecided.
 func (m *Machine) digestHealth(s *server, in *ServiceHealth) {
 	switch {
 	case in == nil:

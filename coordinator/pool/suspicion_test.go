@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -315,6 +316,38 @@ func TestTwoThatReachItOutweigh(t *testing.T) {
 		if d.notary.newest["c"].observers[0] != asked[0] || d.suspect("c") != want {
 			t.Errorf("reached by %d of 4: suspect %v, want %v", reaching, d.suspect("c"), want)
 		}
+	}
+}
+
+// Whose word does not count is what it is when the round ends, not when the answer
+// comes.
+func TestWhoIsNotCountedIsToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 8)
+	d.miss("c")
+	asked := d.observers("c")
+	d.toLastProbe("c")
+	d.answer(asked[0], "c", down, true)
+	// It becomes suspect itself before the others have answered.
+	d.miss(asked[0])
+	for _, o := range d.observers(asked[0]) {
+		d.answer(o, asked[0], down, false)
+	}
+	if !d.suspect(asked[0]) {
+		t.Fatal("it is not suspect")
+	}
+	for _, o := range asked[1:] {
+		d.answer(o, "c", up, true)
+	}
+	d.wait(time.Second)
+	var told []string
+	for _, moment := range d.m.Decisions("c")[0].Explanation.Timeline {
+		if moment.Kind == "not_counted" {
+			told = append(told, moment.Who)
+		}
+	}
+	if !slices.Equal(told, []string{string(asked[0])}) {
+		t.Errorf("told of %v, want %s", told, asked[0])
 	}
 }
 

@@ -25,6 +25,8 @@ const (
 type tale struct {
 	started time.Time
 	moments []member.Moment
+	// leftOut counts the moments that are not kept; the one after the head says so.
+	leftOut int
 }
 
 // Decision is a decision about a server and the revision of the change that
@@ -60,10 +62,22 @@ func (m *Machine) tell(s *server, moment member.Moment) {
 		return
 	}
 	if len(t.moments) >= taleLimit {
-		t.moments = slices.Delete(t.moments, taleHead, taleLimit/2)
+		t.cut()
 	}
 	moment.At = m.now.Sub(t.started)
 	t.moments = append(t.moments, moment)
+}
+
+// cut leaves moments out after the head. In their place is one that says how many
+// they are by now.
+func (t *tale) cut() {
+	last := taleLimit/2 - 1
+	if t.leftOut > 0 {
+		t.leftOut-- // what said so until now is none
+	}
+	t.leftOut += last + 1 - taleHead
+	t.moments[last] = member.Moment{At: t.moments[last].At, Kind: "left_out", Text: fmt.Sprintf("%d moments before this are left out", t.leftOut)}
+	t.moments = slices.Delete(t.moments, taleHead, last)
 }
 
 func (m *Machine) explanation(s *server, outcome string, ruling verdict.Ruling) member.Explanation {
@@ -78,17 +92,29 @@ func (m *Machine) explanation(s *server, outcome string, ruling verdict.Ruling) 
 }
 
 // notRemoved records a decision that leaves everything as it is. The history
-// gets it with the next change, at most once a minute per server.
+// gets it with the next change, at most once a minute per server; that
+// brake or floor hold it counts apart.
 func (m *Machine) notRemoved(s *server, ruling verdict.Ruling) {
 	m.count(CountNotRemoved)
 	e := m.explanation(s, "not_removed", ruling)
 	e.Text = fmt.Sprintf("%s was not removed: %s", s.row.ID, ruling.Reason)
 	m.log(e, 0)
-	if at, ok := m.noted[s.row.ID]; ok && m.now.Sub(at) < noteEvery {
+	key := noteKey{s.row.ID, ""}
+	if ruling.Rule == m.guard.brake.rule() || ruling.Rule == m.guard.floor.rule() {
+		key.stop = ruling.Rule
+	}
+	if at, ok := m.noted[key]; ok && m.now.Sub(at) < noteEvery {
 		return
 	}
-	m.noted[s.row.ID] = m.now
+	m.noted[key] = m.now
 	m.note(member.Event{Kind: member.EventNotRemoved, ID: s.row.ID, Incarnation: s.row.Incarnation, Actor: actorSelf, Text: e.Text, Explanation: &e})
+}
+
+// noteKey is what a decision not to remove a server is noted by: the server, and the
+// rule if brake or floor hold its removal.
+type noteKey struct {
+	id   member.ID
+	stop string
 }
 
 // actorSelf is the actor of what the coordinator does by itself.

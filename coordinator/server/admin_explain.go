@@ -94,14 +94,14 @@ func (a *adminService) addHistory(ctx context.Context, k *knowledge, limit int) 
 	var past []member.Event
 	past, k.historyErr = a.events.Events(ctx, store.EventQuery{
 		Pool: k.pool, ID: k.id, Limit: limit,
-		Kinds: []member.EventKind{member.EventRemoved, member.EventNotRemoved, member.EventContradicted},
+		Kinds: []member.EventKind{member.EventRemoved, member.EventNotRemoved, member.EventHeld, member.EventContradicted},
 	})
 	for _, e := range past {
 		if e.Explanation == nil {
 			continue
 		}
 		d := pool.Decision{Explanation: *e.Explanation}
-		if e.Kind == member.EventRemoved {
+		if e.Kind == member.EventRemoved || e.Kind == member.EventHeld {
 			d.Revision = e.Revision
 		}
 		if !slices.ContainsFunc(k.decisions, func(o pool.Decision) bool { return sameDecision(o, d) }) {

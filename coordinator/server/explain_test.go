@@ -1,11 +1,14 @@
 package server
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -100,5 +103,45 @@ func TestSummary(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// past is a table of events that were written before this leader.
+type past []member.Event
+
+func (p past) Events(_ context.Context, q store.EventQuery) ([]member.Event, error) {
+	var found []member.Event
+	for _, e := range p {
+		if len(q.Kinds) == 0 || slices.Contains(q.Kinds, e.Kind) {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
+func (past) EventsFrom(context.Context, member.Pool, member.Revision, int) ([]member.Event, error) {
+	return nil, nil
+}
+
+// After a change of the leader every kind of decision comes from the table, with the
+// revision of those that have one.
+func TestHistoryHasEveryDecision(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	var events past
+	kinds := []member.EventKind{member.EventRemoved, member.EventHeld, member.EventNotRemoved}
+	for i, kind := range kinds {
+		x := member.Explanation{ID: "web-3", Verdict: string(kind), Started: now.Add(-time.Duration(i) * time.Minute)}
+		events = append(events, member.Event{Kind: kind, ID: "web-3", Revision: 7, Explanation: &x})
+	}
+	k := knowledge{pool: "p", id: "web-3"}
+	(&adminService{events: events}).addHistory(t.Context(), &k, 10)
+	if k.historyErr != nil || len(k.decisions) != len(kinds) {
+		t.Fatalf("%v: %+v", k.historyErr, k.decisions)
+	}
+	for i, want := range []member.Revision{7, 7, 0} {
+		if d := k.decisions[i]; d.Revision != want || d.Explanation.Verdict != string(kinds[i]) {
+			t.Errorf("%+v", d)
+		}
 	}
 }

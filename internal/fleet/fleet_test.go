@@ -87,6 +87,7 @@ type server struct {
 	address netip.Addr
 	boot    int
 	state   *memory
+	checks  []daemon.Check
 	agent   *daemon.Daemon
 	stop    func()
 	// told hears of removals by others.
@@ -253,7 +254,7 @@ func (f *fleet) startAgent(id string) {
 	s := f.servers[id]
 	agent, err := daemon.New(daemon.Config{
 		Pool: "default", ID: member.ID(id), Coordinators: []string{"c1:7400"}, BootID: fmt.Sprintf("%s-boot-%d", id, s.boot),
-		Version: "test", DrainTimeout: 10 * time.Second,
+		Version: "test", DrainTimeout: 10 * time.Second, Checks: s.checks,
 		Spec: member.Spec{
 			ProbeAddresses: []netip.Addr{s.address}, Weight: member.DefaultWeight,
 			Endpoints: []member.Endpoint{{Address: netip.AddrPortFrom(s.address, 80).String(), Protocol: "http"}},

@@ -268,9 +268,12 @@ func TestAgentKilled(t *testing.T) {
 }
 
 // service is one that a server's agent checks.
-type service struct{ hung atomic.Bool }
+type service struct {
+	name string
+	hung atomic.Bool
+}
 
-func (s *service) String() string { return "http://service" }
+func (s *service) String() string { return s.name }
 
 func (s *service) Run(ctx context.Context) error {
 	if s.hung.Load() {
@@ -287,7 +290,7 @@ func TestHungService(t *testing.T) {
 		f.add(all...)
 		f.settled(20*time.Second, all...)
 		f.warm()
-		ring, web := f.ring(), &service{}
+		ring, web := f.ring(), &service{name: "http://service"}
 		f.servers["web-3"].agent.Recheck(f.t.Context(), []daemon.Check{web})
 		for _, after := range []time.Duration{10 * time.Second, 10*time.Second + time.Millisecond, 10500 * time.Millisecond} {
 			time.Sleep(after)
@@ -305,6 +308,41 @@ func TestHungService(t *testing.T) {
 		if got := f.removals(); len(got) != 0 {
 			f.t.Errorf("removals: %v", got)
 		}
+	})
+}
+
+// A service that hangs stays out of routing while its agent starts anew, and while
+// the check that fails is replaced by another: neither has a result at first.
+func TestHungServiceBehindANewCheck(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 6)
+		f.add(all...)
+		f.settled(20*time.Second, all...)
+		f.warm()
+		web, another := &service{name: "http://service"}, &service{name: "http://service/health"}
+		for _, s := range []*service{web, another} {
+			s.hung.Store(true)
+		}
+		s := f.servers["web-3"]
+		s.checks = []daemon.Check{web}
+		s.agent.Recheck(f.t.Context(), s.checks)
+		f.settled(4*time.Second, without(all, "web-3")...)
+		staysOut := func(what string) {
+			f.t.Helper()
+			for range 200 {
+				time.Sleep(50 * time.Millisecond)
+				if active, _ := f.routed(); slices.Contains(active, "web-3") {
+					f.t.Fatalf("routed after %s", what)
+				}
+			}
+		}
+		s.stop()
+		f.startAgent("web-3")
+		staysOut("its agent has started anew")
+		s.agent.Recheck(f.t.Context(), []daemon.Check{another})
+		staysOut("its check was replaced")
+		another.hung.Store(false)
+		f.settled(3*time.Second, all...)
 	})
 }
 

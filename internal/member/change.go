@@ -165,8 +165,8 @@ type Moment struct {
 	// At is the time since Explanation.Started.
 	At time.Duration `json:"at"`
 	// Kind is one of: doubt, cleared, round, asked, answer, no_answer, nonce,
-	// nonce_echo, stream_closed, dial, suspect, verdict, committed, published,
-	// acked.
+	// nonce_echo, stream_closed, dial, suspect, not_counted, verdict, left_out,
+	// committed, published, acked.
 	Kind string `json:"kind"`
 	// Round is the round it belongs to, or 0.
 	Round uint64 `json:"round,omitempty"`

@@ -198,7 +198,8 @@ func (Connect) EnumDescriptor() ([]byte, []int) {
 type ServiceState int32
 
 const (
-	// Not said.
+	// There are checks, and they have come to nothing yet: what was known of the
+	// service stands. Only a digest says so.
 	ServiceState_SERVICE_STATE_UNSPECIFIED ServiceState = 0
 	// All checks pass.
 	ServiceState_SERVICE_STATE_UP ServiceState = 1
@@ -1421,8 +1422,7 @@ type Digest struct {
 	// 0 for a healthy observer; higher when its own loopback, timers or sends are
 	// in trouble.
 	SelfScore uint32 `protobuf:"varint,3,opt,name=self_score,json=selfScore,proto3" json:"self_score,omitempty"`
-	// What its own checks find; unset without checks and before their first
-	// results.
+	// What its own checks find; unset without checks, which counts as UP.
 	ServiceHealth *ServiceHealth `protobuf:"bytes,4,opt,name=service_health,json=serviceHealth,proto3" json:"service_health,omitempty"`
 	// Why its newest state is not on its disk, in plain words; empty when it is.
 	// Until then assignments are not acknowledged. A change of this is sent at

@@ -1257,8 +1257,8 @@ type Moment struct {
 	// Time since Explanation.started.
 	At *durationpb.Duration `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// One of: doubt, cleared, round, asked, answer, no_answer, nonce,
-	// nonce_echo, stream_closed, dial, suspect, verdict, committed, published,
-	// acked.
+	// nonce_echo, stream_closed, dial, suspect, not_counted, verdict, left_out,
+	// committed, published, acked.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The round it belongs to, or 0.
 	Round uint64 `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
