@@ -88,7 +88,7 @@ func (b *batch) splice(h Hello) (row *member.Server, why string) {
 	b.draft.Splice(h.ID, at)
 	row = &member.Server{ID: h.ID, Spec: h.Spec}
 	b.rows[h.ID] = row
-	b.reference = max(b.reference, b.draft.Len())
+	b.grow(h.ID)
 	why = b.holdBack(h, row, first)
 	switch {
 	case row.Phase == member.PhaseHeld:
@@ -98,6 +98,17 @@ func (b *batch) splice(h Hello) (row *member.Server, why string) {
 		b.enter(row, member.PhaseJoining)
 	}
 	return row, why
+}
+
+// grow raises the reference size where a new member makes the pool larger than
+// that.
+func (b *batch) grow(id member.ID) {
+	m := b.m
+	if b.draft.Len() <= b.reference {
+		return
+	}
+	b.reference = b.draft.Len()
+	b.after(func() { m.servers[id].grew = true }, nil)
 }
 
 // welcome is the phase of a member that may be routed if its service is up.

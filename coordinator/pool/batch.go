@@ -35,6 +35,9 @@ type batch struct {
 	gone map[member.ID]member.Cause
 	// why holds the explanations of removals.
 	why map[member.ID]*member.Explanation
+	// evidence is of when the oldest evidence for a removal is, zero without such
+	// removals.
+	evidence time.Time
 	// intents holds the wishes to write, nil to forget one; joins the hellos that
 	// get a new incarnation.
 	intents   map[member.ID]*member.Intent
@@ -79,7 +82,7 @@ func (m *Machine) propose() {
 	}
 	b.finish()
 	m.flight = b
-	m.emit(Propose{b.change})
+	m.emit(Propose{b.change, b.until()})
 }
 
 func (b *batch) takeQueue() {
@@ -211,13 +214,18 @@ func (b *batch) site(id member.ID) ring.Site {
 }
 
 // abandon takes out a JOINING member that nobody has ever reached and whose
-// agent has gone.
+// agent has gone. If the reference size was raised for it, that is taken back;
+// else it stood in the place of somebody who is lost.
 func (b *batch) abandon(id member.ID) {
 	m, s := b.m, b.m.servers[id]
 	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || m.live(id) != nil {
 		return
 	}
+	b.restOn(m.now)
 	b.remove(id, member.CauseUnreachable, "never_reached", member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
+	if s.grew {
+		b.reference = max(0, b.reference-1)
+	}
 	b.after(nil, func(error) { m.queue = append(m.queue, item{abandon: id}) })
 }
 
@@ -266,6 +274,7 @@ func (m *Machine) undecidedSuspects() bool {
 func (b *batch) removeByVerdict(s *server, v *confirmed) {
 	m, id := b.m, s.row.ID
 	text := fmt.Sprintf("%s was removed as %s: %s", id, v.cause, v.ruling.Reason)
+	b.restOn(v.at)
 	b.remove(id, v.cause, v.ruling.Rule, member.Event{Actor: actorSelf, Text: text})
 	var before *member.Departed
 	if d, ok := m.departed[id]; ok {
@@ -284,12 +293,27 @@ func (b *batch) removeByVerdict(s *server, v *confirmed) {
 		b.reference = max(0, b.reference-1)
 	}
 	b.after(func() {
-		m.guard.lastVerdict = m.now
+		m.guard.unquietAt = m.now
 		if !confirmed {
 			m.recordLoss(lost)
 		}
 		m.emit(Removed{Cause: v.cause, Detection: m.now.Sub(firstLost)})
 	}, nil)
+}
+
+// restOn notes that a removal rests on evidence of that time.
+func (b *batch) restOn(evidence time.Time) {
+	if b.evidence.IsZero() || evidence.Before(b.evidence) {
+		b.evidence = evidence
+	}
+}
+
+// until is Propose.Until.
+func (b *batch) until() time.Time {
+	if b.evidence.IsZero() {
+		return time.Time{}
+	}
+	return b.evidence.Add(verdictLife + commitTime + time.Duration(len(b.change.Remove))*removalTime)
 }
 
 // remove takes a member out of the ring and the table, with an explanation.

@@ -16,8 +16,8 @@ const (
 	// what its alarm says; guardGrain how often at least while anybody is suspect
 	// and something happens.
 	guardPace, guardGrain = time.Second, 100 * time.Millisecond
-	// quietFor is how long there must be no verdict before the reference size is
-	// the size that the pool has.
+	// quietFor is how long nobody must have spoken for a removal by verdict before
+	// the reference size is the size that the pool has.
 	quietFor = 30 * time.Minute
 	// namedMost bounds the servers that a text names.
 	namedMost = 5
@@ -38,12 +38,15 @@ type guard struct {
 	// weighedAt is when the census was taken, of so many marks; tendedAt when the
 	// machine looked at brake and floor last, with so many; lookAt when it looks
 	// next by itself.
-	weighedAt   time.Time
-	weighed     int
-	tendedAt    time.Time
-	tended      int
-	lookAt      time.Time
-	lastVerdict time.Time
+	weighedAt time.Time
+	weighed   int
+	tendedAt  time.Time
+	tended    int
+	lookAt    time.Time
+	// unquietAt is when there was a verdict, a stop or a suspect that counts, last;
+	// or when the machine started, before which it knows of none. referenceAt is
+	// when it looks at the reference size next.
+	unquietAt, referenceAt time.Time
 }
 
 // stop is a rule that holds all removals by verdict while it is on.
@@ -59,9 +62,10 @@ type stop struct {
 	toldAt    time.Time
 }
 
-func newGuard() guard {
+func newGuard(now time.Time) guard {
 	return guard{
-		brake: stop{alarm: alarmBrake}, floor: stop{alarm: alarmFloor},
+		unquietAt: now,
+		brake:     stop{alarm: alarmBrake}, floor: stop{alarm: alarmFloor},
 		released: map[member.ID]time.Time{},
 	}
 }
@@ -157,6 +161,9 @@ func (m *Machine) watchSafety(also *server) {
 	g.tendedAt, g.tended = m.now, len(m.marked)
 	m.tendStop(&g.brake, census, verdict.Brake)
 	m.tendStop(&g.floor, census, verdict.Floor)
+	if g.brake.on || g.floor.on || census.Going > 0 {
+		g.unquietAt = m.now
+	}
 	if (g.brake.on || g.floor.on) && !g.lookAt.After(m.now) {
 		g.lookAt = m.now.Add(guardPace)
 		m.wake(g.lookAt, wakeGuard, "", 0)
@@ -260,40 +267,64 @@ func (m *Machine) safetyOf(c verdict.Census) *member.Safety {
 func (b *batch) safetyAfter() *member.Safety {
 	m := b.m
 	c := m.present()
-	missing := m.stand().missing
-	for _, cause := range b.gone {
-		if cause.ByVerdict() {
-			missing++
-		}
-	}
-	c.ReferenceSize = b.reference
-	c.Lost = verdict.Lost(b.reference, b.draft.Len(), missing)
+	c.ReferenceSize, c.Lost = b.reference, b.lostAfter()
 	after := m.safetyOf(c)
 	after.Members = b.draft.Len()
 	return after
 }
 
+// lostAfter counts as stand does what the change will leave.
+func (b *batch) lostAfter() int {
+	m := b.m
+	departed := map[member.ID]bool{}
+	for id := range m.departed {
+		departed[id] = true
+	}
+	for _, d := range b.change.Departed {
+		departed[d.ID] = true
+	}
+	present := 0
+	count := func(row *member.Server) {
+		if fills(row) {
+			present++
+			delete(departed, row.ID)
+		}
+	}
+	for id, s := range m.servers {
+		if _, gone := b.gone[id]; !gone && b.rows[id] == nil {
+			count(&s.row)
+		}
+	}
+	for _, row := range b.rows {
+		count(row)
+	}
+	return verdict.Lost(b.reference, present, len(departed))
+}
+
 // resettle arranges for the look at a reference size that is not the size of the
 // pool.
 func (m *Machine) resettle() {
-	if m.reference != len(m.servers) {
-		m.wake(m.quietAt(), wakeReference, "", 0)
+	g := &m.guard
+	if m.reference == len(m.servers) || g.referenceAt.After(m.now) {
+		return
 	}
+	g.referenceAt = m.quietAt()
+	m.wake(g.referenceAt, wakeReference, "", 0)
 }
 
-// quietAt is when there will have been no verdict for quietFor, as far as the
-// machine knows.
-func (m *Machine) quietAt() time.Time {
-	last := m.guard.lastVerdict
-	if last.IsZero() {
-		last = m.startedAt
-	}
-	return last.Add(quietFor)
-}
+// quietAt is when nobody will have spoken for a removal for quietFor, as far as
+// the machine knows.
+func (m *Machine) quietAt() time.Time { return m.guard.unquietAt.Add(quietFor) }
 
-// lookReference queues that the reference size becomes the size of the pool.
+// lookReference queues that the reference size becomes the size of the pool, or
+// arranges for another look.
 func (m *Machine) lookReference() {
-	if m.reference != len(m.servers) && !m.now.Before(m.quietAt()) {
+	m.watchSafety(nil)
+	switch {
+	case m.reference == len(m.servers):
+	case m.now.Before(m.quietAt()):
+		m.resettle()
+	default:
 		m.queue = append(m.queue, item{settle: true})
 	}
 }
@@ -301,11 +332,15 @@ func (m *Machine) lookReference() {
 // settle makes the size that the pool has its reference size.
 func (b *batch) settle() {
 	m := b.m
-	if b.reference == b.draft.Len() || m.now.Before(m.quietAt()) {
+	switch {
+	case b.reference == b.draft.Len():
+		return
+	case m.now.Before(m.quietAt()):
+		m.resettle()
 		return
 	}
 	b.event(member.Event{Kind: member.EventPoolUpdated, Actor: actorSelf, Text: fmt.Sprintf(
-		"the reference size of pool %s is %d now instead of %d: there was no verdict for %d min", m.name, b.draft.Len(), b.reference, quietFor/time.Minute)})
+		"the reference size of pool %s is %d now instead of %d: nothing spoke for a removal for %d min", m.name, b.draft.Len(), b.reference, quietFor/time.Minute)})
 	b.reference = b.draft.Len()
 	b.after(nil, func(error) { m.resettle() })
 }

@@ -431,7 +431,8 @@ func TestFloor(t *testing.T) {
 	}
 }
 
-// Whoever comes back, or joins in the place of a lost member, makes room again.
+// Whoever is back, or joins in the place of a lost member, makes room again once
+// it is ACTIVE.
 func TestFloorRises(t *testing.T) {
 	t.Parallel()
 	d := many(t, 8, nil)
@@ -440,11 +441,120 @@ func TestFloorRises(t *testing.T) {
 	for i := range 4 {
 		d.die(numbered(i))
 	}
-	d.hello(reboot(numbered(0)))
+	back := numbered(0)
+	d.hello(reboot(back))
 	d.hello(agent("new"))
 	d.commitAll()
+	if s := d.m.Brake().Safety; s.Lost != 4 || s.ReferenceSize != 8 {
+		t.Fatalf("%s and %s make room: %+v", d.phase(back), d.phase("new"), s)
+	}
+	d.report(d.table.rows["new"].First, "new", up)
+	d.commitAll()
+	if s := d.m.Brake().Safety; s.Lost != 3 {
+		t.Fatalf("new is %s: %+v", d.phase("new"), s)
+	}
+	d.report(d.table.rows[back].First, back, up)
+	d.live(10 * time.Second)
+	d.commitAll()
 	if s := d.m.Brake().Safety; s.Lost != 2 || s.ReferenceSize != 8 {
-		t.Fatalf("%+v", s)
+		t.Fatalf("%s is %s: %+v", back, d.phase(back), s)
+	}
+}
+
+// A fault that takes one server a minute, each of which says hello again and is
+// never reached, is too slow for the brake and stops at the floor. A new leader
+// counts alike.
+func TestFloorCountsTheUnreachedAsLost(t *testing.T) {
+	t.Parallel()
+	d := many(t, 16, nil)
+	d.set(func(s *member.Settings) { s.FloorPercent = 25 })
+	d.commitAll()
+	dead := d.apart(5)
+	last := dead[4:]
+	for _, id := range dead[:4] {
+		d.missAll([]member.ID{id})
+		if d.gone([]member.ID{id}) != 1 {
+			t.Fatalf("%s is kept by %q", id, d.rule(id))
+		}
+		d.hello(reboot(id))
+		d.commitAll()
+		for _, o := range d.table.order {
+			d.said[[2]member.ID{o, id}] = down // also as a temporary watcher
+		}
+		d.live(61 * time.Second)
+		d.commitAll()
+	}
+	if p := []member.Phase{d.phase(dead[0]), d.phase(dead[1])}; !slices.Equal(p, []member.Phase{member.PhaseHeld, member.PhaseJoining}) {
+		t.Fatalf("they are %v", p)
+	}
+	d.missAll(last)
+	if d.gone(last) != 0 || d.rule(last[0]) != "floor" || !d.alarm("FLOOR", "") || d.m.Brake().Safety.Lost != 4 {
+		t.Fatalf("kept by %q: %+v", d.rule(last[0]), d.m.Brake().Safety)
+	}
+	d.table.at.Epoch++
+	d.boot()
+	if s := d.m.Brake().Safety; s.Lost != 4 || s.ReferenceSize != 16 {
+		t.Fatalf("after a change of the leader: %+v", s)
+	}
+}
+
+// A HELD member that is taken out for good is lost already: it is not counted twice.
+func TestFloorCountsTheHeldOnce(t *testing.T) {
+	t.Parallel()
+	d := many(t, 8, nil)
+	d.set(func(s *member.Settings) {
+		s.BrakePercent, s.HoldDown, s.HeldPercent = 100, 5*time.Minute, 100
+	})
+	d.commitAll()
+	for i := range 4 {
+		d.die(numbered(i))
+		d.hello(reboot(numbered(i)))
+		d.commitAll()
+	}
+	id := numbered(0)
+	d.close(d.byID[id], false)
+	d.miss(id)
+	for range 60 {
+		d.nextRound(id)
+		d.answersOf([]member.ID{id})
+		if d.gone([]member.ID{id}) == 1 {
+			break
+		}
+	}
+	x := d.m.Decisions(id)[0].Explanation
+	if !d.removed(id) || x.Before.Lost != 4 || x.After.Lost != 4 || d.m.Brake().Safety.Lost != 4 {
+		t.Fatalf("kept by %q: %+v, then %+v", d.rule(id), x.Before, x.After)
+	}
+}
+
+// A newcomer that nobody ever reached leaves nothing behind when it is taken out:
+// what it has raised goes down again, and nobody is lost by it.
+func TestNeverReachedLeavesNothingLost(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ dead, lost int }{
+		"beside all others":          {0, 0},
+		"in the place of a lost one": {1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 8, nil)
+			for i := range test.dead {
+				d.die(numbered(i))
+			}
+			d.hello(agent("new"))
+			d.commitAll()
+			d.miss("new")
+			d.close(d.byID["new"], true)
+			d.live(32 * time.Second)
+			d.commitAll()
+			if !d.removed("new") {
+				t.Fatal("it stays")
+			}
+			after, is := d.m.Decisions("new")[0].Explanation.After, d.m.Brake().Safety
+			if is.Lost != test.lost || is.ReferenceSize != 8 || after.Lost != is.Lost || after.ReferenceSize != 8 {
+				t.Errorf("explained as %+v, it is %+v", after, is)
+			}
+		})
 	}
 }
 
@@ -470,6 +580,72 @@ func TestReferenceSizeFollows(t *testing.T) {
 	d.commitAll()
 	if d.table.reference != 5 {
 		t.Fatalf("%d after a shutdown", d.table.reference)
+	}
+}
+
+// It does not follow while anything speaks for a removal, be it that the floor holds
+// it or the mode of the pool, also under a new leader; and for half an hour after
+// that.
+func TestReferenceSizeStaysWhileARemovalIsHeld(t *testing.T) {
+	t.Parallel()
+	for rule, test := range map[string]struct {
+		lost int
+		mode member.Mode
+	}{"floor": {4, member.ModeEnforce}, "shadow_mode": {1, member.ModeShadow}} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			d := many(t, 8, nil)
+			d.set(func(s *member.Settings) { s.BrakePercent = 100 })
+			d.commitAll()
+			for i := range test.lost {
+				d.die(numbered(i))
+			}
+			d.set(func(s *member.Settings) { s.Mode = test.mode })
+			d.commitAll()
+			last := numbered(5)
+			d.staysHeld(last, rule, 35*time.Minute)
+			d.table.at.Epoch++
+			d.boot()
+			clear(d.said)
+			for _, id := range d.table.order {
+				d.hello(agent(id))
+			}
+			d.digests()
+			d.commitAll()
+			d.staysHeld(last, rule, 10*time.Minute)
+			d.report(d.table.rows[last].First, last, up)
+			d.report(d.table.rows[last].Second, last, up)
+			d.nextOrNone(last, up)
+			calm := d.now
+			for d.table.reference == 8 && d.now.Sub(calm) < time.Hour {
+				d.live(time.Minute)
+				d.commitAll()
+			}
+			if took := d.now.Sub(calm); d.table.reference != 8-test.lost || took < 29*time.Minute || took > 32*time.Minute {
+				t.Fatalf("%d after %v", d.table.reference, took)
+			}
+		})
+	}
+}
+
+// staysHeld lets everybody miss a server for so long, of a pool that is meant to have
+// eight, and fails unless it is kept by that rule.
+func (d *desk) staysHeld(id member.ID, rule string, span time.Duration) {
+	d.t.Helper()
+	d.missAll([]member.ID{id})
+	kept := false
+	for end := d.now.Add(span); d.now.Before(end); {
+		d.nextRound(id)
+		d.answersOf([]member.ID{id})
+		kept = kept || d.rule(id) == rule
+		d.live(10 * time.Second)
+		d.commitAll()
+		if d.removed(id) || d.table.reference != 8 {
+			d.t.Fatalf("removed by %q, reference size %d", d.rule(id), d.table.reference)
+		}
+	}
+	if !kept {
+		d.t.Fatalf("kept by %q", d.rule(id))
 	}
 }
 
@@ -631,6 +807,30 @@ func TestRemovalTellsOfSafety(t *testing.T) {
 	after.Members, after.Lost = 4, 1
 	if x.Before == nil || *x.Before != before || x.After == nil || *x.After != after {
 		t.Errorf("before %+v, after %+v", x.Before, x.After)
+	}
+}
+
+// What it says will be lost is what is lost then: not who was lost and is back,
+// but for a newcomer that is JOINING still.
+func TestRemovalTellsWhatWillBeLost(t *testing.T) {
+	t.Parallel()
+	d := many(t, 8, nil)
+	back, dead := numbered(0), numbered(4)
+	d.die(back)
+	d.hello(reboot(back))
+	d.commitAll()
+	d.report(d.table.rows[back].First, back, up)
+	d.live(10 * time.Second)
+	d.commitAll()
+	d.hello(agent("new"))
+	d.commitAll()
+	if d.phase(back) != member.PhaseActive || d.phase("new") != member.PhaseJoining {
+		t.Fatalf("%s and %s", d.phase(back), d.phase("new"))
+	}
+	d.die(dead)
+	after := d.m.Decisions(dead)[0].Explanation.After
+	if now := d.m.Brake().Safety; after.Lost != 1 || now.Lost != 1 {
+		t.Errorf("explained as %+v, it is %+v", after, now)
 	}
 }
 

@@ -32,8 +32,9 @@ type standing struct {
 	racks       map[ring.Site]int
 	zones       map[string]int
 	largestRack int
-	// missing counts the servers that left by verdict and are not members.
-	missing int
+	// present and missing are what verdict.Lost counts: the members that fill a
+	// place, and the servers that left by verdict and do not.
+	present, missing int
 	// candidates counts the members that would get work if all were well.
 	candidates int
 }
@@ -51,14 +52,23 @@ func (m *Machine) stand() *standing {
 		if isCandidate(&s.row) {
 			st.candidates++
 		}
+		if fills(&s.row) {
+			st.present++
+		}
 	}
 	for id := range m.departed {
-		if m.servers[id] == nil {
+		if s := m.servers[id]; s == nil || !fills(&s.row) {
 			st.missing++
 		}
 	}
 	m.guard.standing = st
 	return st
+}
+
+// fills reports whether a member fills a place of the pool. One that is JOINING
+// or HELD does not get work yet, and perhaps never will.
+func fills(row *member.Server) bool {
+	return row.Phase != member.PhaseJoining && row.Phase != member.PhaseHeld
 }
 
 // enter counts a server at its site and returns the size of its rack. A server
@@ -80,7 +90,7 @@ func (m *Machine) weigh(also *server) verdict.Census {
 	st := m.stand()
 	c := verdict.Census{
 		Members: len(m.servers), LargestRack: st.largestRack, ReferenceSize: m.reference,
-		Lost: verdict.Lost(m.reference, len(m.servers), st.missing),
+		Lost: verdict.Lost(m.reference, st.present, st.missing),
 	}
 	counted, zones := map[member.ID]bool{}, map[string]*verdict.Zone{}
 	count := func(id member.ID, at ring.Site) {
@@ -96,17 +106,20 @@ func (m *Machine) weigh(also *server) verdict.Census {
 		}
 		z.Suspects++
 	}
+	suspect := func(s *server) {
+		count(s.row.ID, siteOf(&s.row))
+		if fills(&s.row) && len(m.servers) > 1 {
+			// The last one is never removed.
+			c.Going++
+		}
+	}
 	for id := range m.marked {
 		if s := m.servers[id]; s == also || m.weighs(s) {
-			count(id, siteOf(&s.row))
+			suspect(s)
 		}
 	}
 	if also != nil && !counted[also.row.ID] {
-		count(also.row.ID, siteOf(&also.row))
-	}
-	if len(m.servers) > 1 {
-		// The last one is never removed.
-		c.Going = c.Suspects
+		suspect(also)
 	}
 	gone := map[ring.Site]int{}
 	for _, l := range slices.Backward(m.guard.losses) {
@@ -173,9 +186,6 @@ func (m *Machine) trimLosses() {
 // than that has not left then: it was held anew.
 func (m *Machine) recallLosses() {
 	for _, d := range m.departed {
-		if d.LeftAt.After(m.guard.lastVerdict) {
-			m.guard.lastVerdict = d.LeftAt
-		}
 		s := m.servers[d.ID]
 		if m.now.Sub(d.LeftAt) < longestWindow && (s == nil || s.row.JoinedAt.After(d.LeftAt)) {
 			m.guard.losses = append(m.guard.losses, loss{id: d.ID, at: d.LeftAt})

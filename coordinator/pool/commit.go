@@ -172,6 +172,7 @@ func (m *Machine) applyRows(rows []member.Server) {
 			m.wake(m.now.Add(joinPatience), wakeAbsent, string(row.ID), 0)
 		case before.Phase == member.PhaseJoining:
 			m.clearAlarm(alarmNotJoining, row.ID)
+			s.grew = false
 		}
 	}
 }

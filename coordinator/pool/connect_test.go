@@ -30,7 +30,7 @@ func (d *desk) firstAsk(id member.ID) pool.Ask {
 	return asks[len(asks)-1]
 }
 
-// Observers connect to the endpoints that are addresses, and to the probe addresses on
+// Observers connect to the endpoints over TCP that are addresses, and to the probe addresses on
 // all ports that the server has, in order, each once; without a port, on the one to
 // which a live host refuses connects; to sixteen at the most.
 func TestWhereToConnect(t *testing.T) {
@@ -57,6 +57,8 @@ func TestWhereToConnect(t *testing.T) {
 		"its own address":    {ends("10.0.0.1:80"), member.Probe{}, []string{"10.0.0.1:80"}},
 		"the port of probes": {nil, member.Probe{Method: member.ProbeTCP, Port: 22}, []string{"10.0.0.1:22"}},
 		"both":               {ends("web.test:443"), member.Probe{Method: member.ProbeTCP, Port: 22}, []string{"10.0.0.1:22", "10.0.0.1:443"}},
+		"of TCP and UDP":     {[]member.Endpoint{{Name: "play", Address: "10.1.0.1:27015", Protocol: "udp"}, {Name: "admin", Address: "web.test:80", Protocol: "http"}}, member.Probe{}, []string{"10.0.0.1:80"}},
+		"of UDP":             {[]member.Endpoint{{Address: "10.1.0.1:27015", Protocol: "udp"}}, member.Probe{}, []string{"10.0.0.1:9"}},
 		"twelve":             {ends(twelve...), member.Probe{}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

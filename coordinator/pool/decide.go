@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/verdict"
@@ -86,7 +87,7 @@ func (m *Machine) mayGoOn(r *verdict.Round) bool {
 func (m *Machine) sum(s *server, r *verdict.Round) verdict.Case {
 	c := r.Case(m.others(s), m.trusts)
 	c.Repeated = s.inquiry.repeated
-	if len(s.row.Spec.Endpoints) == 0 {
+	if !slices.ContainsFunc(s.row.Spec.Endpoints, member.Endpoint.OverTCP) {
 		// Nothing that clients would connect to was tried.
 		c.Unconnected = 0
 	}

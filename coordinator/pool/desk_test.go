@@ -27,8 +27,9 @@ type desk struct {
 	now      time.Time
 	// timer is when the machine wants its next Tick.
 	timer time.Time
-	// flight is the change whose outcome is open.
+	// flight is the change whose outcome is open, until how long it may be tried.
 	flight *member.Change
+	until  time.Time
 	peers  map[pool.SessionID]*peer
 	// byID are the streams that were accepted last.
 	byID    map[member.ID]*peer
@@ -186,7 +187,7 @@ func (d *desk) carryOut(e pool.Effect) {
 	d.t.Helper()
 	switch e := e.(type) {
 	case pool.Propose:
-		d.propose(e.Change)
+		d.propose(e)
 	case pool.Welcome:
 		d.welcome(e)
 	case pool.Refuse:
@@ -234,7 +235,9 @@ func (d *desk) carryOut(e pool.Effect) {
 	}
 }
 
-func (d *desk) propose(c member.Change) {
+func (d *desk) propose(e pool.Propose) {
+	d.t.Helper()
+	c := e.Change
 	if d.flight != nil {
 		d.fail("change %s is proposed while %s is under way", c.ID, d.flight.ID)
 	}
@@ -242,7 +245,18 @@ func (d *desk) propose(c member.Change) {
 		d.fail("change %s is made from %v, the table is at %v", c.ID, c.Base, d.table.at)
 	}
 	d.notary.judge(c)
-	d.flight = &c
+	d.checkUntil(e)
+	d.flight, d.until = &c, e.Until
+}
+
+// checkUntil: what rests on evidence is not tried for long, and the rest for ever.
+func (d *desk) checkUntil(e pool.Propose) {
+	d.t.Helper()
+	evidence := slices.ContainsFunc(e.Change.Remove, func(r member.Removal) bool { return r.Cause.ByVerdict() })
+	most := verdictLife + time.Second + time.Duration(len(e.Change.Remove))*time.Millisecond
+	if left := e.Until.Sub(d.now); evidence != !e.Until.IsZero() || evidence && (left <= time.Second || left > most) {
+		d.fail("change %s with removals %v is to be tried until %v, it is %v", e.Change.ID, e.Change.Remove, e.Until, d.now)
+	}
 }
 
 // welcome: the membership is durable, and its stream is the agent's only one.

@@ -23,6 +23,8 @@
 //     effects in order.
 //   - Call Step with Tick no later than the time of the newest SetTimer.
 //   - Commit proposals in order, one at a time, and report each outcome exactly
-//     once. An unknown outcome is the host's to resolve (see the store).
+//     once. An unknown outcome is the host's to resolve (see the store): by trying
+//     again, but never where Propose.Until is set, because the machine cannot take
+//     back what was tried.
 //   - After Fenced, drop the machine.
 package pool

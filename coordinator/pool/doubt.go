@@ -24,7 +24,7 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	}
 	if isNews {
 		q.repeated, q.goesOn = false, false
-		if m.turnsRound(s, observer) {
+		if m.outvoted(s, observer) {
 			return
 		}
 		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
@@ -60,22 +60,22 @@ func (m *Machine) noteReach(s *server, observer member.ID) {
 	m.progress(s)
 }
 
-// turnsRound hears a reply by an observer that has missed the server in the round
-// behind the verdict that waits, and reports whether the verdict stands. Once is a
-// reply: it falls. Who does so again is overruled, as one observer must not keep a dead
-// server by changing its mind, and has missed nothing either: the verdict stands if the
-// others' word is enough. If not, it falls, and others are asked in its place; where
+// outvoted hears a reply by an observer while a verdict by a round waits, and reports
+// whether the verdict stands. Once is a reply: it falls. Who makes it fall again is
+// overruled, as one observer must not keep a dead server by changing its mind or by
+// speaking when all others have, and has missed nothing either: the verdict stands if
+// the others' word is enough. If not, it falls, and others are asked in its place; where
 // there are none, it is heard again.
-func (m *Machine) turnsRound(s *server, observer member.ID) bool {
+func (m *Machine) outvoted(s *server, observer member.ID) bool {
 	q := &s.inquiry
-	if q.verdict == nil || q.verdict.round == nil || !slices.Contains(q.verdict.round.Missing(), observer) {
+	if q.verdict == nil || q.verdict.round == nil {
 		return false
 	}
-	if q.turned == nil {
-		q.turned = map[member.ID]bool{}
+	if q.saviours == nil {
+		q.saviours = map[member.ID]bool{}
 	}
-	if !q.turned[observer] {
-		q.turned[observer] = true
+	if !q.saviours[observer] {
+		q.saviours[observer] = true
 		return false
 	}
 	stands := m.standsWithout(s, observer)
@@ -88,7 +88,7 @@ func (m *Machine) turnsRound(s *server, observer member.ID) bool {
 	m.overrule(s, observer)
 	if stands {
 		m.tell(s, member.Moment{
-			Kind: "answer", Round: q.verdict.round.ID, Who: string(observer), Role: "buddy", Result: "up", Text: "not counted: it changes its mind again",
+			Kind: "answer", Round: q.verdict.round.ID, Who: string(observer), Result: "up", Text: "not counted: it contradicts the others' verdict again",
 		})
 	}
 	return stands

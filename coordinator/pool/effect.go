@@ -11,7 +11,12 @@ import (
 type Effect interface{ effect() }
 
 // Propose asks to commit a change. There is at most one under way.
-type Propose struct{ Change member.Change }
+type Propose struct {
+	Change member.Change
+	// Until is set where a removal rests on evidence, which may be gone by then: the
+	// change is not to be tried later, nor ever again once its outcome is unknown.
+	Until time.Time
+}
 
 // Welcome accepts a session; the membership is durable.
 type Welcome struct {

@@ -71,6 +71,58 @@ func TestChangedMindKeepsNobody(t *testing.T) {
 	t.Fatalf("kept by %s", d.rule("c"))
 }
 
+// Nor can one that says nothing in rounds, and that it reaches the server as soon as all
+// others have found it dead: by its own probes, or by an answer that is late.
+func TestLateWordKeepsNobody(t *testing.T) {
+	t.Parallel()
+	for name, say := range map[string]func(d *desk, liar member.ID, late pool.Answer){
+		"its own probes": func(d *desk, liar member.ID, _ pool.Answer) {
+			d.report(liar, "c", up)
+			d.report(liar, "c", down)
+		},
+		"a late answer": func(d *desk, _ member.ID, late pool.Answer) { d.step(late) },
+		"the one and the other": func(d *desk, liar member.ID, late pool.Answer) {
+			if late.Round%2 == 0 {
+				d.step(late)
+				return
+			}
+			d.report(liar, "c", up)
+			d.report(liar, "c", down)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := letters(t, 12)
+			liar := d.table.rows["c"].First
+			d.close(d.byID["c"], false)
+			d.miss("c")
+			for i := range 3 {
+				d.intend(serverID(20+i), member.WishDrain) // is under way
+				late, round := d.answerOf(liar, "c", up, true), d.notary.newest["c"]
+				for _, final := range []bool{false, true} {
+					for _, id := range round.observers {
+						if id != liar {
+							d.answer(id, "c", down, final)
+						}
+					}
+					d.toLastProbe("c")
+				}
+				d.wait(250 * time.Millisecond)
+				if !d.m.Confirmed("c") {
+					t.Fatalf("there is no verdict, by %s", d.rule("c"))
+				}
+				say(d, liar, late)
+				d.commit()
+				if d.removes("c") {
+					return
+				}
+				d.nextRound("c")
+			}
+			t.Fatalf("kept by %s", d.rule("c"))
+		})
+	}
+}
+
 // What an operator has confirmed is over with the incarnation that it was about.
 func TestReleaseEndsWithTheIncarnation(t *testing.T) {
 	t.Parallel()

@@ -37,9 +37,12 @@ type lossInquiry struct {
 	lastProbe time.Time
 	found     map[member.ID]lossFound
 	// measured counts the measurements in a row that have found it lossy, late those in
-	// which its stream has not answered at once; echoed says that it has in this one.
-	measured, late int
-	echoed         bool
+	// which its stream has not answered at once, absent those in which it had none.
+	// echoed says that stream, the one at the beginning of the present measurement, has
+	// answered at once in it.
+	measured, late, absent int
+	stream                 SessionID
+	echoed                 bool
 }
 
 type lossFound struct {
@@ -116,7 +119,8 @@ func (m *Machine) mayLose(s *server) bool {
 func (m *Machine) measureLoss(s *server) {
 	l := &s.loss
 	m.roundSeq++
-	l.round, l.lastProbe, l.found, l.echoed = m.roundSeq, m.now.Add(lossOver), map[member.ID]lossFound{}, false
+	l.round, l.lastProbe, l.found = m.roundSeq, m.now.Add(lossOver), map[member.ID]lossFound{}
+	l.stream, l.echoed = s.session, false
 	m.losses[l.round] = s
 	if sess := m.live(s.row.ID); sess != nil {
 		m.challenge(sess)
@@ -237,7 +241,7 @@ func (m *Machine) weighLoss(s *server) {
 			m.endIncident(s)
 		}
 	case !lossy:
-		l.measured, l.late = sum.Measured, sum.Late
+		l.measured, l.late, l.absent = sum.Measured, sum.Late, sum.Absent
 		m.judgeSuspicion(s)
 		m.measureLoss(s)
 	case m.mayRemove(s, member.CauseLossy, &ruling):
@@ -246,7 +250,7 @@ func (m *Machine) weighLoss(s *server) {
 			m.endRound(s)
 		}
 	default:
-		l.measured, l.late = sum.Measured, sum.Late
+		l.measured, l.late, l.absent = sum.Measured, sum.Late, sum.Absent
 		m.judgeSuspicion(s)
 		m.notRemoved(s, ruling)
 		m.wake(m.now.Add(lossPause), wakeLoss, string(s.row.ID), 0)
@@ -257,10 +261,15 @@ func (m *Machine) weighLoss(s *server) {
 func (m *Machine) sumLoss(s *server) verdict.Loss {
 	l := &s.loss
 	sum := verdict.Loss{
-		Measured: l.measured + 1, Late: l.late, Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
+		Measured: l.measured + 1, Late: l.late, Absent: l.absent, Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
 	}
-	if !l.echoed {
+	switch stays := s.session != 0 && s.session == l.stream; {
+	case l.echoed:
+	case stays || m.fellSilent(s):
 		sum.Late++
+	default:
+		// A stream that has ended, as with its agent, says nothing about the network.
+		sum.Absent++
 	}
 	for id, f := range l.found {
 		switch {

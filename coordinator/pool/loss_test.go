@@ -142,6 +142,43 @@ func TestLoss(t *testing.T) {
 	}
 }
 
+// An agent that is gone took its stream with it: nothing tells then whether it is only
+// ICMP that is limited, and nobody is removed. A stream that is there and silent, or that
+// was lost without a word long ago, does tell.
+func TestLossWithoutAStream(t *testing.T) {
+	t.Parallel()
+	lost := func(byPeer bool) func(*desk) { return func(d *desk) { d.close(d.byID["c"], byPeer) } }
+	for name, test := range map[string]struct {
+		before, meanwhile func(*desk)
+		rule              string
+	}{
+		"its agent was killed":               {lost(true), nil, "no_stream"},
+		"its agent is killed meanwhile":      {nil, lost(true), "no_stream"},
+		"its agent starts anew meanwhile":    {nil, func(d *desk) { lost(true)(d); d.hello(agent("c")); lost(true)(d) }, "no_stream"},
+		"its stream has just been lost":      {lost(false), nil, "no_stream"},
+		"its stream is there, and silent":    {nil, nil, ""},
+		"its stream was lost without a word": {func(d *desk) { lost(false)(d); d.live(13 * time.Second); d.commitAll() }, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := letters(t, 8)
+			if test.before != nil {
+				test.before(d)
+			}
+			row := d.table.rows["c"]
+			d.lossy("c", row.First, row.Second)
+			if test.meanwhile != nil {
+				d.wait(100 * time.Millisecond)
+				test.meanwhile(d)
+			}
+			d.measured("c", 6*time.Second, false, heavyLoss, heavyLoss, heavyLoss)
+			if want := test.rule == ""; d.removes("c") != want || d.rule("c") != test.rule {
+				t.Errorf("removed %v by %q, want %v by %q", d.removes("c"), d.rule("c"), want, test.rule)
+			}
+		})
+	}
+}
+
 // However long the loss has lasted: when measurements take their time, because a witness
 // says nothing, there must be ten of them all the same.
 func TestLossTakesTenMeasurements(t *testing.T) {

@@ -30,6 +30,10 @@ const (
 	joinPatience = 30 * time.Second
 	// verdictLife is how long a confirmed verdict may wait for its commit.
 	verdictLife = 2 * time.Second
+	// commitTime, and removalTime for each removal, is how long that commit may take
+	// at least; one that begins sooner has more.
+	commitTime  = time.Second
+	removalTime = time.Millisecond
 	// gatherTime is how long a confirmed verdict waits for those about other
 	// suspects, so that one change removes them all.
 	gatherTime = 250 * time.Millisecond
@@ -153,7 +157,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		requests: map[string]member.Request{}, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
-		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(),
+		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(cfg.Now),
 		noted:   map[member.ID]time.Time{},
 		helping: map[member.ID]map[member.ID]bool{}, uncovered: map[member.ID]bool{},
 		losses: map[uint64]*server{}, filtered: map[member.ID]bool{}, yielding: map[member.ID]time.Time{},

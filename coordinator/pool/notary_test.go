@@ -65,7 +65,9 @@ type minutes struct {
 	// round before it.
 	before    *minutes
 	overruled member.ID
-	// turns counts the replies of observers that had missed it to the end.
+	// found says that as many have missed it as are needed, turns counts the replies of
+	// each observer after that, also in rounds before.
+	found bool
 	turns map[member.ID]int
 	// asked is whether a connect was asked for.
 	asked, dialed, answered bool
@@ -156,10 +158,10 @@ func (n *notary) sight(session pool.SessionID, subject member.ID, inc member.Inc
 		at := n.d.now.Add(-max(0, e.LastReplyAge))
 		note(n.reached, subject, id, at)
 		if r := n.newest[subject]; r != nil && at.After(r.opened) {
-			r.ups[id] = true
-			if r.finals[id] == verdict.SightDown {
+			if n.isFound(r) {
 				r.turns[id]++
 			}
+			r.ups[id] = true
 		}
 	}
 }
@@ -192,6 +194,9 @@ func (n *notary) answer(in pool.Answer) {
 		l.answer(id, in)
 		return
 	}
+	if ok {
+		n.speaksLate(id, in)
+	}
 	r := n.byID[in.Round]
 	if !ok || r == nil || r.subject != in.Subject || r.incarnation != in.Incarnation || !slices.Contains(r.observers, id) {
 		return
@@ -218,7 +223,29 @@ func (n *notary) answer(in pool.Answer) {
 		if in.Evidence.Connect == verdict.ConnectUnanswered {
 			r.unconnected++
 		}
+		n.isFound(r)
 	case verdict.SightUnknown, verdict.SightCannotJudge:
+	}
+}
+
+// isFound reports whether as many have missed a server in a round as are needed.
+func (n *notary) isFound(r *minutes) bool {
+	r.found = r.found || r.negatives() >= n.needed(r)
+	return r.found
+}
+
+// speaksLate notes that an observer reaches a server that others have found dead, in
+// its first answer to a round about it.
+func (n *notary) speaksLate(id member.ID, in pool.Answer) {
+	r := n.newest[in.Subject]
+	alive := in.Evidence.Sight == verdict.SightUp || in.Evidence.Connect == verdict.ConnectAnswered
+	if r == nil || r.incarnation != in.Incarnation || !alive || !n.isFound(r) {
+		return
+	}
+	for b := r; b != nil; b = b.before {
+		if _, twice := b.finals[id]; b.id == in.Round && !twice && slices.Contains(b.observers, id) {
+			r.turns[id]++
+		}
 	}
 }
 
@@ -424,9 +451,6 @@ func (n *notary) judgeCrashed(removal member.Removal) {
 	id, now, tb := removal.ID, n.d.now, n.d.table
 	r := n.aboutRow(id)
 	negatives, needed := r.negatives(), n.needed(r)
-	if r.odd() != "" {
-		needed = 2
-	}
 	switch {
 	case len(r.positives()) > 0:
 		n.d.fail("%s is to be removed although %v reached it", id, r.positives())
@@ -512,7 +536,8 @@ func (r *minutes) positives() []member.ID {
 }
 
 // mayIgnore reports whether an observer's positives may be ignored: others, who
-// were not asked with it, have found the server dead.
+// were not asked with it, have found the server dead, or it has spoken up twice when all
+// others had.
 func (r *minutes) mayIgnore(observer member.ID) bool {
 	return r.odd() == observer || r.overruled == observer || r.turns[observer] >= 2
 }
@@ -560,6 +585,9 @@ func (n *notary) judgeLossy(removal member.Removal) {
 
 // needed is how many negatives there must be at least.
 func (n *notary) needed(r *minutes) int {
+	if r.odd() != "" {
+		return 2
+	}
 	others := r.members - 1
 	if others >= 3 {
 		others = max(2, others-r.suspects)

@@ -108,6 +108,35 @@ func TestSecondRoundAcquits(t *testing.T) {
 	}
 }
 
+// The silence of others does not outvote the one who reaches it: at least half of those
+// asked must miss it, and two.
+func TestSilenceDoesNotOutvoteTheOdd(t *testing.T) {
+	t.Parallel()
+	for name, most := range map[string]bool{"less than half": false, "half": true} {
+		d := letters(t, 24)
+		odd := d.table.rows["c"].First
+		d.report(d.table.rows["c"].Second, "c", down)
+		d.answerWith("c", but(odd, up, down))
+		d.toLastProbe("c")
+		d.answer(d.observers("c")[1], "c", down, true) // and silent ones are replaced
+		asked := slices.DeleteFunc(slices.Clone(d.observers("c")), func(id member.ID) bool { return id == odd })
+		answering := (len(asked) + 1) / 2
+		if answering <= verdict.FreshNeeded {
+			t.Fatalf("asked %v", asked)
+		}
+		if !most {
+			answering--
+		}
+		for _, id := range asked[1:answering] {
+			d.answer(id, "c", down, true)
+		}
+		d.wait(400 * time.Millisecond)
+		if d.removes("c") != most {
+			t.Errorf("%s, %d of %d, miss it: removed %v by %q", name, answering, len(asked), d.removes("c"), d.rule("c"))
+		}
+	}
+}
+
 // Who had a reply just before the server died is no liar.
 func TestEarlyReplyIsNoLie(t *testing.T) {
 	t.Parallel()
@@ -149,7 +178,7 @@ func TestConnectAcquits(t *testing.T) {
 }
 
 // A server that answers its stream only is removed when nobody can connect to it
-// in two rounds, and has an endpoint to which that would matter.
+// in two rounds, and has an endpoint to which that would matter: one over TCP.
 func TestUnreachableTakesTwoRounds(t *testing.T) {
 	t.Parallel()
 	deadEnd := func(member.ID) pool.Evidence {
@@ -157,13 +186,21 @@ func TestUnreachableTakesTwoRounds(t *testing.T) {
 		e.Connect = verdict.ConnectUnanswered
 		return e
 	}
-	for name, endpoints := range map[string][]member.Endpoint{"with an endpoint": {{Address: "10.0.0.9:80"}}, "without": nil} {
+	for name, test := range map[string]struct {
+		endpoints []member.Endpoint
+		removed   bool
+	}{
+		"with an endpoint": {[]member.Endpoint{{Address: "10.0.0.9:80"}}, true},
+		"without":          {nil, false},
+		"of UDP":           {[]member.Endpoint{{Address: "10.0.0.9:27015", Protocol: "udp"}}, false},
+		"of UDP and TCP":   {[]member.Endpoint{{Name: "play", Address: "10.0.0.9:27015", Protocol: "udp"}, {Name: "admin", Address: "10.0.0.9:80", Protocol: "http"}}, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := letters(t, 8)
 			d.call(func(c pool.Call) pool.Input {
 				return pool.UpdateServer{Call: c, ID: "c", Edit: func(s member.Spec) (member.Spec, error) {
-					s.Endpoints = endpoints
+					s.Endpoints = test.endpoints
 					return s, nil
 				}}
 			}, pool.Call{})
@@ -176,7 +213,7 @@ func TestUnreachableTakesTwoRounds(t *testing.T) {
 			d.nextRound("c")
 			d.echo("c")
 			d.answerWith("c", deadEnd)
-			if d.removes("c") != (endpoints != nil) {
+			if d.removes("c") != test.removed {
 				t.Fatalf("removed %v by %s", d.removes("c"), d.rule("c"))
 			}
 			if d.removes("c") && d.flight.Remove[0].Cause != member.CauseUnreachable {

@@ -82,9 +82,9 @@ func TestOverruledSavesNobody(t *testing.T) {
 	}
 }
 
-// mindChanger is a pool of n in which c is dead and a change is under way. Its first
-// buddy changes its mind whenever a verdict about c waits; most observers of a round
-// count beside it, and the others cannot judge.
+// mindChanger is a pool of n in which c is dead. A round about it is missed by its first
+// buddy and most others at the most, and all else cannot judge; a change is under way at
+// its end, so that a verdict waits, and the buddy changes its mind.
 func mindChanger(t *testing.T, n, most int) (d *desk, liar member.ID, round func()) {
 	t.Helper()
 	d = letters(t, n)
@@ -222,16 +222,16 @@ func TestChangedMindKeepsNoUnreachable(t *testing.T) {
 	d.respec("c", func(s *member.Spec) { s.Endpoints = []member.Endpoint{{Address: "10.0.0.9:80"}} })
 	liar := d.table.rows["c"].First
 	d.miss("c")
-	for i, rounds := range []int{2, 2} {
-		d.intend("zebra", []member.Wish{member.WishDrain, member.WishMaintenance}[i]) // is under way
-		for left := rounds; left > 0; left-- {
+	for _, wish := range []member.Wish{member.WishDrain, member.WishMaintenance} {
+		d.intend("zebra", wish) // is under way
+		for rounds := range 2 {
 			d.echo("c")
 			d.answerWith("c", func(member.ID) pool.Evidence {
 				e := evidence(down)
 				e.Connect = verdict.ConnectUnanswered
 				return e
 			})
-			if left > 1 {
+			if rounds == 0 {
 				d.nextRound("c")
 			}
 		}
@@ -239,7 +239,7 @@ func TestChangedMindKeepsNoUnreachable(t *testing.T) {
 		d.report(liar, "c", up)
 		d.report(liar, "c", down)
 		d.commit()
-		if i == 0 {
+		if wish == member.WishDrain {
 			d.nextRound("c")
 		}
 	}

@@ -228,7 +228,7 @@ func (b *batch) takeIn(row member.Server) {
 	row = row.Clone()
 	row.Incarnation, row.JoinedAt = b.incarnation(), m.now
 	b.rows[row.ID] = &row
-	b.reference = max(b.reference, b.draft.Len())
+	b.grow(row.ID)
 	row.Phase = member.PhaseUnspecified
 	if b.draft.Len() == 1 {
 		b.enter(&row, b.welcome(row.ID))

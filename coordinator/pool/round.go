@@ -211,13 +211,16 @@ func (m *Machine) dial(s *server, r *verdict.Round) {
 	m.emit(Dial{Round: r.ID, Addresses: m.connects(s), Timeout: r.LastProbe.Sub(m.now)})
 }
 
-// connects lists where to connect to a server by TCP: its endpoints, and its
-// probe addresses on their ports, or on discardPort where it has none. Any answer,
+// connects lists where to connect to a server by TCP: its endpoints over TCP, and
+// its probe addresses on their ports, or on discardPort where it has none. Any answer,
 // also a refusal, proves a kernel.
 func (m *Machine) connects(s *server) []string {
 	var targets []string
 	ports := map[uint16]bool{}
 	for _, e := range s.row.Spec.Endpoints {
+		if !e.OverTCP() {
+			continue
+		}
 		digits := e.Address[strings.LastIndexByte(e.Address, ':')+1:]
 		if port, err := strconv.ParseUint(digits, 10, 16); err == nil {
 			ports[uint16(port)] = true
@@ -325,7 +328,9 @@ func (m *Machine) lateAnswer(sess *session, in Answer) {
 	q := &s.inquiry
 	switch {
 	case q.verdict != nil && (isLate(q.verdict.round) || isLate(q.first)):
-		m.refute(s, member.CauseCrashed, member.CauseUnreachable)
+		if !m.outvoted(s, observer) {
+			m.refute(s, member.CauseCrashed, member.CauseUnreachable)
+		}
 	case q.round != nil && q.round.Second && isLate(q.first):
 		m.noteReach(s, observer)
 	}

@@ -441,6 +441,67 @@ func TestVerdictFallsWithASignOfLife(t *testing.T) {
 				t.Fatal("removed")
 			}
 		})
+		t.Run(name+", while its outcome is unknown", func(t *testing.T) {
+			t.Parallel()
+			d := five(t)
+			d.miss("c")
+			d.answerAll("c", down)
+			sign(d)
+			d.report(d.table.rows["c"].First, "c", up)
+			d.report(d.table.rows["c"].Second, "c", up)
+			d.live(time.Minute)
+			d.reject()
+			d.live(10 * time.Second)
+			if d.removes("c") || d.removed("c") {
+				t.Fatal("removed")
+			}
+		})
+	}
+}
+
+// A change that removes by several verdicts is worth as much as the oldest of them.
+func TestRemovalsLastAsLongAsTheOldestVerdict(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 20)
+	d.intend("zebra", member.WishDrain) // is under way
+	var oldest time.Time
+	for _, id := range []member.ID{"c", "m"} {
+		d.close(d.byID[id], false)
+		d.miss(id)
+		d.answerAll(id, down)
+		if oldest.IsZero() {
+			oldest = d.now
+		}
+	}
+	d.commit()
+	if !d.removes("c") || !d.removes("m") {
+		t.Fatalf("kept by %s and %s", d.rule("c"), d.rule("m"))
+	}
+	if want := oldest.Add(verdictLife + time.Second + 2*time.Millisecond); !d.until.Equal(want) || !d.now.After(oldest) {
+		t.Errorf("they are to be tried until %v, want %v", d.until, want)
+	}
+}
+
+// What the database has not done for long is not done at all, though nothing speaks
+// against the verdict: it takes another round.
+func TestOldVerdictTakesAnotherRound(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	d.miss("c")
+	d.answerAll("c", down)
+	if !d.removes("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
+	}
+	d.live(time.Minute)
+	before := d.notary.newest["c"]
+	d.reject()
+	d.live(400 * time.Millisecond)
+	if d.removes("c") || d.notary.newest["c"] == before {
+		t.Fatal("removed by evidence of a minute ago, or not looked into")
+	}
+	d.answerAll("c", down)
+	if !d.removes("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
 	}
 }
 

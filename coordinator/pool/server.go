@@ -22,6 +22,9 @@ type server struct {
 	// untold that the row has yet to take over what it says.
 	said   *Hello
 	untold bool
+	// grew says that the reference size was raised for it in this epoch, and that it
+	// has been JOINING since.
+	grew bool
 	// sights are what its watchers see; rtt the largest round trip seen lately.
 	sights sights
 	rtt    time.Duration
@@ -162,11 +165,10 @@ type inquiry struct {
 	opened, next time.Time
 	tries        int
 	// first is the first of two rounds, asked its observers. overruled are those whose
-	// positives do not count until a gate refuses or the incident is over; turned are
-	// those who have reached the server after they had missed it in the round behind a
-	// verdict that waited.
-	first  *verdict.Round
-	turned map[member.ID]bool
+	// positives do not count until a gate refuses or the incident is over; saviours are
+	// those who have reached the server while a verdict waited.
+	first    *verdict.Round
+	saviours map[member.ID]bool
 	// reachers have reached the server in a round of the present incident.
 	reachers  map[member.ID]bool
 	asked     []member.ID

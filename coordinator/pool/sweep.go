@@ -101,7 +101,8 @@ func (m *Machine) lookSweep(center *server, reach int) {
 		if s.inquiry.round != nil || s.inquiry.verdict != nil || !m.judged(s) || s == center || m.now.Before(s.inquiry.next) {
 			continue
 		}
-		m.beginIncident(s, s.sweptAt)
+		// A late echo is no lost probe: the round reaches over all of the stall tolerance.
+		m.beginIncident(s, m.now)
 		m.tell(s, member.Moment{Kind: "sweep", Who: "coordinator", Role: "coordinator", Text: "its stream did not echo within " + sweepTime.String() + " of " + string(center.row.ID) + " becoming suspect"})
 		m.openRound(s)
 	}

@@ -52,6 +52,27 @@ func TestHalfASweep(t *testing.T) {
 	}
 }
 
+// A late echo is no lost probe: a round for which only the sweep speaks reaches over
+// all of the stall tolerance.
+func TestSweepGivesNoCredit(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 12)
+	mute := d.table.order[6]
+	d.silent(mute)
+	d.miss(d.table.order[0])
+	d.wait(200 * time.Millisecond)
+	asked := d.observers(mute)
+	if len(asked) == 0 {
+		t.Fatal("not looked into")
+	}
+	for _, id := range asked {
+		asks := d.byID[id].asks
+		if over, want := asks[len(asks)-1].Over, d.table.settings.StallTolerance; over != want {
+			t.Errorf("%s probes over %v, want %v", id, over, want)
+		}
+	}
+}
+
 // Nobody is looked into who is not judged, nor in a pool of three.
 func TestSweepLooksIntoTheJudgedOnly(t *testing.T) {
 	t.Parallel()

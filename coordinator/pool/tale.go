@@ -47,7 +47,7 @@ func (m *Machine) endIncident(s *server) {
 	}
 	q.tries, q.next = 0, time.Time{}
 	q.lastProof, q.lastDial = verdict.ProofAbsent, verdict.DialNone
-	q.overruled, q.turned, q.reachers, q.asked, q.first = nil, nil, nil, nil, nil
+	q.overruled, q.saviours, q.reachers, q.asked, q.first = nil, nil, nil, nil, nil
 	q.repeated, q.acquitted, q.goesOn = false, false, false
 	m.unfilter(s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)

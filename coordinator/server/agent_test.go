@@ -281,6 +281,14 @@ func (a *agent) crash() {
 	a.network.Load().set(a.id, true)
 }
 
+// revive ends a crash that was a hang of the host.
+func (a *agent) revive() {
+	a.mu.Lock()
+	a.dead = false
+	a.mu.Unlock()
+	a.network.Load().set(a.id, false)
+}
+
 // check lets its checks find something; it says so from its next digest on.
 func (a *agent) check(found *pb.ServiceHealth) {
 	a.mu.Lock()

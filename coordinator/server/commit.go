@@ -22,8 +22,11 @@ const (
 	commitGrace = 2 * time.Second
 )
 
+// errNotMade is the outcome of a change that was settled and is not in the table.
+var errNotMade = fmt.Errorf("%w: the database did not confirm the change in time, and it was not made", member.ErrUnavailable)
+
 // propose has a change committed, unless the host is to stop.
-func (h *host) propose(ctx context.Context, change member.Change) {
+func (h *host) propose(ctx context.Context, p pool.Propose) {
 	if h.stopping {
 		return
 	}
@@ -31,16 +34,16 @@ func (h *host) propose(ctx context.Context, change member.Change) {
 	h.committing = done
 	h.helpers.Go(func() {
 		defer close(done)
-		h.commit(ctx, change)
+		h.commit(ctx, p)
 	})
 }
 
 // commit hands a change to the store until its outcome is known, and the outcome
 // to the machine. Once the host stops, it does not insist. Without the lease
 // nothing is tried; what was tried before is still settled, under the fence.
-func (h *host) commit(ctx context.Context, change member.Change) {
+func (h *host) commit(ctx context.Context, p pool.Propose) {
 	if err := h.tenure.check(time.Now()); err != nil {
-		o := settle(change, err)
+		o := outcomeOf(p.Change, err)
 		h.metrics.commits.WithLabelValues(o.name).Inc()
 		h.outcomes <- o
 		return
@@ -52,17 +55,17 @@ func (h *host) commit(ctx context.Context, change member.Change) {
 
 	start, doubt := time.Now(), false
 	for {
-		err := h.attempt(within, change)
+		err := h.attempt(within, p, doubt)
 		if back := h.back.lasts(err, time.Now()); back != nil {
 			h.outcomes <- outcome{name: "fenced", input: pool.Fenced{}, fatal: back}
 			return
 		}
 		doubt = doubt || errors.Is(err, store.ErrOutcomeUnknown)
-		if doubt && errors.Is(err, member.ErrUnavailable) {
+		if doubt && errors.Is(err, member.ErrUnavailable) && !errors.Is(err, errNotMade) {
 			// Not being able to ask again does not undo what may have happened.
 			err = fmt.Errorf("%w: %w", store.ErrOutcomeUnknown, err)
 		}
-		o := settle(change, err)
+		o := outcomeOf(p.Change, err)
 		h.metrics.commits.WithLabelValues(o.name).Inc()
 		if o.input != nil {
 			h.metrics.commitSeconds.Observe(time.Since(start).Seconds())
@@ -77,14 +80,30 @@ func (h *host) commit(ctx context.Context, change member.Change) {
 	}
 }
 
-func (h *host) attempt(ctx context.Context, change member.Change) error {
+// attempt commits a change; one in doubt is made after all, or only settled where it
+// rests on evidence.
+func (h *host) attempt(ctx context.Context, p pool.Propose, doubt bool) error {
 	ctx, cancel := context.WithTimeout(ctx, commitTime)
 	defer cancel()
-	err := h.table.Commit(ctx, change)
+	var err error
+	isIn := true
+	switch {
+	case p.Until.IsZero():
+		err = h.table.Commit(ctx, p.Change)
+	case doubt:
+		isIn, err = h.table.Settle(ctx, p.Change)
+	default:
+		inTime, cancel := context.WithDeadline(ctx, p.Until)
+		defer cancel()
+		err = h.table.Commit(inTime, p.Change)
+	}
 	h.health.committed(err, time.Now())
+	if err == nil && !isIn {
+		err = errNotMade
+	}
 	if err != nil {
-		h.log.Warn("change not committed", "pool", h.pool, "change_id", change.ID,
-			"revision", change.Revision(), "error", err)
+		h.log.Warn("change not committed", "pool", h.pool, "change_id", p.Change.ID,
+			"revision", p.Change.Revision(), "error", err)
 	}
 	return err
 }
@@ -97,7 +116,8 @@ type outcome struct {
 	fatal error
 }
 
-func settle(change member.Change, err error) outcome {
+// outcomeOf says what an error means to a change.
+func outcomeOf(change member.Change, err error) outcome {
 	switch {
 	case err == nil:
 		return outcome{name: "committed", input: pool.Committed{ChangeID: change.ID}}

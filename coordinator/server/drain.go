@@ -23,6 +23,10 @@ const (
 	// drainMemory is how long a router that went without a word is waited for: its
 	// clients may still get its last list.
 	drainMemory = 10 * time.Minute
+	// drainGoodbye is how long one that said goodbye is waited for while another is
+	// connected. Those of its clients that follow it alone keep its last list until
+	// it is back: a restart takes less.
+	drainGoodbye = time.Minute
 )
 
 // drainedAt is what a router is to have confirmed: that it has a revision of a pool,
@@ -53,7 +57,7 @@ func (r *routers) await(ctx context.Context, w awaited, stop *ending) ([]pool.La
 		select {
 		case <-news:
 		case <-limit.C:
-			return lags, nil
+			return r.lagging(w.drainedAt, time.Now()), nil
 		case <-stop.done():
 			return nil, stop.reason()
 		case <-ctx.Done():
@@ -62,16 +66,22 @@ func (r *routers) await(ctx context.Context, w awaited, stop *ending) ([]pool.La
 	}
 }
 
-// lagging lists the routers, by id, that may still serve and have not confirmed:
-// those that are connected, and those that went without a word not long ago.
+// lagging lists the routers, by id, whose list may still be in use and that have
+// not confirmed: those that are connected, and those that went not long ago.
 func (r *routers) lagging(want drainedAt, now time.Time) []pool.Lag {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var lags []pool.Lag
+	memory := drainMemory
+	for _, k := range r.by {
+		if k.streams > 0 && wants(k.pools, want.pool) {
+			memory = drainGoodbye
+		}
+	}
 	for id, k := range r.by {
 		applied := k.applied[want.pool].Revision
 		done := applied >= want.revision && !k.keeps(want.pool, want.id)
-		if !done && wants(k.pools, want.pool) && k.mayServe(now) {
+		if !done && wants(k.pools, want.pool) && k.mayBeHeard(now, memory) {
 			lags = append(lags, pool.Lag{Router: id, Seen: k.lastSeen, Connected: k.streams > 0, Applied: applied})
 		}
 	}
@@ -79,14 +89,16 @@ func (r *routers) lagging(want drainedAt, now time.Time) []pool.Lag {
 	return lags
 }
 
-// mayServe reports whether a router was seen within drainMemory. The row of one
-// that has not been seen by this leader may be behind by routerRefresh.
-func (k *router) mayServe(now time.Time) bool {
+// mayBeHeard reports whether the router's list may still be in use: it is
+// connected, said goodbye within the time given, or went without a word within
+// drainMemory. The row of one that has not been seen by this leader may be behind
+// by routerRefresh.
+func (k *router) mayBeHeard(now time.Time, goodbye time.Duration) bool {
 	switch {
 	case k.streams > 0:
 		return true
 	case k.goodbye:
-		return false
+		return now.Sub(k.goneAt) < goodbye
 	}
 	return now.Sub(k.goneAt) < drainMemory && now.Sub(k.lastSeen) < drainMemory+routerRefresh
 }

@@ -278,7 +278,7 @@ func touchesSafety(effect pool.Effect) bool {
 func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) {
 	switch e := effect.(type) {
 	case pool.Propose:
-		h.propose(ctx, e.Change)
+		h.propose(ctx, e)
 	case pool.Publish:
 		h.publish(e.Change, now)
 	case pool.PublishMark:

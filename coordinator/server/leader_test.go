@@ -434,6 +434,7 @@ func TestLeaderWithoutDatabase(t *testing.T) {
 		if got := ringOf(t, next).GetRevision(); got != revision {
 			t.Errorf("revision %d after %d", got, revision)
 		}
+		synctest.Wait() // the term has ended, what belonged to it ends
 		if got := first.metric("buddyring_members"); got != 0 {
 			t.Errorf("a standby shows %v members", got)
 		}

@@ -77,6 +77,14 @@ func (l *link) Commit(ctx context.Context, c member.Change) error {
 	return l.Store.Commit(ctx, c)
 }
 
+func (l *link) Settle(ctx context.Context, c member.Change) (bool, error) {
+	l.tries.Add(1)
+	if err := l.broken(); err != nil {
+		return false, err
+	}
+	return l.Store.Settle(ctx, c)
+}
+
 func (l *link) PutRouter(ctx context.Context, epoch member.Epoch, r store.RouterRow) error {
 	l.tries.Add(1)
 	if err := l.broken(); err != nil {

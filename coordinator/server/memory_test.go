@@ -34,7 +34,10 @@ type table struct {
 	// happen without an answer; held makes commits wait until it closes.
 	failing error
 	losing  bool
-	held    chan struct{}
+	// crashing is what becomes of the next removal, by whose COMMIT the database goes
+	// away.
+	crashing func(member.Change)
+	held     chan struct{}
 	// puts counts the writes of routers' rows.
 	puts int
 }
@@ -98,6 +101,18 @@ func (t *table) lose() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.losing = true
+}
+
+// crash makes the database go away by the COMMIT of the next removal, after it or
+// before it.
+func (t *table) crash(after bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.crashing = func(c member.Change) {
+		if after {
+			_ = t.write(c)
+		}
+	}
 }
 
 // compact forgets the events up to a revision.
@@ -264,18 +279,16 @@ func (p *tablePool) record(events []member.Event) {
 }
 
 func (t *table) Commit(ctx context.Context, c member.Change) error {
-	t.mu.Lock()
-	held := t.held
-	t.mu.Unlock()
-	if held != nil {
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown, ctx.Err())
-		}
+	if err := t.wait(ctx); err != nil {
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.crashing != nil && len(c.Remove) > 0 {
+		t.crashing(c)
+		t.crashing, t.failing = nil, errDown
+		return fmt.Errorf("%w: %w", errDown, store.ErrOutcomeUnknown)
+	}
 	if t.failing != nil {
 		return t.failing
 	}
@@ -287,6 +300,39 @@ func (t *table) Commit(ctx context.Context, c member.Change) error {
 		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown)
 	}
 	return nil
+}
+
+// wait waits while commits hang.
+func (t *table) wait(ctx context.Context) error {
+	t.mu.Lock()
+	held := t.held
+	t.mu.Unlock()
+	if held == nil {
+		return nil
+	}
+	select {
+	case <-held:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown, ctx.Err())
+	}
+}
+
+func (t *table) Settle(ctx context.Context, c member.Change) (isIn bool, err error) {
+	if err := t.wait(ctx); err != nil {
+		return false, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.pools[c.Pool]
+	switch {
+	case t.failing != nil:
+		return false, t.failing
+	case p != nil && p.state.Position == c.Base:
+		return false, nil
+	}
+	err = t.write(c)
+	return err == nil, err
 }
 
 func (t *table) write(c member.Change) error {

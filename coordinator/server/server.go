@@ -77,14 +77,21 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return s, nil
 }
 
-// adminRecvBytes bounds an operator's request.
-const adminRecvBytes = 1 << 20
+const (
+	// adminRecvBytes bounds an operator's request.
+	adminRecvBytes = 1 << 20
+	// agentRecvBytes bounds what an agent or a router says: a router acknowledges
+	// the positions of up to a thousand pools, and names all servers that it keeps
+	// after a mass removal, some 40 bytes each.
+	agentRecvBytes = 4 << 20
+)
 
 // makeServers makes the gRPC servers. Their services belong to the present term,
 // if there is one.
 func (s *Server) makeServers() {
 	s.agentServer = rpc.NewServer(rpc.ServerConfig{
-		Credentials: s.deps.Credentials, Registry: s.deps.Registry, Logger: s.deps.Logger, FixedWindows: true,
+		Credentials: s.deps.Credentials, Registry: s.deps.Registry, Logger: s.deps.Logger,
+		FixedWindows: true, MaxRecvBytes: agentRecvBytes,
 		Roles: map[string][]rpc.Role{
 			pb.AgentService_ServiceDesc.ServiceName:      {rpc.RoleAgent},
 			pb.MembershipService_ServiceDesc.ServiceName: {rpc.RoleRouter},

@@ -149,7 +149,11 @@ func withSpoilt(t *testing.T) (w *world, table *spoilt, r *router, revision uint
 	w.inPool("games", "g-1").welcomed()
 	r = w.newRouter("r1").subscribe()
 	time.Sleep(2 * time.Second)
-	revision = r.at["games"].GetRevision()
+	res, err := w.admin.GetPool(t.Context(), &pb.GetPoolRequest{Pool: "games"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	revision = res.GetPool().GetRevision()
 	w.shutDown()
 	table.spoil("games")
 	w.run()

@@ -20,10 +20,10 @@ import (
 // the pool is no longer at c.Base or a row to remove is not there: then the
 // caller's picture of the table is wrong and must be loaded anew;
 // member.ErrNotFound without the pool; member.ErrAlreadyExists when a request
-// id is taken. With ErrOutcomeUnknown the caller must repeat the call before it
-// takes the change for failed; until then every failure to reach the database
-// is an ErrOutcomeUnknown. ErrBehind goes with a pool that has not come as far as
-// c.Base.
+// id is taken. With ErrOutcomeUnknown the caller must repeat the call, or Settle the
+// change, before it takes it for failed; until then every failure to reach the
+// database is an ErrOutcomeUnknown. ErrBehind goes with a pool that has not come as
+// far as c.Base.
 func (s *Store) Commit(ctx context.Context, c member.Change) error {
 	err := s.write(ctx, func(x tx) error {
 		isIn, err := fence(ctx, x, c)
@@ -91,6 +91,12 @@ func fence(ctx context.Context, x tx, c member.Change) (isIn bool, err error) {
 	if n == 1 {
 		return false, nil
 	}
+	return whyClosed(ctx, x, c)
+}
+
+// whyClosed says why the fence of c has touched no row: c is in the table, or the
+// pool is elsewhere, which is an error.
+func whyClosed(ctx context.Context, x tx, c member.Change) (isIn bool, err error) {
 	var at member.Position
 	var last string
 	err = x.QueryRowContext(ctx, "SELECT epoch, revision, last_change_id FROM pool WHERE name = ?", c.Pool).

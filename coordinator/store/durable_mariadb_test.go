@@ -25,6 +25,16 @@ func TestWhatIsFoundIsDurable(t *testing.T) {
 			return func(s *store.Store) error { return s.Commit(t.Context(), joinOne(at)) },
 				func() bool { return len(servers(t, s)) == 1 }
 		},
+		"a change that is settled": func(s *store.Store, at member.Position) (caller, func() bool) {
+			settle := func(s *store.Store) error {
+				if len(servers(t, s)) == 0 {
+					return s.Commit(t.Context(), joinOne(at))
+				}
+				_, err := s.Settle(t.Context(), joinOne(at))
+				return err
+			}
+			return settle, func() bool { return len(servers(t, s)) == 1 }
+		},
 		"a deletion": func(s *store.Store, at member.Position) (caller, func() bool) {
 			return func(s *store.Store) error { return s.Commit(t.Context(), end(at)) },
 				func() bool { _, there := stateOf(t, s, "web"); return !there }

@@ -104,6 +104,27 @@ func TestFenceIsCertified(t *testing.T) {
 	}
 }
 
+// TestSettleIsCertified settles a change on another node than that on which it waits
+// for its COMMIT: that one comes too late, although the row is what it was.
+func TestSettleIsCertified(t *testing.T) {
+	t.Parallel()
+	stores, at, database := onNodes(t)
+	c := joinOne(at)
+	old := connect(t, testdb.SharedGalera(t).Node(0), database)
+	run(t, old, "START TRANSACTION",
+		fmt.Sprintf("UPDATE pool SET revision = revision + 1, last_change_id = '%s' WHERE name = 'web' AND revision = %d", c.ID, at.Revision))
+	if isIn, err := stores[1].Settle(t.Context(), c); err != nil || isIn {
+		t.Fatalf("settled: %t, %v", isIn, err)
+	}
+	if _, err := old.ExecContext(t.Context(), "COMMIT"); err == nil {
+		t.Error("the change was committed after it was settled")
+	}
+	commit(t, stores[0], c)
+	if isIn, err := stores[1].Settle(t.Context(), c); err != nil || !isIn {
+		t.Errorf("settled after it was committed: %t, %v", isIn, err)
+	}
+}
+
 // TestHarmedCluster has a cluster of its own, and one database per kind of harm.
 func TestHarmedCluster(t *testing.T) {
 	t.Parallel()

@@ -67,6 +67,19 @@ func (m *model) commit(c member.Change) error {
 	return nil
 }
 
+// settle says the same of Settle.
+func (m *model) settle(c member.Change) (isIn bool, err error) {
+	switch {
+	case c.Base.Epoch < m.at.Epoch:
+		return false, member.ErrFenced
+	case c.ID == m.lastID && c.Revision() == m.at.Revision:
+		return true, nil
+	case c.Base != m.at:
+		return false, member.ErrStale
+	}
+	return false, nil
+}
+
 func (m *model) state(pool member.Pool) member.PoolState {
 	return member.PoolState{
 		Name: pool, Position: m.at, LastChange: m.lastID, Settings: member.DefaultSettings(), ReferenceSize: m.size,
@@ -162,6 +175,13 @@ func TestStoreFollowsTheModel(t *testing.T) {
 			}
 			c := m.draw(r, pool, last)
 			last = c
+			if rapid.IntRange(0, 3).Draw(r, "settle") == 0 {
+				want, wantErr := m.settle(c)
+				if got, err := s.Settle(t.Context(), c); got != want || !errors.Is(err, wantErr) || (wantErr == nil) != (err == nil) {
+					r.Fatalf("settle %+v: %t, %v, want %t, %v", c, got, err, want, wantErr)
+				}
+				m.check(r, s, pool)
+			}
 			if want, got := m.commit(c), s.Commit(t.Context(), c); !errors.Is(got, want) || (want == nil) != (got == nil) {
 				r.Fatalf("commit of %+v: %v, want %v", c, got, want)
 			}

@@ -29,6 +29,8 @@ const (
 	loseAnswer
 	// hang lets the server commit and never tells the client.
 	hang
+	// late closes the client's connection, and keeps the COMMIT until deliver.
+	late
 )
 
 // proxy stands between a store and a MariaDB and harms its COMMITs.
@@ -38,6 +40,10 @@ type proxy struct {
 	server   string
 	listener net.Listener
 	wg       sync.WaitGroup
+
+	// deliver lets the late COMMITs go on; delivered is closed then.
+	deliver   func()
+	delivered chan struct{}
 
 	// rollbacks counts the ROLLBACKs that were sent.
 	rollbacks atomic.Int64
@@ -60,10 +66,12 @@ func newProxy(t *testing.T, server *testdb.Server, database string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{URL: testdb.SocketURL(socket, database), server: server.Socket(), listener: l}
+	p := &proxy{URL: testdb.SocketURL(socket, database), server: server.Socket(), listener: l, delivered: make(chan struct{})}
+	p.deliver = sync.OnceFunc(func() { close(p.delivered) })
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
+		p.deliver()
 		p.closeAll()
 		p.wg.Wait()
 		if err := os.RemoveAll(dir); err != nil {
@@ -158,6 +166,10 @@ func (p *proxy) serve(client, server net.Conn) {
 			}
 			if f != pass {
 				muted <- f
+			}
+			if f == late {
+				_ = client.Close()
+				<-p.delivered
 			}
 		}
 		if string(packet[4:]) == "\x03ROLLBACK" {

@@ -70,7 +70,7 @@ type Store struct {
 // ErrOutcomeUnknown goes with member.ErrUnavailable when a COMMIT was sent and
 // its answer never came: the change may be in the table or not. The same call
 // settles it when it is repeated: with success, which is durable, ErrFenced or
-// ErrStale.
+// ErrStale. Settle does so without making the change.
 var ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
 
 // Open opens the database and brings its schema up to date or checks it. A

@@ -25,8 +25,8 @@ type Census struct {
 	// Zones are in order of their names.
 	Zones []Zone
 	// ReferenceSize is the size that the pool is meant to have; Lost counts the
-	// members lost by verdict and not back, see Lost; Going those present that
-	// count as Suspects.
+	// members lost by verdict and not back, see Lost; Going those present by its
+	// words that count as Suspects.
 	ReferenceSize, Lost, Going int
 }
 
@@ -73,7 +73,8 @@ func FloorLimit(reference int, s member.Settings) int {
 //	min(reference size − present size, servers removed by verdict that are not present)
 //
 // so that a shutdown, an operator or a join in the place of a lost member
-// leaves nothing lost.
+// leaves nothing lost. Present is who has been ACTIVE: a member that is JOINING
+// or HELD fills no place yet, be it new or back.
 func Lost(reference, present, removed int) int {
 	return min(max(0, reference-present), removed)
 }

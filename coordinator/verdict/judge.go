@@ -101,6 +101,10 @@ func Needed(others int) int { return min(3, others) }
 // that one observer has reached.
 const FreshNeeded = 2
 
+// freshNeeded is how many of so many in a second round must miss it: half of them
+// besides. Their silence does not outvote the one who has reached it.
+func freshNeeded(asked int) int { return max(FreshNeeded, (asked+1)/2) }
+
 // Judge is the table of verdicts.
 func Judge(c Case) Ruling {
 	asked := c.asked()
@@ -126,12 +130,12 @@ func Judge(c Case) Ruling {
 		return judgeProven(c)
 	case c.Others == 1:
 		return judgePair(c)
-	case c.Second && c.Down >= FreshNeeded:
-		return Ruling{Crashed, "odd_one_out", fmt.Sprintf("one observer reached it, but all %d others asked after that miss it, and %s", c.Down, c.Proof)}
+	case c.Second && c.Down >= freshNeeded(asked):
+		return Ruling{Crashed, "odd_one_out", fmt.Sprintf("one observer reached it, but %d of %d others asked after that miss it, and %s", c.Down, asked, c.Proof)}
 	case !c.Second && c.Down >= Needed(c.Others):
 		return Ruling{Crashed, "observers_agree", fmt.Sprintf("all %d observers that could judge miss it (%d are needed) and %s", c.Down, Needed(c.Others), c.Proof)}
 	case c.Second:
-		return Ruling{Undecided, TooFew, fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, FreshNeeded)}
+		return Ruling{Undecided, TooFew, fmt.Sprintf("one observer reached it; %d of %d asked after that miss it, and %d are needed", c.Down, asked, freshNeeded(asked))}
 	}
 	return Ruling{Undecided, TooFew, fmt.Sprintf("%d of %d observers miss it, and %d are needed", c.Down, asked, Needed(c.Others))}
 }

@@ -92,8 +92,9 @@ func reference(s situation) verdict.Verdict {
 		return verdict.Undecided
 	}
 	if s.second {
-		// All of two to four fresh witnesses are negative and the nonce failed.
-		if negatives >= 2 {
+		// All fresh witnesses who answer are negative, two and half of those asked at
+		// least, and the nonce failed.
+		if negatives >= 2 && 2*negatives >= len(s.answers) {
 			return verdict.Crashed
 		}
 		return verdict.Undecided
@@ -361,7 +362,7 @@ func TestJudgeSaysWhy(t *testing.T) {
 		{verdict.Case{Others: 3, Up: 1, Down: 1}, "others_reach_it", "1 of 2 observers miss it, but 1 reach it"},
 		{verdict.Case{Others: 2, Up: 1, Down: 2}, "others_reach_it", "2 of 3 observers miss it, but 1 reach it"},
 		{verdict.Case{Others: 6, Up: 1, Down: 3}, "one_reaches_it", "3 of 4 observers miss it, and only one reaches it"},
-		{verdict.Case{Others: 6, Down: 2, Second: true, Proof: verdict.ProofSilent}, "odd_one_out", "one observer reached it, but all 2 others asked after that miss it, and its stream is silent"},
+		{verdict.Case{Others: 6, Down: 2, Second: true, Proof: verdict.ProofSilent}, "odd_one_out", "one observer reached it, but 2 of 2 others asked after that miss it, and its stream is silent"},
 		{verdict.Case{Others: 6, Down: 1, Unknown: 1, Second: true}, "too_few_observers", "one observer reached it; 1 of 2 asked after that miss it, and 2 are needed"},
 		{verdict.Case{Others: 6, Down: 2, Connected: 2}, "tcp_answers", "none of 4 observers gets a reply to its probes, but TCP connects of 2 were answered"},
 		{verdict.Case{Others: 3, Down: 3, Proof: verdict.ProofAlive}, "stream_answers", "3 of 3 observers miss it, but its own stream answers"},

@@ -61,15 +61,16 @@ type Loss struct {
 	Lasted   time.Duration
 	// Replied says that anybody had a reply since the first of them began.
 	Replied bool
-	// Late counts those in which the server's stream has not answered at once.
-	Late int
+	// Late counts those in which the server's stream has not answered at once, Absent
+	// those in which there was none to answer.
+	Late, Absent int
 }
 
 // JudgeLoss says whether a server loses so much that it is of no use. A link, or
 // an observer, that is lossy takes nobody out: a watcher and a witness must see it,
 // three in all, and nobody may see it clean, in lossyTimes measurements in a row and
 // for LossyFor. Some probe must have been answered. A stream that answers at once nearly
-// every time loses nothing: then something limits ICMP.
+// every time loses nothing: then something limits ICMP. Without a stream that cannot be told.
 func JudgeLoss(l Loss) Ruling {
 	switch seen := l.Watchers + l.Witnesses; {
 	case l.Clean > 0:
@@ -80,6 +81,8 @@ func JudgeLoss(l Loss) Ruling {
 		return Ruling{Undecided, LossTooShort, fmt.Sprintf("%d watchers and %d witnesses lose half of their probes to it, for %v so far", l.Watchers, l.Witnesses, l.Lasted.Round(time.Millisecond))}
 	case !l.Replied:
 		return Ruling{Undecided, "never_answers", "all probes to it are lost, which is not for the rule about loss"}
+	case l.Late <= lateMost && l.Absent > 0:
+		return Ruling{Undecided, "no_stream", fmt.Sprintf("%d observers lose half of their probes to it, but in %d of %d measurements it had no stream to show whether something limits ICMP only", seen, l.Absent, l.Measured)}
 	case l.Late <= lateMost:
 		return Ruling{Alive, ICMPLimited, fmt.Sprintf("%d observers lose half of their probes to it, but its stream has answered at once in %d of %d measurements: something limits ICMP", seen, l.Measured-l.Late, l.Measured)}
 	}

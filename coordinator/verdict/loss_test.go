@@ -15,7 +15,7 @@ func TestJudgeLoss(t *testing.T) {
 	t.Parallel()
 	for watchers := range 4 {
 		for witnesses := range 4 {
-			for i := range 32 {
+			for i := range 64 {
 				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Late: 2 + i>>2&1, Measured: 10, Lasted: verdict.LossyFor}
 				if i&8 != 0 {
 					l.Lasted--
@@ -23,12 +23,19 @@ func TestJudgeLoss(t *testing.T) {
 				if i&16 != 0 {
 					l.Measured = 9
 				}
+				if i&32 != 0 {
+					l.Absent = 1
+				}
 				got := verdict.JudgeLoss(l)
 				short := l.Measured < 10 || l.Lasted < verdict.LossyFor
 				seen := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && l.Clean == 0
 				want := seen && l.Replied && l.Late > 2 && !short
 				if (got.Verdict == verdict.Lossy) != want || got.Rule == "" || got.Reason == "" {
 					t.Errorf("%+v: %+v, want a removal: %v", l, got, want)
+				}
+				limited := seen && l.Replied && l.Late <= 2 && !short && l.Absent == 0
+				if (got.Rule == verdict.ICMPLimited) != limited {
+					t.Errorf("%+v: %+v, want ICMP found limited: %v", l, got, limited)
 				}
 				if again := got.Rule == verdict.LossTooShort; again != (seen && short) {
 					t.Errorf("%+v: %+v, to be measured again: %v", l, got, again)

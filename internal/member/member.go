@@ -97,8 +97,21 @@ type Endpoint struct {
 	Name string `json:"name,omitempty"`
 	// Address is HOST:PORT; HOST is an IP address or a DNS name.
 	Address string `json:"address"`
-	// Protocol is a hint for clients, such as "http" or "grpc"; may be empty.
+	// Protocol is a hint for clients, such as "http" or "grpc"; may be empty. See
+	// OverTCP.
 	Protocol string `json:"protocol,omitempty"`
+}
+
+// OverTCP reports whether a TCP connect to the endpoint says something about it:
+// whether its protocol is known to run over TCP, or empty.
+func (e Endpoint) OverTCP() bool {
+	switch e.Protocol {
+	case "", "tcp", "tls", "ssl", "http", "https", "http1", "http2", "h2", "h2c", "ws", "wss", "grpc", "grpcs",
+		"ssh", "ftp", "smtp", "imap", "ldap", "ldaps", "redis", "rediss", "memcached", "mysql", "mariadb", "postgres", "postgresql",
+		"mongodb", "cassandra", "kafka", "amqp", "amqps", "mqtt", "mqtts", "nats", "thrift":
+		return true
+	}
+	return false
 }
 
 // Spec is what a server says about itself when it joins and what an operator

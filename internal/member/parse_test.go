@@ -209,3 +209,12 @@ func wantField(t *testing.T, what string, err error, field string) {
 		t.Errorf("%s: error %v does not name the field %s", what, err, field)
 	}
 }
+
+func TestEndpointOverTCP(t *testing.T) {
+	t.Parallel()
+	for protocol, want := range map[string]bool{"": true, "tcp": true, "http": true, "grpc": true, "udp": false, "quic": false, "h3": false, "dns": false} {
+		if got := (member.Endpoint{Protocol: protocol}).OverTCP(); got != want {
+			t.Errorf("%q: %v", protocol, got)
+		}
+	}
+}

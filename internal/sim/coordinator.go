@@ -170,7 +170,7 @@ func (c *coordinator) carryOut(effect pool.Effect) {
 	s.trace.effect(s, effect)
 	switch e := effect.(type) {
 	case pool.Propose:
-		c.commit(e.Change)
+		c.commit(e)
 	case pool.Publish:
 		s.ledger.published(s, e.Change)
 		for _, r := range s.routers {
@@ -266,15 +266,19 @@ func (c *coordinator) dial(e pool.Dial) {
 
 var errRejected = errors.New("the database is not there")
 
-// commit writes a change as a store does.
-func (c *coordinator) commit(change member.Change) {
-	s := c.s
+// commit writes a change as a store does. One that would come too late is settled
+// when the store is back, and is not made.
+func (c *coordinator) commit(e pool.Propose) {
+	s, change := c.s, e.Change
 	o := &s.options.Store
 	wait := o.Delay + time.Duration(s.random.ExpFloat64()*float64(o.Jitter)) + time.Duration(len(change.Put)+len(change.Remove))*o.Row
 	if begun := s.options.Settle + o.HangAt; o.HangFor > 0 && s.now >= begun && s.now < begun+o.HangFor {
 		wait += begun + o.HangFor - s.now
 	}
 	failed := s.random.Float64() < o.Fail
+	if at := c.clock.read(s.now + wait); !e.Until.IsZero() && at.After(e.Until) {
+		failed = true
+	}
 	s.after(wait, func() {
 		if failed {
 			c.step(pool.Rejected{ChangeID: change.ID, Err: fmt.Errorf("%w: %w", member.ErrUnavailable, errRejected)})

@@ -1,12 +1,16 @@
 package testdb
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -197,21 +201,26 @@ func nodeOptions(provider string) [][]string {
 	return nodes
 }
 
-// run starts the nodes one by one.
+// run starts the nodes one by one; the first makes the cluster.
 func (c *Cluster) run() error {
 	for i, s := range c.nodes {
 		var once []string
 		if i == 0 {
 			once = []string{"--wsrep-new-cluster"}
 		}
-		if err := s.run(once...); err != nil {
-			return fmt.Errorf("node %d: %w", i, err)
-		}
-		if err := s.waitUntilSynced(i + 1); err != nil {
+		if err := s.join(i+1, once...); err != nil {
 			return fmt.Errorf("node %d: %w", i, err)
 		}
 	}
 	return nil
+}
+
+// join starts a node, which makes its cluster one of a size.
+func (s *Server) join(size int, once ...string) error {
+	if err := s.run(once...); err != nil {
+		return err
+	}
+	return s.waitUntilSynced(size)
 }
 
 // waitUntilSynced waits until the node is one of a component of a size and has
@@ -265,6 +274,98 @@ func (c *Cluster) Heal(t testing.TB) {
 			t.Fatalf("node %d: %v", i, err)
 		}
 	}
+}
+
+// KillAll ends all nodes by SIGKILL at once, and keeps their data.
+func (c *Cluster) KillAll(t testing.TB) {
+	t.Helper()
+	for _, s := range c.nodes {
+		s.Signal(t, syscall.SIGKILL)
+	}
+	for _, s := range c.nodes {
+		s.Kill(t)
+	}
+}
+
+// Rebuild brings a cluster back of which all nodes were killed: the one that has
+// come furthest makes it anew, and the others join.
+func (c *Cluster) Rebuild(t testing.TB) {
+	t.Helper()
+	if err := c.rebuild(); err != nil {
+		t.Fatalf("rebuild the Galera cluster: %v", err)
+	}
+}
+
+func (c *Cluster) rebuild() error {
+	type survivor struct {
+		*Server
+
+		at place
+	}
+	var all []survivor
+	for i, s := range c.nodes {
+		at, err := s.recovered()
+		if err != nil {
+			return fmt.Errorf("node %d: %w", i, err)
+		}
+		all = append(all, survivor{s, at})
+	}
+	slices.SortStableFunc(all, func(a, b survivor) int { return cmp.Compare(b.at.seqno, a.at.seqno) })
+	if err := all[0].mayBootstrap(); err != nil {
+		return err
+	}
+	for i, s := range all {
+		once := []string{fmt.Sprintf("--wsrep-start-position=%s:%d", s.at.history, s.at.seqno)}
+		if i == 0 {
+			once = append(once, "--wsrep-new-cluster")
+		}
+		if err := s.join(i+1, once...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place is how far a node has come in a history.
+type place struct {
+	history string
+	seqno   int64
+}
+
+// recovered asks the data of a node that was killed how far it has come.
+func (s *Server) recovered() (at place, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	args := append(s.arguments("--skip-networking", "--socket="+s.socket(), "--wsrep-recover"), s.options...)
+	out, err := exec.CommandContext(ctx, s.mariadbd, args...).CombinedOutput() //nolint:gosec // our own program
+	const says = "Recovered position: "
+	_, position, ok := strings.Cut(string(out), says)
+	if err == nil && !ok {
+		err = errors.New("it does not say")
+	}
+	if err != nil {
+		return place{}, fmt.Errorf("recover position: %w\n%s", err, out)
+	}
+	history, seqno, _ := strings.Cut(strings.Fields(position)[0], ":")
+	if _, err := fmt.Sscan(strings.Split(seqno, ",")[0], &at.seqno); err != nil {
+		return place{}, fmt.Errorf("recover position: %q: %w", position, err)
+	}
+	at.history = history
+	return at, nil
+}
+
+// mayBootstrap lets a node make a cluster that was not the last to leave it.
+func (s *Server) mayBootstrap() error {
+	path := filepath.Join(s.data(), "grastate.dat")
+	state, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read state of node: %w", err)
+	}
+	state = bytes.ReplaceAll(state, []byte("safe_to_bootstrap: 0"), []byte("safe_to_bootstrap: 1"))
+	if err := os.WriteFile(path, state, 0o600); err != nil { //nolint:gosec // our own directory
+		return fmt.Errorf("write state of node: %w", err)
+	}
+	return nil
 }
 
 func (c *Cluster) close() error {

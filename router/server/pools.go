@@ -26,8 +26,10 @@ type pools struct {
 	slowStart time.Duration
 
 	current atomic.Pointer[catalog]
-	// seen is closed when there is a state to serve for the first time.
+	// seen is closed when there is a whole state to serve for the first time: that of
+	// an earlier run, or all pools.
 	seen chan struct{}
+	open sync.Once
 	// replaced is set when there is another catalog, or it has become certain.
 	replaced signal
 	// certain is set when pools that are not in the catalog do not exist.
@@ -83,7 +85,10 @@ type standing struct {
 
 const defaultInterval = time.Second
 
-var errNoState = errors.New("the router has never seen any state")
+var (
+	errNoState = errors.New("the router has never seen any state")
+	errNotAll  = errors.New("the router has not seen all pools yet")
+)
 
 func newPools(m *metrics, log *slog.Logger) *pools {
 	return &pools{
@@ -93,7 +98,7 @@ func newPools(m *metrics, log *slog.Logger) *pools {
 }
 
 // find returns the current edition of a pool. The name may be empty where there
-// is only one.
+// is only one. That a pool does not exist is only said when that is certain.
 func (p *pools) find(name string) (*edition, error) {
 	c := p.current.Load()
 	if c == nil {
@@ -103,11 +108,17 @@ func (p *pools) find(name string) (*edition, error) {
 		return e, nil
 	}
 	if name == "" {
+		if err := p.ready(); err != nil {
+			return nil, fmt.Errorf("%w: %w", member.ErrUnavailable, err)
+		}
 		return c.only()
 	}
 	pool, err := member.ParsePool("pool", name)
 	if err != nil {
 		return nil, err
+	}
+	if !p.certain.Load() {
+		return nil, fmt.Errorf("pool %q: %w: %w", pool, member.ErrUnavailable, errNotAll)
 	}
 	return nil, fmt.Errorf("pool %q: %w", pool, member.ErrNotFound)
 }
@@ -145,13 +156,21 @@ func (p *pools) standing() standing {
 	return standing{storeID: p.storeID, soft: p.soft, pools: p.editions()}
 }
 
-// ready is an error until there is a state to serve.
+// ready is an error until there is a whole state to serve.
 func (p *pools) ready() error {
+	select {
+	case <-p.seen:
+		return nil
+	default:
+	}
 	if p.current.Load() == nil {
 		return errNoState
 	}
-	return nil
+	return errNotAll
 }
+
+// see says that there is.
+func (p *pools) see() { p.open.Do(func() { close(p.seen) }) }
 
 // restore takes the views of an earlier run.
 func (p *pools) restore(last state) {
@@ -162,6 +181,9 @@ func (p *pools) restore(last state) {
 		b := p.book(s.view.Pool())
 		b.contact = newContact(s.confirmed)
 		p.publish(b, s.view)
+	}
+	if len(last.pools) > 0 {
+		p.see()
 	}
 }
 
@@ -222,9 +244,6 @@ func (p *pools) replace(name member.Pool, e *edition) {
 	}
 	p.current.Store(next)
 	p.replaced.set()
-	if old == nil {
-		close(p.seen)
-	}
 }
 
 // remove forgets a pool.

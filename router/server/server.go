@@ -132,7 +132,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// announce turns health to SERVING once there is something to serve.
+// announce turns health to SERVING once there is a whole state to serve.
 func (s *Server) announce(ctx context.Context) {
 	select {
 	case <-s.pools.seen:

@@ -33,6 +33,7 @@ func (s *Server) serveXDS(ctx context.Context, restored bool) {
 
 // settle says that the pools which are not known do not exist.
 func (p *pools) settle() {
+	p.see()
 	if !p.certain.Swap(true) {
 		p.replaced.set()
 	}

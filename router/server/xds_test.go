@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -9,8 +10,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/google/go-cmp/cmp"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
 // xdsStream asks for resources of the router.
@@ -56,6 +61,58 @@ func TestXDS_WaitsForTheWholeCatchUp(t *testing.T) {
 		time.AfterFunc(time.Second, func() { _ = s.stream.Send(bookmark(at(1, 10))) })
 		if res, took := answered(t, stream); took < time.Second || len(res.GetResources()) != 1 {
 			t.Errorf("after %v: %v", took, res)
+		}
+	}, first)
+}
+
+// A router that never gets to know all pools sends its clients to another one.
+func TestXDS_DoesNotKeepClientsWaiting(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.coordinators[first].next()
+		begun := time.Now()
+		_, err := w.xdsStream(resource.ListenerType, "default").Recv()
+		if took := time.Since(begun); !errors.Is(err, member.ErrUnavailable) || took != 5*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	}, first)
+}
+
+// Until the whole catch-up is there, no door says that a pool is not.
+func TestNothingIsMissedBeforeTheWholeCatchUp(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(start("store", 1), snapshot(at(1, 10), addressed("a", "10.0.0.1:80")))
+		synctest.Wait()
+		router, health := w.client(), healthv1.NewHealthClient(w.conn())
+		if _, err := router.Resolve(t.Context(), &routerv1.ResolveRequest{Pool: "default"}); err != nil {
+			t.Errorf("a pool that is there: %v", err)
+		}
+		for _, name := range []string{"", "other"} {
+			if _, err := router.Resolve(t.Context(), &routerv1.ResolveRequest{Pool: name}); !errors.Is(err, member.ErrUnavailable) {
+				t.Errorf("pool %q: %v", name, err)
+			}
+		}
+		state := func() []any {
+			h, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{})
+			ready, _ := w.get("/readyz")
+			targets, _ := w.get("/sd/prometheus")
+			pool, _ := w.get("/v1/pools/other")
+			return []any{h.GetStatus() == healthv1.HealthCheckResponse_SERVING, err, ready, targets, pool}
+		}
+		if d := cmp.Diff([]any{false, nil, 503, 503, 503}, state()); d != "" {
+			t.Errorf("before (-want +got):\n%s", d)
+		}
+		s.send(synced(1, 0), bookmark(at(1, 10)))
+		synctest.Wait()
+		if _, err := router.Resolve(t.Context(), &routerv1.ResolveRequest{Pool: "other"}); !errors.Is(err, member.ErrNotFound) {
+			t.Errorf("a pool that is not there: %v", err)
+		}
+		if d := cmp.Diff([]any{true, nil, 200, 200, 404}, state()); d != "" {
+			t.Errorf("afterwards (-want +got):\n%s", d)
 		}
 	}, first)
 }

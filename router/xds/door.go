@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -102,10 +103,8 @@ func (d *Door) StreamAggregatedResources(raw discoveryv3.AggregatedDiscoveryServ
 	defer d.audience.leave(s)
 	ctx, cancel := context.WithCancel(raw.Context())
 	defer cancel()
-	select {
-	case <-d.opened:
-	case <-d.closing:
-	case <-ctx.Done():
+	if err := d.await(ctx); err != nil {
+		return err
 	}
 	d.running.Go(func() {
 		select {
@@ -116,6 +115,26 @@ func (d *Door) StreamAggregatedResources(raw discoveryv3.AggregatedDiscoveryServ
 	})
 	err := sotw.NewServer(ctx, d.mux(), nil, sotw.DeactivateLegacyWildcardForTypes(onlyByName())).StreamHandler(s, resource.AnyType)
 	return cmp.Or(s.refused(), err, ended(ctx, raw.Context()))
+}
+
+// openTime is how long a client waits for the door to open: longer than a catch-up
+// takes, shorter than gRPC's own 15 s, after which it takes silence for "does not
+// exist" and asks no other router.
+const openTime = 5 * time.Second
+
+// await returns when the door is open, or is being closed. A client of a door that
+// stays shut is sent to another router.
+func (d *Door) await(ctx context.Context) error {
+	limit := time.NewTimer(openTime)
+	defer limit.Stop()
+	select {
+	case <-d.opened:
+	case <-d.closing:
+	case <-ctx.Done():
+	case <-limit.C:
+		return fmt.Errorf("%w: the router does not know all pools yet", member.ErrUnavailable)
+	}
+	return nil
 }
 
 // ended says why a stream is over that neither side has broken.

@@ -27,8 +27,8 @@ func TestNoAnswerBeforeTheDoorIsOpen(t *testing.T) {
 		client := w.client()
 		client.ask(lds, "web", "other")
 		begun := time.Now()
-		time.AfterFunc(time.Minute, func() { w.change(func() { w.ready = true }) })
-		if res := client.recv(); len(res.GetResources()) != 1 || time.Since(begun) != time.Minute {
+		time.AfterFunc(4*time.Second, func() { w.change(func() { w.ready = true }) })
+		if res := client.recv(); len(res.GetResources()) != 1 || time.Since(begun) != 4*time.Second {
 			t.Errorf("after %v: %v", time.Since(begun), res)
 		}
 		client.close()

@@ -333,7 +333,8 @@ type Endpoint struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// HOST:PORT, HOST an IP address or a DNS name.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	// A hint for clients, such as "http" or "grpc"; may be empty.
+	// A hint for clients, such as "http" or "grpc"; may be empty. Only where it is
+	// empty or known to run over TCP is an unanswered TCP connect evidence.
 	Protocol      string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -984,7 +985,8 @@ type Safety struct {
 	BrakeLimit uint32 `protobuf:"varint,3,opt,name=brake_limit,json=brakeLimit,proto3" json:"brake_limit,omitempty"`
 	// Whether the brake is on.
 	BrakeEngaged *bool `protobuf:"varint,4,opt,name=brake_engaged,json=brakeEngaged,proto3,oneof" json:"brake_engaged,omitempty"`
-	// Members lost by verdict and not back, and how many the floor allows.
+	// Members lost by verdict and not ACTIVE again, nor another one in their place,
+	// and how many the floor allows.
 	Lost uint32 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
 	// The floor's limit.
 	FloorLimit uint32 `protobuf:"varint,6,opt,name=floor_limit,json=floorLimit,proto3" json:"floor_limit,omitempty"`
