@@ -39,6 +39,11 @@ test: ## run all tests but the long ones; needs root, installs MariaDB, Galera, 
 	@$(TEST) -tags galera -count=1 -timeout 3m -run Galera ./coordinator/server
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
+.PHONY: test-tidb
+test-tidb: ## run the tests of the server table on TiDB, in memory; its first build downloads 600 modules and takes minutes
+	@cd internal/testdb/tidb && go build -o ../../../bin/test-tidb .
+	@BUDDYRING_TIDB=$(CURDIR)/bin/test-tidb $(TEST) -tags tidb -count=1 -timeout 10m ./coordinator/store
+
 .PHONY: race
 race: ## run the tests under the race detector; installs a C compiler if it is missing
 	@.ci/prerequisites gcc

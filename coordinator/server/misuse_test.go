@@ -224,8 +224,8 @@ func TestSessionMisuse(t *testing.T) {
 				t.Errorf("buddyring_streams_dropped_total is %v", got)
 			}
 		},
-		"100 KiB": func(t *testing.T, _ *world, s pb.AgentService_SessionClient) {
-			send(t, s, hello(func(h *pb.Hello) { h.Version = strings.Repeat("x", 100<<10) }))
+		"5 MiB": func(t *testing.T, _ *world, s pb.AgentService_SessionClient) {
+			send(t, s, hello(func(h *pb.Hello) { h.Version = strings.Repeat("x", 5<<20) }))
 			if err := endOf(s.Recv); !errors.Is(err, member.ErrExhausted) {
 				t.Errorf("ended with %v", err)
 			}

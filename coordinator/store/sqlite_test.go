@@ -1,4 +1,4 @@
-//go:build !mariadb && !galera
+//go:build !mariadb && !galera && !tidb
 
 package store_test
 
