@@ -18,13 +18,13 @@ import (
 type taker struct {
 	pb.MembershipService_SubscribeServer
 
-	ctx context.Context
+	context func() context.Context
 	// left ends when the snapshot has; snapshots counts those that were taken.
 	left      *ending
 	snapshots int
 }
 
-func (t *taker) Context() context.Context { return t.ctx }
+func (t *taker) Context() context.Context { return t.context() }
 
 func (t *taker) SendMsg(m any) error {
 	if t.snapshots > 0 {
@@ -48,7 +48,7 @@ func paced(t *testing.T, n int) []*taker {
 	}
 	var takers []*taker
 	for range n {
-		one := &taker{ctx: ctx, left: newEnding()}
+		one := &taker{context: func() context.Context { return ctx }, left: newEnding()}
 		s := &subscription{service: m, stream: one, over: newEnding(), cursors: map[member.Pool]member.Position{}}
 		m.streams.run(func() { _ = s.feed() })
 		takers = append(takers, one)

@@ -72,6 +72,7 @@ func quick(id pool.SessionID, raw []byte) (h heard, ok bool) {
 		h.input, h.digest, ok = quickDigest(id, f.bytes)
 	case requestAssignmentAck:
 		h.input, ok = quickAssignmentAck(id, f.bytes)
+	default:
 	}
 	return h, ok
 }
@@ -178,7 +179,7 @@ func quickEvidence(raw []byte) (e pool.Evidence, ok bool) {
 	for ok = true; ok && f.next(); {
 		switch {
 		case f.number == evidenceSight && !f.isBytes && f.value <= math.MaxInt32:
-			sight, err := parseSight("", pb.Sight(f.value)) //nolint:gosec // it is no larger
+			sight, err := parseSight("", pb.Sight(f.value))
 			e.Sight, ok = sight, err == nil
 		case f.number == evidenceSent && !f.isBytes && f.value <= maxSent:
 			e.Sent = int(f.value)
@@ -191,7 +192,7 @@ func quickEvidence(raw []byte) (e pool.Evidence, ok bool) {
 		case f.number == evidenceLastReply && f.isBytes:
 			e.LastReplyAge, ok = quickAge(f.bytes)
 		case f.number == evidenceConnect && !f.isBytes && f.value <= math.MaxInt32:
-			e.Connect = parseConnect(pb.Connect(f.value)) //nolint:gosec // it is no larger
+			e.Connect = parseConnect(pb.Connect(f.value))
 		default:
 			ok = false
 		}
@@ -274,6 +275,6 @@ func encodeDigestAck(epoch member.Epoch, seq uint64) []byte {
 	b := make([]byte, 0, 32)
 	b = protowire.AppendVarint(protowire.AppendTag(b, responseEpoch, protowire.VarintType), uint64(epoch))
 	b = protowire.AppendTag(b, responseDigestAck, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(protowire.SizeTag(ackSeq)+protowire.SizeVarint(seq))) //nolint:gosec // a few bytes
+	b = protowire.AppendVarint(b, uint64(protowire.SizeTag(ackSeq)+protowire.SizeVarint(seq)))
 	return protowire.AppendVarint(protowire.AppendTag(b, ackSeq, protowire.VarintType), seq)
 }

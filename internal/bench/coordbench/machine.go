@@ -56,7 +56,7 @@ type passage struct {
 // machineJoins has all servers join an empty pool at once, durably, through
 // machine and store alone, a few times.
 func machineJoins(ctx context.Context, o Options) (row bench.Row, err error) {
-	server, err := startDatabase()
+	server, err := startDatabase() //nolint:contextcheck // it has a time-out of its own
 	if err != nil {
 		return bench.Row{}, err
 	}
