@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,6 +21,11 @@ const (
 	silenceLimit = 3 * time.Second
 	// patience is how long a router may be behind what is known.
 	patience = 10 * time.Second
+	// staleLimit is how long a router that is out of touch with its coordinators is
+	// followed while another may be in touch, and staleMemory how long one is taken
+	// to be out of touch that was left for it.
+	staleLimit  = 5 * time.Second
+	staleMemory = time.Minute
 	// retryFirst and retryMax bound the pause after all routers failed.
 	retryFirst = 200 * time.Millisecond
 	retryMax   = 3 * time.Second
@@ -32,6 +38,7 @@ const (
 var (
 	errSilent = errors.New("the router is silent")
 	errBehind = errors.New("the router is behind what is known")
+	errStale  = errors.New("the router is out of touch with its coordinators")
 )
 
 // follower keeps a pool up to date from one router at a time.
@@ -40,10 +47,12 @@ type follower struct {
 	log  *slog.Logger
 	// told is what each router has told last, by address.
 	told map[string]*list
+	// stale is when each router was last found to be out of touch for long.
+	stale map[string]time.Time
 }
 
 func newFollower(p *Pool) *follower {
-	return &follower{pool: p, log: p.log, told: map[string]*list{}}
+	return &follower{pool: p, log: p.log, told: map[string]*list{}, stale: map[string]time.Time{}}
 }
 
 // run follows routers in turn until ctx ends.
@@ -97,7 +106,7 @@ func (f *follower) session(parent context.Context, address string) (useful bool,
 		return false, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	told := &telling{router: address, list: f.told[address], since: time.Now()}
+	told := &telling{router: address, list: f.told[address], since: time.Now(), touched: time.Now()}
 	stream, err := routerv1.NewRouterServiceClient(conn).Watch(ctx, &routerv1.WatchRequest{
 		Pool: string(f.pool.name), Resume: told.list.resume(),
 	})
@@ -115,7 +124,22 @@ func (f *follower) session(parent context.Context, address string) (useful bool,
 			return useful, err
 		}
 		useful = useful || told.used
+		if told.outOfTouch() {
+			f.stale[address] = time.Now()
+			if f.another(address) {
+				return useful, errStale
+			}
+		}
 	}
+}
+
+// another reports whether a router but this one may be in touch with its
+// coordinators.
+func (f *follower) another(address string) bool {
+	return slices.ContainsFunc(f.pool.cfg.Routers, func(r string) bool {
+		at, found := f.stale[r]
+		return r != address && (!found || time.Since(at) >= staleMemory)
+	})
 }
 
 func (f *follower) dial(address string) (*grpc.ClientConn, error) {
@@ -139,9 +163,13 @@ type telling struct {
 	list   *list
 	// used says that list is, or was, the list in use.
 	used bool
-	// since is when the router was last seen not to be behind.
-	since time.Time
+	// since is when the router was last seen not to be behind, touched when it was
+	// last in touch with its coordinators.
+	since, touched time.Time
 }
+
+// outOfTouch reports whether the router has been so for long.
+func (t *telling) outOfTouch() bool { return time.Since(t.touched) >= staleLimit }
 
 // take takes a message, and makes the list after it the one in use where it may
 // replace that. A router that stays behind is an error.
@@ -154,6 +182,9 @@ func (t *telling) take(msg *routerv1.WatchResponse, p *Pool) error {
 	t.list = next
 	age := msg.GetFreshness().GetAge().AsDuration()
 	stale, later := msg.GetFreshness().GetStale(), time.Now().Add(-age).After(p.Status().Confirmed)
+	if !stale {
+		t.touched = time.Now()
+	}
 	if next == nil || !t.replaces(p.known(), before, stale, later) {
 		if time.Since(t.since) >= patience {
 			return errBehind

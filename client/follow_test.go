@@ -112,6 +112,46 @@ func TestFollow_SticksWithARouterUntilItFails(t *testing.T) {
 	})
 }
 
+// A router that is out of touch with its coordinators is left for one that is not,
+// and looked at again each minute while none is in touch.
+func TestFollow_RouterOutOfTouchIsLeft(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b := w.router(first), w.router(second)
+		p := w.open(w.config(first, second))
+		at, s, other := routerFor(t, a, b)
+		s.snapshot(1, 5, "a", "b")
+		s.keep(10*time.Second, 1, 5)
+		s.stale = true
+		start := time.Now()
+		s.keep(time.Minute, 1, 5)
+		if d := time.Since(start); d < 5*time.Second || d > 7*time.Second {
+			t.Errorf("left after %v", d)
+		}
+		s = other.session()
+		s.snapshot(1, 6, "b")
+		expect(t, p, "b")
+		s.keep(2*time.Minute, 1, 6)
+		if s.over() {
+			t.Fatal("the one in touch was left")
+		}
+
+		s.stale = true
+		for range 3 {
+			start := time.Now()
+			s.keep(5*time.Minute, 1, 6)
+			if d := time.Since(start); d > 62*time.Second {
+				t.Errorf("left after %v", d)
+			}
+			at, other = other, at
+			s = other.session()
+			s.stale = true
+			s.snapshot(1, 6, "b")
+			expect(t, p, "b")
+		}
+	})
+}
+
 func TestFollow_SilentRouterIsLeft(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

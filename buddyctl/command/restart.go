@@ -48,11 +48,11 @@ func (r *rolling) restart(ctx context.Context, id string) error {
 		old = before.GetIncarnation()
 	}
 	if err := r.await(ctx, id, awaited{old, resumable, r.steady}); err != nil {
-		return err
+		return fmt.Errorf("%w; it stays drained: buddyctl resume %s when it is well", err, id)
 	}
 	_, err = r.resume(ctx, &coordinatorv1.ResumeServerRequest{Pool: r.pool, ServerId: id, Reason: r.reason, RequestId: rand.Text()})
 	if err != nil {
-		return fmt.Errorf("resume %s: %w", id, err)
+		return fmt.Errorf("resume %s: %w; unless it was resumed all the same, it stays drained: buddyctl resume %s", id, err, id)
 	}
 	if err := r.await(ctx, id, awaited{wanted: active}); err != nil {
 		return err
@@ -82,7 +82,8 @@ func (r *rolling) drained(ctx context.Context, id string) error {
 	if r.partial {
 		return r.tell("%s may get work still: not confirmed by %s", id, who)
 	}
-	_, err = r.resume(ctx, &coordinatorv1.ResumeServerRequest{Pool: r.pool, ServerId: id, Reason: r.reason, RequestId: rand.Text()})
+	// Also when the walk was told to end meanwhile.
+	_, err = r.resume(context.WithoutCancel(ctx), &coordinatorv1.ResumeServerRequest{Pool: r.pool, ServerId: id, Reason: r.reason, RequestId: rand.Text()})
 	return errors.Join(fmt.Errorf("drain %s: PARTIAL, not confirmed by %s; it was resumed; --allow-partial goes on without them", id, who), err)
 }
 

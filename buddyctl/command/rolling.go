@@ -41,6 +41,8 @@ type rolling struct {
 	log  *progress
 	all  int
 	done int
+	// alone is how many were left to whom they belong.
+	alone int
 }
 
 func (a *app) rollingCommand() *cobra.Command {
@@ -130,6 +132,9 @@ type ending struct {
 // sum says where the walk stands.
 func (r *rolling) sum(failed error) error {
 	if failed == nil {
+		if r.alone > 0 {
+			return r.tell("all of %s restarted, %d left alone", count(uint32(r.done), "server"), r.alone)
+		}
 		return r.tell("all of %s restarted", count(uint32(r.done), "server"))
 	}
 	again := "run the same command again to go on"
@@ -147,7 +152,8 @@ func (r *rolling) tell(format string, args ...any) error {
 }
 
 // pending lists the servers to restart by id. Who is drained already is somebody
-// else's, unless an earlier run has begun with it.
+// else's, unless an earlier run has begun with it, and so is who is in maintenance:
+// resuming it would end that.
 func (r *rolling) pending(ctx context.Context) ([]string, error) {
 	var servers []*coordinatorv1.Server
 	err := r.askAdmin(ctx, func(ctx context.Context, c coordinatorv1.AdminServiceClient) error {
@@ -160,15 +166,22 @@ func (r *rolling) pending(ctx context.Context) ([]string, error) {
 	}
 	var ids []string
 	for _, s := range servers {
-		id := s.GetServerId()
+		id, others := s.GetServerId(), ""
 		switch {
 		case r.log.is(id, progressDone):
+			continue
 		case s.GetIntent() == coordinatorv1.Wish_WISH_DRAIN && !r.log.is(id, progressBegun):
-			if err := r.tell("%s is drained already, and left alone", id); err != nil {
-				return nil, err
-			}
-		default:
+			others = "drained already"
+		case s.GetIntent() == coordinatorv1.Wish_WISH_MAINTENANCE:
+			others = "in maintenance"
+		}
+		if others == "" {
 			ids = append(ids, id)
+			continue
+		}
+		r.alone++
+		if err := r.tell("%s is %s, and left alone", id, others); err != nil {
+			return nil, err
 		}
 	}
 	// What was begun comes first.

@@ -53,7 +53,8 @@ const (
 )
 
 // openRound asks observers, the subject itself and, in pools too small for
-// witnesses or about a claim, the coordinator's own network.
+// witnesses, where only one observer is left, or about a claim, the coordinator's own
+// network.
 func (m *Machine) openRound(s *server) {
 	q := &s.inquiry
 	if q.tale == nil {
@@ -70,7 +71,7 @@ func (m *Machine) openRound(s *server) {
 	m.beginRound(s, max(over, shortestRound))
 	r := q.round
 	m.askObservers(s, r, observersWanted)
-	if m.ring.Len() <= 2 || s.claim != nil {
+	if m.ring.Len() <= 3 || s.claim != nil || m.oneLeft(s) {
 		m.dial(s, r)
 	}
 }

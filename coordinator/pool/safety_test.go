@@ -199,6 +199,7 @@ func TestBothOthersMustMissItOfThree(t *testing.T) {
 	d.wait(200 * time.Millisecond)
 	d.staysAfterRound("c", "too_few_observers")
 	d.nextRound("c")
+	d.step(pool.Dialed{Round: d.notary.newest["c"].id})
 	d.answerAll("c", down)
 	if !d.removes("c") {
 		t.Fatalf("kept by %s", d.rule("c"))

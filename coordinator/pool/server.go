@@ -150,6 +150,8 @@ type session struct {
 	ackedSubjects []member.ID
 	digest        []SubjectDigest
 	selfScore     int
+	// bereft says that its only trouble then was that all whom it watches were silent.
+	bereft bool
 	// rival is a session of another agent under the same name that waits for
 	// this one to prove itself.
 	rival *session

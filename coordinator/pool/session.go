@@ -79,10 +79,11 @@ func (m *Machine) takeDigest(in Digest) {
 	m.heard(sess)
 	m.lookState(s, in.StateTrouble)
 	m.digestHealth(s, in.Health)
-	if sess.selfScore > 0 && in.SelfScore == 0 {
+	bereft := in.isBereft()
+	if sess.selfScore > 0 && in.SelfScore == 0 || bereft && !sess.bereft {
 		m.available()
 	}
-	sess.digest, sess.selfScore = in.Subjects, in.SelfScore
+	sess.digest, sess.selfScore, sess.bereft = in.Subjects, in.SelfScore, bereft
 	for _, d := range in.Subjects {
 		m.see(sess, d)
 	}
@@ -206,12 +207,25 @@ func (m *Machine) lookAbsent(s *server) {
 		m.tendSubjects(id)
 	}
 	if absent >= agentDownAfter && !m.warming && s.mark == nil {
-		m.raise(alarmAgentDown, id, string(id)+" has no agent stream; its host answers its buddies as far as they can tell")
+		m.raise(alarmAgentDown, id, string(id)+" has no agent stream; "+m.hostText(s))
 	}
 	if joining && absent >= joinPatience && !m.warming {
 		m.queue = append(m.queue, item{abandon: id})
 	}
 	m.judgeSuspicion(s)
+}
+
+// hostText says what is known of the host of a member without a stream.
+func (m *Machine) hostText(s *server) string {
+	if m.filtered[s.row.ID] {
+		return "its host answers TCP, but no probe"
+	}
+	for _, w := range m.watchers(s) {
+		if m.able(w.id) && s.sights.of(w.id).Sight == verdict.SightUp {
+			return "its host answers its buddies as far as they can tell"
+		}
+	}
+	return "none of its buddies can say that its host answers"
 }
 
 // absentSince is since when a member without a live stream has had none.

@@ -23,7 +23,7 @@ func (m *Machine) misses(observer member.ID, s *server) bool {
 func (m *Machine) negatives(s *server) []member.ID {
 	var ids []member.ID
 	for _, w := range m.watchers(s) {
-		if m.misses(w.id, s) && m.sessions[m.servers[w.id].session].selfScore == 0 {
+		if m.misses(w.id, s) && m.sincere(w.id) {
 			ids = append(ids, w.id)
 		}
 	}
@@ -111,8 +111,11 @@ func (m *Machine) suspicious(s *server) bool {
 	if s.loss.measured > 0 {
 		return true
 	}
-	if len(m.negatives(s)) < 2 || m.reachedInRound(s) {
+	switch negatives := len(m.negatives(s)); {
+	case negatives == 0 || m.reachedInRound(s):
 		return false
+	case negatives == 1:
+		return m.oneLeft(s) && m.pairSilent(s) && s.inquiry.connectFailed()
 	}
 	// Two probes are lost in bad weather too; a server that has just answered itself
 	// is suspect only if two observers go on missing it.
@@ -155,6 +158,15 @@ func (m *Machine) pairSilent(s *server) bool {
 	}
 	// The present round has yet to tell: as it was in the one before.
 	return q.lastProof == verdict.ProofSilent || q.lastProof == verdict.ProofAbsent && q.lastDial == verdict.DialUnanswered
+}
+
+// connectFailed reports whether the coordinator's own connect was not answered, in the
+// present round or, if that has not told yet, in the one before.
+func (q *inquiry) connectFailed() bool {
+	if q.round != nil && q.round.Dial != verdict.DialNone {
+		return q.round.Dial == verdict.DialUnanswered
+	}
+	return q.lastDial == verdict.DialUnanswered
 }
 
 func (m *Machine) nonceUnanswered(s *server) bool {

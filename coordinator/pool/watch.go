@@ -41,7 +41,13 @@ func (m *Machine) tendWatchers(s *server) {
 		if _, has := s.temporary[buddy]; has || !m.cannotWatch(buddy, s) {
 			continue
 		}
-		if helper, ok := m.drawObserver(s, nil); ok {
+		helper, ok := m.drawObserver(s, nil)
+		if !ok {
+			// A reply of somebody who is alive shows that one is not deaf whose own buddies
+			// have all died; until then its negatives count for little.
+			helper, ok = m.draw(s, nil, func(id member.ID) bool { return m.live(id).bereft && m.sincere(id) })
+		}
+		if ok {
 			m.employ(s, buddy, helper)
 		} else {
 			m.uncovered[s.row.ID] = true
@@ -103,16 +109,21 @@ func (m *Machine) dismiss(s *server, absent member.ID) {
 }
 
 // drawObserver draws a member with a live stream that is not the subject, does
-// not watch it, is not suspect, muted or in except; one from another rack that is
-// not asked too much if one of a few draws is.
+// not watch it, is not suspect, muted or in except, and trusts itself; one from
+// another rack that is not asked too much if one of a few draws is.
 func (m *Machine) drawObserver(s *server, except []member.ID) (member.ID, bool) {
+	return m.draw(s, except, func(id member.ID) bool { return m.live(id).selfScore == 0 })
+}
+
+// draw draws one of those who may observe s and of whom fit is true.
+func (m *Machine) draw(s *server, except []member.ID, fit func(member.ID) bool) (member.ID, bool) {
 	var fallback member.ID
 	for range 16 {
 		id, ok := m.ring.Choose(m.random.Uint64())
 		if !ok {
 			break
 		}
-		if !m.mayObserve(id, s, except) {
+		if !m.mayObserve(id, s, except) || !fit(id) {
 			continue
 		}
 		if m.servers[id].load >= observerLoad || m.unheard(m.servers[id]) {
@@ -126,7 +137,7 @@ func (m *Machine) drawObserver(s *server, except []member.ID) (member.ID, bool) 
 	}
 	if fallback == "" && m.ring.Len() <= 64 {
 		for _, id := range m.ring.Order() {
-			if m.mayObserve(id, s, except) {
+			if m.mayObserve(id, s, except) && fit(id) {
 				return id, true
 			}
 		}
@@ -135,8 +146,7 @@ func (m *Machine) drawObserver(s *server, except []member.ID) (member.ID, bool) 
 }
 
 func (m *Machine) mayObserve(id member.ID, s *server, except []member.ID) bool {
-	sess := m.live(id)
-	return sess != nil && sess.selfScore == 0 && id != s.row.ID && m.servers[id].mark == nil && m.servers[id].muted.IsZero() &&
+	return m.live(id) != nil && id != s.row.ID && m.servers[id].mark == nil && m.servers[id].muted.IsZero() &&
 		!m.watches(id, s) && !slices.Contains(except, id)
 }
 

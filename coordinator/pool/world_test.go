@@ -457,6 +457,16 @@ func (w *world) outcome(h *host, s pool.Subject) pool.Sight {
 	return seen
 }
 
+// selfScore is 1 for one to whom all whom it watches are silent at once.
+func (h *host) selfScore() int {
+	for _, s := range h.assigned.Subjects {
+		if h.sights[s.ID] != down {
+			return 0
+		}
+	}
+	return min(len(h.assigned.Subjects)/2, 1)
+}
+
 func (h *host) lossOf(id member.ID) int {
 	lost := 0
 	for _, l := range h.window[id] {
@@ -492,7 +502,7 @@ func (w *world) digest(h *host, gen int) {
 	if !h.running() {
 		return
 	}
-	d := pool.Digest{Session: h.session, Health: h.checked}
+	d := pool.Digest{Session: h.session, Health: h.checked, SelfScore: h.selfScore()}
 	for _, s := range h.assigned.Subjects {
 		if seen := h.sights[s.ID]; seen != 0 {
 			d.Subjects = append(d.Subjects, pool.SubjectDigest{Subject: s.ID, Incarnation: s.Incarnation, Evidence: w.evidence(h, s, seen), LostOfTen: h.lossOf(s.ID)})
@@ -509,7 +519,7 @@ func (w *world) ask(e pool.Ask) {
 	answer := func(after time.Duration, ev pool.Evidence, final bool) {
 		w.at(after, func() {
 			if h.running() && h.session == e.Session {
-				w.step(pool.Answer{Session: e.Session, Round: e.Round, Subject: e.Subject.ID, Incarnation: e.Subject.Incarnation, Evidence: ev, Final: final})
+				w.step(pool.Answer{Session: e.Session, Round: e.Round, Subject: e.Subject.ID, Incarnation: e.Subject.Incarnation, Evidence: ev, Final: final, SelfScore: h.selfScore()})
 			}
 		})
 	}

@@ -19,7 +19,7 @@ func (s *Store) Settle(ctx context.Context, c member.Change) (isIn bool, err err
 			isIn = false
 			return err
 		}
-		if isIn, err = whyClosed(ctx, x, c); err != nil || !isIn {
+		if isIn, err = whyClosed(ctx, x, c); err != nil {
 			return err
 		}
 		return flush(ctx, x, c.Base.Epoch)

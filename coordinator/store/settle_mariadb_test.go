@@ -1,4 +1,4 @@
-//go:build mariadb
+//go:build mariadb && !galera
 
 package store_test
 

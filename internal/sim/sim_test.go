@@ -130,6 +130,59 @@ func TestTheDeadAreRemoved(t *testing.T) {
 	}
 }
 
+// Both buddies of a server die at once, as where racks alternate on the ring: to the one
+// between them all whom it watches are silent, as to one that is deaf. They leave all
+// the same; and if it is deaf, or another one is, nobody else does.
+func TestAlternateNeighboursDieTogether(t *testing.T) {
+	t.Parallel()
+	for n := 4; n <= 8; n++ {
+		for seed := range uint64(12) {
+			o := sim.DefaultOptions(n)
+			o.Seed, o.Settle, o.Duration = seed+1, 6*time.Second, 9*time.Second
+			o.Settings.BrakePercent, o.Settings.BrakeZonePercent, o.Settings.FloorPercent = 100, 100, 100
+			at := time.Duration(seed) * 430 * time.Millisecond
+			o.Faults = []sim.Fault{{Kind: sim.Crash, Who: sim.Who{Watchers: 1}, At: at}}
+			r := run(t, o)
+			if !r.Good() || r.Members != n-2 || len(r.Crashes) != 2 {
+				t.Errorf("%d of %d are left: %+v\n%s", r.Members, n, r.WrongRemovals, o.Command())
+			}
+			for _, c := range r.Crashes {
+				if c.RemovedMS > 3000 {
+					t.Errorf("of %d, %s is removed after %v ms\n%s", n, c.Server, c.RemovedMS, o.Command())
+				}
+			}
+			for _, who := range []sim.Who{{Watched: true}, {Count: 1}} {
+				deaf := o
+				deaf.Faults = append([]sim.Fault{{Kind: sim.Deafen, Who: who, At: at + time.Millisecond}}, o.Faults...)
+				if r := run(t, deaf); len(r.WrongRemovals) > 0 {
+					t.Errorf("%+v\n%s", r.WrongRemovals, deaf.Command())
+				}
+			}
+		}
+	}
+}
+
+// The last one of three cannot remove the two others by its word alone, but has routers
+// avoid them.
+func TestTwoOfThreeDieTogether(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(10) {
+		o := sim.DefaultOptions(3)
+		o.Seed, o.Settle, o.Duration = seed+1, 6*time.Second, 20*time.Second
+		o.Settings.FloorPercent = 100
+		o.Faults = []sim.Fault{{Kind: sim.Crash, Who: sim.Who{Adjacent: true, Count: 2}, At: time.Duration(seed) * 530 * time.Millisecond}}
+		r := run(t, o)
+		if r.Members != 3 || len(r.Crashes) != 2 {
+			t.Errorf("%d are left of 3\n%s", r.Members, o.Command())
+		}
+		for _, c := range r.Crashes {
+			if c.AvoidedMS <= 0 || c.AvoidedMS > 2000 {
+				t.Errorf("%s is avoided after %v ms\n%s", c.Server, c.AvoidedMS, o.Command())
+			}
+		}
+	}
+}
+
 func TestWrongRemovalsAreSeen(t *testing.T) {
 	t.Parallel()
 	o := sim.DefaultOptions(20)

@@ -260,11 +260,15 @@ func (p *pools) remove(name member.Pool) {
 	}
 }
 
-// expire drops the marks that have not been renewed.
+// expire drops the marks that have not been renewed, though a coordinator is there
+// that could have. Without one, who was bad at the last is taken to be so still.
 func (p *pools) expire(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, b := range p.books {
+		if _, stale := b.contact.age(now); stale && b.view.Known() {
+			continue
+		}
 		p.publish(b, b.view.Expire(now))
 		if _, marked := b.view.NextExpiry(); !marked && !b.view.Known() {
 			p.remove(name)

@@ -3,6 +3,7 @@ package server_test
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,5 +76,38 @@ func TestServiceDown(t *testing.T) {
 		agree("well again", "active s001", "active s002", "active s003")
 		s.bookmarks(31, at(1, 12))
 		agree("the mark has expired", "active s000", "active s001", "active s002", "active s003")
+	}, first)
+}
+
+// Without a coordinator a mark stays: nobody is there to renew it.
+func TestMarksDoNotExpireWithoutACoordinator(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(start("store", 1), snapshot(at(1, 10), rows(4)...), synced(1, 0), bookmark(at(1, 10)), health(1, "s001", true))
+		states := func() []string {
+			synctest.Wait()
+			res, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return lines(res.GetServers())
+		}
+		marked := []string{"active s000", "active s002", "active s003"}
+		if d := cmp.Diff(marked, states()); d != "" {
+			t.Fatalf("marked (-want +got):\n%s", d)
+		}
+		w.remove(first)
+		time.Sleep(10 * time.Minute)
+		if d := cmp.Diff(marked, states()); d != "" {
+			t.Errorf("without a coordinator (-want +got):\n%s", d)
+		}
+		s = w.coordinator(first).next()
+		s.send(start("store", 1), synced(1, 0), bookmark(at(1, 10)))
+		s.bookmarks(31, at(1, 10))
+		if d := cmp.Diff([]string{"active s000", "active s001", "active s002", "active s003"}, states()); d != "" {
+			t.Errorf("with one again (-want +got):\n%s", d)
+		}
 	}, first)
 }
