@@ -64,15 +64,14 @@ func quick(id pool.SessionID, raw []byte) (h heard, ok bool) {
 	if !f.next() || len(f.rest) > 0 {
 		return heard{}, false
 	}
-	switch f.number {
-	case requestReport:
+	switch {
+	case f.number == requestReport:
 		h.input, ok = quickReport(id, f.bytes)
-	case requestDigest:
+	case f.number == requestDigest:
 		h.isDigest = true
 		h.input, h.digest, ok = quickDigest(id, f.bytes)
-	case requestAssignmentAck:
+	case f.number == requestAssignmentAck:
 		h.input, ok = quickAssignmentAck(id, f.bytes)
-	default:
 	}
 	return h, ok
 }
