@@ -64,13 +64,13 @@ func quick(id pool.SessionID, raw []byte) (h heard, ok bool) {
 	if !f.next() || len(f.rest) > 0 {
 		return heard{}, false
 	}
-	switch {
-	case f.number == requestReport:
+	switch int32(f.number) {
+	case requestReport:
 		h.input, ok = quickReport(id, f.bytes)
-	case f.number == requestDigest:
+	case requestDigest:
 		h.isDigest = true
 		h.input, h.digest, ok = quickDigest(id, f.bytes)
-	case f.number == requestAssignmentAck:
+	case requestAssignmentAck:
 		h.input, ok = quickAssignmentAck(id, f.bytes)
 	}
 	return h, ok
