@@ -47,7 +47,7 @@ type follower struct {
 	log  *slog.Logger
 	// told is what each router has told last, by address.
 	told map[string]*list
-	// stale is when each router was last found to be out of touch for long.
+	// stale is when each router was last found to be out of touch for long, or gone.
 	stale map[string]time.Time
 }
 
@@ -67,6 +67,8 @@ func (f *follower) run(ctx context.Context) {
 		}
 		if useful {
 			failures = 0
+		} else {
+			f.stale[address] = time.Now()
 		}
 		failures++
 		f.log.WarnContext(ctx, "router lost", "router", address, "error", err)
@@ -185,7 +187,10 @@ func (t *telling) take(msg *routerv1.WatchResponse, p *Pool) error {
 	if !stale {
 		t.touched = time.Now()
 	}
-	if next == nil || !t.replaces(p.known(), before, stale, later) {
+	if known := p.known(); next == nil || !t.replaces(known, before, stale, later) {
+		if next != nil && next.storeID == known.storeID && !next.before(known) {
+			t.since = time.Now()
+		}
 		if time.Since(t.since) >= patience {
 			return errBehind
 		}
@@ -205,7 +210,8 @@ func (t *telling) take(msg *routerv1.WatchResponse, p *Pool) error {
 // list was confirmed later than the known one, which may be an old one from disk.
 // One that stands at an earlier point of the same history is not: it will catch
 // up. If it is in touch with its coordinator and has not caught up in time, then
-// the history did go back. A lower epoch is never believed.
+// the history did go back. A lower epoch is never believed. Neither is one at
+// the same point that has been out of touch for longer: marks do not move it.
 func (t *telling) replaces(known, before *list, stale, later bool) bool {
 	switch {
 	case known == nil || known == before:
@@ -215,7 +221,7 @@ func (t *telling) replaces(known, before *list, stale, later bool) bool {
 	case t.list.before(known):
 		return !stale && t.list.position.Epoch >= known.position.Epoch && time.Since(t.since) >= patience
 	default:
-		return true
+		return known.before(t.list) || !stale || later
 	}
 }
 

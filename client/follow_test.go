@@ -210,7 +210,8 @@ func TestFollow_WhoIsBelieved(t *testing.T) {
 		// at once and after are the pool at once and after half a minute.
 		atOnce, after string
 	}{
-		"the same point":                       {"store", 2, 10, true, time.Hour, "new", "new"},
+		"the same point, in touch":             {"store", 2, 10, false, 0, "new", "new"},
+		"the same point, out of touch":         {"store", 2, 10, true, time.Hour, "old", "old"},
 		"later":                                {"store", 2, 11, true, time.Hour, "new", "new"},
 		"a later leader":                       {"store", 3, 10, true, time.Hour, "new", "new"},
 		"behind, out of touch":                 {"store", 2, 9, true, 0, "old", "old"},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
 	"github.com/buddyring/buddyring/internal/member"
@@ -164,7 +165,7 @@ func cancelled(ctx context.Context) bool {
 // greet receives the Hello and hands it to the host of its pool.
 func (a *agentService) greet(stream pb.AgentService_SessionServer, s *session) (*host, error) {
 	ctx := stream.Context()
-	first, err := stream.Recv()
+	first, err := receiveHello(stream)
 	if err != nil {
 		return nil, err
 	}
@@ -192,12 +193,42 @@ func (a *agentService) greet(stream pb.AgentService_SessionServer, s *session) (
 	return h, nil
 }
 
+// agentMessageBytes bounds what an agent says at once, before it is decoded: a few
+// bytes on the wire can be many in memory.
+const agentMessageBytes = 64 << 10
+
+// receiveRaw takes the next message of an agent. Without an error it is to be freed.
+func receiveRaw(stream pb.AgentService_SessionServer, raw *rpc.Raw) error {
+	if err := stream.RecvMsg(raw); err != nil {
+		return err
+	}
+	if n := len(raw.Bytes()); n > agentMessageBytes {
+		raw.Free()
+		return fmt.Errorf("%w: a message of %d bytes; at most %d are allowed", member.ErrExhausted, n, agentMessageBytes)
+	}
+	return nil
+}
+
+// receiveHello takes the first message of an agent.
+func receiveHello(stream pb.AgentService_SessionServer) (*pb.SessionRequest, error) {
+	var raw rpc.Raw
+	if err := receiveRaw(stream, &raw); err != nil {
+		return nil, err
+	}
+	defer raw.Free()
+	first := &pb.SessionRequest{}
+	if err := proto.Unmarshal(raw.Bytes(), first); err != nil {
+		return nil, member.Invalid("hello", "is garbled: %v", err)
+	}
+	return first, nil
+}
+
 // relay hands on everything after the Hello.
 func relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
 	limit := rate.NewLimiter(agentMessagesPerSecond, agentMessagesBurst)
 	var raw rpc.Raw
 	for {
-		if err := stream.RecvMsg(&raw); err != nil {
+		if err := receiveRaw(stream, &raw); err != nil {
 			return err
 		}
 		if !limit.Allow() {

@@ -17,11 +17,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -172,13 +174,14 @@ type greeted struct {
 
 func (g *greeted) Context() context.Context { return g.context() }
 
-func (g *greeted) Recv() (*pb.SessionRequest, error) {
-	return &pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: g.hello}}, nil
-}
-
-func (g *greeted) RecvMsg(any) error {
-	<-g.context().Done()
-	return g.context().Err()
+func (g *greeted) RecvMsg(m any) error {
+	if g.hello == nil {
+		<-g.context().Done()
+		return g.context().Err()
+	}
+	text, err := proto.Marshal(&pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: g.hello}})
+	*m.(*rpc.Raw), g.hello = rpc.NewRaw(text), nil
+	return err
 }
 
 // An agent whose Hello has to wait for its turn is told to come back, and not that

@@ -224,8 +224,18 @@ func TestSessionMisuse(t *testing.T) {
 				t.Errorf("buddyring_streams_dropped_total is %v", got)
 			}
 		},
-		"5 MiB": func(t *testing.T, _ *world, s pb.AgentService_SessionClient) {
-			send(t, s, hello(func(h *pb.Hello) { h.Version = strings.Repeat("x", 5<<20) }))
+		"100 KiB": func(t *testing.T, _ *world, s pb.AgentService_SessionClient) {
+			send(t, s, hello(func(h *pb.Hello) { h.Version = strings.Repeat("x", 100<<10) }))
+			if err := endOf(s.Recv); !errors.Is(err, member.ErrExhausted) {
+				t.Errorf("ended with %v", err)
+			}
+		},
+		"100 KiB after the hello": func(t *testing.T, _ *world, s pb.AgentService_SessionClient) {
+			digest := &pb.Digest{Subjects: make([]*pb.SubjectDigest, 50<<10)}
+			for i := range digest.Subjects {
+				digest.Subjects[i] = &pb.SubjectDigest{}
+			}
+			send(t, s, hello(func(*pb.Hello) {}), &pb.SessionRequest{Message: &pb.SessionRequest_Digest{Digest: digest}})
 			if err := endOf(s.Recv); !errors.Is(err, member.ErrExhausted) {
 				t.Errorf("ended with %v", err)
 			}

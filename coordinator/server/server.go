@@ -80,10 +80,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 const (
 	// adminRecvBytes bounds an operator's request.
 	adminRecvBytes = 1 << 20
-	// agentRecvBytes bounds what an agent or a router says: a router acknowledges
-	// the positions of up to a thousand pools, and names all servers that it keeps
-	// after a mass removal, some 40 bytes each.
-	agentRecvBytes = 4 << 20
+	// agentRecvBytes bounds what a router says: it acknowledges the positions of up
+	// to a thousand pools, and names all servers that it keeps after a mass removal,
+	// some 40 bytes each. An agent may say less; see agentMessageBytes.
+	agentRecvBytes = 1 << 20
 )
 
 // makeServers makes the gRPC servers. Their services belong to the present term,

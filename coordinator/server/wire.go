@@ -61,7 +61,7 @@ const (
 // for all that it does not know or that is not in order.
 func quick(id pool.SessionID, raw []byte) (h heard, ok bool) {
 	f := fields{rest: raw}
-	if !f.next() || len(f.rest) > 0 {
+	if !f.next() || len(f.rest) > 0 || !f.isBytes {
 		return heard{}, false
 	}
 	switch int32(f.number) {

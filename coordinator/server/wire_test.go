@@ -85,6 +85,9 @@ func FuzzQuick(f *testing.F) {
 	// A message in two parts is put together, a field that comes twice counts once.
 	twice := protowire.AppendBytes(protowire.AppendTag(nil, requestAssignmentAck, protowire.BytesType), []byte{0x08, 1, 0x08, 2})
 	f.Add(twice)
+	for _, number := range []protowire.Number{requestReport, requestDigest, requestAssignmentAck} {
+		f.Add(protowire.AppendVarint(protowire.AppendTag(nil, number, protowire.VarintType), 7))
+	}
 	f.Add(append(twice, twice...))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		got, ok := quick(1, raw)

@@ -29,6 +29,9 @@ type Raw struct {
 	buffer mem.Buffer
 }
 
+// NewRaw returns a message that came another way, such as in a test.
+func NewRaw(b []byte) Raw { return Raw{mem.SliceBuffer(b)} }
+
 // Bytes is the message until it is freed.
 func (r *Raw) Bytes() []byte { return r.buffer.ReadOnlyData() }
 

@@ -32,8 +32,9 @@ type pools struct {
 	open sync.Once
 	// replaced is set when there is another catalog, or it has become certain.
 	replaced signal
-	// certain is set when pools that are not in the catalog do not exist.
-	certain atomic.Bool
+	// certain is set when pools that are not in the catalog do not exist, for a
+	// coordinator has confirmed them all; enough, when xDS clients are answered.
+	certain, enough atomic.Bool
 
 	mu    sync.Mutex
 	books map[member.Pool]*book
@@ -260,6 +261,10 @@ func (p *pools) remove(name member.Pool) {
 	}
 }
 
+// markPatience is how long marks hold that could not be renewed because no
+// coordinator was there, once one is: as long as a new one.
+const markPatience = 30 * time.Second
+
 // expire drops the marks that have not been renewed, though a coordinator is there
 // that could have. Without one, who was bad at the last is taken to be so still.
 func (p *pools) expire(now time.Time) {
@@ -267,6 +272,7 @@ func (p *pools) expire(now time.Time) {
 	defer p.mu.Unlock()
 	for name, b := range p.books {
 		if _, stale := b.contact.age(now); stale && b.view.Known() {
+			p.publish(b, b.view.Postpone(now.Add(markPatience)))
 			continue
 		}
 		p.publish(b, b.view.Expire(now))

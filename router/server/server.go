@@ -121,7 +121,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if s.web != nil {
 		g.Go(func() error { return s.web.run(ctx) })
 	}
-	g.Go(func() error { s.serveXDS(ctx, restored); return nil })
+	g.Go(func() error { s.serveXDS(ctx, len(last.pools) > 0); return nil })
 	g.Go(func() error { s.announce(ctx); return nil })
 	g.Go(func() error { s.subscriber.run(ctx); return nil })
 	g.Go(func() error { s.disk.run(ctx); return nil })

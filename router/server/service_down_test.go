@@ -104,7 +104,12 @@ func TestMarksDoNotExpireWithoutACoordinator(t *testing.T) {
 			t.Errorf("without a coordinator (-want +got):\n%s", d)
 		}
 		s = w.coordinator(first).next()
-		s.send(start("store", 1), synced(1, 0), bookmark(at(1, 10)))
+		// It is another leader, which need not have seen yet what its predecessor saw.
+		s.send(start("store", 2), synced(2, 0), bookmark(at(1, 10)))
+		s.bookmarks(5, at(1, 10))
+		if d := cmp.Diff(marked, states()); d != "" {
+			t.Errorf("soon after the outage (-want +got):\n%s", d)
+		}
 		s.bookmarks(31, at(1, 10))
 		if d := cmp.Diff([]string{"active s000", "active s001", "active s002", "active s003"}, states()); d != "" {
 			t.Errorf("with one again (-want +got):\n%s", d)

@@ -17,24 +17,30 @@ const xdsGrace = 2 * time.Second
 // what is not known does not exist.
 func (s *Server) serveXDS(ctx context.Context, restored bool) {
 	if restored {
-		grace := time.AfterFunc(xdsGrace, func() { s.pools.settle() })
+		grace := time.AfterFunc(xdsGrace, s.pools.suffice)
 		defer grace.Stop()
 	}
 	s.xds.Run(ctx, s.pools.replaced, func() ([]xds.Pool, bool) {
 		// Asked first: what is certain is in the editions then.
-		certain := s.pools.certain.Load()
+		enough := s.pools.enough.Load()
 		var all []xds.Pool
 		for _, e := range s.pools.editions() {
 			all = append(all, xds.Pool{Seq: e.seq, View: e.view, Table: e.table})
 		}
-		return all, certain
+		return all, enough
 	})
 }
 
 // settle says that the pools which are not known do not exist.
 func (p *pools) settle() {
 	p.see()
-	if !p.certain.Swap(true) {
+	p.certain.Store(true)
+	p.suffice()
+}
+
+// suffice lets xDS clients be answered.
+func (p *pools) suffice() {
+	if !p.enough.Swap(true) {
 		p.replaced.set()
 	}
 }

@@ -127,6 +127,22 @@ func (v *View) Expire(now time.Time) *View {
 	return v.dropMarks(func(m mark) bool { return !now.Before(m.expires) })
 }
 
+// Postpone lets the marks hold until t at least: nobody could renew them. The
+// result is v where they do.
+func (v *View) Postpone(t time.Time) *View {
+	if !slices.ContainsFunc(v.marks, func(m mark) bool { return m.expires.Before(t) }) {
+		return v
+	}
+	next := v.derive()
+	next.marks = slices.Clone(v.marks)
+	for i := range next.marks {
+		if m := &next.marks[i]; m.expires.Before(t) {
+			m.expires = t
+		}
+	}
+	return next
+}
+
 // NextExpiry is when Expire has something to do next; false if never.
 func (v *View) NextExpiry() (at time.Time, ok bool) {
 	for _, m := range v.marks {
