@@ -133,7 +133,7 @@ func (a *agentService) listen(stream pb.AgentService_SessionServer, s *session, 
 	err := relay(stream, s, h)
 	byPeer := !s.over.ended() && endedByPeer(stream.Context(), err)
 	s.over.end(clean(err))
-	h.tell(pool.Closed{Session: s.id, ByPeer: byPeer})
+	h.listen(s, pool.Closed{Session: s.id, ByPeer: byPeer})
 }
 
 // clean turns the end of the client's messages into no error.
@@ -189,7 +189,7 @@ func (a *agentService) greet(stream pb.AgentService_SessionServer, s *session) (
 		return nil, err
 	}
 	g.hello.Session = s.id
-	h.join(g.hello, s)
+	h.listen(s, g.hello)
 	return h, nil
 }
 
@@ -239,11 +239,11 @@ func relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
 		if err != nil {
 			return err
 		}
+		if said.input != nil {
+			h.listen(s, said.input)
+		}
 		if said.isDigest {
 			s.acknowledge(said.digest)
-		}
-		if said.input != nil {
-			h.tell(said.input)
 		}
 	}
 }

@@ -32,6 +32,8 @@ type session struct {
 	// spawn has a writer run: there is one only while there is something to send.
 	spawn func(write func())
 	send  func(any) error
+	// box is what the agent has said and the machine has not heard.
+	box box
 
 	mu sync.Mutex
 	// outbox waits to be sent, messages and encoded ones; unsent counts that and what
