@@ -226,7 +226,10 @@ func receiveHello(stream pb.AgentService_SessionServer) (*pb.SessionRequest, err
 // relay hands on everything after the Hello.
 func relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
 	limit := rate.NewLimiter(agentMessagesPerSecond, agentMessagesBurst)
-	var raw rpc.Raw
+	var (
+		raw   rpc.Raw
+		known names
+	)
 	for {
 		if err := receiveRaw(stream, &raw); err != nil {
 			return err
@@ -234,7 +237,7 @@ func relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
 		if !limit.Allow() {
 			return errFlood
 		}
-		said, err := decode(s.id, raw.Bytes())
+		said, err := decode(s.id, raw.Bytes(), &known)
 		raw.Free()
 		if err != nil {
 			return err
