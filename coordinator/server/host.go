@@ -213,7 +213,9 @@ func (h *host) settleLast(ctx context.Context) {
 // hear takes what agents have said.
 func (h *host) hear(ctx context.Context) {
 	h.heard = h.mail.collect(h.heard[:0], batchSize, func(s *session) { h.sessions[s.id] = s })
-	h.step(ctx, h.heard...)
+	if len(h.heard) > 0 {
+		h.step(ctx, h.heard...)
+	}
 	clear(h.heard)
 }
 

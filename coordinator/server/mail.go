@@ -2,13 +2,19 @@ package server
 
 import (
 	"sync"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
 )
 
-// boxSize is how much one agent may have said that the machine has not heard yet:
-// a little more than what it says after a Welcome.
-const boxSize = 16
+const (
+	// boxSize is how much one agent may have said that the machine has not heard yet:
+	// a little more than what it says after a Welcome.
+	boxSize = 16
+	// digestDelay is how long a digest may wait for company: news come as reports, and
+	// thousands of digests a second are not to wake the machine for each of them.
+	digestDelay = 20 * time.Millisecond
+)
 
 // mail is what the agents of a pool have said and its machine has not heard yet, in
 // a box for each of them. Who reads an agent's stream does not wait for the machine
@@ -16,10 +22,12 @@ const boxSize = 16
 // machine busy for seconds, and an agent whose digest is not acknowledged meanwhile
 // would give up and come back once more. It is safe for concurrent use.
 type mail struct {
-	// arrived has an element when there is something new.
+	// arrived has an element when there is something that is to be heard now.
 	arrived chan struct{}
 
 	mu sync.Mutex
+	// waiting says that something is to be heard once digestDelay is over.
+	waiting bool
 	// senders are those with something in their boxes, in the order in which that was
 	// put into the empty box.
 	senders []*session
@@ -65,15 +73,21 @@ func (m *mail) put(s *session, in pool.Input) (room <-chan struct{}) {
 		b.room = make(chan struct{})
 		return b.room
 	}
-	if b.digest = b.digest || digest; len(b.said) == 0 {
+	if len(b.said) == 0 {
 		m.senders = append(m.senders, s)
-		m.ring()
 	}
-	b.said = append(b.said, in)
+	b.said, b.digest = append(b.said, in), b.digest || digest
+	switch {
+	case !digest:
+		m.ring()
+	case !m.waiting:
+		m.waiting = true
+		time.AfterFunc(digestDelay, m.ring)
+	}
 	return nil
 }
 
-// ring says that there is something new.
+// ring says that there is something to be heard now.
 func (m *mail) ring() {
 	select {
 	case m.arrived <- struct{}{}:
@@ -87,6 +101,7 @@ func (m *mail) ring() {
 func (m *mail) collect(inputs []pool.Input, enough int, greeted func(*session)) []pool.Input {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.waiting = false
 	for len(inputs) < enough && len(m.senders) > 0 {
 		s := m.senders[0]
 		m.senders[0], m.senders = nil, m.senders[1:]

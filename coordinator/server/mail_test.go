@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -53,6 +54,31 @@ func TestMailKeepsTheOrder(t *testing.T) {
 	if want := []pool.SessionID{1, 2}; !slices.Equal(greeted, want) {
 		t.Errorf("the sessions of %v are known, not of %v", greeted, want)
 	}
+}
+
+// Digests wait for company, and whatever else an agent says takes them along.
+func TestDigestsAreHeardTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, a, b, began := newMail(), &session{id: 1}, &session{id: 2}, time.Now()
+		m.put(a, pool.Digest{})
+		time.Sleep(digestDelay / 2)
+		m.put(b, pool.Digest{})
+		<-m.arrived
+		if waited := time.Since(began); waited != digestDelay {
+			t.Errorf("the first digest was heard of after %s", waited)
+		}
+		if said := heardBy(m, batchSize, nobody); len(said) != 2 {
+			t.Errorf("%v are heard", said)
+		}
+		m.put(a, pool.Digest{})
+		m.put(b, pool.Report{})
+		select {
+		case <-m.arrived:
+		default:
+			t.Error("a report waits")
+		}
+	})
 }
 
 // An agent of which the machine has not heard much waits, until it is heard or the
