@@ -340,6 +340,8 @@ func (b *batch) takePhases() {
 		delete(m.due, id)
 		if s := m.servers[id]; s != nil {
 			b.moveOn(s)
+			// Whether it moves or not may hang on the rest of the change.
+			b.after(nil, func(error) { m.due[id] = true })
 		}
 	}
 }
@@ -376,7 +378,6 @@ func (b *batch) moveOn(s *server) {
 		text = fmt.Sprintf("the service of %s is down: %s", id, s.health.words())
 	}
 	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: text})
-	b.after(nil, func(error) { m.due[id] = true })
 }
 
 // finish completes the change: buddies, order, explanations' rows, notes.
