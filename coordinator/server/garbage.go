@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime/debug"
+	runtimemetrics "runtime/metrics"
 	"time"
 )
 
@@ -13,10 +14,12 @@ const (
 	// to do collections would take too long, and it may grow by busyPercent, which
 	// is Go's own.
 	restPercent, busyPercent = 12, 100
-	// thriftEvery is how often is looked what the collector has to do; from
-	// busyCycles collections in that time on it is much, up to restCycles little.
-	thriftEvery            = 5 * time.Second
-	busyCycles, restCycles = 3, 1
+	// thriftEvery is how often is looked how much was allocated meanwhile: from the
+	// busyShare-th part of the live heap on it is much, up to the restShare-th little.
+	// The number of collections would not tell, since a machine that is too busy
+	// does few.
+	thriftEvery          = 5 * time.Second
+	busyShare, restShare = 4, 16
 )
 
 // beThrifty keeps the heap small while there is little to do, until ctx ends.
@@ -31,15 +34,16 @@ func beThrifty(ctx context.Context) {
 	defer debug.SetGCPercent(before)
 	tick := time.NewTicker(thriftEvery)
 	defer tick.Stop()
-	percent, last := busyPercent, cycles()
+	percent := busyPercent
+	last, _ := heap()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := cycles()
-		if next := thrift(percent, now-last); next != percent {
+		now, live := heap()
+		if next := thrift(percent, now-last, live); next != percent {
 			percent = next
 			debug.SetGCPercent(percent)
 		}
@@ -47,20 +51,21 @@ func beThrifty(ctx context.Context) {
 	}
 }
 
-// thrift is by how much the heap may grow after so many collections.
-func thrift(percent int, collections int64) int {
+// thrift is by how much the heap may grow when so much was allocated beside so much
+// that is live.
+func thrift(percent int, allocated, live uint64) int {
 	switch {
-	case collections >= busyCycles:
+	case allocated >= live/busyShare:
 		return busyPercent
-	case collections <= restCycles:
+	case allocated <= live/restShare:
 		return restPercent
 	}
 	return percent
 }
 
-// cycles counts the collections so far.
-func cycles() int64 {
-	var stats debug.GCStats
-	debug.ReadGCStats(&stats)
-	return stats.NumGC
+// heap is what was allocated so far and what the last collection has left, in bytes.
+func heap() (allocated, live uint64) {
+	samples := []runtimemetrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	runtimemetrics.Read(samples)
+	return samples[0].Value.Uint64(), samples[1].Value.Uint64()
 }
