@@ -108,7 +108,16 @@ func (b *batch) grow(id member.ID) {
 		return
 	}
 	b.reference = b.draft.Len()
-	b.after(func() { m.servers[id].grew = true }, nil)
+	b.grown[id] = true
+	b.after(func() { m.servers[id].grew, m.guard.standing = true, nil }, nil)
+}
+
+// shrink lowers the reference size for a member that leaves and is not lost. One that
+// is JOINING and has not raised it stands in the place of somebody who is.
+func (b *batch) shrink(id member.ID) {
+	if s := b.m.servers[id]; s.row.Phase != member.PhaseJoining || s.grew {
+		b.reference = max(0, b.reference-1)
+	}
 }
 
 // welcome is the phase of a member that may be routed if its service is up.

@@ -40,8 +40,10 @@ type batch struct {
 	evidence time.Time
 	// intents holds the wishes to write, nil to forget one; joins the hellos that
 	// get a new incarnation.
-	intents   map[member.ID]*member.Intent
-	joins     map[member.ID]*session
+	intents map[member.ID]*member.Intent
+	joins   map[member.ID]*session
+	// grown are those for whom the reference size is raised.
+	grown     map[member.ID]bool
 	reference int
 	requests  map[string]bool
 	// repairs are what each RepairRing has found.
@@ -70,7 +72,7 @@ func (m *Machine) propose() {
 	b := &batch{
 		m: m, draft: m.ring.Draft(), rows: map[member.ID]*member.Server{}, gone: map[member.ID]member.Cause{},
 		why: map[member.ID]*member.Explanation{}, intents: map[member.ID]*member.Intent{},
-		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, repairs: map[Token][]Repair{},
+		joins: map[member.ID]*session{}, grown: map[member.ID]bool{}, reference: m.reference, requests: map[string]bool{}, repairs: map[Token][]Repair{},
 		held: -1, serving: -1,
 		change: member.Change{Pool: m.name, Base: m.position},
 	}
@@ -223,9 +225,7 @@ func (b *batch) abandon(id member.ID) {
 	}
 	b.restOn(m.now)
 	b.remove(id, member.CauseUnreachable, "never_reached", member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
-	if s.grew {
-		b.reference = max(0, b.reference-1)
-	}
+	b.shrink(id)
 	b.after(nil, func(error) { m.queue = append(m.queue, item{abandon: id}) })
 }
 
@@ -249,7 +249,7 @@ func (b *batch) takeVerdicts() {
 	for _, id := range ids {
 		s := m.servers[id]
 		v := s.inquiry.verdict
-		_, forbidden := m.gate(s)
+		_, forbidden := m.gate(s, v.cause)
 		if forbidden || !m.judged(s) || b.draft.Len() == 1 {
 			m.withdraw(s)
 			continue
@@ -340,6 +340,8 @@ func (b *batch) takePhases() {
 		delete(m.due, id)
 		if s := m.servers[id]; s != nil {
 			b.moveOn(s)
+			// Whether it moves or not may hang on the rest of the change.
+			b.after(nil, func(error) { m.due[id] = true })
 		}
 	}
 }
@@ -376,7 +378,6 @@ func (b *batch) moveOn(s *server) {
 		text = fmt.Sprintf("the service of %s is down: %s", id, s.health.words())
 	}
 	b.event(member.Event{Kind: kind, ID: id, Incarnation: row.Incarnation, Actor: actorSelf, Text: text})
-	b.after(nil, func(error) { m.due[id] = true })
 }
 
 // finish completes the change: buddies, order, explanations' rows, notes.

@@ -81,7 +81,7 @@ func newGuard(now time.Time) guard {
 // gate says which rule, if any, forbids to act on a verdict that supports a
 // removal. The verdict itself counts for the brake from now on, whatever comes of
 // it: so a set of verdicts is held as a whole, in whatever order they come.
-func (m *Machine) gate(s *server) (member.RefusedError, bool) {
+func (m *Machine) gate(s *server, cause member.Cause) (member.RefusedError, bool) {
 	m.condemn(s)
 	if m.warming {
 		return member.RefusedError{Rule: "warm_up", Reason: "the coordinator has just started and waits for the agents' streams"}, true
@@ -95,7 +95,7 @@ func (m *Machine) gate(s *server) (member.RefusedError, bool) {
 		return member.RefusedError{Rule: "shadow_mode", Reason: reason}, true
 	}
 	if s.row.Phase == member.PhaseHeld && !m.lostForGood(s) {
-		return m.gateHeld(s)
+		return m.gateHeld(s, cause)
 	}
 	if held {
 		m.count(CountBraked)
@@ -292,19 +292,23 @@ func (b *batch) lostAfter() int {
 		departed[d.ID] = true
 	}
 	present := 0
-	count := func(row *member.Server) {
-		if fills(row) {
+	count := func(row *member.Server, grew bool) {
+		switch {
+		case fills(row):
 			present++
 			delete(departed, row.ID)
+		case grew:
+			present++
 		}
 	}
 	for id, s := range m.servers {
 		if _, gone := b.gone[id]; !gone && b.rows[id] == nil {
-			count(&s.row)
+			count(&s.row, s.grew)
 		}
 	}
-	for _, row := range b.rows {
-		count(row)
+	for id, row := range b.rows {
+		s := m.servers[id]
+		count(row, b.grown[id] || s != nil && s.grew)
 	}
 	return verdict.Lost(b.reference, present, len(departed))
 }

@@ -33,7 +33,8 @@ type standing struct {
 	zones       map[string]int
 	largestRack int
 	// present and missing are what verdict.Lost counts: the members that fill a
-	// place, and the servers that left by verdict and do not.
+	// place or have raised the reference size by one, and the servers that left by
+	// verdict and do not.
 	present, missing int
 	// candidates counts the members that would get work if all were well.
 	candidates int
@@ -52,7 +53,7 @@ func (m *Machine) stand() *standing {
 		if isCandidate(&s.row) {
 			st.candidates++
 		}
-		if fills(&s.row) {
+		if fills(&s.row) || s.grew {
 			st.present++
 		}
 	}

@@ -142,7 +142,7 @@ func (b *batch) prepareRemove(call Call, c RemoveServer) (func(), error) {
 
 func (b *batch) removeByOperator(id member.ID, call Call) {
 	b.remove(id, member.CauseOperator, "operator", member.Event{Actor: call.Actor, Text: because(string(id)+" was removed by an operator", call.Reason)})
-	b.reference = max(0, b.reference-1)
+	b.shrink(id)
 }
 
 func (b *batch) prepareIntent(call Call, c SetIntent) (func(), error) {

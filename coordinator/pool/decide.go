@@ -62,21 +62,22 @@ func (m *Machine) decide(s *server) {
 		ruling.Verdict, ruling.Reason = verdict.Alive, ruling.Reason+"; nobody else is there to be asked"
 	}
 	m.settleOdd(s, r, ruling)
-	s.inquiry.repeated = ruling.Verdict == verdict.Unreached && c.NobodyConnects()
-	s.inquiry.goesOn = false
+	unreached := ruling.Verdict == verdict.Unreached || ruling.Verdict == verdict.Unreachable
+	s.inquiry.repeated, s.inquiry.goesOn = false, false
 	m.acquit(s, r, ruling)
 	m.blameEdges(s, r, ruling)
 	if cause, removes := causes(ruling.Verdict); removes && m.mayRemove(s, cause, &ruling) {
 		s.inquiry.verdict.round = r
 		return
 	}
-	if ruling.Verdict != verdict.Unreached {
-		m.clearAlarm(alarmUnreached, s.row.ID)
-	} else {
+	if unreached {
 		m.raise(alarmUnreached, s.row.ID, fmt.Sprintf("%s: %s", s.row.ID, ruling.Reason))
+	} else {
+		m.clearAlarm(alarmUnreached, s.row.ID)
 	}
 	m.notRemoved(s, ruling)
 	q := &s.inquiry
+	q.repeated = unreached && c.NobodyConnects()
 	q.goesOn = ruling.Rule == verdict.TooFew && c.Down >= 2 && c.Proof != verdict.ProofAlive && m.mayGoOn(r)
 	m.again(s, ruling.Verdict)
 	m.judgeLoss(s, r)
@@ -116,7 +117,7 @@ func causes(v verdict.Verdict) (member.Cause, bool) {
 // mayRemove confirms a verdict unless a rule forbids it, which the ruling then
 // says.
 func (m *Machine) mayRemove(s *server, cause member.Cause, ruling *verdict.Ruling) bool {
-	gate, forbidden := m.gate(s)
+	gate, forbidden := m.gate(s, cause)
 	if !forbidden {
 		m.confirm(s, cause, *ruling)
 		return true

@@ -68,7 +68,7 @@ func (m *Machine) noteReach(s *server, observer member.ID) {
 // there are none, it is heard again.
 func (m *Machine) outvoted(s *server, observer member.ID) bool {
 	q := &s.inquiry
-	if q.verdict == nil || q.verdict.round == nil {
+	if q.verdict == nil || q.verdict.round == nil || q.verdict.void {
 		return false
 	}
 	if q.saviours == nil {

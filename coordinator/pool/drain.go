@@ -92,7 +92,7 @@ func (b *batch) letGo(s *server, why string) {
 	id := s.row.ID
 	text := because(fmt.Sprintf("%s shut down normally", id), why)
 	b.remove(id, member.CauseShutdown, "left", member.Event{Actor: "agent/" + string(id), Text: text})
-	b.reference = max(0, b.reference-1)
+	b.shrink(id)
 }
 
 // beginLeave has a member drain before it leaves: its row says so, and then the

@@ -120,3 +120,28 @@ func TestMembersAreToldOfADrain(t *testing.T) {
 	d.commitAll()
 	expect(pool.Standing{})
 }
+
+// A member of which nobody wants any more that it drains gets work again, also when that
+// was looked at in a change that is rejected and would have decided otherwise.
+func TestDrainEndsAfterARejectedChange(t *testing.T) {
+	t.Parallel()
+	d := five(t)
+	d.step(pool.Leave{Session: d.byID["c"].hello.Session, Incarnation: d.table.rows["c"].Incarnation, Drain: 10 * time.Second})
+	d.commitAll()
+	if p := d.phase("c"); p != member.PhaseDraining {
+		t.Fatalf("it is %s", p)
+	}
+	d.close(d.byID["c"], true)
+	d.hello(reboot("c")) // is adopted
+	if d.flight == nil {
+		t.Fatal("it is not adopted")
+	}
+	d.intend("c", member.WishMaintenance)
+	d.commit()
+	d.reject()
+	d.live(2 * time.Second)
+	d.commitAll()
+	if p := d.phase("c"); p != member.PhaseActive {
+		t.Errorf("it is %s", p)
+	}
+}

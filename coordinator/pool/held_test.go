@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/verdict"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -263,6 +264,63 @@ func TestHeldAnew(t *testing.T) {
 	d.commitAll()
 	if p := d.table.rows["c"].Phase; p != member.PhaseActive {
 		t.Fatalf("c is %s", p)
+	}
+}
+
+// While it is silent it stays suspect: there is one incident, however long the pauses
+// between its rounds are and though only one of its watchers can judge, until it is taken
+// out.
+func TestHeldStaysSuspect(t *testing.T) {
+	t.Parallel()
+	d := held(t)
+	d.live(time.Second)
+	d.miss("c")
+	for range 4 {
+		d.answerAll("c", verdict.SightCannotJudge)
+		d.nextRound("c")
+	}
+	d.answersOf([]member.ID{"c"})
+	d.commitAll()
+	anew := d.table.departed["c"].LeftAt
+	d.report(d.table.rows["c"].Second, "c", verdict.SightCannotJudge)
+	for since := d.now; d.now.Sub(since) < 20*time.Second; d.live(100 * time.Millisecond) {
+		if !d.suspect("c") {
+			t.Fatalf("no longer suspect after %v", d.now.Sub(since))
+		}
+		d.answersOf([]member.ID{"c"})
+	}
+	if p := d.phase("c"); p != member.PhaseHeld || !d.table.departed["c"].LeftAt.Equal(anew) {
+		t.Fatalf("it is %s, held anew at %v after %v", p, d.table.departed["c"].LeftAt, anew)
+	}
+}
+
+// Loss may last for ever: it begins the hold-down anew when that is nearly over, and not
+// whenever it is found.
+func TestHeldForLossIsHeldAnewAtTheEnd(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 8)
+	d.set(func(s *member.Settings) { s.HoldDown = time.Minute })
+	d.commitAll()
+	d.die("c")
+	d.hello(reboot("c"))
+	d.commitAll()
+	row := d.table.rows["c"]
+	d.report(row.First, "c", up)
+	d.lossy("c", row.First, row.Second)
+	measured := func(seconds int) {
+		for range seconds {
+			d.digests()
+			d.measured("c", time.Second, false, heavyLoss, heavyLoss, heavyLoss)
+			d.commitAll()
+		}
+	}
+	measured(45)
+	if now := d.table.rows["c"]; now.Phase != member.PhaseHeld || !now.HeldUntil.Equal(row.HeldUntil) || !d.suspect("c") || d.rule("c") != "held" {
+		t.Fatalf("%s until %v by %s, it was held until %v", now.Phase, now.HeldUntil, d.rule("c"), row.HeldUntil)
+	}
+	measured(10)
+	if now := d.table.rows["c"]; now.Phase != member.PhaseHeld || now.HeldUntil.Sub(now.Since) != 2*time.Minute {
+		t.Fatalf("%s until %v, since %v", now.Phase, now.HeldUntil, now.Since)
 	}
 }
 

@@ -8,9 +8,13 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// heldPatience is how long a HELD member may be silent and unreached before it
-// is taken out.
-const heldPatience = 30 * time.Second
+const (
+	// heldPatience is how long a HELD member may be silent and unreached before it
+	// is taken out.
+	heldPatience = 30 * time.Second
+	// heldNear is how near the end of a hold-down is when a loss begins it anew.
+	heldNear = 10 * time.Second
+)
 
 // forgiven is the flap score up to which a contradicted removal has no hold-down:
 // that of a first removal, or of one long after another.
@@ -107,8 +111,13 @@ func (m *Machine) lostForGood(s *server) bool {
 }
 
 // gateHeld lets one verdict of an incident begin the hold-down of a HELD member
-// anew; the further ones change nothing.
-func (m *Machine) gateHeld(s *server) (member.RefusedError, bool) {
+// anew; the further ones change nothing. Loss may last, so only one that is found
+// near the end of the hold-down does.
+func (m *Machine) gateHeld(s *server, cause member.Cause) (member.RefusedError, bool) {
+	left := s.row.HeldUntil.Sub(m.now)
+	if cause == member.CauseLossy && left > heldNear {
+		return member.RefusedError{Rule: "held", Reason: fmt.Sprintf("it is held and gets no work for another %v", left.Round(time.Second))}, true
+	}
 	if d := m.departed[s.row.ID]; s.mark == nil || d.LeftAt.Before(s.inquiry.suspectSince) {
 		return member.RefusedError{}, false
 	}
@@ -141,7 +150,7 @@ func (b *batch) holdAnew(s *server, v *confirmed) {
 		if s.inquiry.verdict == v {
 			s.inquiry.verdict = nil
 			delete(m.confirmed, id)
-			m.again(s, verdict.Crashed)
+			m.again(s, verdict.Undecided)
 		}
 	}, nil)
 }

@@ -16,7 +16,7 @@ const (
 	lossOver      = 250 * time.Millisecond
 	// lossPause is the time between two measurements once the loss has lasted for
 	// long enough, while a gate is shut; lossRest that between two inquiries about
-	// one server, limitedRest that after it was found that something limits ICMP.
+	// one server, limitedRest that after it was found that something limits ICMP, or may.
 	lossPause, lossRest, limitedRest = time.Second, 5 * time.Second, time.Minute
 	// lossSeen is how long a loss has lasted at least when two watchers have lost
 	// LossyFrom regular probes each.
@@ -232,7 +232,7 @@ func (m *Machine) weighLoss(s *server) {
 		m.judgeSuspicion(s)
 	case !lossy && ruling.Rule != verdict.LossTooShort:
 		m.endLoss(s)
-		if ruling.Rule == verdict.ICMPLimited {
+		if ruling.Rule == verdict.ICMPLimited || ruling.Rule == verdict.NoStream {
 			s.loss.rest = m.now.Add(limitedRest)
 		}
 		m.judgeSuspicion(s)

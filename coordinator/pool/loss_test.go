@@ -202,25 +202,36 @@ func TestLossTakesTenMeasurements(t *testing.T) {
 	}
 }
 
-// Once it is known that something limits ICMP, the loss is not measured again for a
-// minute: each inquiry could take the server out by mischance.
+// Once it is known that something limits ICMP, or that nothing tells for want of a
+// stream, the loss is not measured again for a minute: each inquiry could take the server
+// out by mischance, and marks it.
 func TestLimitedICMPIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	d := lossyLetters(t, 8)
-	d.measured("c", 6*time.Second, true, heavyLoss, heavyLoss, heavyLoss)
-	if d.rule("c") != "icmp_limited" {
-		t.Fatalf("by %q", d.rule("c"))
-	}
-	row, before := d.table.rows["c"], len(d.notary.measured)
-	for _, step := range []struct {
-		after time.Duration
-		again bool
-	}{{10 * time.Second, false}, {50 * time.Second, true}} {
-		d.live(step.after)
-		d.lossy("c", row.First, row.Second)
-		if again := len(d.notary.measured) > before; again != step.again {
-			t.Errorf("after %v more it is measured again: %v", step.after, again)
-		}
+	for rule, stream := range map[string]bool{"icmp_limited": true, "no_stream": false} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			d := letters(t, 8)
+			if !stream {
+				d.close(d.byID["c"], true)
+			}
+			row := d.table.rows["c"]
+			d.lossy("c", row.First, row.Second)
+			d.measured("c", 6*time.Second, stream, heavyLoss, heavyLoss, heavyLoss)
+			if d.rule("c") != rule {
+				t.Fatalf("by %q", d.rule("c"))
+			}
+			before := len(d.notary.measured)
+			for _, step := range []struct {
+				after time.Duration
+				again bool
+			}{{10 * time.Second, false}, {50 * time.Second, true}} {
+				d.live(step.after)
+				d.lossy("c", row.First, row.Second)
+				if again := len(d.notary.measured) > before; again != step.again {
+					t.Errorf("after %v more it is measured again: %v", step.after, again)
+				}
+			}
+		})
 	}
 }
 

@@ -248,6 +248,54 @@ func TestChangedMindKeepsNoUnreachable(t *testing.T) {
 	}
 }
 
+// underWay is a pool of twenty in which c was found dead and its removal is under way.
+func underWay(t *testing.T) *desk {
+	t.Helper()
+	d := letters(t, 20)
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	d.answerAll("c", down)
+	if !d.removes("c") || !d.suspect("c") {
+		t.Fatalf("kept by %s", d.rule("c"))
+	}
+	return d
+}
+
+// A verdict that has fallen while its change is under way does not fall again: who
+// speaks for the server twice then is not overruled.
+func TestFallsOnceWhileUnderWay(t *testing.T) {
+	t.Parallel()
+	d := underWay(t)
+	odd := d.table.rows["c"].First
+	for range 2 {
+		d.wait(time.Millisecond)
+		d.report(odd, "c", down)
+		d.report(odd, "c", up)
+	}
+	d.reject()
+	d.report(odd, "c", down)
+	d.nextRound("c")
+	d.answerWith("c", but(odd, up, down))
+	if d.removes("c") {
+		t.Fatal("nobody is asked beside the one that reaches it")
+	}
+}
+
+// A server that is reached while its removal is under way is suspect no more, however
+// long it takes to learn how that ends.
+func TestReachedWhileUnderWay(t *testing.T) {
+	t.Parallel()
+	d := underWay(t)
+	row := d.table.rows["c"]
+	for _, id := range []member.ID{row.First, row.Second} {
+		d.wait(time.Millisecond)
+		d.report(id, "c", up)
+	}
+	if d.suspect("c") {
+		t.Error("it is suspect")
+	}
+}
+
 // Where others can be asked in its place, they are, and the server goes.
 func TestOverruledIsReplaced(t *testing.T) {
 	t.Parallel()

@@ -62,7 +62,7 @@ func (b *batch) replace(call Call, c ReplaceServer) {
 	by, _ := b.peek(c.By)
 	why := because(fmt.Sprintf("%s was replaced by %s", c.ID, c.By), call.Reason)
 	b.remove(c.ID, member.CauseOperator, "replaced", member.Event{Actor: call.Actor, Text: why})
-	b.reference = max(0, b.reference-1)
+	b.shrink(c.ID)
 	b.event(member.Event{
 		Kind: member.EventReplaced, ID: c.By, Incarnation: by.Incarnation, Actor: call.Actor,
 		Text: because(fmt.Sprintf("%s has taken the place of %s, %s", c.By, c.ID, between), call.Reason),

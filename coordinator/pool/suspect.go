@@ -98,7 +98,7 @@ func (m *Machine) suspicious(s *server) bool {
 	if !m.judged(s) {
 		return false
 	}
-	if s.inquiry.verdict != nil {
+	if v := s.inquiry.verdict; v != nil && !v.void {
 		// Whatever the verdict: it counts for the brake, and routers are to know.
 		return true
 	}

@@ -396,6 +396,26 @@ func TestAlarmsAboutReachingEnd(t *testing.T) {
 			t.Fatalf("the alarm stays after %s", d.rule("c"))
 		}
 	})
+	t.Run("UNREACHED while its removal is refused", func(t *testing.T) {
+		t.Parallel()
+		d := five(t)
+		d.set(func(s *member.Settings) { s.Mode = member.ModeShadow })
+		d.respec("c", func(s *member.Spec) { s.Endpoints = []member.Endpoint{{Address: "10.0.0.9:80"}} })
+		d.commitAll()
+		d.miss("c")
+		for _, want := range []string{"stream_answers", "shadow_mode", "shadow_mode", "shadow_mode"} {
+			d.echo("c")
+			d.answerWith("c", func(member.ID) pool.Evidence {
+				e := evidence(down)
+				e.Connect = verdict.ConnectUnanswered
+				return e
+			})
+			if d.rule("c") != want || !d.alarm("UNREACHED", "c") {
+				t.Fatalf("by %s, want %s; alarms %v", d.rule("c"), want, d.alarms)
+			}
+			d.nextRound("c")
+		}
+	})
 	t.Run("NOT_JOINING", func(t *testing.T) {
 		t.Parallel()
 		d := five(t)

@@ -208,18 +208,19 @@ func (m *membershipService) acknowledge(id member.ID, run string, a ack) {
 func (s *subscription) feed() error {
 	m := s.service
 	defer s.leavePlace()
-	if err := s.start(); err != nil {
+	news := m.bell.next()
+	if err := s.begin(); err != nil {
 		return err
 	}
 	bookmarks := time.NewTicker(bookmarkInterval)
 	defer bookmarks.Stop()
 	for {
-		news := m.bell.next()
-		if err := s.catchUp(); err != nil {
-			return err
-		}
 		select {
 		case <-news:
+			news = m.bell.next()
+			if err := s.catchUp(); err != nil {
+				return err
+			}
 		case <-bookmarks.C:
 			if err := s.bookmark(); err != nil {
 				return err
@@ -253,6 +254,18 @@ func (s *subscription) sendAny(message any) error {
 	err := s.stream.SendMsg(message)
 	s.leavePlace()
 	return err
+}
+
+// begin sends the past, and at once a bookmark: with it the router knows that it has
+// all pools, and may say that another one does not exist.
+func (s *subscription) begin() error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	if err := s.catchUp(); err != nil {
+		return err
+	}
+	return s.bookmark()
 }
 
 func (s *subscription) start() error {

@@ -52,6 +52,12 @@ func TestSubscribeFollows(t *testing.T) {
 		w := start(t, newTable())
 		r := w.newRouter("r1").subscribe()
 		r.caughtUp("default", 1)
+		synctest.Wait()
+		r.mu.Lock()
+		if r.bookmarks != 1 {
+			t.Errorf("%d bookmarks with what there was", r.bookmarks)
+		}
+		r.mu.Unlock()
 		w.join("web-1", "web-2", "web-3")
 		revision := relabel(t, w, "web-2", 1, 0)
 		r.caughtUp("default", revision)

@@ -74,7 +74,7 @@ func FloorLimit(reference int, s member.Settings) int {
 //
 // so that a shutdown, an operator or a join in the place of a lost member
 // leaves nothing lost. Present is who has been ACTIVE: a member that is JOINING
-// or HELD fills no place yet, be it new or back.
+// or HELD fills no place yet, be it new or back, unless the pool has become larger by it.
 func Lost(reference, present, removed int) int {
 	return min(max(0, reference-present), removed)
 }

@@ -82,7 +82,7 @@ func JudgeLoss(l Loss) Ruling {
 	case !l.Replied:
 		return Ruling{Undecided, "never_answers", "all probes to it are lost, which is not for the rule about loss"}
 	case l.Late <= lateMost && l.Absent > 0:
-		return Ruling{Undecided, "no_stream", fmt.Sprintf("%d observers lose half of their probes to it, but in %d of %d measurements it had no stream to show whether something limits ICMP only", seen, l.Absent, l.Measured)}
+		return Ruling{Undecided, NoStream, fmt.Sprintf("%d observers lose half of their probes to it, but in %d of %d measurements it had no stream to show whether something limits ICMP only", seen, l.Absent, l.Measured)}
 	case l.Late <= lateMost:
 		return Ruling{Alive, ICMPLimited, fmt.Sprintf("%d observers lose half of their probes to it, but its stream has answered at once in %d of %d measurements: something limits ICMP", seen, l.Measured-l.Late, l.Measured)}
 	}
@@ -90,8 +90,9 @@ func JudgeLoss(l Loss) Ruling {
 }
 
 // LossTooShort is the rule of a loss that has yet to last, ICMPLimited that of one that
-// only ICMP has.
+// only ICMP has, NoStream that of one that may be.
 const (
 	LossTooShort = "loss_too_short"
 	ICMPLimited  = "icmp_limited"
+	NoStream     = "no_stream"
 )

@@ -504,7 +504,8 @@ type SubscribeResponse_SoftSynced struct {
 }
 
 type SubscribeResponse_Bookmark struct {
-	// Where the history stands.
+	// Where the history stands: once all has been sent that there was when the stream
+	// began, and then in the interval of bookmarks.
 	Bookmark *Bookmark `protobuf:"bytes,7,opt,name=bookmark,proto3,oneof"`
 }
 
