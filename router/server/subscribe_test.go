@@ -241,6 +241,35 @@ func TestSubscribe_SilentCoordinator(t *testing.T) {
 	}, first, second)
 }
 
+// A router that waits for its turn to get a snapshot stays as long as it hears that
+// the coordinator is there, and does not take that for news: it still cannot say that a pool
+// does not exist.
+func TestSubscribe_WaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(start("store", 1))
+		for range 30 {
+			time.Sleep(time.Second)
+			s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_SoftMarks{SoftMarks: &pb.SoftMarks{Epoch: 1}}})
+		}
+		if len(w.coordinators[second].sessions) > 0 {
+			t.Error("the other coordinator was asked")
+		}
+		if _, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{Pool: "default"}); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("before the snapshot: %v, want %v", err, member.ErrUnavailable)
+		}
+		if code, _ := w.get("/readyz"); code != http.StatusServiceUnavailable {
+			t.Errorf("readyz %d before the snapshot", code)
+		}
+		s.send(snapshot(at(1, 10), rows(2)...), synced(1, 0), bookmark(at(1, 10)))
+		if got := len(w.resolved()); got != 2 {
+			t.Errorf("%d servers, want 2", got)
+		}
+	}, first, second)
+}
+
 // A router that is told to end says so, and does not wait long for an answer.
 func TestSubscribe_SaysGoodbye(t *testing.T) {
 	t.Parallel()
