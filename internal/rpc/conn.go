@@ -15,8 +15,8 @@ import (
 // concurrent use.
 type Conn struct {
 	net.Conn
-	// raw is the connection's for the kernel, nil where there is something between,
-	// such as TLS.
+	// raw is the connection's for the kernel, nil where there is none, or something
+	// between, such as TLS.
 	raw syscall.RawConn
 
 	// byPeer is set by the peer's FIN or RST, closed by our own Close, lost by
@@ -27,7 +27,7 @@ type Conn struct {
 // newConn returns conn as one that remembers.
 func newConn(conn net.Conn) *Conn {
 	c := &Conn{Conn: conn}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(syscall.Conn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			c.raw = raw
 		}
