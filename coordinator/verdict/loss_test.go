@@ -69,10 +69,19 @@ func TestLateStream(t *testing.T) {
 		measured, late, absent int
 		rule                   string
 	}{
-		{10, 0, 0, verdict.ICMPLimited}, {10, 3, 0, verdict.ICMPLimited}, {10, 3, 1, verdict.NoStream},
-		{10, 4, 0, verdict.LossTooShort}, {10, 5, 0, verdict.LossTooShort}, {10, 6, 0, "lossy"}, {10, 9, 0, "lossy"},
-		{19, 9, 0, verdict.LossTooShort}, {19, 10, 0, "lossy"},
-		{20, 10, 0, verdict.ICMPLimited}, {20, 10, 1, verdict.NoStream}, {20, 11, 0, "lossy"}, {20, 11, 8, "lossy"},
+		{10, 0, 0, verdict.ICMPLimited},
+		{10, 3, 0, verdict.ICMPLimited},
+		{10, 3, 1, verdict.NoStream},
+		{10, 4, 0, verdict.LossTooShort},
+		{10, 5, 0, verdict.LossTooShort},
+		{10, 6, 0, "lossy"},
+		{10, 9, 0, "lossy"},
+		{19, 9, 0, verdict.LossTooShort},
+		{19, 10, 0, "lossy"},
+		{20, 10, 0, verdict.ICMPLimited},
+		{20, 10, 1, verdict.NoStream},
+		{20, 11, 0, "lossy"},
+		{20, 11, 8, "lossy"},
 	} {
 		for _, usual := range []time.Duration{0, 90 * time.Millisecond, 250 * time.Millisecond} {
 			l := verdict.Loss{Watchers: 2, Witnesses: 3, Replied: true, Lasted: verdict.LossyFor, Echoes: echoes(c.measured, c.late, c.absent, usual)}
