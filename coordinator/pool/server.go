@@ -227,10 +227,10 @@ type confirmed struct {
 
 // watchers lists who watches a member now, with their roles.
 func (m *Machine) watchers(s *server) []watcher {
-	var ws []watcher
 	if s.row.First == "" {
 		return nil
 	}
+	ws := make([]watcher, 0, 4) // so many, which the callers keep on their stacks
 	// The previous server watches it as its first buddy, the next as its second.
 	ws = append(ws, watcher{s.row.Second, RoleFirst})
 	if s.row.First != s.row.Second {

@@ -20,15 +20,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
+	"github.com/buddyring/buddyring/internal/leak"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/router/door"
 	"github.com/buddyring/buddyring/router/view"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // pools are what a door under test is to serve.
 type pools struct {
