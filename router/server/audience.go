@@ -59,8 +59,8 @@ type watcher struct {
 	drop    func()
 }
 
-// maxWatchers bounds what watchers cost a router: some 25 KiB each, their share of a
-// connection included. One source may have half of them.
+// maxWatchers bounds what watchers cost a router: some 45 KiB each on a connection of
+// its own, 18 KiB where many share one. One source may have half of them.
 const maxWatchers = 20_000
 
 func newAudience() *audience {

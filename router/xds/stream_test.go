@@ -117,7 +117,7 @@ func TestAStreamThatAsksForTooMuchEnds(t *testing.T) {
 	s := &script{ctx: t.Context(), requests: []*discoveryv3.DiscoveryRequest{
 		ask(resource.ListenerType, "a", "b", "c", "d", "e", "f"), ask(resource.RouteType, "a", "b", "c", "d", "e"), ask(resource.ClusterType, "a"),
 	}}
-	if err := d.StreamAggregatedResources(s); !errors.Is(err, member.ErrExhausted) || len(s.requests) != 1 { //nolint:contextcheck // the stream has it
+	if err := d.StreamAggregatedResources(s); !errors.Is(err, member.ErrExhausted) || len(s.requests) != 1 {
 		t.Errorf("error %v, %d requests left", err, len(s.requests))
 	}
 	if names := d.audience.names.Held(); names != 0 {
