@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"container/heap"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -47,17 +46,40 @@ type wakeAt struct {
 	num  uint64
 }
 
+// wakes is a heap: the first one is due first. push and pop are those of
+// container/heap without the allocations.
 type wakes []wakeAt
 
-func (w wakes) Len() int           { return len(w) }
-func (w wakes) Less(i, j int) bool { return w[i].before(w[j]) }
-func (w wakes) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
-func (w *wakes) Push(x any)        { *w = append(*w, x.(wakeAt)) }
-func (w *wakes) Pop() any {
-	old := *w
-	last := old[len(old)-1]
-	*w = old[:len(old)-1]
-	return last
+func (w *wakes) push(a wakeAt) {
+	h := append(*w, a)
+	*w = h
+	for i := len(h) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if !h[i].before(h[parent]) {
+			return
+		}
+		h[i], h[parent] = h[parent], h[i]
+		i = parent
+	}
+}
+
+func (w *wakes) pop() wakeAt {
+	h := *w
+	first, last := h[0], len(h)-1
+	h[0], h[last] = h[last], wakeAt{}
+	h = h[:last]
+	*w = h
+	for i := 0; ; {
+		child := 2*i + 1
+		if child+1 < last && h[child+1].before(h[child]) {
+			child++
+		}
+		if child >= last || !h[child].before(h[i]) {
+			return first
+		}
+		h[i], h[child] = h[child], h[i]
+		i = child
+	}
 }
 
 // before orders by time, and at equal times by content, so that equal machines
@@ -77,14 +99,13 @@ func (a wakeAt) before(b wakeAt) bool {
 // wake arranges for a look at something no later than at; a zero at is ignored.
 func (m *Machine) wake(at time.Time, kind wakeKind, key string, num uint64) {
 	if !at.IsZero() {
-		heap.Push(&m.wakes, wakeAt{at, kind, key, num})
+		m.wakes.push(wakeAt{at, kind, key, num})
 	}
 }
 
 func (m *Machine) awake() {
 	for len(m.wakes) > 0 && !m.wakes[0].at.After(m.now) {
-		w := heap.Pop(&m.wakes).(wakeAt)
-		m.look(w)
+		m.look(m.wakes.pop())
 	}
 }
 

@@ -133,7 +133,7 @@ func (a *agentService) listen(stream pb.AgentService_SessionServer, s *session, 
 	err := relay(stream, s, h)
 	byPeer := !s.over.ended() && endedByPeer(stream.Context(), err)
 	s.over.end(clean(err))
-	h.tell(pool.Closed{Session: s.id, ByPeer: byPeer})
+	h.listen(s, pool.Closed{Session: s.id, ByPeer: byPeer})
 }
 
 // clean turns the end of the client's messages into no error.
@@ -189,7 +189,7 @@ func (a *agentService) greet(stream pb.AgentService_SessionServer, s *session) (
 		return nil, err
 	}
 	g.hello.Session = s.id
-	h.join(g.hello, s)
+	h.listen(s, g.hello)
 	return h, nil
 }
 
@@ -226,7 +226,10 @@ func receiveHello(stream pb.AgentService_SessionServer) (*pb.SessionRequest, err
 // relay hands on everything after the Hello.
 func relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
 	limit := rate.NewLimiter(agentMessagesPerSecond, agentMessagesBurst)
-	var raw rpc.Raw
+	var (
+		raw   rpc.Raw
+		known names
+	)
 	for {
 		if err := receiveRaw(stream, &raw); err != nil {
 			return err
@@ -234,16 +237,16 @@ func relay(stream pb.AgentService_SessionServer, s *session, h *host) error {
 		if !limit.Allow() {
 			return errFlood
 		}
-		said, err := decode(s.id, raw.Bytes())
+		said, err := decode(s.id, raw.Bytes(), &known)
 		raw.Free()
 		if err != nil {
 			return err
 		}
+		if said.input != nil {
+			h.listen(s, said.input)
+		}
 		if said.isDigest {
 			s.acknowledge(said.digest)
-		}
-		if said.input != nil {
-			h.tell(said.input)
 		}
 	}
 }

@@ -12,7 +12,7 @@ const (
 	// heap may then grow by restPercent before it is collected. While there is much
 	// to do collections would take too long, and it may grow by busyPercent, which
 	// is Go's own.
-	restPercent, busyPercent = 20, 100
+	restPercent, busyPercent = 12, 100
 	// thriftEvery is how often is looked what the collector has to do; from
 	// busyCycles collections in that time on it is much, up to restCycles little.
 	thriftEvery            = 5 * time.Second

@@ -16,13 +16,13 @@ const (
 	// inboxSize is how much may wait for a pool's machine before those who bring
 	// more have to wait.
 	inboxSize = 1024
-	// batchSize is how many waiting inputs one step takes.
+	// batchSize is about how many waiting inputs one step takes.
 	batchSize = 256
 )
 
 // host runs the machine of one pool: one goroutine owns it, hands it inputs,
 // answers queries and carries out effects. Only that goroutine touches machine,
-// sessions, calls and timer.
+// sessions, calls, timer and heard.
 type host struct {
 	pool     member.Pool
 	machine  *pool.Machine
@@ -42,7 +42,11 @@ type host struct {
 	routers *routers
 	log     *slog.Logger
 
+	// mail is what agents say, inbox all else.
+	mail  *mail
 	inbox chan work
+	// heard is room for what one step takes from the mail.
+	heard []pool.Input
 	// outcomes has room for the one change under way.
 	outcomes chan outcome
 	tokens   atomic.Uint64
@@ -67,11 +71,10 @@ type host struct {
 // work is one thing for the host's goroutine: an input, with whoever waits for
 // its effects, or a query.
 type work struct {
-	input   pool.Input
-	session *session
-	token   pool.Token
-	waiter  waiter
-	query   func(*pool.Machine)
+	input  pool.Input
+	token  pool.Token
+	waiter waiter
+	query  func(*pool.Machine)
 }
 
 // waiter is called on the host's goroutine with the answer to a call.
@@ -79,21 +82,21 @@ type waiter func(*pool.Machine, pool.Reply)
 
 // tell hands an input to the machine. It waits while the inbox is full, and
 // drops the input once the host has stopped.
-func (h *host) tell(in pool.Input) { h.hand(work{input: in}) }
+func (h *host) tell(in pool.Input) {
+	select {
+	case h.inbox <- work{input: in}:
+	case <-h.over.done():
+	}
+}
 
 // note hands an event of the coordinator's own to the machine.
 func (h *host) note(e member.Event) { h.tell(pool.Note{Event: e}) }
 
-// join hands a Hello to the machine, together with the session for whatever the
-// machine says to it.
-func (h *host) join(hello pool.Hello, s *session) { h.hand(work{input: hello, session: s}) }
-
-func (h *host) hand(w work) {
-	select {
-	case h.inbox <- w:
-	case <-h.over.done():
-	}
-}
+// listen hands what an agent says to the machine, beginning with its Hello; whatever
+// the machine says to it goes to the session. It waits while the machine has not
+// heard what the agent has said before, and drops the input once the host has
+// stopped.
+func (h *host) listen(s *session, in pool.Input) { h.mail.post(s, in, h.over) }
 
 // view runs query on the host's goroutine and waits for it. The query must not
 // block, nor keep the machine. After an error its results are not to be read.
@@ -174,6 +177,8 @@ func (h *host) run(ctx context.Context) error {
 			h.settleLast(ctx)
 			h.over.end(context.Cause(ctx))
 			return nil
+		case <-h.mail.arrived:
+			h.hear(ctx)
 		case w := <-h.inbox:
 			h.work(ctx, w)
 		case o := <-h.outcomes:
@@ -203,6 +208,15 @@ func (h *host) settleLast(ctx context.Context) {
 		h.step(ctx, o.input)
 	default:
 	}
+}
+
+// hear takes what agents have said.
+func (h *host) hear(ctx context.Context) {
+	h.heard = h.mail.collect(h.heard[:0], batchSize, func(s *session) { h.sessions[s.id] = s })
+	if len(h.heard) > 0 {
+		h.step(ctx, h.heard...)
+	}
+	clear(h.heard)
 }
 
 // work takes w and what waits behind it: inputs in one step, a query between
@@ -239,9 +253,6 @@ func (h *host) waiting(taken int) (work, bool) {
 
 // expect remembers who waits for the effects of an input.
 func (h *host) expect(w work) pool.Input {
-	if w.session != nil {
-		h.sessions[w.session.id] = w.session
-	}
 	if w.waiter != nil {
 		h.calls[w.token] = w.waiter
 	}

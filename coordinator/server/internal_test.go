@@ -189,7 +189,7 @@ func (g *greeted) RecvMsg(m any) error {
 func TestBusyMachineRefusesNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		busy := &host{pool: member.DefaultPool, inbox: make(chan work), over: newEnding()}
+		busy := &host{pool: member.DefaultPool, mail: newMail(), over: newEnding()}
 		all := &pools{}
 		all.present.Store(&roster{all: []*host{busy}})
 		a := &agentService{pools: all, closing: newEnding(), metrics: newMetrics(prometheus.NewRegistry())}
@@ -647,7 +647,7 @@ func TestStoppedHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := &host{pool: "p", machine: m, inbox: make(chan work), outcomes: make(chan outcome, 1), over: newEnding()}
+		h := &host{pool: "p", machine: m, mail: newMail(), inbox: make(chan work), outcomes: make(chan outcome, 1), over: newEnding()}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errStopping)
 		if err := h.run(ctx); err != nil {

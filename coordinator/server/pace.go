@@ -13,8 +13,8 @@ const (
 	// snapshotsAtOnce paces the snapshots of all subscribers, who share the bytes of
 	// one, so that everybody else is served meanwhile. One that takes longer than
 	// snapshotTime waits for its network, and keeps nobody from anything.
-	snapshotsAtOnce = 20
-	snapshotTime    = time.Second
+	snapshotsAtOnce = 5
+	snapshotTime    = time.Second / 4
 )
 
 // compacted tells that a resume point is of another history, or too old, and

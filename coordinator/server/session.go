@@ -32,16 +32,18 @@ type session struct {
 	// spawn has a writer run: there is one only while there is something to send.
 	spawn func(write func())
 	send  func(any) error
+	// box is what the agent has said and the machine has not heard.
+	box box
 
 	mu sync.Mutex
 	// outbox waits to be sent, messages and encoded ones; unsent counts that and what
 	// the writer has.
 	outbox []any
 	unsent int
-	// idle is closed when the writer, nil for none, has ended; closed says that
-	// nothing more is sent.
-	idle   chan struct{}
-	closed bool
+	// writing says that there is a writer, closed that nothing more is sent. idle, nil
+	// unless somebody waits for that, closes when the writer has ended.
+	writing, closed bool
+	idle            chan struct{}
 
 	// greeted ends when a proper Hello has come, welcomed when the machine has
 	// accepted it.
@@ -83,9 +85,7 @@ func (s *session) queue(m any) (idle bool) {
 	}
 	s.outbox = append(s.outbox, m)
 	s.unsent++
-	if idle = s.idle == nil; idle {
-		s.idle = make(chan struct{})
-	}
+	idle, s.writing = !s.writing, true
 	return idle
 }
 
@@ -110,11 +110,15 @@ func (s *session) take(sent int) []any {
 	s.unsent -= sent
 	batch := s.outbox
 	s.outbox = nil
-	if batch == nil {
+	if batch != nil {
+		return batch
+	}
+	s.writing = false
+	if s.idle != nil {
 		close(s.idle)
 		s.idle = nil
 	}
-	return batch
+	return nil
 }
 
 // close drops what waits, and all that comes.
@@ -130,6 +134,9 @@ func (s *session) flushed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	if s.writing && s.idle == nil {
+		s.idle = make(chan struct{})
+	}
 	return s.idle
 }
 

@@ -190,7 +190,7 @@ func (t *term) newHost(state member.PoolState) (*host, error) {
 		pool: state.Name, machine: machine, sessions: map[pool.SessionID]*session{}, calls: map[pool.Token]waiter{},
 		lead: t.lead, tenure: t.tenure, table: t.deps.Store, dialer: newDialer(t.deps.Dialer), history: history, marks: t.marks,
 		alarms: t.alarms, health: t.health, metrics: t.metrics, routers: t.routers, log: t.deps.Logger,
-		inbox: make(chan work, inboxSize), outcomes: make(chan outcome, 1), over: newEnding(), gone: t.forget,
+		mail: newMail(), inbox: make(chan work, inboxSize), outcomes: make(chan outcome, 1), over: newEnding(), gone: t.forget,
 	}, nil
 }
 

@@ -24,9 +24,10 @@ type heard struct {
 // decode decodes and parses an agent's message. What agents say all the time is
 // decoded here, without the messages in between and with a small part of the
 // stack: each of thousands of streams keeps the stack that it once needed. All
-// else, and whatever is wrong or unusual, is left to the packages for that.
-func decode(id pool.SessionID, raw []byte) (heard, error) {
-	if h, ok := quick(id, raw); ok {
+// else, and whatever is wrong or unusual, is left to the packages for that. known
+// are the agent's own.
+func decode(id pool.SessionID, raw []byte, known *names) (heard, error) {
+	if h, ok := quick(id, raw, known); ok {
 		return h, nil
 	}
 	req := &pb.SessionRequest{}
@@ -59,17 +60,17 @@ const (
 // quick decodes a report, a digest or an acknowledgement as the usual encoders
 // write them: fields in order, none twice but for those that repeat. It is false
 // for all that it does not know or that is not in order.
-func quick(id pool.SessionID, raw []byte) (h heard, ok bool) {
+func quick(id pool.SessionID, raw []byte, known *names) (h heard, ok bool) {
 	f := fields{rest: raw}
 	if !f.next() || len(f.rest) > 0 || !f.isBytes {
 		return heard{}, false
 	}
 	switch int32(f.number) {
 	case requestReport:
-		h.input, ok = quickReport(id, f.bytes)
+		h.input, ok = quickReport(id, f.bytes, known)
 	case requestDigest:
 		h.isDigest = true
-		h.input, h.digest, ok = quickDigest(id, f.bytes)
+		h.input, h.digest, ok = quickDigest(id, f.bytes, known)
 	case requestAssignmentAck:
 		h.input, ok = quickAssignmentAck(id, f.bytes)
 	}
@@ -87,12 +88,12 @@ func quickAssignmentAck(id pool.SessionID, raw []byte) (in pool.Input, ok bool) 
 	return ack, f.fine()
 }
 
-func quickReport(id pool.SessionID, raw []byte) (in pool.Input, ok bool) {
+func quickReport(id pool.SessionID, raw []byte, known *names) (in pool.Input, ok bool) {
 	f, r := fields{rest: raw}, pool.Report{Session: id}
 	for ok = true; ok && f.next(); {
 		switch {
 		case f.number == reportID && f.isBytes:
-			r.Subject, ok = quickID(f.bytes)
+			r.Subject, ok = known.read(f.bytes)
 		case f.number == reportIncarnation && !f.isBytes:
 			r.Incarnation = member.Incarnation(f.value)
 		case f.number == reportEvidence && f.isBytes:
@@ -106,7 +107,7 @@ func quickReport(id pool.SessionID, raw []byte) (in pool.Input, ok bool) {
 	return r, ok && f.fine() && r.Subject != "" && r.Incarnation != 0 && r.Evidence.Sight != 0
 }
 
-func quickDigest(id pool.SessionID, raw []byte) (in pool.Input, seq uint64, ok bool) {
+func quickDigest(id pool.SessionID, raw []byte, known *names) (in pool.Input, seq uint64, ok bool) {
 	f, d := fields{rest: raw, repeated: digestSubjects}, pool.Digest{Session: id}
 	for ok = true; ok && f.next(); {
 		switch {
@@ -117,7 +118,7 @@ func quickDigest(id pool.SessionID, raw []byte) (in pool.Input, seq uint64, ok b
 				d.Subjects = make([]pool.SubjectDigest, 0, usualSubjects)
 			}
 			var s pool.SubjectDigest
-			s, ok = quickSubject(f.bytes)
+			s, ok = quickSubject(f.bytes, known)
 			d.Subjects = append(d.Subjects, s)
 		case f.number == digestSelfScore && !f.isBytes && f.value <= math.MaxInt32:
 			d.SelfScore = int(f.value)
@@ -147,12 +148,12 @@ func quickHealth(id pool.SessionID, raw []byte) (h *pool.ServiceHealth, ok bool)
 	return h, ok && f.fine() && h.Incarnation != 0 && f.number == healthState
 }
 
-func quickSubject(raw []byte) (s pool.SubjectDigest, ok bool) {
+func quickSubject(raw []byte, known *names) (s pool.SubjectDigest, ok bool) {
 	f := fields{rest: raw}
 	for ok = true; ok && f.next(); {
 		switch {
 		case f.number == subjectID && f.isBytes:
-			s.Subject, ok = quickID(f.bytes)
+			s.Subject, ok = known.read(f.bytes)
 		case f.number == subjectIncarnation && !f.isBytes:
 			s.Incarnation = member.Incarnation(f.value)
 		case f.number == subjectEvidence && f.isBytes:
@@ -168,9 +169,23 @@ func quickSubject(raw []byte) (s pool.SubjectDigest, ok bool) {
 	return s, ok && f.fine() && s.Subject != "" && s.Incarnation != 0 && s.Evidence.Sight != 0
 }
 
-func quickID(raw []byte) (member.ID, bool) {
+// names are the servers of which an agent has spoken last: it speaks of the same
+// ones all the time, and their names are neither checked nor kept anew each time.
+type names [usualSubjects]member.ID
+
+func (n *names) read(raw []byte) (id member.ID, ok bool) {
+	for _, id := range n {
+		if id != "" && string(id) == string(raw) {
+			return id, true
+		}
+	}
 	id, err := member.ParseID("", string(raw))
-	return id, err == nil
+	if err != nil {
+		return "", false
+	}
+	copy(n[:], n[1:])
+	n[len(n)-1] = id
+	return id, true
 }
 
 func quickEvidence(raw []byte) (e pool.Evidence, ok bool) {

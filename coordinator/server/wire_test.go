@@ -62,7 +62,7 @@ var heards = cmp.AllowUnexported(heard{})
 func TestUsualMessagesAreDecodedQuickly(t *testing.T) {
 	t.Parallel()
 	for name, raw := range usual(t) {
-		got, ok := quick(1, raw)
+		got, ok := quick(1, raw, &names{})
 		if !ok {
 			t.Errorf("the %s is left to others", name)
 		}
@@ -90,9 +90,13 @@ func FuzzQuick(f *testing.F) {
 	}
 	f.Add(append(twice, twice...))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		got, ok := quick(1, raw)
+		var known names
+		got, ok := quick(1, raw, &known)
 		if !ok {
 			return
+		}
+		if again, ok := quick(1, raw, &known); !ok || !cmp.Equal(got, again, heards) {
+			t.Errorf("%x is %v, and then %v", raw, got, again)
 		}
 		want, err := slow(raw)
 		if err != nil {
@@ -111,18 +115,44 @@ func TestUnusualMessagesAreDecodedToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := quick(1, raw); ok {
+	if _, ok := quick(1, raw, &names{}); ok {
 		t.Error("trouble was decoded quickly")
 	}
-	got, err := decode(1, raw)
+	got, err := decode(1, raw, &names{})
 	want := heard{input: pool.Digest{Session: 1, StateTrouble: "disk full"}, digest: 9, isDigest: true}
 	if diff := cmp.Diff(want, got, heards); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	if _, err := decode(1, []byte("garbage")); err == nil {
+	if _, err := decode(1, []byte("garbage"), &names{}); err == nil {
 		t.Error("garbage was accepted")
 	} else {
 		refused(t, err)
+	}
+}
+
+// The names that an agent has used last are known, and others are still told apart.
+func TestNamesAreReadAnewWhenTheyAreOthers(t *testing.T) {
+	t.Parallel()
+	var known names
+	for _, name := range []string{"web-1", "web-2", "web-1", "web-3", "web-1", "web-2", "web", "web-22"} {
+		if id, ok := known.read([]byte(name)); !ok || string(id) != name {
+			t.Errorf("%s is read as %q, %t", name, id, ok)
+		}
+	}
+	for _, name := range []string{"", "web 1", "web-2\n"} {
+		if id, ok := known.read([]byte(name)); ok {
+			t.Errorf("%q is read as %s", name, id)
+		}
+	}
+}
+
+func BenchmarkDecodeDigest(b *testing.B) {
+	raw, known := usual(b)["digest"], names{}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := quick(1, raw, &known); !ok {
+			b.Fatal("it is left to others")
+		}
 	}
 }
 

@@ -12,12 +12,12 @@ import (
 )
 
 // Conn is a server's connection that remembers how it ended. It is safe for
-// concurrent use.
+// concurrent use, but for ReadOnReady.
 type Conn struct {
 	net.Conn
-	// raw is the connection's for the kernel, nil where there is something between,
-	// such as TLS.
-	raw syscall.RawConn
+	// ready reads when there is something; nil where there is something between the
+	// kernel and the connection, such as TLS.
+	ready *readyRead
 
 	// byPeer is set by the peer's FIN or RST, closed by our own Close, lost by
 	// any error that is neither.
@@ -27,9 +27,10 @@ type Conn struct {
 // newConn returns conn as one that remembers.
 func newConn(conn net.Conn) *Conn {
 	c := &Conn{Conn: conn}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(syscall.Conn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
-			c.raw = raw
+			c.ready = &readyRead{raw: raw}
+			c.ready.try = c.ready.read
 		}
 	}
 	return c
@@ -37,31 +38,40 @@ func newConn(conn net.Conn) *Conn {
 
 // ReadOnReady reads into a buffer of the pool, which it takes when there is
 // something to read: gRPC asks for that where it finds it, and a connection at
-// rest then holds no buffer. The caller gives the buffer back.
+// rest then holds no buffer. The caller gives the buffer back. There is one caller
+// at a time.
 func (c *Conn) ReadOnReady(size int, pool mem.BufferPool) (buffer *[]byte, n int, err error) {
-	if c.raw == nil {
-		buffer = pool.Get(size)
-		if n, err = c.Read(*buffer); n > 0 {
-			return buffer, n, err
-		}
-		pool.Put(buffer)
-		return nil, 0, err
+	if c.ready != nil {
+		buffer, n, err = c.ready.wait(size, pool)
+		c.note(err)
+		return buffer, n, err
 	}
-	waited := c.raw.Read(func(fd uintptr) (done bool) {
-		buffer = pool.Get(size)
-		for {
-			n, err = syscall.Read(int(fd), *buffer)
-			if !errors.Is(err, syscall.EINTR) {
-				break
-			}
-		}
-		if err == nil && n > 0 {
-			return true
-		}
-		pool.Put(buffer)
-		buffer, n = nil, 0
-		return !errors.Is(err, syscall.EAGAIN)
-	})
+	buffer = pool.Get(size)
+	if n, err = c.Read(*buffer); n > 0 {
+		return buffer, n, err
+	}
+	pool.Put(buffer)
+	return nil, 0, err
+}
+
+// readyRead is a read under way, which is kept from one to the next.
+type readyRead struct {
+	raw syscall.RawConn
+	// try is read, which the kernel's connection calls when there may be something.
+	try func(fd uintptr) (done bool)
+
+	size   int
+	pool   mem.BufferPool
+	buffer *[]byte
+	n      int
+	err    error
+}
+
+func (r *readyRead) wait(size int, pool mem.BufferPool) (buffer *[]byte, n int, err error) {
+	r.size, r.pool = size, pool
+	waited := r.raw.Read(r.try)
+	buffer, n, err = r.buffer, r.n, r.err
+	r.pool, r.buffer, r.n, r.err = nil, nil, 0, nil
 	switch {
 	case waited != nil:
 		err = waited
@@ -70,8 +80,23 @@ func (c *Conn) ReadOnReady(size int, pool mem.BufferPool) (buffer *[]byte, n int
 	case n == 0:
 		err = io.EOF
 	}
-	c.note(err)
 	return buffer, n, err
+}
+
+func (r *readyRead) read(fd uintptr) (done bool) {
+	r.buffer = r.pool.Get(r.size)
+	for {
+		r.n, r.err = syscall.Read(int(fd), *r.buffer)
+		if !errors.Is(r.err, syscall.EINTR) {
+			break
+		}
+	}
+	if r.err == nil && r.n > 0 {
+		return true
+	}
+	r.pool.Put(r.buffer)
+	r.buffer, r.n = nil, 0
+	return !errors.Is(r.err, syscall.EAGAIN)
 }
 
 // ClosedByPeer reports whether the peer's kernel ended the connection: its FIN

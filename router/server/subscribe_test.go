@@ -100,16 +100,51 @@ func TestSubscribe_TakesASnapshotWhereTheHistoryWasCompacted(t *testing.T) {
 		s.send(catchUp(3)...)
 		s.end <- member.ErrUnavailable
 		s = w.coordinators[second].next()
-		s.send(start("store", 2),
-			&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{Compacted: &pb.Compacted{Pool: "default"}}},
-			snapshot(at(2, 500), row("new")))
-		if diff := cmp.Diff([]string{"active new"}, w.resolved()); diff != "" {
+		s.send(start("store", 2), compacted(), snapshot(at(2, 500), row("new"), row("s001")))
+		if diff := cmp.Diff([]string{"active new", "active s001"}, w.resolved()); diff != "" {
 			t.Errorf("resolved (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff([]*pb.Position{at(2, 500)}, s.ack().GetApplied(), protocmp.Transform()); diff != "" {
 			t.Errorf("ack (-want +got):\n%s", diff)
 		}
 	}, first, second)
+}
+
+func compacted() *pb.SubscribeResponse {
+	return &pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{Compacted: &pb.Compacted{Pool: "default"}}}
+}
+
+// A new leader does not know what its predecessor has removed, and why: it sends a
+// snapshot. If that takes most of a pool, it is as sudden as a delta that does; but not
+// where nothing was heard for longer than any coordinator keeps changes.
+func TestSubscribe_ASnapshotAfterAFailoverMayNotHalveAPool(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		silence time.Duration
+		want    []string
+	}{
+		"soon":  {9 * time.Minute, []string{"active s003", "held_back s000", "held_back s001", "held_back s002"}},
+		"later": {11 * time.Minute, []string{"active s003"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				s := w.coordinators[first].next()
+				s.send(catchUp(4)...)
+				w.remove(first)
+				time.Sleep(c.silence)
+				s = w.coordinator(first).next()
+				s.send(start("store", 2), compacted(), snapshot(at(2, 11), row("s003")), synced(2, 0), bookmark(at(2, 11)))
+				if diff := cmp.Diff(c.want, w.resolved()); diff != "" {
+					t.Errorf("resolved (-want +got):\n%s", diff)
+				}
+				if got := s.ack().GetHeld(); len(got) != len(c.want)-1 {
+					t.Errorf("acknowledged %v as held", got)
+				}
+			}, first)
+		})
+	}
 }
 
 // After a gap the router asks the same coordinator again for what is missing.
