@@ -85,7 +85,7 @@ func TestPartitionsOfGalera(t *testing.T) {
 	cluster.Mend()
 
 	slices.Sort(took)
-	if took[1] > time.Second { // that of a machine which is busy may be late
+	if took[1] > time.Second { // one may be late where the machine is busy
 		t.Errorf("suspects reached the router after %v", took)
 	}
 	for _, a := range agents[4:] {
