@@ -36,6 +36,27 @@ type load struct {
 	ids   []member.ID
 }
 
+// asking is how many ask at once.
+const asking = 4
+
+// start asks coordinators until the returned function is called, or the test ends.
+func (l *load) start(t *testing.T, all ...*world) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var loops sync.WaitGroup
+	for i := range asking {
+		for j, w := range all {
+			loops.Go(func() { l.run(ctx, w, fmt.Sprintf("load%d-%d", i, j)) })
+		}
+	}
+	stop = func() {
+		cancel()
+		loops.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
 // run asks until ctx ends.
 func (l *load) run(ctx context.Context, w *world, name string) {
 	for n := 0; ctx.Err() == nil; n++ {
@@ -44,6 +65,7 @@ func (l *load) run(ctx context.Context, w *world, name string) {
 		_, err := w.admin.SetIntent(within, &pb.SetIntentRequest{ServerId: id, Wish: pb.Wish_WISH_MAINTENANCE, RequestId: id})
 		cancel()
 		if err != nil {
+			time.Sleep(10 * time.Millisecond)
 			continue
 		}
 		l.mu.Lock()
@@ -83,15 +105,8 @@ func TestFaultsOfGalera(t *testing.T) {
 	r := w.newRouter("r1").subscribe()
 	epoch := epochOf(t, w)
 
-	ctx, stop := context.WithCancel(t.Context())
 	var l load
-	var loops sync.WaitGroup
-	const asking = 4
-	for i := range asking {
-		loops.Go(func() { l.run(ctx, w, fmt.Sprintf("load%d", i)) })
-	}
-	defer loops.Wait()
-	defer stop()
+	stop := l.start(t, w)
 	l.goesOn(t, time.Minute)
 
 	suspect := func(a *agent) {
@@ -131,7 +146,6 @@ func TestFaultsOfGalera(t *testing.T) {
 	ledOn()
 
 	stop()
-	loops.Wait()
 	w.consistent()
 	for node := range 3 {
 		hasAll(t, openAll(t, cluster.URL(path.Base(url), node)), l.ids)

@@ -231,6 +231,30 @@ func TestSubscribe_FollowsTheLeaderThatAStandbyNames(t *testing.T) {
 	}, first, second, leader)
 }
 
+// As long as there is no leader, standbys name the one before. The next one is gone to
+// as soon as it is named, however long that took.
+func TestSubscribe_FollowsANewLeaderAtOnce(t *testing.T) {
+	t.Parallel()
+	const old, leader = "c8.test:7400", "c9.test:7400"
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		standby := w.coordinators[first]
+		asked := 0
+		for begin := time.Now(); time.Since(begin) < 20*time.Second; asked++ {
+			standby.next().end <- &member.NotLeaderError{Leader: old}
+		}
+		if asked > 15 {
+			t.Errorf("a standby was asked %d times in 20 s", asked)
+		}
+		standby.next().end <- &member.NotLeaderError{Leader: leader}
+		begin := time.Now()
+		w.coordinators[leader].next().send(catchUp(1)...)
+		if took := time.Since(begin); took > 300*time.Millisecond {
+			t.Errorf("the new leader was asked after %v", took)
+		}
+	}, first, leader)
+}
+
 func TestSubscribe_MarksExpire(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
