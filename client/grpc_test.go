@@ -125,6 +125,8 @@ func TestGRPC_SuspectTakesOverAtOnceWhenNobodyElseIsConnected(t *testing.T) {
 			t.Errorf("with a connected: %v", got)
 		}
 		stop()
+		// Until the client has read the end of its connection, a call on it is lost.
+		synctest.Wait()
 		if got := calls(t, conn, 50); got["b"] != 50 {
 			t.Errorf("with a dead: %v", got)
 		}

@@ -316,7 +316,7 @@ func TestTransport_OverTCP(t *testing.T) {
 		_ = srv.Close()
 		<-served
 	}()
-	shop := openShop(serverRow("a", lis.Addr().String(), "127.0.0.1:1"), serverRow("b", closedPort(t), "127.0.0.1:1"))
+	shop := openShop(serverRow("a", lis.Addr().String(), nobody), serverRow("b", nobody, nobody))
 	defer shop.close()
 	p, err := client.Open(client.Config{Pool: "web", Routers: shop.routers, Credentials: routerCreds})
 	if err != nil {
@@ -335,13 +335,6 @@ func TestTransport_OverTCP(t *testing.T) {
 	}
 }
 
-// closedPort is an address at which nobody listens.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = lis.Close() }()
-	return lis.Addr().String()
-}
+// nobody is an address at which nobody listens, and that is given to nobody who
+// asks for any.
+const nobody = "127.0.0.1:1"

@@ -106,7 +106,7 @@ func openWeb() *shop {
 	)
 	for _, id := range []string{"web-1", "web-2"} {
 		h, g := listen(), listen()
-		srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 			_, _ = fmt.Fprintf(rw, "%s sells %s", req.Host, req.URL.Path)
 		})}
 		started = append(started, func() error {

@@ -14,12 +14,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/buddyring/buddyring/internal/process"
 	"github.com/buddyring/buddyring/internal/rpc"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
 // The addresses that the recipes name.
@@ -45,6 +49,7 @@ func TestRecipes(t *testing.T) {
 	l := &lab{t: t, programs: programs, dir: t.TempDir()}
 	l.start()
 	l.await("web-1", "web-2", "web-3")
+	l.awaitRouter(3)
 	for i, b := range recipes(t) {
 		script := strings.NewReplacer(
 			recipeAdmin, l.admin.Addr().String(), recipeRouter, l.router.Addr().String(),
@@ -104,18 +109,14 @@ func (l *lab) start() {
 	l.run("buddyring-coordinator", "coordinator",
 		[]process.Listener{{Name: "agent", Listener: agents}, {Name: "admin", Listener: l.admin}, {Name: "http", Listener: l.listen("127.0.0.1:0")}},
 		"--allow-local-addresses")
-	l.routerHTTP, l.dns = l.listen("127.0.0.1:0"), l.listen("127.0.0.1:0")
-	packets, err := net.ListenPacket("udp", l.dns.Addr().String())
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() { _ = packets.Close() })
+	l.routerHTTP = l.listen("127.0.0.1:0")
+	packets := l.listenDNS()
 	l.run("buddyring-router", "router",
 		[]process.Listener{
 			{Name: "grpc", Listener: l.router},
 			{Name: "http", Listener: l.routerHTTP},
 			{Name: "dns", Listener: l.dns},
-			{Name: "dns-udp", Listener: packets.(*net.UDPConn)},
+			{Name: "dns-udp", Listener: packets},
 		},
 		"--coordinator", agents.Addr().String(), "--dns-listen", l.dns.Addr().String())
 	for i, id := range []string{"web-1", "web-2", "web-3"} {
@@ -158,8 +159,48 @@ func (l *lab) listen(address string) *net.TCPListener {
 	return lis.(*net.TCPListener)
 }
 
-// await returns when all these servers are active, by following the history.
-func (l *lab) await(ids ...string) {
+// listenDNS opens a port of both transports.
+func (l *lab) listenDNS() *net.UDPConn {
+	l.t.Helper()
+	for {
+		l.dns = l.listen("127.0.0.1:0")
+		packets, err := net.ListenPacket("udp", l.dns.Addr().String())
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue // somebody else has that port
+		}
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		l.t.Cleanup(func() { _ = packets.Close() })
+		return packets.(*net.UDPConn)
+	}
+}
+
+// awaitRouter returns when the router names so many servers as active.
+func (l *lab) awaitRouter(n int) {
+	l.t.Helper()
+	client := routerv1.NewRouterServiceClient(l.dial(l.router, rpc.RoleRouter))
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
+		answer, err := client.Resolve(l.t.Context(), &routerv1.ResolveRequest{})
+		active := 0
+		for _, s := range answer.GetServers() {
+			if s.GetState() == routerv1.State_STATE_ACTIVE {
+				active++
+			}
+		}
+		if active == n {
+			return
+		}
+		if time.Now().After(end) {
+			l.t.Fatalf("the router has %d active servers, %v; want %d", active, err, n)
+		}
+	}
+}
+
+// dial connects to a program until the test ends.
+func (l *lab) dial(lis *net.TCPListener, role rpc.Role) *grpc.ClientConn {
 	l.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	credentials, err := rpc.NewCredentials(rpc.Security{}, log)
@@ -167,19 +208,26 @@ func (l *lab) await(ids ...string) {
 		l.t.Fatal(err)
 	}
 	conn, err := rpc.Dial(rpc.DialConfig{
-		Addresses: []string{l.admin.Addr().String()}, Credentials: credentials, ServerRole: rpc.RoleCoordinator, Logger: log,
+		Addresses: []string{lis.Addr().String()}, Credentials: credentials, ServerRole: role, Logger: log,
 	})
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	l.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// await returns when all these servers are active, by following the history.
+func (l *lab) await(ids ...string) {
+	l.t.Helper()
 	ctx, cancel := context.WithTimeoutCause(l.t.Context(), time.Minute, errors.New("the servers did not become active within a minute"))
 	defer cancel()
-	client := coordinatorv1.NewAdminServiceClient(conn)
+	client := coordinatorv1.NewAdminServiceClient(l.dial(l.admin, rpc.RoleCoordinator))
 	events, err := client.WatchEvents(ctx, &coordinatorv1.WatchEventsRequest{FromRevision: 1})
 	for err == nil && !active(ctx, client, ids) {
 		_, err = events.Recv()
 	}
-	if err = errors.Join(err, conn.Close()); err != nil {
+	if err != nil {
 		l.t.Fatal(errors.Join(err, context.Cause(ctx)))
 	}
 }

@@ -71,30 +71,24 @@ func fails(t *testing.T, s, with string) {
 	}
 }
 
-// listen returns a listener whose connections wait for ever, and an address at
-// which nobody listens.
-func listen(t *testing.T) (silent, closed string) {
+// closed is an address at which nobody listens, and that is given to nobody who
+// asks for any.
+const closed = "127.0.0.1:1"
+
+// listen returns the address of a listener whose connections wait for ever.
+func listen(t *testing.T) string {
 	t.Helper()
-	var addresses [2]string
-	for i := range addresses {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses[i] = lis.Addr().String()
-		if i == 1 {
-			lis.Close()
-		} else {
-			t.Cleanup(func() { lis.Close() })
-		}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return addresses[0], addresses[1]
+	t.Cleanup(func() { lis.Close() })
+	return lis.Addr().String()
 }
 
 func TestTCP(t *testing.T) {
 	t.Parallel()
-	open, closed := listen(t)
-	passes(t, "tcp://"+open)
+	passes(t, "tcp://"+listen(t))
 	fails(t, "tcp://"+closed, "refused")
 }
 
@@ -118,7 +112,6 @@ func TestHTTP(t *testing.T) {
 		passes(t, base+"/moved")
 		fails(t, base+"/broken", "503")
 	}
-	_, closed := listen(t)
 	fails(t, "http://"+closed, "refused")
 }
 
@@ -143,7 +136,6 @@ func TestGRPC(t *testing.T) {
 	passes(t, url)
 	fails(t, url+"/shop.v1.Orders", "NOT_SERVING")
 	fails(t, url+"/shop.v1.Unknown", "unknown service")
-	_, closed := listen(t)
 	fails(t, "grpc://"+closed, "refused")
 }
 
@@ -157,7 +149,7 @@ func TestExec(t *testing.T) {
 // its context.
 func TestHungService(t *testing.T) {
 	t.Parallel()
-	silent, _ := listen(t)
+	silent := listen(t)
 	for _, s := range []string{"http://" + silent, "https://" + silent, "grpc://" + silent, "exec:sleep 1000"} {
 		t.Run(s, func(t *testing.T) {
 			t.Parallel()
@@ -168,7 +160,7 @@ func TestHungService(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			began := time.Now()
-			if err := c.Run(ctx); err == nil || time.Since(began) > 10*time.Second {
+			if err := c.Run(ctx); err == nil || time.Since(began) > time.Minute {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 		})

@@ -16,6 +16,7 @@ import (
 	"github.com/buddyring/buddyring/internal/config"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
 	"github.com/buddyring/buddyring/internal/version"
 )
@@ -111,6 +112,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	lis = quota.NewGuard(registry, p.log).Listener(lis, "http", quota.Few())
 	pages := observe.NewHTTP(observe.HTTPConfig{
 		TLS: p.credentials.HTTPConfig(), Registry: registry, Ready: agent.Ready, Says: agent.Says, Logger: p.log,
 	})

@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/buddyring/buddyring/internal/freeport"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -41,7 +42,10 @@ func TestProgram(t *testing.T) {
 	}()
 
 	dir := t.TempDir()
-	pages := freePort(t)
+	pages, err := freeport.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	boot := filepath.Join(dir, "boot-id")
 	if err := os.WriteFile(boot, []byte("this-boot"), 0o600); err != nil {
 		t.Fatal(err)
@@ -88,17 +92,6 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// freePort finds a port that nobody listens on at the moment.
-func freePort(t *testing.T) string {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lis.Close()
-	return lis.Addr().String()
-}
-
 func get(t *testing.T, url string) string {
 	t.Helper()
 	res, err := http.Get(url)
@@ -140,7 +133,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 		args := append([]string{"--id", "me", "--boot-id-file", boot, "--probe", "tcp://:9"}, c.args...)
 		program := Command(args, nil)
 		program.SetErr(io.Discard)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := program.ExecuteContext(ctx)
 		cancel()
 		if err == nil || errors.Is(err, member.ErrInvalid) != c.invalid {

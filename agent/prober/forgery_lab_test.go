@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
@@ -56,11 +55,11 @@ func TestForgedReplies(t *testing.T) {
 			stop := answer(t, c.answer)
 			defer stop()
 			for _, mode := range []Mode{ModeRaw, ModeDatagram} {
-				r := testProber(t, mode).Probe(t.Context(), Target{Addresses: []netip.Addr{victim}}, 500*time.Millisecond)
+				r := testProber(t, mode).Probe(t.Context(), Target{Addresses: []netip.Addr{victim}}, enough(c.want))
 				if r.Outcome != c.want {
 					t.Errorf("%v: %+v", mode, r)
 				}
-				for i, r := range shoot(t, testProber(t, mode), 2, victim) {
+				for i, r := range shoot(t, testProber(t, mode), 2, c.want, victim) {
 					if r.Outcome != c.want {
 						t.Errorf("%v, probe %d of several: %+v", mode, i, r)
 					}

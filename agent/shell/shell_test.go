@@ -5,6 +5,7 @@ package shell
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,14 +40,23 @@ func TestTimeIsOver(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	ctx, end := context.WithCancelCause(t.Context())
+	defer end(nil)
 	dead := make(chan error, 1)
 	go func() {
-		_, err := os.ReadFile(pipe)
-		dead <- err
+		// It is opened when the command opens it, and what the command writes comes
+		// after its output.
+		file, err := os.Open(pipe)
+		if err == nil {
+			_, err = io.ReadFull(file, make([]byte, len("begun\n")))
+			end(errors.New("its time is over"))
+		}
+		if err == nil {
+			_, err = io.Copy(io.Discard, file)
+		}
+		dead <- errors.Join(err, file.Close())
 	}()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, errors.New("its time is over"))
-	defer cancel()
-	out, err := Run(ctx, "trap '' TERM; exec 3>"+pipe+"; sleep 1000 & echo begun; wait", nil)
+	out, err := Run(ctx, "trap '' TERM; exec 3>"+pipe+"; sleep 1000 & echo begun; echo begun >&3; wait", nil)
 	if out != "begun" || err == nil || err.Error() != "killed: its time is over" {
 		t.Errorf("%q, %v", out, err)
 	}
@@ -55,7 +65,7 @@ func TestTimeIsOver(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("a child is still alive")
 	}
 }
@@ -64,13 +74,23 @@ func TestTimeIsOver(t *testing.T) {
 // same.
 func TestChildThatHoldsTheOutput(t *testing.T) {
 	t.Parallel()
-	began := time.Now()
-	out, err := Run(t.Context(), "echo started; sleep 3 &", nil)
-	if out != "started" || err != nil {
-		t.Errorf("%q, %v", out, err)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("took %v", took)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// The child lives until somebody opens the pipe.
+	out, err := Run(ctx, "echo started; read end <"+pipe+" &", nil)
+	if out != "started" || err != nil {
+		t.Fatalf("%q, %v", out, err)
+	}
+	end, err := os.OpenFile(pipe, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := end.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -140,6 +140,8 @@ type fakeAdmin struct {
 	// standby makes GetStatus answer as a standby does.
 	standby bool
 	drained *coordinatorv1.DrainServerResponse
+	// drains is how long the drain of a server takes.
+	drains map[string]time.Duration
 	// fail, if set, is asked before every call.
 	fail func(method string) error
 	// watch, if set, serves WatchEvents.
@@ -232,6 +234,7 @@ func (f *fakeAdmin) DrainServer(_ context.Context, r *coordinatorv1.DrainServerR
 		return nil, err
 	}
 	f.turn(r.GetServerId(), coordinatorv1.Phase_PHASE_DRAINING)
+	time.Sleep(f.drains[r.GetServerId()])
 	if f.drained != nil {
 		return f.drained, nil
 	}
@@ -280,7 +283,23 @@ func (f *fakeAdmin) SetIntent(_ context.Context, r *coordinatorv1.SetIntentReque
 }
 
 func (f *fakeAdmin) GetRing(_ context.Context, r *coordinatorv1.GetRingRequest) (*coordinatorv1.GetRingResponse, error) {
-	return f.ring, f.heard("GetRing", r)
+	f.mu.Lock()
+	ring := f.ring
+	f.mu.Unlock()
+	return ring, f.heard("GetRing", r)
+}
+
+// arrange makes the ring go round these servers.
+func (f *fakeAdmin) arrange(ids ...string) {
+	ring := &coordinatorv1.GetRingResponse{Revision: 43, Epoch: 3}
+	for i, id := range ids {
+		ring.Members = append(ring.Members, &coordinatorv1.RingMember{
+			ServerId: id, FirstBuddy: ids[(i+1)%len(ids)], SecondBuddy: ids[(i+len(ids)-1)%len(ids)],
+		})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ring = ring
 }
 
 func (f *fakeAdmin) CheckRing(_ context.Context, r *coordinatorv1.CheckRingRequest) (*coordinatorv1.CheckRingResponse, error) {

@@ -40,6 +40,9 @@ func (r *rolling) restart(ctx context.Context, id string) error {
 	if err := r.drained(ctx, id); err != nil {
 		return err
 	}
+	if err := r.awaitTurn(ctx, id); err != nil {
+		return err
+	}
 	if err := r.execute(ctx, before); err != nil {
 		return fmt.Errorf("command for %s: %w; it stays drained: mend it, and then buddyctl resume %s", id, err, id)
 	}
@@ -50,6 +53,7 @@ func (r *rolling) restart(ctx context.Context, id string) error {
 	if err := r.await(ctx, id, awaited{old, resumable, r.steady}); err != nil {
 		return fmt.Errorf("%w; it stays drained: buddyctl resume %s when it is well", err, id)
 	}
+	r.turns.comeBack(id)
 	_, err = r.resume(ctx, &coordinatorv1.ResumeServerRequest{Pool: r.pool, ServerId: id, Reason: r.reason, RequestId: rand.Text()})
 	if err != nil {
 		return fmt.Errorf("resume %s: %w; unless it was resumed all the same, it stays drained: buddyctl resume %s", id, err, id)

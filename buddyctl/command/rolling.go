@@ -36,6 +36,8 @@ type rolling struct {
 	progress         string
 	command          []string
 
+	turns turns
+
 	// mu guards what is written.
 	mu   sync.Mutex
 	log  *progress
@@ -95,7 +97,7 @@ func (r *rolling) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, r.log.close())
 	}
-	r.all = len(pending)
+	r.all, r.turns.away = len(pending), map[string]bool{}
 	ended := make(chan ending)
 	under := map[string]bool{}
 	var failed error
@@ -118,7 +120,10 @@ func (r *rolling) run(ctx context.Context) error {
 		}
 		e := <-ended
 		delete(under, e.id)
-		failed = errors.Join(failed, e.err)
+		if e.err != nil {
+			failed = errors.Join(failed, e.err)
+			r.turns.stop()
+		}
 	}
 	return errors.Join(r.sum(failed), r.log.close())
 }
@@ -191,8 +196,18 @@ func (r *rolling) pending(ctx context.Context) ([]string, error) {
 
 // next chooses a server that is no neighbour of those under way; -1 for none now.
 func (r *rolling) next(ctx context.Context, pending []string, under map[string]bool) (int, error) {
-	if len(under) == 0 {
-		return 0, nil
+	beside, err := r.beside(ctx, under)
+	if err != nil {
+		return -1, err
+	}
+	return slices.IndexFunc(pending, func(id string) bool { return !beside[id] }), nil
+}
+
+// beside are the neighbours of servers on the ring as it is now.
+func (r *rolling) beside(ctx context.Context, servers map[string]bool) (map[string]bool, error) {
+	beside := map[string]bool{}
+	if len(servers) == 0 {
+		return beside, nil
 	}
 	var ring *coordinatorv1.GetRingResponse
 	err := r.askAdmin(ctx, func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
@@ -200,13 +215,12 @@ func (r *rolling) next(ctx context.Context, pending []string, under map[string]b
 		return err
 	})
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	beside := map[string]bool{}
 	for _, m := range ring.GetMembers() {
-		if under[m.GetServerId()] {
+		if servers[m.GetServerId()] {
 			beside[m.GetFirstBuddy()], beside[m.GetSecondBuddy()] = true, true
 		}
 	}
-	return slices.IndexFunc(pending, func(id string) bool { return !beside[id] }), nil
+	return beside, nil
 }

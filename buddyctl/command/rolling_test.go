@@ -285,3 +285,57 @@ func TestRollingRestartInParallel(t *testing.T) {
 		t.Errorf("exit %d, ran for %v, %d at most, stderr %q", r.code, ran, most, r.stderr)
 	}
 }
+
+// rejoining is a pool where db-3 drains slowly, and db-1 meanwhile joins again beside
+// it and is back after a while, if ever.
+func rejoining(back time.Duration) (admin *fakeAdmin, restart func(*exec.Cmd) error) {
+	admin = calm()
+	admin.arrange(allDB...)
+	admin.drains = map[string]time.Duration{"db-3": 2 * time.Second}
+	return admin, func(c *exec.Cmd) error {
+		id := variable(c, "BUDDYRING_SERVER_ID")
+		again := func() {
+			admin.edit(id, func(s *coordinatorv1.Server) { s.AgentConnected, s.Incarnation = new(true), s.GetIncarnation()+1 })
+		}
+		if id != "db-1" {
+			again()
+			return nil
+		}
+		admin.edit(id, func(s *coordinatorv1.Server) { s.AgentConnected = new(false) })
+		admin.arrange("db-2", "db-3", "db-1", "db-4", "db-5")
+		if back > 0 {
+			time.AfterFunc(back, again)
+		}
+		return nil
+	}
+}
+
+// Who comes back in another place may have a neighbour there that is drained already:
+// that one waits.
+func TestRollingRestartFollowsTheRing(t *testing.T) {
+	t.Parallel()
+	admin, restart := rejoining(20 * time.Second)
+	r, ran := walk(t, admin, func(c *exec.Cmd) error {
+		if variable(c, "BUDDYRING_SERVER_ID") == "db-3" && !admin.present()[0].GetAgentConnected() {
+			t.Error("db-3 is restarted while its neighbour db-1 is away")
+		}
+		return restart(c)
+	}, "--parallel", "2", "--rejoins", "--", "x")
+	slices.Sort(ran)
+	if r.code != 0 || !slices.Equal(ran, allDB) {
+		t.Errorf("exit %d, ran for %v, stderr %q", r.code, ran, r.stderr)
+	}
+}
+
+// Where the neighbour does not come back, who waits for it is not restarted.
+func TestRollingRestartGivesUpItsTurn(t *testing.T) {
+	t.Parallel()
+	admin, restart := rejoining(0)
+	r, ran := walk(t, admin, restart, "--parallel", "2", "--rejoins", "--back", "1m", "--", "x")
+	if r.code != 5 || !slices.Equal(ran, []string{"db-1"}) || !strings.Contains(r.stderr, "db-3") {
+		t.Errorf("exit %d, ran for %v, stderr %q", r.code, ran, r.stderr)
+	}
+	if got := admin.present()[2].GetPhase(); got != coordinatorv1.Phase_PHASE_ACTIVE {
+		t.Errorf("db-3 is %s", got)
+	}
+}

@@ -133,8 +133,10 @@ func (p *loopbackPlace) Revive() error {
 }
 
 const (
-	// plugTimeout tells a full backlog from a slow one.
+	// plugTimeout tells a full backlog from a slow one, if plugTries connects in a
+	// row are not answered within it: one may be late by other work of the machine.
 	plugTimeout = 30 * time.Millisecond
+	plugTries   = 3
 	// maxPlugs is far more than a backlog of one takes on any system.
 	maxPlugs = 512
 )
@@ -178,13 +180,19 @@ func (m *mutable) mute() ([]net.Conn, error) {
 	if err := raw.Control(func(fd uintptr) { listenErr = syscall.Listen(int(fd), 1) }); err != nil || listenErr != nil {
 		return nil, fmt.Errorf("mute listener: %w", errors.Join(err, listenErr))
 	}
-	var plugs []net.Conn
+	return plug(lis.Addr().String())
+}
+
+// plug fills the backlog of a port that accepts nobody.
+func plug(address string) (plugs []net.Conn, err error) {
+	unanswered := 0
 	for range maxPlugs {
-		conn, err := (&net.Dialer{Timeout: plugTimeout}).DialContext(context.Background(), "tcp", lis.Addr().String())
-		if err != nil {
+		conn, err := (&net.Dialer{Timeout: plugTimeout}).DialContext(context.Background(), "tcp", address)
+		if err == nil {
+			plugs, unanswered = append(plugs, conn), 0
+		} else if unanswered++; unanswered == plugTries {
 			return plugs, nil
 		}
-		plugs = append(plugs, conn)
 	}
 	return plugs, errors.New("mute listener: the backlog does not fill")
 }

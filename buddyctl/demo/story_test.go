@@ -13,14 +13,14 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/buddyring/buddyring/buddyctl/output"
+	"github.com/buddyring/buddyring/internal/leak"
 )
 
 var update = flag.Bool("update", false, "rewrite the files in testdata")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // tellStory plays the story in a scripted world and returns its page.
 func tellStory(t *testing.T, w *world, colour bool) (string, *Facts, error) {

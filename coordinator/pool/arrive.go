@@ -88,7 +88,6 @@ func (b *batch) splice(h Hello) (row *member.Server, why string) {
 	b.draft.Splice(h.ID, at)
 	row = &member.Server{ID: h.ID, Spec: h.Spec}
 	b.rows[h.ID] = row
-	b.grow(h.ID)
 	why = b.holdBack(h, row, first)
 	switch {
 	case row.Phase == member.PhaseHeld:
@@ -100,22 +99,10 @@ func (b *batch) splice(h Hello) (row *member.Server, why string) {
 	return row, why
 }
 
-// grow raises the reference size where a new member makes the pool larger than
-// that.
-func (b *batch) grow(id member.ID) {
-	m := b.m
-	if b.draft.Len() <= b.reference {
-		return
-	}
-	b.reference = b.draft.Len()
-	b.grown[id] = true
-	b.after(func() { m.servers[id].grew, m.guard.standing = true, nil }, nil)
-}
-
 // shrink lowers the reference size for a member that leaves and is not lost. One that
-// is JOINING and has not raised it stands in the place of somebody who is.
+// is JOINING has not raised it.
 func (b *batch) shrink(id member.ID) {
-	if s := b.m.servers[id]; s.row.Phase != member.PhaseJoining || s.grew {
+	if b.m.servers[id].row.Phase != member.PhaseJoining {
 		b.reference = max(0, b.reference-1)
 	}
 }

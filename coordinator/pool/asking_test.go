@@ -185,3 +185,17 @@ func TestReachersAreAskedAgain(t *testing.T) {
 		}
 	}
 }
+
+// Only the doubt that begins an incident is credited with its age, in the first round (ADR
+// 7): a server whose loss is being measured is in an incident already.
+func TestOneCreditAnIncident(t *testing.T) {
+	t.Parallel()
+	d := lossyLetters(t, 8)
+	d.wait(200 * time.Millisecond)
+	lost := d.now.Add(-20 * time.Millisecond)
+	d.report(d.table.rows["c"].First, "c", down)
+	d.answerWith("c", but("", up, down))
+	if span := d.now.Sub(lost); d.removes("c") && span < 500*time.Millisecond {
+		t.Fatalf("removed %v after the first lost probe", span)
+	}
+}

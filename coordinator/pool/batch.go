@@ -40,10 +40,8 @@ type batch struct {
 	evidence time.Time
 	// intents holds the wishes to write, nil to forget one; joins the hellos that
 	// get a new incarnation.
-	intents map[member.ID]*member.Intent
-	joins   map[member.ID]*session
-	// grown are those for whom the reference size is raised.
-	grown     map[member.ID]bool
+	intents   map[member.ID]*member.Intent
+	joins     map[member.ID]*session
 	reference int
 	requests  map[string]bool
 	// repairs are what each RepairRing has found.
@@ -72,7 +70,7 @@ func (m *Machine) propose() {
 	b := &batch{
 		m: m, draft: m.ring.Draft(), rows: map[member.ID]*member.Server{}, gone: map[member.ID]member.Cause{},
 		why: map[member.ID]*member.Explanation{}, intents: map[member.ID]*member.Intent{},
-		joins: map[member.ID]*session{}, grown: map[member.ID]bool{}, reference: m.reference, requests: map[string]bool{}, repairs: map[Token][]Repair{},
+		joins: map[member.ID]*session{}, reference: m.reference, requests: map[string]bool{}, repairs: map[Token][]Repair{},
 		held: -1, serving: -1,
 		change: member.Change{Pool: m.name, Base: m.position},
 	}
@@ -216,8 +214,7 @@ func (b *batch) site(id member.ID) ring.Site {
 }
 
 // abandon takes out a JOINING member that nobody has ever reached and whose
-// agent has gone. If the reference size was raised for it, that is taken back;
-// else it stood in the place of somebody who is lost.
+// agent has gone.
 func (b *batch) abandon(id member.ID) {
 	m, s := b.m, b.m.servers[id]
 	if s == nil || s.row.Phase != member.PhaseJoining || s.reached || m.live(id) != nil {
@@ -225,7 +222,6 @@ func (b *batch) abandon(id member.ID) {
 	}
 	b.restOn(m.now)
 	b.remove(id, member.CauseUnreachable, "never_reached", member.Event{Actor: actorSelf, Text: fmt.Sprintf("%s never became active: nobody reached it, and its agent has gone", id)})
-	b.shrink(id)
 	b.after(nil, func(error) { m.queue = append(m.queue, item{abandon: id}) })
 }
 
@@ -390,6 +386,7 @@ func (b *batch) finish() {
 		buddies, _ := b.draft.Buddies(id)
 		row.First, row.Second = buddies.First, buddies.Second
 	}
+	b.reference = max(b.reference, b.placed())
 	if rows := b.rowChanges(); len(b.why) > 0 {
 		after := b.safetyAfter()
 		for _, e := range b.why {

@@ -291,33 +291,19 @@ func (b *batch) lostAfter() int {
 	for _, d := range b.change.Departed {
 		departed[d.ID] = true
 	}
-	present := 0
-	count := func(row *member.Server, grew bool) {
-		switch {
-		case fills(row):
-			present++
-			delete(departed, row.ID)
-		case grew:
-			present++
+	for id := range departed {
+		if row, err := b.peek(id); err == nil && fills(&row) {
+			delete(departed, id)
 		}
 	}
-	for id, s := range m.servers {
-		if _, gone := b.gone[id]; !gone && b.rows[id] == nil {
-			count(&s.row, s.grew)
-		}
-	}
-	for id, row := range b.rows {
-		s := m.servers[id]
-		count(row, b.grown[id] || s != nil && s.grew)
-	}
-	return verdict.Lost(b.reference, present, len(departed))
+	return verdict.Lost(b.reference, b.placed(), len(departed))
 }
 
-// resettle arranges for the look at a reference size that is not the size of the
-// pool.
+// resettle arranges for the look at a reference size that is not the number of
+// members that fill a place.
 func (m *Machine) resettle() {
 	g := &m.guard
-	if m.reference == len(m.servers) || g.referenceAt.After(m.now) {
+	if m.reference == m.placed || g.referenceAt.After(m.now) {
 		return
 	}
 	g.referenceAt = m.quietAt()
@@ -328,12 +314,12 @@ func (m *Machine) resettle() {
 // the machine knows.
 func (m *Machine) quietAt() time.Time { return m.guard.unquietAt.Add(quietFor) }
 
-// lookReference queues that the reference size becomes the size of the pool, or
-// arranges for another look.
+// lookReference queues that the reference size becomes the number of members that
+// fill a place, or arranges for another look.
 func (m *Machine) lookReference() {
 	m.watchSafety(nil)
 	switch {
-	case m.reference == len(m.servers):
+	case m.reference == m.placed:
 	case m.now.Before(m.quietAt()):
 		m.resettle()
 	default:
@@ -341,18 +327,18 @@ func (m *Machine) lookReference() {
 	}
 }
 
-// settle makes the size that the pool has its reference size.
+// settle makes the number of members that fill a place the reference size.
 func (b *batch) settle() {
 	m := b.m
 	switch {
-	case b.reference == b.draft.Len():
+	case b.reference == b.placed():
 		return
 	case m.now.Before(m.quietAt()):
 		m.resettle()
 		return
 	}
 	b.event(member.Event{Kind: member.EventPoolUpdated, Actor: actorSelf, Text: fmt.Sprintf(
-		"the reference size of pool %s is %d now instead of %d: nothing spoke for a removal for %d min", m.name, b.draft.Len(), b.reference, quietFor/time.Minute)})
-	b.reference = b.draft.Len()
+		"the reference size of pool %s is %d now instead of %d: nothing spoke for a removal for %d min", m.name, b.placed(), b.reference, quietFor/time.Minute)})
+	b.reference = b.placed()
 	b.after(nil, func(error) { m.resettle() })
 }

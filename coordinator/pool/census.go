@@ -32,10 +32,8 @@ type standing struct {
 	racks       map[ring.Site]int
 	zones       map[string]int
 	largestRack int
-	// present and missing are what verdict.Lost counts: the members that fill a
-	// place or have raised the reference size by one, and the servers that left by
-	// verdict and do not.
-	present, missing int
+	// missing counts the servers that left by verdict and fill no place.
+	missing int
 	// candidates counts the members that would get work if all were well.
 	candidates int
 }
@@ -53,9 +51,6 @@ func (m *Machine) stand() *standing {
 		if isCandidate(&s.row) {
 			st.candidates++
 		}
-		if fills(&s.row) || s.grew {
-			st.present++
-		}
 	}
 	for id := range m.departed {
 		if s := m.servers[id]; s == nil || !fills(&s.row) {
@@ -70,6 +65,33 @@ func (m *Machine) stand() *standing {
 // or HELD does not get work yet, and perhaps never will.
 func fills(row *member.Server) bool {
 	return row.Phase != member.PhaseJoining && row.Phase != member.PhaseHeld
+}
+
+// fill counts a member that begins to fill a place, by n, or ends.
+func (m *Machine) fill(row *member.Server, n int) {
+	if fills(row) {
+		m.placed += n
+	}
+}
+
+// placed counts the members that fill a place as the change will leave them.
+func (b *batch) placed() int {
+	m := b.m
+	n := m.placed
+	for id := range b.gone {
+		if fills(&m.servers[id].row) {
+			n--
+		}
+	}
+	for id, row := range b.rows {
+		if s := m.servers[id]; s != nil && fills(&s.row) {
+			n--
+		}
+		if fills(row) {
+			n++
+		}
+	}
+	return n
 }
 
 // enter counts a server at its site and returns the size of its rack. A server
@@ -91,7 +113,7 @@ func (m *Machine) weigh(also *server) verdict.Census {
 	st := m.stand()
 	c := verdict.Census{
 		Members: len(m.servers), LargestRack: st.largestRack, ReferenceSize: m.reference,
-		Lost: verdict.Lost(m.reference, st.present, st.missing),
+		Lost: verdict.Lost(m.reference, m.placed, st.missing),
 	}
 	counted, zones := map[member.ID]bool{}, map[string]*verdict.Zone{}
 	count := func(id member.ID, at ring.Site) {
@@ -159,10 +181,13 @@ func (m *Machine) weighs(s *server) bool {
 	return !m.provenAlive(s) || m.now.Before(s.condemned)
 }
 
-// provenAlive reports whether the member's stream answers. A challenge just sent
-// leaves it as it was.
+// provenAlive reports whether the member's stream answers, in the present round or
+// lately while its loss is measured. A challenge just sent leaves it as it was.
 func (m *Machine) provenAlive(s *server) bool {
 	q := &s.inquiry
+	if sess := m.sessions[s.session]; sess != nil && !s.loss.since.IsZero() && m.now.Sub(sess.provenAt) < memoryOfAnswers {
+		return true
+	}
 	return q.proof() == verdict.ProofAlive ||
 		q.round != nil && q.lastProof == verdict.ProofAlive && m.now.Sub(q.opened) < proofTime
 }

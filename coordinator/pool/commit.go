@@ -126,6 +126,7 @@ func (m *Machine) forget(s *server) {
 		delete(m.noted, noteKey{id, stop})
 	}
 	delete(m.ailing, id)
+	m.fill(&s.row, -1)
 	delete(m.servers, id)
 	delete(m.guard.released, id)
 	delete(m.yielding, id)
@@ -155,7 +156,9 @@ func (m *Machine) applyRows(rows []member.Server) {
 			continue
 		}
 		before := s.row
+		m.fill(&s.row, -1)
 		s.row = row
+		m.fill(&s.row, 1)
 		switch {
 		case before.Incarnation != row.Incarnation:
 			s.mark, s.untold = nil, false
@@ -174,7 +177,6 @@ func (m *Machine) applyRows(rows []member.Server) {
 			m.wake(m.now.Add(joinPatience), wakeAbsent, string(row.ID), 0)
 		case before.Phase == member.PhaseJoining:
 			m.clearAlarm(alarmNotJoining, row.ID)
-			s.grew = false
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // good hears that a watcher reaches a server.
 func (m *Machine) good(s *server, observer member.ID, before Sight) {
-	m.reach(s)
+	m.reach(s, observer)
 	q, seen := &s.inquiry, s.sights.of(observer)
 	if q.overruled[observer] {
 		// All others have found that it is wrong about this server.
@@ -18,12 +18,13 @@ func (m *Machine) good(s *server, observer member.ID, before Sight) {
 	q.last = slices.DeleteFunc(q.last, func(id member.ID) bool { return id == observer })
 	// A reply from before the newest round says nothing against it.
 	isNews := m.now.Add(-seen.LastReplyAge).After(q.opened)
-	if isNews && before == verdict.SightDown {
-		// What was missed before that is over.
-		q.last = nil
+	if isNews && before == verdict.SightDown && !q.recanted[observer] {
+		// What was missed before that is over. Once: one observer must not wipe out what
+		// the others have found again and again.
+		q.recant(observer)
 	}
 	if isNews {
-		q.repeated, q.goesOn = false, false
+		q.repeated, q.goesOn, q.credited = false, false, false
 		if m.outvoted(s, observer) {
 			return
 		}
@@ -121,9 +122,14 @@ func (m *Machine) refute(s *server, causes ...member.Cause) {
 	}
 }
 
-// reach notes that this incarnation has been reached by an observer.
-func (m *Machine) reach(s *server) {
-	s.repliedAt = m.now
+// reach notes that this incarnation has been reached by an observer. While a round has
+// just found that three others miss it, one says too little: a liar could keep a HELD
+// server for ever.
+func (m *Machine) reach(s *server, observer member.ID) {
+	missing := slices.DeleteFunc(m.finals(s), func(id member.ID) bool { return id == observer })
+	if len(missing) < 3 {
+		s.repliedAt = m.now
+	}
 	if s.reached {
 		return
 	}
@@ -140,6 +146,7 @@ func (m *Machine) doubt(s *server, observer member.ID, before Sight) {
 	q, seen := &s.inquiry, s.sights.of(observer)
 	if q.tale == nil {
 		m.beginIncident(s, seen.firstLost)
+		q.credited = true
 	}
 	isNew := before != verdict.SightDown
 	if isNew {

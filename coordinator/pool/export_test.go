@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -51,7 +52,11 @@ func (m *Machine) Load(id member.ID) int { return m.servers[id].load }
 // Contradiction names something in the machine's state that must not be, or is
 // empty.
 func (m *Machine) Contradiction() string {
+	placed := 0
 	for id, s := range m.servers {
+		if fills(&s.row) {
+			placed++
+		}
 		q := &s.inquiry
 		switch {
 		case q.round != nil && q.verdict != nil:
@@ -78,6 +83,9 @@ func (m *Machine) Contradiction() string {
 				return "a temporary watcher that does not know: " + string(id)
 			}
 		}
+	}
+	if placed != m.placed {
+		return fmt.Sprintf("%d fill a place, and %d are counted", placed, m.placed)
 	}
 	if id := m.overloaded(); id != "" {
 		return "asked in fewer rounds than it is said: " + string(id)

@@ -487,3 +487,27 @@ func TestDepartedAreForgotten(t *testing.T) {
 		t.Fatal("never forgotten")
 	}
 }
+
+// A buddy whose digests say up does not keep a dead server that is held: three others
+// have just missed it.
+func TestHeldOutlastsALiar(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 12)
+	d.die("c")
+	d.hello(reboot("c"))
+	d.commitAll()
+	d.close(d.byID["c"], false)
+	liar, since := d.table.rows["c"].First, d.now
+	d.report(d.table.rows["c"].Second, "c", down)
+	for !d.removed("c") && d.now.Sub(since) < 5*time.Minute {
+		d.answerWith("c", but(liar, verdict.SightCannotJudge, down))
+		d.live(300 * time.Millisecond) // the liar's digests say up
+		d.commitAll()
+		if !d.removed("c") && d.notary.newest["c"].ended {
+			d.nextRound("c")
+		}
+	}
+	if took := d.now.Sub(since); took > 90*time.Second {
+		t.Fatalf("after %v it is %s by %s", took, d.table.rows["c"].Phase, d.rule("c"))
+	}
+}

@@ -21,8 +21,8 @@ const (
 	// lossSeen is how long a loss has lasted at least when two watchers have lost
 	// LossyFrom regular probes each.
 	lossSeen = 1200 * time.Millisecond
-	// promptEcho is how soon a stream that loses nothing echoes a nonce.
-	promptEcho = 150 * time.Millisecond
+	// mostEchoes bounds the measurements of which it is kept how the stream answered.
+	mostEchoes = 64
 )
 
 // lossInquiry is what the machine is finding out about a server that loses
@@ -36,13 +36,12 @@ type lossInquiry struct {
 	round     uint64
 	lastProbe time.Time
 	found     map[member.ID]lossFound
-	// measured counts the measurements in a row that have found it lossy, late those in
-	// which its stream has not answered at once, absent those in which it had none.
-	// echoed says that stream, the one at the beginning of the present measurement, has
-	// answered at once in it.
-	measured, late, absent int
-	stream                 SessionID
-	echoed                 bool
+	// echoes are how its stream has answered in each of the measurements in a row that
+	// have found it lossy. echo is how stream, the one at the beginning of the present
+	// measurement, has answered in that.
+	echoes []time.Duration
+	stream SessionID
+	echo   time.Duration
 }
 
 type lossFound struct {
@@ -120,7 +119,7 @@ func (m *Machine) measureLoss(s *server) {
 	l := &s.loss
 	m.roundSeq++
 	l.round, l.lastProbe, l.found = m.roundSeq, m.now.Add(lossOver), map[member.ID]lossFound{}
-	l.stream, l.echoed = s.session, false
+	l.stream, l.echo = s.session, verdict.EchoMissing
 	m.losses[l.round] = s
 	if sess := m.live(s.row.ID); sess != nil {
 		m.challenge(sess)
@@ -166,7 +165,7 @@ func (m *Machine) lossAnswer(sess *session, in Answer) bool {
 		return true
 	}
 	if e.Sight == verdict.SightUp {
-		m.reach(s)
+		m.reach(s, sess.hello.ID)
 	}
 	if !in.Final {
 		return true
@@ -241,7 +240,7 @@ func (m *Machine) weighLoss(s *server) {
 			m.endIncident(s)
 		}
 	case !lossy:
-		l.measured, l.late, l.absent = sum.Measured, sum.Late, sum.Absent
+		l.echoes = sum.Echoes
 		m.judgeSuspicion(s)
 		m.measureLoss(s)
 	case m.mayRemove(s, member.CauseLossy, &ruling):
@@ -250,7 +249,7 @@ func (m *Machine) weighLoss(s *server) {
 			m.endRound(s)
 		}
 	default:
-		l.measured, l.late, l.absent = sum.Measured, sum.Late, sum.Absent
+		l.echoes = sum.Echoes
 		m.judgeSuspicion(s)
 		m.notRemoved(s, ruling)
 		m.wake(m.now.Add(lossPause), wakeLoss, string(s.row.ID), 0)
@@ -260,16 +259,13 @@ func (m *Machine) weighLoss(s *server) {
 // sumLoss sums a measurement up for judgement.
 func (m *Machine) sumLoss(s *server) verdict.Loss {
 	l := &s.loss
-	sum := verdict.Loss{
-		Measured: l.measured + 1, Late: l.late, Absent: l.absent, Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
-	}
-	switch stays := s.session != 0 && s.session == l.stream; {
-	case l.echoed:
-	case stays || m.fellSilent(s):
-		sum.Late++
-	default:
+	echo := l.echo
+	if stays := s.session != 0 && s.session == l.stream; echo == verdict.EchoMissing && !stays && !m.fellSilent(s) {
 		// A stream that has ended, as with its agent, says nothing about the network.
-		sum.Absent++
+		echo = verdict.StreamMissing
+	}
+	sum := verdict.Loss{
+		Echoes: append(l.echoes[max(0, len(l.echoes)+1-mostEchoes):], echo), Lasted: m.now.Sub(l.since), Replied: s.repliedAt.After(l.began),
 	}
 	for id, f := range l.found {
 		switch {

@@ -71,11 +71,13 @@ type Machine struct {
 	position  member.Position
 	settings  member.Settings
 	reference int
-	ring      *ring.Ring
-	servers   map[member.ID]*server
-	intents   map[member.ID]member.Intent
-	departed  map[member.ID]member.Departed
-	requests  map[string]member.Request
+	// placed counts the members that fill a place.
+	placed   int
+	ring     *ring.Ring
+	servers  map[member.ID]*server
+	intents  map[member.ID]member.Intent
+	departed map[member.ID]member.Departed
+	requests map[string]member.Request
 
 	sessions map[SessionID]*session
 	rounds   map[uint64]*server
@@ -215,6 +217,7 @@ func (m *Machine) onClock(at time.Time) time.Time {
 func (m *Machine) adopt(row member.Server) {
 	s := &server{row: row, lostAt: m.now}
 	m.servers[row.ID] = s
+	m.fill(&s.row, 1)
 	m.wake(row.HeldUntil, wakeHeld, string(row.ID), 0)
 	m.assumeHealth(s)
 	m.missFrom(s, m.now)
@@ -281,7 +284,7 @@ func (m *Machine) excuse(before time.Time) {
 		return
 	}
 	stall := m.now.Sub(before)
-	m.startedAt = m.startedAt.Add(stall)
+	m.startedAt, m.sweptAt = m.startedAt.Add(stall), m.sweptAt.Add(stall)
 	for _, sess := range m.sessions {
 		sess.lastHeard = sess.lastHeard.Add(stall)
 		if sess.nonce != 0 {
@@ -290,6 +293,7 @@ func (m *Machine) excuse(before time.Time) {
 		}
 	}
 	for _, s := range m.servers {
+		s.sweptAt = s.sweptAt.Add(stall)
 		if s.session == 0 {
 			s.lostAt = s.lostAt.Add(stall)
 			m.missFrom(s, s.lostAt)

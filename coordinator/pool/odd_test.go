@@ -348,3 +348,21 @@ func TestLateReplySaves(t *testing.T) {
 		t.Fatal("removed")
 	}
 }
+
+// Where the coordinator has stood still during a sweep, the sweep waits again for the
+// echoes: nobody else is asked about.
+func TestStandstillInASweep(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 20)
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	for _, id := range d.observers("c") {
+		d.answer(id, "c", down, false)
+	}
+	before := d.counts[pool.CountRound]
+	d.now = d.now.Add(1300 * time.Millisecond)
+	d.step(pool.Tick{})
+	if n := d.counts[pool.CountRound] - before; n > 2 {
+		t.Fatalf("%d rounds are opened at once", n)
+	}
+}

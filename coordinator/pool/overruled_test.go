@@ -472,3 +472,42 @@ func TestReplyBetweenRoundsOfUnreachable(t *testing.T) {
 		t.Fatalf("kept by %s", d.rule("c"))
 	}
 }
+
+// A buddy that changes its mind between rounds wipes out once what the others have
+// found: the mark stays, and a grace ends.
+func TestGraceOutlastsALiar(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 12)
+	d.set(func(s *member.Settings) { s.RemovalGrace = 5 * time.Second })
+	d.commitAll()
+	d.close(d.byID["c"], false)
+	d.miss("c")
+	liar, since := d.table.rows["c"].First, d.now
+	for !d.removed("c") && d.now.Sub(since) < time.Minute {
+		d.answerWith("c", but("", up, down))
+		d.report(liar, "c", up)
+		d.report(liar, "c", down)
+		d.live(300 * time.Millisecond)
+		d.commitAll()
+		if !d.removed("c") && d.notary.newest["c"].ended {
+			d.nextRound("c")
+		}
+	}
+	if took := d.now.Sub(since); took > 10*time.Second {
+		t.Fatalf("after %v it is kept by %s", took, d.rule("c"))
+	}
+}
+
+// Two who reach a server one after the other are not both odd.
+func TestOnlyOneIsOdd(t *testing.T) {
+	t.Parallel()
+	d, odd, _ := overruled(t)
+	other := d.table.rows["c"].Second
+	d.wait(time.Millisecond)
+	d.report(other, "c", up) // the verdict falls
+	d.nextRound("c")
+	d.answerWith("c", but(other, up, down))
+	if d.rule("c") != "one_reaches_it" {
+		t.Fatalf("%s is taken for odd after %s: by %q", other, odd, d.rule("c"))
+	}
+}

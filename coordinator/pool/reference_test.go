@@ -10,8 +10,8 @@ import (
 
 // Each test here is about the size that a pool is meant to have, and what is lost of it.
 
-// A newcomer that nobody ever reached leaves nothing behind when it is taken out:
-// what it has raised goes down again, and nobody is lost by it.
+// A newcomer that nobody ever reached leaves nothing behind when it is taken out: nobody
+// is lost by it.
 func TestNeverReachedLeavesNothingLost(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ dead, lost int }{
@@ -41,9 +41,8 @@ func TestNeverReachedLeavesNothingLost(t *testing.T) {
 	}
 }
 
-// Who is JOINING in the place of a lost member and goes again leaves the place as it
-// was: the floor does not wear away with each start of an agent that nobody reaches.
-// Who has raised the reference size takes that back, however it goes.
+// Who is JOINING and goes again leaves the reference size as it was, however it goes: the
+// floor does not wear away with each start of an agent that nobody reaches.
 func TestShrinking(t *testing.T) {
 	t.Parallel()
 	goes := map[string]func(d *desk, id member.ID){
@@ -81,10 +80,10 @@ func TestShrinking(t *testing.T) {
 	}
 }
 
-// A newcomer that is JOINING has raised the reference size, and nobody is lost by that,
-// though somebody left by verdict in these days: the next to die goes, also in the
-// change in which others come.
-func TestNewcomerLeavesNobodyLost(t *testing.T) {
+// A newcomer that is JOINING does not raise the reference size: nobody is lost by it,
+// though somebody left by verdict in these days, and it makes no room under the floor.
+// One that is ACTIVE does.
+func TestNewcomersRaiseNothing(t *testing.T) {
 	t.Parallel()
 	d := many(t, 4, nil)
 	d.die(numbered(0))
@@ -92,27 +91,20 @@ func TestNewcomerLeavesNobodyLost(t *testing.T) {
 		d.live(time.Minute)
 		d.commitAll()
 	}
-	d.set(func(s *member.Settings) { s.FloorPercent = 25 })
-	for _, id := range []member.ID{"x", "y"} {
+	for _, id := range []member.ID{"x", "y", "z"} {
 		d.hello(agent(id))
 	}
 	d.commitAll()
-	if s := d.m.Brake().Safety; s.ReferenceSize != 5 || s.Lost != 0 {
-		t.Fatalf("two newcomers: %+v", s)
+	if s := d.m.Brake().Safety; s.ReferenceSize != 3 || s.FloorLimit != 1 || s.Lost != 0 {
+		t.Fatalf("three newcomers: %+v", s)
 	}
 	d.report(d.table.rows["x"].First, "x", up)
 	d.commitAll()
+	if s := d.m.Brake().Safety; s.ReferenceSize != 4 || s.FloorLimit != 2 || s.Lost != 0 {
+		t.Fatalf("x is %s: %+v", d.phase("x"), s)
+	}
 	dead := numbered(2)
-	d.intend("zebra", member.WishDrain) // is under way
-	d.miss(dead)
-	d.answerAll(dead, down)
-	for _, id := range []member.ID{"v", "w"} {
-		d.hello(agent(id))
-	}
-	d.commitAll()
-	if !d.removed(dead) || d.phase("w") != member.PhaseJoining {
-		t.Fatalf("%s is kept by %s, w is %s", dead, d.rule(dead), d.phase("w"))
-	}
+	d.die(dead)
 	if after, is := d.m.Decisions(dead)[0].Explanation.After, d.m.Brake().Safety; after.Lost != 1 || is.Lost != 1 {
 		t.Errorf("explained as %+v, it is %+v", after, is)
 	}

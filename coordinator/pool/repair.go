@@ -228,7 +228,6 @@ func (b *batch) takeIn(row member.Server) {
 	row = row.Clone()
 	row.Incarnation, row.JoinedAt = b.incarnation(), m.now
 	b.rows[row.ID] = &row
-	b.grow(row.ID)
 	row.Phase = member.PhaseUnspecified
 	if b.draft.Len() == 1 {
 		b.enter(&row, b.welcome(row.ID))

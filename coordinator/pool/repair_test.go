@@ -251,15 +251,15 @@ func TestWhereStrangersJoin(t *testing.T) {
 			if diff := cmp.Diff(c.order, d.table.order); diff != "" {
 				t.Errorf("order (-want +got):\n%s", diff)
 			}
-			want := member.PhaseJoining
+			want, places := member.PhaseJoining, len(c.members)
 			if len(c.order) == 1 {
-				want = member.PhaseActive
+				want, places = member.PhaseActive, 1
 			}
 			row := d.table.rows["x"]
 			if row.Phase != want || row.Incarnation != member.Incarnation(d.table.at.Revision) {
 				t.Errorf("x is %s with incarnation %d", row.Phase, row.Incarnation)
 			}
-			if d.table.reference != len(c.order) {
+			if d.table.reference != places {
 				t.Errorf("reference size %d", d.table.reference)
 			}
 		})

@@ -65,7 +65,7 @@ func (m *Machine) openRound(s *server) {
 	case s.claim != nil:
 	case q.goesOn && m.now.Sub(q.next) <= roundPause:
 		over /= 2
-	case q.tries == 0:
+	case q.credited:
 		over -= min(m.now.Sub(q.firstLost), ageCredit)
 	}
 	m.beginRound(s, max(over, shortestRound))
@@ -87,7 +87,7 @@ func (m *Machine) beginRound(s *server, over time.Duration) {
 		ID: m.roundSeq, Subject: s.row.ID, Incarnation: s.row.Incarnation,
 		Opened: m.now, LastProbe: last, Enough: last.Add(timeout + shortStraggle), Deadline: last.Add(timeout + straggle),
 	}
-	q.round, q.opened = r, m.now
+	q.round, q.opened, q.credited = r, m.now, false
 	m.rounds[r.ID] = s
 	m.count(CountRound)
 	m.tell(s, member.Moment{Kind: "round", Round: r.ID, Who: "coordinator", Text: fmt.Sprintf("up to %d probes each over %v", m.probes(s, over), over.Round(time.Millisecond))})
@@ -306,7 +306,7 @@ func (m *Machine) answer(in Answer) {
 		Sent: e.Sent, Lost: e.Lost, RTT: e.RTT, Text: text,
 	})
 	if e.Sight == verdict.SightUp {
-		m.reach(s)
+		m.reach(s, sess.hello.ID)
 	}
 	m.progress(s)
 }

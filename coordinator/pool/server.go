@@ -22,9 +22,6 @@ type server struct {
 	// untold that the row has yet to take over what it says.
 	said   *Hello
 	untold bool
-	// grew says that the reference size was raised for it in this epoch, and that it
-	// has been JOINING since.
-	grew bool
 	// sights are what its watchers see; rtt the largest round trip seen lately.
 	sights sights
 	rtt    time.Duration
@@ -171,6 +168,9 @@ type inquiry struct {
 	// those who have reached the server while a verdict waited.
 	first    *verdict.Round
 	saviours map[member.ID]bool
+	// recanted are those who have missed the server in the present incident and reached
+	// it then.
+	recanted map[member.ID]bool
 	// reachers have reached the server in a round of the present incident.
 	reachers  map[member.ID]bool
 	asked     []member.ID
@@ -189,8 +189,11 @@ type inquiry struct {
 	lastDial  verdict.DialResult
 	// suspectSince is when two observers first missed it, zero if they do not.
 	suspectSince time.Time
-	// firstLost is the first lost probe of the present incident.
+	// firstLost is the first lost probe of the present incident. credited says that its
+	// age counts for the next round: that the incident began with that doubt, and there
+	// was neither a round nor a reply since.
 	firstLost time.Time
+	credited  bool
 	verdict   *confirmed
 	tale      *tale
 }
@@ -201,6 +204,14 @@ func (q *inquiry) remind(id member.ID) {
 		q.reachers = map[member.ID]bool{}
 	}
 	q.reachers[id] = true
+}
+
+// recant forgets all that was missed so far, by the word of an observer that had.
+func (q *inquiry) recant(id member.ID) {
+	if q.recanted == nil {
+		q.recanted = map[member.ID]bool{}
+	}
+	q.recanted[id], q.last = true, nil
 }
 
 // confirmed is a verdict that waits for its commit.

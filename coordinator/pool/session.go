@@ -131,7 +131,9 @@ func (m *Machine) echo(in Echo) {
 	moment := member.Moment{Kind: "nonce_echo", Who: string(s.row.ID), Role: "subject"}
 	if newest {
 		moment.RTT = m.now.Sub(sess.nonceAt)
-		s.loss.echoed = s.loss.echoed || moment.RTT <= promptEcho
+		if s.loss.echo == verdict.EchoMissing {
+			s.loss.echo = moment.RTT
+		}
 		sess.nonce, sess.provenAt = 0, m.now
 		m.refuseRival(sess)
 	}

@@ -108,7 +108,7 @@ func (m *Machine) suspicious(s *server) bool {
 	case 2:
 		return len(m.negatives(s)) >= 1 && m.pairSilent(s)
 	}
-	if s.loss.measured > 0 {
+	if len(s.loss.echoes) > 1 {
 		return true
 	}
 	switch negatives := len(m.negatives(s)); {

@@ -83,9 +83,14 @@ func (m *Machine) sweepOver(ids []member.ID) {
 // lookSweep opens rounds about those who have not echoed. Their silence alone says
 // little: their agents may be gone.
 func (m *Machine) lookSweep(center *server, reach int) {
-	ids := m.ring.Order()
+	ids, began := m.ring.Order(), m.sweptAt
 	if reach > 0 {
-		ids = m.around(center, reach)
+		ids, began = m.around(center, reach), center.sweptAt
+	}
+	if due := began.Add(sweepTime); m.now.Before(due) {
+		// The coordinator has stood still meanwhile.
+		m.wake(due, wakeSweep, string(center.row.ID), uint64(reach))
+		return
 	}
 	if m.slowSweep(ids) {
 		m.wake(m.now.Add(sweepTime), wakeSweep, string(center.row.ID), uint64(reach))

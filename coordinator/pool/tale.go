@@ -49,8 +49,8 @@ func (m *Machine) endIncident(s *server) {
 	}
 	q.tries, q.next = 0, time.Time{}
 	q.lastProof, q.lastDial = verdict.ProofAbsent, verdict.DialNone
-	q.overruled, q.saviours, q.reachers, q.asked, q.first = nil, nil, nil, nil, nil
-	q.repeated, q.acquitted, q.goesOn = false, false, false
+	q.overruled, q.saviours, q.recanted, q.reachers, q.asked, q.first = nil, nil, nil, nil, nil, nil
+	q.repeated, q.acquitted, q.goesOn, q.credited = false, false, false, false
 	m.unfilter(s.row.ID)
 	m.clearAlarm(alarmUnreached, s.row.ID)
 }

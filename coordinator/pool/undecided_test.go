@@ -286,3 +286,20 @@ func TestObserverLeavesDuringItsRound(t *testing.T) {
 		t.Fatalf("kept by %s", d.rule("c"))
 	}
 }
+
+// A suspect whom somebody reaches in its round is one of the others who must miss a server.
+func TestReachedSuspectIsAnother(t *testing.T) {
+	t.Parallel()
+	d := letters(t, 4)
+	row := d.table.rows["b"]
+	opposite := d.table.rows[row.First].First
+	d.close(d.byID["b"], false)
+	d.miss("b")
+	d.answer(opposite, "b", up, true)
+	d.close(d.byID[opposite], false)
+	d.miss(opposite)
+	d.answerAll(opposite, down)
+	if _, suspect := d.marks["b"]; !suspect || d.removes(opposite) || d.rule(opposite) != "too_few_observers" {
+		t.Fatalf("b suspect %v, %s removed %v, by %q", suspect, opposite, d.removes(opposite), d.rule(opposite))
+	}
+}

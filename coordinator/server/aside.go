@@ -129,6 +129,19 @@ func (t *term) deleteAside(ctx context.Context, r removal) (member.Revision, err
 		return 0, fmt.Errorf("delete pool %s: %w", r.pool, err)
 	}
 	defer release()
+	if d, done, err := t.pools.deletedBy(r.pool, r.call); done || err != nil {
+		return d.Position.Revision, err
+	}
+	revision, err := t.removeAside(ctx, r)
+	if errors.Is(err, member.ErrNotFound) {
+		return t.hearDeletion(ctx, r, err)
+	}
+	return revision, err
+}
+
+// removeAside makes the deletion. Others must be kept from the pools, as in
+// hearDeletion.
+func (t *term) removeAside(ctx context.Context, r removal) (member.Revision, error) {
 	change, err := t.prepareRemoval(ctx, r)
 	if err != nil || r.call.ValidateOnly {
 		return change.Base.Revision, err
@@ -142,10 +155,28 @@ func (t *term) deleteAside(ctx context.Context, r removal) (member.Revision, err
 		return 0, fmt.Errorf("delete pool %s: %w", r.pool, err)
 	}
 	d := deletionOf(change)
-	t.pools.forget(func(name member.Pool) bool { return name == r.pool })
-	t.own.clear(member.AlarmKey{Name: alarmUnreadable, Pool: r.pool}, time.Now())
+	t.letGo(r.pool)
 	t.forget(d)
 	return d.Position.Revision, nil
+}
+
+// hearDeletion answers for a pool that was aside and is not in the table any more:
+// an earlier call with the same request id may have deleted it without an answer.
+func (t *term) hearDeletion(ctx context.Context, r removal, missing error) (member.Revision, error) {
+	if err := t.missDeleted(ctx, map[member.Pool]error{r.pool: missing}, nil); err != nil {
+		return 0, fmt.Errorf("delete pool %s: %w", r.pool, err)
+	}
+	t.letGo(r.pool)
+	if d, done, err := t.pools.deletedBy(r.pool, r.call); done || err != nil {
+		return d.Position.Revision, err
+	}
+	return 0, missing
+}
+
+// letGo ends that a pool is aside: it is gone.
+func (t *term) letGo(name member.Pool) {
+	t.pools.forget(func(n member.Pool) bool { return n == name })
+	t.own.clear(member.AlarmKey{Name: alarmUnreadable, Pool: name}, time.Now())
 }
 
 // prepareRemoval makes the change, from where the pool stands in the table.
@@ -164,6 +195,9 @@ func (t *term) prepareRemoval(ctx context.Context, r removal) (member.Change, er
 	change := member.Change{
 		ID: rand.Text(), Pool: r.pool, Base: state.Position,
 		Delete: &member.Deletion{At: time.Now(), Actor: r.call.Actor, Reason: r.call.Reason},
+	}
+	if slices.ContainsFunc(state.Requests, func(q member.Request) bool { return q.ID == r.call.RequestID }) {
+		return change, member.Invalid("request_id", "%q was used for another request", r.call.RequestID)
 	}
 	if r.call.RequestID != "" {
 		change.Requests = []member.Request{{

@@ -178,6 +178,8 @@ func (o *options) define(cmd *cobra.Command) {
 	flags.BoolVar(&o.cfg.AutoCreatePools, "auto-create-pools", true, "let a server that joins an unknown pool create it")
 	flags.BoolVar(&o.cfg.AllowLocalAddresses, "allow-local-addresses", false,
 		"accept servers with loopback or link-local addresses, for trials on one host")
+	o.cfg.Connections = DefaultConnections()
+	config.ConnectionFlags(flags, &o.cfg.Connections, "of agents and routers")
 	config.SecurityFlags(flags, &o.security)
 	config.LogFlags(flags, &o.log)
 }

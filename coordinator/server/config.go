@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
 )
 
@@ -28,6 +29,9 @@ type Config struct {
 	// Advertise is HOST:PORT at which agents and routers reach it, as they and
 	// other coordinators are told; "" to tell them nothing.
 	Advertise string
+	// Connections bound those of agents and routers; DefaultConnections where they are
+	// 0. Operators and scrapers have quota.Few.
+	Connections quota.Limits
 	// AutoCreatePools lets a join make a pool.
 	AutoCreatePools bool
 	// AllowLocalAddresses lets servers have loopback and link-local addresses,
@@ -55,6 +59,10 @@ type Deps struct {
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)
 }
 
+// DefaultConnections are the limits of connections of agents and routers. An agent's
+// costs some 60 KiB, one that never says hello less, and for 10 s at most.
+func DefaultConnections() quota.Limits { return quota.Limits{Total: 131_072, PerSource: 16_384} }
+
 // Check says what is wrong with the configuration; its errors name the flag.
 func (c Config) Check(credentials *rpc.Credentials) error {
 	if _, err := member.ParseID("id", c.ID); err != nil {
@@ -67,6 +75,9 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 		if err := member.CheckHostPort("advertise", c.Advertise); err != nil {
 			return err
 		}
+	}
+	if err := c.Connections.Check(); err != nil {
+		return err
 	}
 	for _, l := range []struct{ flag, address string }{
 		{"listen", c.Listen}, {"admin-listen", c.AdminListen}, {"http-listen", c.HTTPListen},

@@ -130,32 +130,100 @@ func TestDeletePool(t *testing.T) {
 }
 
 // A late repeat of the CreatePool of a pool that was deleted is not answered with the
-// next one of that name, and makes no other.
+// next one of that name, and makes no other; also when another leader is asked, and
+// when the pool could not be read at last. After an hour it is a new request.
 func TestLateRepeatOfTheFirstCreatePool(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newTable())
+	onEachTable(t, func(t *testing.T, table server.Store) {
+		spoilt := &spoilt{Store: table}
+		w := start(t, spoilt)
+		restart := func() {
+			w.shutDown()
+			w.run()
+			w.leads(5 * time.Second)
+		}
 		create := func(request string) (*pb.CreatePoolResponse, error) {
 			return w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games", RequestId: request})
+		}
+		late := func(what string) {
+			t.Helper()
+			if res, err := create("first"); !errors.Is(err, member.ErrNotFound) || !strings.Contains(err.Error(), "deleted since") {
+				t.Errorf("the late repeat %s: %v, %v", what, res, err)
+			}
 		}
 		if _, err := create("first"); err != nil {
 			t.Fatal(err)
 		}
 		w.deletePool(&pb.DeletePoolRequest{Pool: "games"})
-		late := func() {
-			t.Helper()
-			if res, err := create("first"); !errors.Is(err, member.ErrNotFound) || !strings.Contains(err.Error(), "deleted since") {
-				t.Errorf("the late repeat: %v, %v", res, err)
-			}
-		}
-		late()
+		late("to this leader")
+		restart()
+		late("to the next leader")
+
 		second, err := create("second")
 		if err != nil {
 			t.Fatal(err)
 		}
-		late()
+		late("beside the second pool")
+		restart()
+		late("beside the second pool, to another leader")
 		if again, err := create("second"); err != nil || again.GetPool().GetRevision() != second.GetPool().GetRevision() {
 			t.Errorf("the repeat of the second: %v, %v", again, err)
+		}
+		spoilt.spoil("games")
+		restart()
+		if res, err := create("second"); !errors.Is(err, member.ErrAlreadyExists) {
+			t.Errorf("the repeat of the second while it is not served: %v, %v", res, err)
+		}
+		_, err = w.admin.DeletePool(t.Context(), &pb.DeletePoolRequest{Pool: "games", Force: true, RequestId: "second"})
+		wantField(t, err, "request_id")
+		w.deletePool(&pb.DeletePoolRequest{Pool: "games", Force: true})
+		if res, err := create("second"); !errors.Is(err, member.ErrNotFound) {
+			t.Errorf("the late repeat of the second: %v, %v", res, err)
+		}
+		spoilt.pool.Store(nil)
+		w.shutDown()
+		time.Sleep(time.Hour + time.Second)
+		w.run()
+		w.leads(5 * time.Second)
+		if _, err := create("first"); err != nil {
+			t.Errorf("after an hour: %v", err)
+		}
+	})
+}
+
+// What was asked of a pool is not done to the next one of its name, whichever leader
+// is asked; and an id that was used for it is used.
+func TestLateRepeatsOfWhatWasAskedOfADeletedPool(t *testing.T) {
+	t.Parallel()
+	onEachTable(t, func(t *testing.T, table server.Store) {
+		w := start(t, table)
+		w.makePool("games")
+		wish := &pb.SetIntentRequest{Pool: "games", ServerId: "g-1", Wish: pb.Wish_WISH_BANNED, RequestId: "ban"}
+		if _, err := w.admin.SetIntent(t.Context(), wish); err != nil {
+			t.Fatal(err)
+		}
+		end := &pb.DeletePoolRequest{Pool: "games", RequestId: "end"}
+		w.deletePool(end)
+		w.makePool("games")
+		w.deletePool(&pb.DeletePoolRequest{Pool: "games"})
+		used := &pb.CreatePoolRequest{Pool: "games", RequestId: "ban"}
+		_, err := w.admin.CreatePool(t.Context(), used)
+		wantField(t, err, "request_id")
+		third := w.makePool("games").GetRevision()
+		for range 2 {
+			if _, err := w.admin.SetIntent(t.Context(), wish); err != nil {
+				t.Errorf("the late repeat of a wish: %v", err)
+			}
+			w.deletePool(end)
+			res, err := w.admin.GetPool(t.Context(), &pb.GetPoolRequest{Pool: "games"})
+			if err != nil || res.GetPool().GetRevision() != third {
+				t.Errorf("the third pool, made at revision %d: %v, %v", third, res, err)
+			}
+			w.shutDown()
+			w.run()
+			w.leads(5 * time.Second)
+			_, err = w.admin.CreatePool(t.Context(), used)
+			wantField(t, err, "request_id")
 		}
 	})
 }

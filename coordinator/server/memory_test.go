@@ -27,6 +27,9 @@ type table struct {
 	lease   member.Lease
 	pools   map[member.Pool]*tablePool
 	deleted map[member.Pool]member.DeletedPool
+	// ends are the changes that have deleted them, kept the requests of theirs.
+	ends    map[member.Pool]string
+	kept    map[member.Pool][]member.Request
 	routers map[string]store.RouterRow
 	others  map[member.ID]member.Coordinator
 
@@ -54,7 +57,8 @@ type tablePool struct {
 func newTable() *table {
 	return &table{
 		storeID: "store-1", pools: map[member.Pool]*tablePool{}, routers: map[string]store.RouterRow{},
-		others: map[member.ID]member.Coordinator{}, deleted: map[member.Pool]member.DeletedPool{},
+		others: map[member.ID]member.Coordinator{}, deleted: map[member.Pool]member.DeletedPool{}, ends: map[member.Pool]string{},
+		kept: map[member.Pool][]member.Request{},
 	}
 }
 
@@ -64,7 +68,7 @@ func (t *table) backup() *table {
 	defer t.mu.Unlock()
 	c := &table{
 		storeID: t.storeID, lease: t.lease, pools: map[member.Pool]*tablePool{}, routers: maps.Clone(t.routers),
-		others: maps.Clone(t.others), deleted: maps.Clone(t.deleted),
+		others: maps.Clone(t.others), deleted: maps.Clone(t.deleted), ends: maps.Clone(t.ends), kept: maps.Clone(t.kept),
 	}
 	for name, p := range t.pools {
 		own := *p
@@ -251,6 +255,11 @@ func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPoo
 	if t.pools[n.Name] != nil {
 		return member.PoolState{}, member.ErrAlreadyExists
 	}
+	for _, r := range n.Requests {
+		if slices.ContainsFunc(t.kept[n.Name], func(k member.Request) bool { return k.ID == r.ID && r.At.Sub(k.At) < store.RequestLife }) {
+			return member.PoolState{}, member.ErrAlreadyExists
+		}
+	}
 	first := t.deleted[n.Name].Position.Revision + 1
 	p := &tablePool{
 		state: member.PoolState{
@@ -262,6 +271,7 @@ func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPoo
 	for i := range p.state.Requests {
 		p.state.Requests[i].Revision = first
 	}
+	p.state.Requests = append(p.state.Requests, t.kept[n.Name]...)
 	p.record(n.Events)
 	t.pools[n.Name] = p
 	if t.losing {
@@ -338,7 +348,7 @@ func (t *table) Settle(ctx context.Context, c member.Change) (isIn bool, err err
 func (t *table) write(c member.Change) error {
 	p := t.pools[c.Pool]
 	switch {
-	case p == nil && c.Delete != nil && t.deleted[c.Pool].Position.Revision == c.Revision():
+	case p == nil && c.Delete != nil && t.ends[c.Pool] == c.ID:
 		return nil
 	case p == nil:
 		return member.ErrNotFound
@@ -356,7 +366,8 @@ func (t *table) write(c member.Change) error {
 		if len(c.Requests) > 0 {
 			d.Request = c.Requests[0]
 		}
-		t.deleted[c.Pool] = d
+		t.deleted[c.Pool], t.ends[c.Pool] = d, c.ID
+		t.kept[c.Pool] = slices.Concat(p.state.Requests, c.Requests)
 		delete(t.pools, c.Pool)
 		return nil
 	}
@@ -393,7 +404,14 @@ func (t *table) write(c member.Change) error {
 func (t *table) DeletedPools(context.Context) ([]member.DeletedPool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Collect(maps.Values(t.deleted)), nil
+	var all []member.DeletedPool
+	for name, d := range t.deleted {
+		if t.pools[name] == nil {
+			d.Requests = slices.Clone(t.kept[name])
+		}
+		all = append(all, d)
+	}
+	return all, nil
 }
 
 func (t *table) Servers(_ context.Context, name member.Pool) ([]member.Server, member.Position, error) {

@@ -118,6 +118,8 @@ func (p *pools) open(state member.PoolState) error {
 	err := state.Unreadable
 	if err == nil {
 		_, err = p.add(state)
+	} else {
+		p.remember(state.Name, state.Requests)
 	}
 	if errors.Is(err, errTermOver) {
 		return err
@@ -163,10 +165,8 @@ func (p *pools) add(state member.PoolState) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.remember(state.Name, state.Requests)
 	p.mu.Lock()
-	for _, r := range state.Requests {
-		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: state.Name, revision: r.Revision, at: r.At}
-	}
 	next := *p.present.Load()
 	next.all = append(slices.Clone(next.all), h)
 	slices.SortFunc(next.all, func(a, b *host) int { return cmp.Compare(a.pool, b.pool) })
@@ -256,9 +256,13 @@ func (p *pools) alone(ctx context.Context) (release func(), err error) {
 }
 
 // takeOver starts a pool that an earlier attempt has made without our hearing of
-// it. It is ErrAlreadyExists unless that attempt was of the same request.
+// it. It is ErrAlreadyExists unless that attempt was of the same request. Without
+// such a pool it is the request id that exists, of an earlier pool of that name.
 func (p *pools) takeOver(ctx context.Context, n newPool) (*host, error) {
 	state, err := p.load(ctx, n.name)
+	if errors.Is(err, member.ErrNotFound) {
+		return nil, member.Invalid("request_id", "%q was used for another request", n.call.RequestID)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -314,55 +318,4 @@ func (n newPool) row(now time.Time) store.NewPool {
 		row.Requests = []member.Request{{ID: n.call.RequestID, Hash: n.call.Hash, At: now}}
 	}
 	return row
-}
-
-// createFor makes a pool for an operator. It returns nil where nothing was to be
-// changed.
-func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
-	if n.call.RequestID != "" {
-		if h, err := p.repeated(n.call); h != nil || err != nil {
-			return h, err
-		}
-	}
-	if n.call.ValidateOnly {
-		if p.has(n.name) {
-			return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
-		}
-		return nil, nil
-	}
-	h, err := p.create(ctx, n)
-	if err != nil {
-		return nil, err
-	}
-	if n.call.RequestID != "" {
-		p.mu.Lock()
-		key := requestKey{n.call.RequestID, n.call.Hash}
-		made := p.made[key]
-		made.sure = true
-		p.made[key] = made
-		p.mu.Unlock()
-	}
-	return h, nil
-}
-
-// repeated returns the pool that an earlier call with the same request id has
-// made, nil if there was none.
-func (p *pools) repeated(call pool.Call) (*host, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for key, m := range p.made {
-		switch {
-		case time.Since(m.at) >= store.RequestLife:
-			delete(p.made, key)
-		case key.id == call.RequestID && key.hash == call.Hash:
-			d, deleted := p.deletion(m.pool)
-			if h := p.find(m.pool); h != nil && (!deleted || m.revision > d.Position.Revision) {
-				return h, nil
-			}
-			return nil, fmt.Errorf("create pool %s: %w: it was deleted since", m.pool, member.ErrNotFound)
-		case key.id == call.RequestID && m.sure:
-			return nil, member.Invalid("request_id", "%q was used for another request", call.RequestID)
-		}
-	}
-	return nil, nil
 }

@@ -10,6 +10,9 @@ import (
 
 // recall takes over the deleted pools of the table.
 func (p *pools) recall(all []member.DeletedPool) {
+	for _, d := range all {
+		p.remember(d.Name, d.Requests)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.present.Store(p.present.Load().without(all...))

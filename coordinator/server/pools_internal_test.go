@@ -74,7 +74,7 @@ func TestPoolThatIsMadeAgainBetweenTwoLooks(t *testing.T) {
 	stream := &told{}
 	s := &subscription{
 		service: &membershipService{
-			lead: p.lead, pools: p, marks: newMarks(b), metrics: newMetrics(prometheus.NewRegistry()), snapshots: make(chan struct{}, 1),
+			lead: p.lead, pools: p, marks: newMarks(b), metrics: newMetrics(prometheus.NewRegistry()), snapshots: newLine(1),
 		},
 		stream: stream, over: newEnding(), cursors: map[member.Pool]member.Position{},
 	}

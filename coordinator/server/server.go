@@ -14,6 +14,7 @@ import (
 	"github.com/buddyring/buddyring/coordinator/lease"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -31,6 +32,7 @@ type Server struct {
 	own     ownAlarms
 	health  *health
 	shelf   *shelf
+	guard   *quota.Guard
 	// startedAt is when Run began.
 	startedAt time.Time
 
@@ -67,7 +69,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	own := newOwnAlarms(a)
 	s := &Server{
 		cfg: cfg, deps: deps, metrics: m, alarms: a, own: own,
-		health: &health{alarms: own, up: m.storeUp}, settled: newEnding(),
+		health: &health{alarms: own, up: m.storeUp}, settled: newEnding(), guard: quota.NewGuard(deps.Registry, deps.Logger),
 	}
 	s.shelf = &shelf{Server: s}
 	s.sight.Store(&lease.Sight{})
@@ -136,6 +138,7 @@ func (s *Server) Run(ctx context.Context) error {
 // listeners are those of a coordinator.
 type listeners struct{ agent, admin, http net.Listener }
 
+// listen opens the listeners, with limits.
 func (s *Server) listen(ctx context.Context) (l listeners, err error) {
 	if l.agent, err = s.deps.listen(ctx, "agent", s.cfg.Listen); err != nil {
 		return l, err
@@ -146,6 +149,9 @@ func (s *Server) listen(ctx context.Context) (l listeners, err error) {
 	if l.http, err = s.deps.listen(ctx, "http", s.cfg.HTTPListen); err != nil {
 		return l, errors.Join(err, l.agent.Close(), l.admin.Close())
 	}
+	agents := s.guard.Share(s.cfg.Connections.Or(DefaultConnections()), 1)
+	l.agent = s.guard.Listener(l.agent, "agent", agents)
+	l.admin, l.http = s.guard.Listener(l.admin, "admin", quota.Few()), s.guard.Listener(l.http, "http", quota.Few())
 	return l, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,11 +20,6 @@ const (
 	// sendTime is how long one message may take to leave; a subscriber that
 	// needs longer is dropped and resumes.
 	sendTime = 10 * time.Second
-	// snapshotsAtOnce paces the snapshots of all subscribers, who share the bytes of
-	// one, so that everybody else is served meanwhile. One that takes longer than
-	// snapshotTime waits for its network, and keeps nobody from anything.
-	snapshotsAtOnce = 5
-	snapshotTime    = time.Second / 4
 	// A router acknowledges each change that it applies.
 	acksPerSecond = 500
 	acksBurst     = 2000
@@ -45,7 +39,7 @@ type membershipService struct {
 	metrics *metrics
 
 	// snapshots has a place for each snapshot under way.
-	snapshots chan struct{}
+	snapshots *line
 	live      atomic.Int64
 	streams   crowd
 }
@@ -262,15 +256,6 @@ func (s *subscription) sendAny(message any) error {
 	return err
 }
 
-// leavePlace lets the next subscriber have its snapshot, if this one has had its
-// own.
-func (s *subscription) leavePlace() {
-	if s.giveUp != nil {
-		s.giveUp()
-		s.giveUp = nil
-	}
-}
-
 // begin sends the past, and at once a bookmark: with it the router knows that it has
 // all pools, and may say that another one does not exist.
 func (s *subscription) begin() error {
@@ -383,43 +368,6 @@ func (s *subscription) advance(h *history) error {
 	}
 	s.cursors[h.name] = member.Position{Epoch: s.service.lead.epoch, Revision: cursor.Revision}
 	return nil
-}
-
-// compacted tells that a resume point is of another history, or too old, and
-// sends a snapshot.
-func (s *subscription) compacted(h *history, otherHistory bool) error {
-	s.service.metrics.compactions.Inc()
-	err := s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{
-		Compacted: &pb.Compacted{Pool: string(h.name), OtherHistory: &otherHistory},
-	}})
-	if err != nil {
-		return err
-	}
-	return s.snapshot(h)
-}
-
-// snapshot sends a whole pool when it is this subscriber's turn, which lasts until
-// the message after it.
-func (s *subscription) snapshot(h *history) error {
-	s.leavePlace()
-	select {
-	case s.service.snapshots <- struct{}{}:
-	case <-s.over.done():
-		return nil
-	}
-	leave := sync.OnceFunc(func() { <-s.service.snapshots })
-	late := time.AfterFunc(snapshotTime, leave)
-	snapshot := h.snapshot()
-	first, err := s.deliver(snapshot)
-	s.giveUp = func() {
-		late.Stop()
-		leave()
-	}
-	if first {
-		s.service.metrics.snapshots.Inc()
-	}
-	s.cursors[h.name] = member.Position{Epoch: s.service.lead.epoch, Revision: snapshot.leads.Revision}
-	return err
 }
 
 // softNews are marks to be sent, up to the number head. full says that they are

@@ -214,7 +214,7 @@ func (t *term) makeServices() {
 	}
 	t.members = &membershipService{
 		lead: t.lead, pools: t.pools, marks: t.marks, bell: t.bell, routers: t.routers, alarms: t.own,
-		closing: t.closing, metrics: t.metrics, snapshots: make(chan struct{}, snapshotsAtOnce),
+		closing: t.closing, metrics: t.metrics, snapshots: newLine(snapshotsAtOnce),
 	}
 	t.admin = &adminService{
 		id: t.cfg.ID, version: t.cfg.Version, startedAt: t.startedAt, kind: t.deps.Store.Kind(),

@@ -169,7 +169,7 @@ func TestIdentity(t *testing.T) {
 
 	session := func(t *testing.T, c *rpc.Credentials, pool, id string) error {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		s, err := pb.NewAgentServiceClient(dialTLS(t, c, at["agent"])).Session(ctx)
 		if err != nil {
@@ -183,7 +183,7 @@ func TestIdentity(t *testing.T) {
 	}
 	subscribe := func(t *testing.T, c *rpc.Credentials, id string) error {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		s, err := pb.NewMembershipServiceClient(dialTLS(t, c, at["agent"])).Subscribe(ctx)
 		if err != nil {
@@ -195,7 +195,7 @@ func TestIdentity(t *testing.T) {
 	}
 	administer := func(t *testing.T, c *rpc.Credentials, _ string) error {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err := pb.NewAdminServiceClient(dialTLS(t, c, at["admin"])).GetStatus(ctx, &pb.GetStatusRequest{})
 		return err
@@ -207,7 +207,7 @@ func TestIdentity(t *testing.T) {
 	asAdmin := func(t *testing.T, c *rpc.Credentials) error { return administer(t, c, "") }
 	asPeer := func(t *testing.T, c *rpc.Credentials) error {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err := pb.NewPeerServiceClient(dialTLS(t, c, at["agent"])).GetLead(ctx, &pb.GetLeadRequest{})
 		return err

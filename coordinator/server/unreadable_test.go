@@ -22,11 +22,22 @@ type spoilt struct {
 	server.Store
 
 	pool atomic.Pointer[member.Pool]
-	// silent says that commits go through without an answer.
-	silent atomic.Bool
+	// silent says that commits go through without an answer; late, that they hang, and
+	// the last one goes through before the first that does not.
+	silent, late atomic.Bool
+	under        atomic.Pointer[member.Change]
 }
 
 func (s *spoilt) Commit(ctx context.Context, c member.Change) error {
+	if s.late.Load() {
+		s.under.Store(&c)
+		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown)
+	}
+	if before := s.under.Swap(nil); before != nil {
+		if err := s.Store.Commit(ctx, *before); err != nil {
+			return err
+		}
+	}
 	err := s.Store.Commit(ctx, c)
 	if s.silent.Load() {
 		return fmt.Errorf("%w: %w", member.ErrUnavailable, store.ErrOutcomeUnknown)
@@ -38,7 +49,9 @@ func (s *spoilt) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	states, err := s.Store.LoadPools(ctx)
 	for i, state := range states {
 		if p := s.pool.Load(); p != nil && state.Name == *p {
-			states[i] = member.PoolState{Name: *p, Position: state.Position, Unreadable: errors.New(`read server web-9: "odd" is no probe`)}
+			states[i] = member.PoolState{
+				Name: *p, Position: state.Position, Requests: state.Requests, Unreadable: errors.New(`read server web-9: "odd" is no probe`),
+			}
 		}
 	}
 	return states, err
@@ -217,28 +230,94 @@ func TestDeleteAPoolThatIsNotServed(t *testing.T) {
 	})
 }
 
-// The deletion goes through, and nobody hears of that in time: it is found when the
-// table is read again.
+// The deletion goes through, and nobody hears of that in time. It is found when the
+// table is read again, or somebody asks again.
 func TestDeletionOfAPoolThatIsNotServedWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for name, pause := range map[string]time.Duration{"repeated at once": 0, "repeated later": 11 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w, table, r, revision := withSpoilt(t)
+				table.silent.Store(true)
+				req := &pb.DeletePoolRequest{Pool: "games", Force: true, RequestId: "once"}
+				// It is over before the table is read again.
+				impatient, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				if res, err := w.admin.DeletePool(impatient, req); err == nil {
+					t.Errorf("without an answer: %v", res)
+				}
+				time.Sleep(pause)
+				if res := w.deletePool(req); res.GetRevision() != revision+1 {
+					t.Errorf("repeated: %v", res)
+				}
+				table.silent.Store(false)
+				isDeleted(t, w, r, revision+1)
+			})
+		})
+	}
+}
+
+// isDeleted checks that everybody knows of the deletion by the request "once".
+func isDeleted(t *testing.T, w *world, r *router, revision uint64) {
+	t.Helper()
+	_, err := w.admin.DeletePool(t.Context(), &pb.DeletePoolRequest{Pool: "games", RequestId: "once"})
+	wantField(t, err, "request_id")
+	other := &pb.DeletePoolRequest{Pool: "games", Force: true, RequestId: "twice"}
+	if _, err := w.admin.DeletePool(t.Context(), other); !errors.Is(err, member.ErrNotFound) {
+		t.Errorf("another one: %v", err)
+	}
+	time.Sleep(time.Second)
+	if log, want := r.messages(), fmt.Sprintf("deleted games %d in epoch 2", revision); !slices.Contains(log, want) {
+		t.Errorf("the router heard %v", log)
+	}
+	if got := w.alarms(); slices.Contains(got, "POOL_UNREADABLE") {
+		t.Errorf("alarms: %v", got)
+	}
+}
+
+// The COMMIT comes through only when the request was repeated and has read the pool
+// once more.
+func TestLateDeletionOfAPoolThatIsNotServed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, table, r, revision := withSpoilt(t)
-		table.silent.Store(true)
+		table.late.Store(true)
 		req := &pb.DeletePoolRequest{Pool: "games", Force: true, RequestId: "once"}
 		if _, err := w.admin.DeletePool(t.Context(), req); !errors.Is(err, member.ErrUnavailable) {
 			t.Errorf("without an answer: %v", err)
 		}
-		time.Sleep(11 * time.Second)
-		if log, want := r.messages(), fmt.Sprintf("deleted games %d in epoch 2", revision+1); !slices.Contains(log, want) {
-			t.Errorf("the router heard %v", log)
-		}
+		table.late.Store(false)
 		if res := w.deletePool(req); res.GetRevision() != revision+1 {
 			t.Errorf("repeated: %v", res)
 		}
-		if got := w.alarms(); slices.Contains(got, "POOL_UNREADABLE") {
-			t.Errorf("alarms: %v", got)
+		isDeleted(t, w, r, revision+1)
+	})
+}
+
+// A repeat that comes while the first one is under way is answered as that.
+func TestDeletionOfAPoolThatIsNotServedTwiceAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, table, _, revision := withSpoilt(t)
+		release := inner(t, table).hold()
+		answers := make(chan error, 2)
+		for range 2 {
+			go func() {
+				res, err := w.admin.DeletePool(t.Context(), &pb.DeletePoolRequest{Pool: "games", Force: true, RequestId: "once"})
+				if err == nil && res.GetRevision() != revision+1 {
+					err = fmt.Errorf("at revision %d", res.GetRevision())
+				}
+				answers <- err
+			}()
 		}
-		table.silent.Store(false)
+		time.Sleep(time.Second)
+		release()
+		for range 2 {
+			if err := <-answers; err != nil {
+				t.Errorf("deleted: %v", err)
+			}
+		}
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -14,12 +15,15 @@ import (
 // comes back later is told by the ids of changes that it was another one.
 const deletedLife = 30 * 24 * time.Hour
 
-// ofPool are the tables that have rows of pools, besides pool itself and event.
-var ofPool = []string{"server", "intent", "departed", "request"} //nolint:gochecknoglobals // a constant list
+// ofPool are the tables that have rows of pools, besides pool itself, event and
+// request.
+var ofPool = []string{"server", "intent", "departed"} //nolint:gochecknoglobals // a constant list
 
 // erase takes a pool out, which the fence has moved to the revision of c, with all
-// that belongs to it but its events. Those may be millions, more than a transaction
-// can take out in time: nobody sees them any more, and Prune removes them.
+// that belongs to it but its events and requests. The former may be millions, more
+// than a transaction can take out in time: nobody sees them any more, and Prune
+// removes them. The latter are kept for their hour: a late repeat of one must not be
+// taken for a new request, neither without the pool nor in the next one of its name.
 func erase(ctx context.Context, x tx, c member.Change) error {
 	for _, name := range ofPool {
 		if _, err := x.ExecContext(ctx, "DELETE FROM "+name+" WHERE pool = ?", c.Pool); err != nil {
@@ -44,6 +48,9 @@ func erase(ctx context.Context, x tx, c member.Change) error {
 	}
 	if err := x.write(ctx, table{"deleted_pool", deletedColumns, "name"}, [][]any{row}); err != nil {
 		return fmt.Errorf("remember deleted pool: %w", err)
+	}
+	if err := insertRequests(ctx, x, c.Pool, c.Requests); err != nil {
+		return fmt.Errorf("write requests: %w", err)
 	}
 	return nil
 }
@@ -79,7 +86,7 @@ func (s *Store) DeletedPools(ctx context.Context) ([]member.DeletedPool, error) 
 	var all []member.DeletedPool
 	err := s.read(ctx, func(x tx) error {
 		all = nil
-		return x.each(ctx, func(rows *sql.Rows) error {
+		err := x.each(ctx, func(rows *sql.Rows) error {
 			var d member.DeletedPool
 			var change string
 			err := rows.Scan(&d.Name, &d.Position.Epoch, &d.Position.Revision, &change, instant{&d.At}, &d.Actor, &d.Reason,
@@ -88,6 +95,18 @@ func (s *Store) DeletedPools(ctx context.Context) ([]member.DeletedPool, error) 
 			all = append(all, d)
 			return err
 		}, "SELECT "+deletedColumns+" FROM deleted_pool ORDER BY name")
+		if err != nil {
+			return err
+		}
+		return x.each(ctx, func(rows *sql.Rows) error {
+			name, v, err := scanRequest(rows)
+			i := slices.IndexFunc(all, func(d member.DeletedPool) bool { return d.Name == name })
+			if i >= 0 && err == nil {
+				all[i].Requests = append(all[i].Requests, v)
+			}
+			return err
+		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? AND pool NOT IN (SELECT name FROM pool) ORDER BY pool, at, request_id",
+			timestamp(time.Now().Add(-RequestLife)))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read deleted pools: %w", err)

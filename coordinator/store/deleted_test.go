@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ func end(base member.Position) member.Change {
 	c := change(base)
 	c.ID = "end"
 	c.Delete = &member.Deletion{At: noon, Actor: "ann", Reason: "old"}
-	c.Requests = []member.Request{{ID: "r", Hash: "h", At: noon}}
+	c.Requests = []member.Request{{ID: fmt.Sprint("end-", base.Revision), Hash: "h", Revision: c.Revision(), At: noon}}
 	return c
 }
 
@@ -38,7 +40,7 @@ func readPools(t testing.TB, s *store.Store) []member.PoolState {
 	return pools
 }
 
-// All that belongs to a pool goes with it, nothing of another one; what is
+// All that belongs to a pool goes with it but requests, nothing of another one; what is
 // remembered keeps the revisions of the next pool of that name above.
 func TestDeletePool(t *testing.T) {
 	t.Parallel()
@@ -47,6 +49,7 @@ func TestDeletePool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	before, _ := stateOf(t, s, "web")
 	c := end(at)
 	for range 2 { // a repeat is answered alike
 		if err := s.Commit(t.Context(), c); err != nil {
@@ -58,7 +61,7 @@ func TestDeletePool(t *testing.T) {
 	}
 	want := []member.DeletedPool{{
 		Name: "web", Position: member.Position{Epoch: at.Epoch, Revision: c.Revision()},
-		Deletion: *c.Delete, Request: member.Request{ID: "r", Hash: "h", Revision: c.Revision(), At: noon},
+		Deletion: *c.Delete, Request: c.Requests[0], Requests: before.Requests,
 	}}
 	deleted, err := s.DeletedPools(t.Context())
 	if err != nil {
@@ -87,6 +90,66 @@ func TestDeletePool(t *testing.T) {
 	}
 	if o, _ := stateOf(t, s, "other"); o.Position != other.Position {
 		t.Errorf("the other one is at %v, was at %v", o.Position, other.Position)
+	}
+}
+
+// Requests outlive their pool: they are known while there is none, and in the next
+// one of its name, for an hour.
+func TestRequestsOfADeletedPool(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	ask := func(c member.Change, id string, at time.Time) member.Change {
+		c.ID, c.Requests = id, []member.Request{{ID: id, Hash: "h", Revision: c.Revision(), At: at}}
+		return c
+	}
+	old := ask(change(at), "old", now.Add(-store.RequestLife-time.Second))
+	at = commit(t, s, old)
+	wish := ask(change(at), "wish", now.Add(-time.Minute))
+	at = commit(t, s, wish)
+	deletion := ask(end(at), "end", now)
+	if err := s.Commit(t.Context(), deletion); err != nil {
+		t.Fatal(err)
+	}
+	kept := slices.Concat(wish.Requests, deletion.Requests)
+	known := func(s *store.Store, want []member.Request) {
+		t.Helper()
+		deleted, err := s.DeletedPools(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff(t, "requests of the deleted pool", want, deleted[0].Requests)
+	}
+	known(s, kept)
+	_, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{
+		Name: "web", Settings: member.DefaultSettings(), Requests: []member.Request{{ID: "wish", Hash: "other", At: now}},
+	})
+	if _, there := stateOf(t, s, "web"); !errors.Is(err, member.ErrAlreadyExists) || there {
+		t.Errorf("with an id that is taken: %v, there is a pool: %t", err, there)
+	}
+	again, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{
+		Name: "web", Settings: member.DefaultSettings(), Requests: []member.Request{{ID: "old", Hash: "new", At: now}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := member.Request{ID: "old", Hash: "new", Revision: again.Position.Revision, At: now}
+	diff(t, "requests of the new pool", slices.Concat([]member.Request{own}, kept), again.Requests)
+	state, _ := stateOf(t, s, "web")
+	if len(state.Requests) != 3 {
+		t.Errorf("the table has the requests %v", state.Requests)
+	}
+	known(s, nil)
+	to := openStore(t, freshURL(t))
+	restore(t, to, backup(t, s), false)
+	if state, _ := stateOf(t, to, "web"); len(state.Requests) != 3 {
+		t.Errorf("a restored table has the requests %v", state.Requests)
+	}
+	if n, err := s.Prune(t.Context(), "web", store.Retention{RequestsSince: now, Limit: 100}); err != nil || n == 0 {
+		t.Errorf("%d rows were pruned, %v", n, err)
+	}
+	if state, _ := stateOf(t, s, "web"); len(state.Requests) != 2 {
+		t.Errorf("after pruning the table has the requests %v", state.Requests)
 	}
 }
 

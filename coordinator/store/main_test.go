@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/buddyring/buddyring/internal/leak"
 )
 
 func TestMain(m *testing.M) {
@@ -13,5 +13,5 @@ func TestMain(m *testing.M) {
 		commitForever(url)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leak.Main(m)
 }

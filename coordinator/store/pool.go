@@ -30,13 +30,13 @@ type NewPool struct {
 }
 
 // CreatePool creates an empty pool, whole or not at all: at revision 1, or above
-// the last one of a deleted pool of that name. It returns
+// the last one of a deleted pool of that name, whose requests are known in it. It returns
 // member.ErrAlreadyExists if there is one of that name, which is durable then, and
 // member.ErrFenced when epoch is over.
 func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (member.PoolState, error) {
 	state := member.PoolState{
 		Name: n.Name, Position: member.Position{Epoch: epoch}, LastChange: rand.Text(),
-		Settings: n.Settings, Requests: slices.Clone(n.Requests),
+		Settings: n.Settings,
 	}
 	exists := false
 	err := s.write(ctx, func(x tx) error {
@@ -49,9 +49,15 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 			return err
 		}
 		state.Position.Revision = first
-		for i := range state.Requests {
-			state.Requests[i].Revision = first
+		requests := slices.Clone(n.Requests)
+		for i := range requests {
+			requests[i].Revision = first
 		}
+		before, err := x.requestsBefore(ctx, n.Name, first)
+		if err != nil {
+			return err
+		}
+		state.Requests = slices.Concat(requests, before)
 		created, err := x.insertPool(ctx, state)
 		if exists = errors.Is(err, member.ErrAlreadyExists); exists {
 			return nil // the COMMIT makes durable what was found
@@ -62,7 +68,7 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 		if err := x.insertEvents(ctx, n.Name, state.Position, n.Events); err != nil {
 			return err
 		}
-		return insertRequests(ctx, x, n.Name, state.Requests)
+		return insertRequests(ctx, x, n.Name, requests)
 	})
 	if err == nil && exists {
 		err = member.ErrAlreadyExists
@@ -71,6 +77,21 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 		return member.PoolState{}, fmt.Errorf("create pool %s: %w", n.Name, err)
 	}
 	return state, nil
+}
+
+// requestsBefore are those of earlier pools of a name whose answers are still kept.
+func (x tx) requestsBefore(ctx context.Context, name member.Pool, first member.Revision) ([]member.Request, error) {
+	var kept []member.Request
+	err := x.each(ctx, func(rows *sql.Rows) error {
+		_, v, err := scanRequest(rows)
+		kept = append(kept, v)
+		return err
+	}, "SELECT "+requestColumns+" FROM request WHERE pool = ? AND revision < ? AND at >= ? ORDER BY at, request_id",
+		name, first, timestamp(time.Now().Add(-RequestLife)))
+	if err != nil {
+		return nil, fmt.Errorf("read requests: %w", err)
+	}
+	return kept, nil
 }
 
 // insertPool reports whether it has created the pool; if not, an earlier

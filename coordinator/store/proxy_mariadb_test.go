@@ -3,6 +3,7 @@
 package store_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/buddyring/buddyring/internal/testdb"
 )
@@ -45,6 +47,10 @@ type proxy struct {
 	deliver   func()
 	delivered chan struct{}
 
+	// hanging has an entry for each COMMIT whose answer is kept; ended is closed at
+	// the end of the test.
+	hanging, ended chan struct{}
+
 	// rollbacks counts the ROLLBACKs that were sent.
 	rollbacks atomic.Int64
 
@@ -66,11 +72,12 @@ func newProxy(t *testing.T, server *testdb.Server, database string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{URL: testdb.SocketURL(socket, database), server: server.Socket(), listener: l, delivered: make(chan struct{})}
+	p := &proxy{URL: testdb.SocketURL(socket, database), server: server.Socket(), listener: l, delivered: make(chan struct{}), hanging: make(chan struct{}, 8), ended: make(chan struct{})}
 	p.deliver = sync.OnceFunc(func() { close(p.delivered) })
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
+		close(p.ended)
 		p.deliver()
 		p.closeAll()
 		p.wg.Wait()
@@ -93,6 +100,45 @@ func (p *proxy) harmAndCut(fates ...fate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fates, p.cut = fates, true
+}
+
+// limited is the context of a caller whose deadline comes when his COMMIT hangs, and
+// not before, however slow the machine is.
+type limited struct {
+	context.Context
+
+	passed chan struct{}
+	// at is when the deadline has passed.
+	at time.Time
+}
+
+func (l *limited) Done() <-chan struct{} { return l.passed }
+
+func (l *limited) Err() error {
+	select {
+	case <-l.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// hangs lets the next COMMIT hang, and returns a context whose deadline is so long
+// after that.
+func (p *proxy) hangs(t *testing.T, after time.Duration) *limited {
+	t.Helper()
+	p.harm(hang)
+	l := &limited{Context: t.Context(), passed: make(chan struct{})}
+	p.wg.Go(func() {
+		select {
+		case <-p.hanging:
+			time.Sleep(after)
+		case <-p.ended:
+		}
+		l.at = time.Now()
+		close(l.passed)
+	})
+	return l
 }
 
 // mend lets everybody through again.
@@ -152,7 +198,7 @@ func (p *proxy) serve(client, server net.Conn) {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		answers(client, server, muted)
+		p.answers(client, server, muted)
 	}()
 	for {
 		packet, err := readPacket(client)
@@ -184,7 +230,7 @@ func (p *proxy) serve(client, server net.Conn) {
 }
 
 // answers copies from server to client until it is told to keep an answer.
-func answers(client, server net.Conn, muted <-chan fate) {
+func (p *proxy) answers(client, server net.Conn, muted <-chan fate) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := server.Read(buf)
@@ -195,6 +241,7 @@ func answers(client, server net.Conn, muted <-chan fate) {
 		select {
 		case f := <-muted:
 			if f == hang {
+				p.hanging <- struct{}{}
 				_, _ = io.Copy(io.Discard, server)
 			}
 			_ = client.Close()

@@ -32,8 +32,8 @@ func lateCommit(t *testing.T) (s *store.Store, p *proxy, c member.Change) {
 // TestSettleWaitsForALateCommit: while it may still arrive nothing is settled.
 func TestSettleWaitsForALateCommit(t *testing.T) {
 	t.Parallel()
-	s, p, c := lateCommit(t)
 	db := openRaw(t, testdb.MariaDB(t))
+	s, p, c := lateCommit(t)
 	settled := make(chan bool, 1)
 	go func() {
 		isIn, err := s.Settle(t.Context(), c)

@@ -8,6 +8,25 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
+// echoes are those of n measurements, of which some are late and some absent; the stream
+// answers after usual.
+func echoes(n, late, absent int, usual time.Duration) []time.Duration {
+	all := make([]time.Duration, n)
+	for i := range all {
+		switch {
+		case i < late && i%2 == 0:
+			all[i] = verdict.EchoMissing
+		case i < late:
+			all[i] = usual + 201*time.Millisecond // one segment was lost
+		case i < late+absent:
+			all[i] = verdict.StreamMissing
+		default:
+			all[i] = usual + time.Duration(i)*time.Millisecond
+		}
+	}
+	return all
+}
+
 // Three observers must see the loss, a watcher and a witness among them, nobody may
 // see the server clean, and it must have lasted, been answered now and then, and
 // not spare the stream.
@@ -16,30 +35,58 @@ func TestJudgeLoss(t *testing.T) {
 	for watchers := range 4 {
 		for witnesses := range 4 {
 			for i := range 64 {
-				l := verdict.Loss{Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Late: 2 + i>>2&1, Measured: 10, Lasted: verdict.LossyFor}
+				late, measured, absent := 3+3*(i>>2&1), 10-i>>4&1, i>>5&1
+				l := verdict.Loss{
+					Watchers: watchers, Witnesses: witnesses, Clean: i % 2, Replied: i&2 != 0, Lasted: verdict.LossyFor,
+					Echoes: echoes(measured, late, absent, 0),
+				}
 				if i&8 != 0 {
 					l.Lasted--
 				}
-				if i&16 != 0 {
-					l.Measured = 9
-				}
-				if i&32 != 0 {
-					l.Absent = 1
-				}
 				got := verdict.JudgeLoss(l)
-				short := l.Measured < 10 || l.Lasted < verdict.LossyFor
+				short := measured < 10 || l.Lasted < verdict.LossyFor
 				seen := watchers >= 1 && witnesses >= 1 && watchers+witnesses >= 3 && l.Clean == 0
-				want := seen && l.Replied && l.Late > 2 && !short
+				want := seen && l.Replied && late > 3 && !short
 				if (got.Verdict == verdict.Lossy) != want || got.Rule == "" || got.Reason == "" {
 					t.Errorf("%+v: %+v, want a removal: %v", l, got, want)
 				}
-				limited := seen && l.Replied && l.Late <= 2 && !short && l.Absent == 0
+				limited := seen && l.Replied && late <= 3 && !short && absent == 0
 				if (got.Rule == verdict.ICMPLimited) != limited {
 					t.Errorf("%+v: %+v, want ICMP found limited: %v", l, got, limited)
 				}
 				if again := got.Rule == verdict.LossTooShort; again != (seen && short) {
 					t.Errorf("%+v: %+v, to be measured again: %v", l, got, again)
 				}
+			}
+		}
+	}
+}
+
+// How often the stream must be late, wherever the coordinator is.
+func TestLateStream(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		measured, late, absent int
+		rule                   string
+	}{
+		{10, 0, 0, verdict.ICMPLimited},
+		{10, 3, 0, verdict.ICMPLimited},
+		{10, 3, 1, verdict.NoStream},
+		{10, 4, 0, verdict.LossTooShort},
+		{10, 5, 0, verdict.LossTooShort},
+		{10, 6, 0, "lossy"},
+		{10, 9, 0, "lossy"},
+		{19, 9, 0, verdict.LossTooShort},
+		{19, 10, 0, "lossy"},
+		{20, 10, 0, verdict.ICMPLimited},
+		{20, 10, 1, verdict.NoStream},
+		{20, 11, 0, "lossy"},
+		{20, 11, 8, "lossy"},
+	} {
+		for _, usual := range []time.Duration{0, 90 * time.Millisecond, 250 * time.Millisecond} {
+			l := verdict.Loss{Watchers: 2, Witnesses: 3, Replied: true, Lasted: verdict.LossyFor, Echoes: echoes(c.measured, c.late, c.absent, usual)}
+			if got := verdict.JudgeLoss(l); got.Rule != c.rule {
+				t.Errorf("%d of %d late, %d absent, else after %v: %+v, want %s", c.late, c.measured, c.absent, usual, got, c.rule)
 			}
 		}
 	}

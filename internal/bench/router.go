@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 	"github.com/buddyring/buddyring/router/server"
@@ -24,6 +25,8 @@ const (
 	storeID = "bench"
 	// firstRevision is that of the snapshot.
 	firstRevision = 1
+	// maxConnections is more than any experiment makes.
+	maxConnections = 50_000
 )
 
 // feed is a coordinator that publishes what it is told to.
@@ -128,6 +131,8 @@ func startRouter(ctx context.Context, n int) (_ *router, err error) {
 	r := &router{feed: f, registry: prometheus.NewRegistry()}
 	s, err := server.New(server.Config{
 		ID: "bench", Listen: "127.0.0.1:0", HTTPListen: "127.0.0.1:0", Coordinators: []string{"feed:1"}, StateDir: dir, Version: "bench",
+		// All clients are on this host.
+		Connections: quota.Limits{Total: maxConnections, PerSource: maxConnections},
 	}, server.Deps{
 		Credentials: credentials, Registry: r.registry, Logger: log,
 		Dialer: func(ctx context.Context, _ string) (net.Conn, error) { return upstream.DialContext(ctx) },

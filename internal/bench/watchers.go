@@ -29,6 +29,9 @@ type watchOrder struct {
 	Await uint64
 }
 
+// smallBuffer is for clients of which there are thousands in one process.
+const smallBuffer = 4 << 10
+
 // watchResult is what watchers have received of one revision.
 type watchResult struct {
 	// Times are since 1970 in nanoseconds.
@@ -86,8 +89,12 @@ type ledger struct {
 
 // start starts the watchers of an order and returns when each has begun.
 func (l *ledger) start(ctx context.Context, o watchOrder) error {
+	var options []grpc.DialOption
+	if o.Connections == o.Watchers {
+		options = append(options, grpc.WithReadBufferSize(smallBuffer))
+	}
 	for i := range o.Connections {
-		conn, err := connect(o.Address)
+		conn, err := connect(o.Address, options...)
 		if err != nil {
 			return err
 		}

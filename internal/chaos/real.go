@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/buddyring/buddyring/internal/freeport"
 	"github.com/buddyring/buddyring/internal/process"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
@@ -74,7 +75,7 @@ func (s *site) startReal(ctx context.Context, agents int) (r *realPart, err erro
 	if agents == 0 {
 		return r, nil
 	}
-	address, err := freeAddress(ctx)
+	address, err := freeport.Find(ctx)
 	if err != nil {
 		return nil, err
 	}

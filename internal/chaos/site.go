@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"google.golang.org/grpc"
 
+	"github.com/buddyring/buddyring/internal/freeport"
 	"github.com/buddyring/buddyring/internal/process"
 	"github.com/buddyring/buddyring/internal/rpc"
 	"github.com/buddyring/buddyring/internal/testdb"
@@ -118,7 +118,7 @@ func open(socket string) (*sql.DB, error) {
 func (s *site) newCoordinator(ctx context.Context, id string) (*coordinator, error) {
 	c := &coordinator{id: id}
 	for _, address := range []*string{&c.address, &c.admin} {
-		free, err := freeAddress(ctx)
+		free, err := freeport.Find(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -133,15 +133,6 @@ func (s *site) newCoordinator(ctx context.Context, id string) (*coordinator, err
 	}
 	c.conn, c.client = conn, pb.NewAdminServiceClient(conn)
 	return c, nil
-}
-
-// freeAddress is one at which nobody listens now.
-func freeAddress(ctx context.Context) (string, error) {
-	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return lis.Addr().String(), lis.Close()
 }
 
 func (s *site) dial(address string) (*grpc.ClientConn, error) {

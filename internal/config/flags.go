@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/buddyring/buddyring/internal/observe"
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
 )
 
@@ -16,6 +17,15 @@ func SecurityFlags(flags *pflag.FlagSet, s *rpc.Security) {
 	flags.StringVar(&s.KeyFile, "tls-key", "", "PEM file with the key of --tls-cert")
 	flags.StringVar(&s.CAFile, "tls-ca", "", "PEM file with the CA certificates that peers are verified against")
 	flags.BoolVar(&s.Insecure, "insecure", false, "allow plaintext beyond loopback")
+}
+
+// ConnectionFlags defines the flags that fill l, of which the usage says whose
+// connections they are.
+func ConnectionFlags(flags *pflag.FlagSet, l *quota.Limits, whose string) {
+	flags.IntVar(&l.Total, "max-connections", l.Total,
+		"how many connections "+whose+" there may be at a time, fewer if the process may not open so many files; the next one is closed at once")
+	flags.IntVar(&l.PerSource, "max-connections-per-source", l.PerSource,
+		"how many of them one source may have: an IPv4 address or an IPv6 /64")
 }
 
 // LogFlags defines the flags that fill l.

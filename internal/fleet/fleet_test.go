@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/buddyring/buddyring/agent/prober"
 	coordinator "github.com/buddyring/buddyring/coordinator/server"
 	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/leak"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -29,7 +29,7 @@ import (
 	router "github.com/buddyring/buddyring/router/server"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // fleet is a coordinator, a router, and servers with their agents.
 type fleet struct {

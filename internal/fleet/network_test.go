@@ -23,12 +23,14 @@ type network struct {
 	// which probes are lost. The zero address stands for everybody.
 	down map[netip.Addr]bool
 	cut  map[[2]netip.Addr]bool
+	// dialed counts the connections that hosts have opened to the coordinator.
+	dialed map[netip.Addr]int
 	// coordinator is where connections to the coordinator go, nil for nowhere.
 	coordinator *bufconn.Listener
 }
 
 func newNetwork() *network {
-	return &network{down: map[netip.Addr]bool{}, cut: map[[2]netip.Addr]bool{}}
+	return &network{down: map[netip.Addr]bool{}, cut: map[[2]netip.Addr]bool{}, dialed: map[netip.Addr]int{}}
 }
 
 func (n *network) set(change func(*network)) {
@@ -78,6 +80,7 @@ func (p probes) Connect(ctx context.Context, to []netip.AddrPort, timeout time.D
 func (n *network) connect(ctx context.Context, from netip.Addr) (net.Conn, error) {
 	n.mu.Lock()
 	lis := n.coordinator
+	n.dialed[from]++
 	n.mu.Unlock()
 	if lis == nil {
 		return nil, errors.New("connection refused")
@@ -90,6 +93,13 @@ func (n *network) connect(ctx context.Context, from netip.Addr) (net.Conn, error
 	go n.carry(from, end, far)
 	go n.carry(from, far, end)
 	return near, nil
+}
+
+// dials is how many connections a host has opened.
+func (n *network) dials(from netip.Addr) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dialed[from]
 }
 
 // carry copies what one side of a host's connection says to the other. While

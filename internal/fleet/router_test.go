@@ -1,11 +1,15 @@
 package fleet_test
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +72,63 @@ func TestRouterSaysGoodbye(t *testing.T) {
 			f.t.Errorf("after a restart the alarms are %v", got)
 		}
 	})
+}
+
+// A router that is new gets its snapshot after a hundred others, whose networks take
+// only the beginning of theirs. It waits for its turn, and does not ask anew.
+func TestRouterWaitsForItsTurn(t *testing.T) {
+	inVirtualTime(t, func(f *fleet) {
+		all := names("web", 50)
+		f.add(all...)
+		f.settled(30*time.Second, all...)
+		long := map[string]string{"note": strings.Repeat("x", 4000)}
+		for _, id := range all { // more than a stream takes without being read
+			_, err := f.admin.UpdateServer(f.t.Context(), &coordinatorv1.UpdateServerRequest{
+				ServerId: id, Spec: &coordinatorv1.ServerSpec{Labels: long}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels"}},
+			})
+			if err != nil {
+				f.t.Fatal(err)
+			}
+		}
+		f.stopRouter()
+		for n := range 100 {
+			f.subscribeLazily(fmt.Sprint("lazy-", n))
+		}
+		time.Sleep(100 * time.Millisecond)
+		before := f.network.dials(routerAddress)
+		if err := os.RemoveAll(filepath.Join(f.dir, "router")); err != nil { // it knows nothing
+			f.t.Fatal(err)
+		}
+		f.startRouter()
+		took := f.until(20*time.Second, func() error {
+			if active, _ := f.routed(); len(active) != len(all) {
+				return fmt.Errorf("routed to %v", active)
+			}
+			return nil
+		})
+		if took < 4*time.Second {
+			f.t.Errorf("it did not wait: %s", took)
+		}
+		if n := f.network.dials(routerAddress) - before; n != 1 {
+			f.t.Errorf("the router subscribed %d times", n)
+		}
+	})
+}
+
+// subscribeLazily opens a subscription and reads nothing.
+func (f *fleet) subscribeLazily(id string) {
+	f.t.Helper()
+	conn := f.dial(func(ctx context.Context) (net.Conn, error) {
+		return f.network.connect(ctx, netip.MustParseAddr("10.255.255.3"))
+	})
+	stream, err := coordinatorv1.NewMembershipServiceClient(conn).Subscribe(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	hello := &coordinatorv1.SubscribeHello{RouterId: id}
+	if err := stream.Send(&coordinatorv1.SubscribeRequest{Message: &coordinatorv1.SubscribeRequest_Hello{Hello: hello}}); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // copyDatabase copies the file of a coordinator that is stopped.

@@ -12,7 +12,7 @@ import (
 	"github.com/buddyring/buddyring/internal/history"
 )
 
-const within = 10 * time.Second
+const within = time.Minute
 
 func TestGoodHistories(t *testing.T) {
 	t.Parallel()
@@ -386,7 +386,7 @@ func TestUndecided(t *testing.T) {
 	if undecided != 4 {
 		t.Errorf("%d of 5 servers are undecided, or not looked at: %v", undecided, v.Findings)
 	}
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > time.Minute {
 		t.Errorf("that took %s", took)
 	}
 }

@@ -50,8 +50,8 @@ func sameRing(t *testing.T, before, after []*coordinatorv1.RingMember) {
 }
 
 // watch looks at the pool for a while and calls it an error when a server is
-// suspect for longer than allowed.
-func (w *world) watch(d, allowed time.Duration) {
+// suspect for longer than a blink.
+func (w *world) watch(d time.Duration) {
 	w.t.Helper()
 	since := map[string]time.Time{}
 	for end := time.Now().Add(d); time.Now().Before(end); {
@@ -66,7 +66,7 @@ func (w *world) watch(d, allowed time.Duration) {
 				delete(since, row.GetServerId())
 			case !marked:
 				since[row.GetServerId()] = now
-			case now.Sub(at) > allowed:
+			case now.Sub(at) > blink():
 				w.t.Fatalf("%s is suspect for %v", row.GetServerId(), now.Sub(at).Round(time.Millisecond))
 			}
 		}
@@ -83,7 +83,7 @@ func TestAgentKilledRemovesNobody(t *testing.T) {
 	w := newWorld(t, 5)
 	before, row := w.ring(), w.row("web-2")
 	w.agents["web-2"].Kill()
-	w.watch(watched(8*time.Second, time.Minute), time.Second)
+	w.watch(watched(8*time.Second, time.Minute))
 	sameRing(t, before, w.ring())
 	w.start(lab.AgentConfig{Server: "web-2"})
 	w.settled()
@@ -101,7 +101,7 @@ func TestAgentStoppedRemovesNobody(t *testing.T) {
 	if err := agent.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	w.watch(watched(15*time.Second, time.Minute), time.Second)
+	w.watch(watched(15*time.Second, time.Minute))
 	sameRing(t, before, w.ring())
 	if err := agent.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestChangedAddressWithoutProofWaitsForTheOldOneToFail(t *testing.T) {
 	// The agent is dead, but its host answers: whoever comes now might be a twin.
 	w.agents["web-3"].Kill()
 	w.start(lab.AgentConfig{Server: "web-3", Host: "spare", State: "newcomer"}).Expect()
-	w.watch(3*time.Second, time.Second)
+	w.watch(3 * time.Second)
 	if got, want := w.row("web-3").GetSpec().GetProbeAddresses()[0], w.Host("web-3").Addr().String(); got != want {
 		t.Errorf("probe address %s, want the old %s while that answers", got, want)
 	}
@@ -203,7 +203,7 @@ func TestTwinIsRefused(t *testing.T) {
 	before, row := w.ring(), w.row("web-3")
 	original := w.agents["web-3"]
 	w.start(lab.AgentConfig{Server: "web-3", Host: "spare", State: "twin"}).Expect()
-	w.watch(3*time.Second, time.Second)
+	w.watch(3 * time.Second)
 	w.agents["web-3"] = original
 	after := w.row("web-3")
 	if after.GetIncarnation() != row.GetIncarnation() || after.GetSpec().GetProbeAddresses()[0] != row.GetSpec().GetProbeAddresses()[0] {
@@ -266,7 +266,7 @@ func TestBadEdgeRemovesNobody(t *testing.T) {
 			if err := w.Host(before[0].GetServerId()).Cut(w.Host(buddy).Addr()); err != nil {
 				t.Fatal(err)
 			}
-			w.watch(watched(8*time.Second, 30*time.Second), time.Second)
+			w.watch(watched(8*time.Second, 30*time.Second))
 			sameRing(t, before, w.ring())
 			w.nobodyRemoved()
 			w.heardDown(before[0].GetServerId())

@@ -16,8 +16,20 @@ import (
 // comes before its suspect mark.
 func TestNothingFailsUnderLoad(t *testing.T) {
 	t.Parallel()
+	underLoad(t, true)
+}
+
+// TestNothingFailsWithoutDNS: restarts cost nothing either where no acknowledgement
+// waits for the time to live of an answer.
+func TestNothingFailsWithoutDNS(t *testing.T) {
+	t.Parallel()
+	underLoad(t, false)
+}
+
+func underLoad(t *testing.T, dns bool) {
+	t.Helper()
 	cfg := doors.Config{
-		Bin: os.Getenv(binEnv), Dir: t.TempDir(), HAProxy: "../../deploy/haproxy.cfg", Servers: 5,
+		Bin: os.Getenv(binEnv), Dir: t.TempDir(), HAProxy: "../../deploy/haproxy.cfg", Servers: 5, DNS: dns,
 		Router: watched(2*time.Second, 10*time.Second), Coordinator: watched(4*time.Second, time.Minute), Progress: t.Output(),
 	}
 	report, err := doors.Run(t.Context(), cfg)

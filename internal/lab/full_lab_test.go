@@ -164,10 +164,17 @@ func TestFullDiskUnderAnAgent(t *testing.T) {
 		return err
 	})
 	w.await("the alarm", func(ctx context.Context) error { return w.alarmed(ctx, "AGENT_STATE_UNSAVED", "web-1") })
-	w.watch(3*time.Second, time.Second)
-	check, err := w.Admin().CheckRing(t.Context(), &coordinatorv1.CheckRingRequest{Pool: lab.Pool})
-	if err != nil || check.GetAcknowledged() != 2 {
-		t.Errorf("%d agents have acknowledged, %v; want the two that can write", check.GetAcknowledged(), err)
+	acknowledged := func(ctx context.Context) error {
+		check, err := w.Admin().CheckRing(ctx, &coordinatorv1.CheckRingRequest{Pool: lab.Pool})
+		if err == nil && check.GetAcknowledged() != 2 {
+			err = fmt.Errorf("%d agents have acknowledged; want the two that can write", check.GetAcknowledged())
+		}
+		return err
+	}
+	w.await("the acknowledgement of those that can write", acknowledged)
+	w.watch(3 * time.Second)
+	if err := acknowledged(t.Context()); err != nil {
+		t.Error(err)
 	}
 	for name, text := range before {
 		if got := contents(t, disk)[name]; got != text {

@@ -188,7 +188,7 @@ func TestLiarRemovesNobody(t *testing.T) {
 				return err
 			})
 			before := w.ring()
-			w.watch(watched(10*time.Second, time.Minute), time.Second)
+			w.watch(watched(10*time.Second, time.Minute))
 			sameRing(t, before, w.ring())
 			w.nobodyRemoved()
 			w.heardDown("liar")

@@ -138,7 +138,7 @@ func TestEndOfTheProgramEndsAll(t *testing.T) {
 
 func awaitMarked(t *testing.T, mark string, want int) {
 	t.Helper()
-	for end := time.Now().Add(patience); len(marked(t, mark)) != want; runtime.Gosched() {
+	for end := time.Now().Add(patience); len(marked(t, mark)) != want; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("processes are %q, want %d", marked(t, mark), want)
 		}

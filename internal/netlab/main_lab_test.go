@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/buddyring/buddyring/internal/leak"
 	"github.com/buddyring/buddyring/internal/netlab"
 )
 
@@ -22,12 +23,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
 	inside := func(context.Context) int {
-		code := m.Run()
-		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/buddyring/buddyring/internal/netlab.follow")); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return code
+		return leak.Run(m, goleak.IgnoreAnyFunction("github.com/buddyring/buddyring/internal/netlab.follow"))
 	}
 	entry := netlab.Entry{}
 	ctx := context.Background()

@@ -27,7 +27,7 @@ type Conn struct {
 // newConn returns conn as one that remembers.
 func newConn(conn net.Conn) *Conn {
 	c := &Conn{Conn: conn}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(syscall.Conn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			c.ready = &readyRead{raw: raw}
 			c.ready.try = c.ready.read

@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"google.golang.org/grpc/peer"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 )
 
 // Role says what kind of process a certificate is for.
@@ -138,6 +140,15 @@ func PeerConn(ctx context.Context) *Conn {
 		return nil
 	}
 	return info.conn
+}
+
+// Source is where the client of an RPC comes from, as quotas count it.
+func Source(ctx context.Context) netip.Prefix {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return netip.Prefix{}
+	}
+	return quota.SourceOf(p.Addr)
 }
 
 func peerInfo(ctx context.Context) (authInfo, bool) {

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/mem"
+
+	"github.com/buddyring/buddyring/internal/quota"
 )
 
 // reportingPool tells what becomes of its buffers.
@@ -20,7 +24,7 @@ type reportingPool struct {
 
 func (p *reportingPool) Put(*[]byte) { p.returned <- struct{}{} }
 
-// A connection that has nothing to read holds no buffer.
+// A connection that has nothing to read holds no buffer, also one that is counted.
 func TestConnAtRestHoldsNoBuffer(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -66,6 +70,7 @@ func pairOfConns(ctx context.Context, t *testing.T) (client net.Conn, server *Co
 	if err != nil {
 		t.Fatal(err)
 	}
+	lis = quota.NewGuard(prometheus.NewRegistry(), slog.New(slog.DiscardHandler)).Listener(lis, "grpc", quota.Few())
 	defer func() { _ = lis.Close() }()
 	if client, err = new(net.Dialer).DialContext(ctx, "tcp", lis.Addr().String()); err != nil {
 		t.Fatal(err)

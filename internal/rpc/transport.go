@@ -49,7 +49,7 @@ func (t *serverTransport) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 	if err := secured.HandshakeContext(context.Background()); err != nil {
 		if !errors.Is(err, io.EOF) {
 			// gRPC drops the error, and the client does not learn the reason.
-			t.log.Warn("tls handshake failed", "peer", raw.RemoteAddr().String(), "error", err)
+			t.log.Warn("tls handshake failed", "peer", host(raw.RemoteAddr()), "error", err)
 		}
 		return nil, nil, errors.Join(fmt.Errorf("handshake with %s: %w", raw.RemoteAddr(), err), raw.Close())
 	}
@@ -60,6 +60,14 @@ func (t *serverTransport) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 		tls:            true,
 		identity:       t.files.peer(secured.ConnectionState()),
 	}, nil
+}
+
+// host is a peer without its port: a log counts lines about the same peer.
+func host(peer net.Addr) string {
+	if h, _, err := net.SplitHostPort(peer.String()); err == nil {
+		return h
+	}
+	return peer.String()
 }
 
 func (t *serverTransport) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -56,6 +56,8 @@ esac
 // loopback addresses of their own, and take clients on unix sockets.
 type Cluster struct {
 	nodes []*Server
+	// links are between the nodes of a cluster that tests may harm, else nil.
+	links *links
 	count atomic.Int64
 }
 
@@ -80,8 +82,9 @@ func SharedGalera(t testing.TB) *Cluster {
 
 //nolint:gochecknoglobals // one cluster per test process is the purpose; it ends with the process
 var sharedCluster = sync.OnceValues(func() (*Cluster, error) {
-	c, err := startCluster()
-	if err != nil {
+	c := &Cluster{}
+	hosts, _ := addresses()
+	if err := c.start(hosts, hosts); err != nil {
 		return nil, fmt.Errorf("start the shared Galera cluster: %w", err)
 	}
 	return c, nil
@@ -91,41 +94,45 @@ var sharedCluster = sync.OnceValues(func() (*Cluster, error) {
 // ends with the test.
 func StartGalera(t testing.TB) *Cluster {
 	t.Helper()
-	c, err := startCluster()
+	hosts, fronts := addresses()
+	l, err := newLinks(hosts, fronts)
 	if err != nil {
 		t.Fatalf("start a Galera cluster: %v", err)
 	}
+	c := &Cluster{links: l}
+	if err := c.start(hosts, fronts); err != nil {
+		t.Fatalf("start a Galera cluster: %v", errors.Join(err, l.close()))
+	}
 	t.Cleanup(func() {
-		if err := c.close(); err != nil {
+		if err := errors.Join(c.close(), l.close()); err != nil {
 			t.Errorf("stop the Galera cluster: %v", err)
 		}
 	})
 	return c
 }
 
-// startCluster lets one node make a cluster of its own, ends it, and gives its
-// data to all. So none has to copy another's state, which would need more
-// programs and more time.
-func startCluster() (*Cluster, error) {
+// start lets one node make a cluster of its own, ends it, and gives its data to all.
+// So none has to copy another's state, which would need more programs and more time.
+// The nodes listen at hosts and are reached at seeds.
+func (c *Cluster) start(hosts, seeds []string) error {
 	provider, err := findProvider()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c := &Cluster{}
-	for _, options := range nodeOptions(provider) {
-		s, err := newServer(options...)
+	for i := range hosts {
+		s, err := newServer(nodeOptions(provider, i, hosts[i], seeds)...)
 		if err != nil {
-			return nil, errors.Join(err, c.close())
+			return errors.Join(err, c.close())
 		}
 		c.nodes = append(c.nodes, s)
 		if err := s.prepareNode(c.nodes[0]); err != nil {
-			return nil, errors.Join(err, c.close())
+			return errors.Join(err, c.close())
 		}
 	}
 	if err := c.run(); err != nil {
-		return nil, errors.Join(err, c.close())
+		return errors.Join(err, c.close())
 	}
-	return c, nil
+	return nil
 }
 
 // prepareNode makes the files of a node, with the data of the first.
@@ -174,31 +181,33 @@ func findProvider() (string, error) {
 	return "", errors.New("libgalera_smm.so is missing: run `make test`, which installs it, or `apt-get install --no-install-recommends galera-4`")
 }
 
-// nodeOptions gives each node an address of its own. The whole of 127.0.0.0/8 is
-// loopback, so clusters of several processes hardly meet. Time-outs are those of
-// a network that is known to be quick.
-func nodeOptions(provider string) [][]string {
+// addresses gives each node two of its own: one to listen and call from, and one for
+// links before it. The whole of 127.0.0.0/8 is loopback, so clusters of several
+// processes hardly meet.
+func addresses() (hosts, fronts []string) {
 	var net [2]byte
 	_, _ = rand.Read(net[:])
-	address := func(i int) string { return fmt.Sprintf("127.%d.%d.%d", net[0]|1, net[1], i+1) }
-	var all []string
 	for i := range clusterSize {
-		all = append(all, address(i))
+		hosts = append(hosts, fmt.Sprintf("127.%d.%d.%d", net[0]|1, net[1], i+1))
+		fronts = append(fronts, fmt.Sprintf("127.%d.%d.%d", net[0]|1, net[1], i+101))
 	}
-	nodes := make([][]string, clusterSize)
-	for i := range nodes {
-		nodes[i] = []string{
-			"--wsrep-on=ON", "--wsrep-provider=" + provider, "--wsrep-cluster-name=test",
-			"--wsrep-cluster-address=gcomm://" + strings.Join(all, ","),
-			"--wsrep-node-address=" + address(i), fmt.Sprintf("--wsrep-node-name=node-%d", i),
-			"--wsrep-sst-method=handover", "--binlog-format=ROW", "--innodb-autoinc-lock-mode=2",
-			"--wsrep-provider-options=" + strings.Join([]string{
-				"gmcast.listen_addr=tcp://" + address(i) + ":4567", "ist.recv_addr=" + address(i) + ":4568", "gcache.size=64M",
-				"evs.keepalive_period=PT0.5S", "evs.suspect_timeout=PT2S", "evs.inactive_timeout=PT4S",
-			}, ";"),
-		}
+	return hosts, fronts
+}
+
+// nodeOptions are those of a node. Time-outs are those of a network that is known to
+// be quick.
+func nodeOptions(provider string, node int, host string, seeds []string) []string {
+	others := slices.Delete(slices.Clone(seeds), node, node+1)
+	return []string{
+		"--wsrep-on=ON", "--wsrep-provider=" + provider, "--wsrep-cluster-name=test",
+		"--wsrep-cluster-address=gcomm://" + strings.Join(others, ","),
+		"--wsrep-node-address=" + host, fmt.Sprintf("--wsrep-node-name=node-%d", node),
+		"--wsrep-sst-method=handover", "--binlog-format=ROW", "--innodb-autoinc-lock-mode=2",
+		"--wsrep-provider-options=" + strings.Join([]string{
+			"gmcast.listen_addr=tcp://" + host + ":" + groupPort, "ist.recv_addr=" + host + ":4568", "gcache.size=64M",
+			"evs.keepalive_period=PT0.5S", "evs.suspect_timeout=PT2S", "evs.inactive_timeout=PT4S",
+		}, ";"),
 	}
-	return nodes
 }
 
 // run starts the nodes one by one; the first makes the cluster.

@@ -21,9 +21,6 @@ import (
 
 const sample = "../../deploy/haproxy.cfg"
 
-// patience is how long HAProxy may take to follow: it asks every second.
-const patience = 30 * time.Second
-
 // haproxy is a real HAProxy with the sample configuration.
 type haproxy struct {
 	t     *testing.T

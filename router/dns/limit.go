@@ -1,12 +1,13 @@
 package dns
 
 import (
-	"net"
 	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/buddyring/buddyring/internal/quota"
 )
 
 // What one source may have. UDP answers are paid for by their size, because the
@@ -38,10 +39,10 @@ func newLimiter() *limiter {
 }
 
 // allow reports whether a source may be sent an answer of a size now.
-func (l *limiter) allow(from netip.Addr, size int, now time.Time) bool {
+func (l *limiter) allow(from netip.Prefix, size int, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.of(network(from), now).AllowN(now, 1+(size-1)/ourSize)
+	return l.of(from, now).AllowN(now, 1+(size-1)/ourSize)
 }
 
 func (l *limiter) of(from netip.Prefix, now time.Time) *rate.Limiter {
@@ -64,65 +65,5 @@ func (l *limiter) of(from netip.Prefix, now time.Time) *rate.Limiter {
 	return s
 }
 
-// network is what counts as one source: an IPv4 address, or an IPv6 /64, which
-// is what one host may have.
-func network(from netip.Addr) netip.Prefix {
-	from = from.Unmap()
-	bits := from.BitLen()
-	if from.Is6() {
-		bits = 64
-	}
-	p, err := from.WithZone("").Prefix(bits)
-	if err != nil {
-		return netip.Prefix{} // no IP address: a test's own network
-	}
-	return p
-}
-
-// Limits of TCP connections.
-const (
-	maxConns          = 256
-	maxConnsPerSource = 32
-)
-
-// connections counts the TCP connections. It is safe for concurrent use.
-type connections struct {
-	mu    sync.Mutex
-	total int
-	by    map[netip.Prefix]int
-}
-
-func newConnections() *connections { return &connections{by: map[netip.Prefix]int{}} }
-
-// open reports whether a source may have one more, which is then counted until
-// close.
-func (c *connections) open(from netip.Prefix) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.total >= maxConns || c.by[from] >= maxConnsPerSource {
-		return false
-	}
-	c.total++
-	c.by[from]++
-	return true
-}
-
-func (c *connections) close(from netip.Prefix) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.total--
-	if c.by[from]--; c.by[from] == 0 {
-		delete(c.by, from)
-	}
-}
-
-// source is the network that a peer is in.
-func source(peer net.Addr) netip.Addr {
-	switch a := peer.(type) {
-	case *net.UDPAddr:
-		return a.AddrPort().Addr()
-	case *net.TCPAddr:
-		return a.AddrPort().Addr()
-	}
-	return netip.Addr{}
-}
+// tcpLimits are those of TCP connections.
+func tcpLimits() quota.Limits { return quota.Limits{Total: 256, PerSource: 32} }

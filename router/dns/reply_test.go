@@ -117,8 +117,10 @@ const maxNameBytes = 255
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	l, now := newLimiter(), time.Unix(1000, 0)
-	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
-	granted := func(from netip.Addr, size int) (n int) {
+	addr := func(i int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+	}
+	granted := func(from netip.Prefix, size int) (n int) {
 		for n < 10*answersBurst && l.allow(from, size, now) {
 			n++
 		}
@@ -146,41 +148,6 @@ func TestLimiter(t *testing.T) {
 	now = now.Add(time.Minute)
 	if !l.allow(addr(5*maxSources), 1, now) || len(l.sources) != 1 {
 		t.Errorf("%d sources are remembered after a minute, want 1", len(l.sources))
-	}
-}
-
-func TestNetwork(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8::1:2:3:4": "2001:db8::/64", "fe80::1%eth0": "fe80::/64",
-	} {
-		if got := network(netip.MustParseAddr(in)); got.String() != want {
-			t.Errorf("%s is in %s, want %s", in, got, want)
-		}
-	}
-}
-
-func TestConnectionsAreCounted(t *testing.T) {
-	t.Parallel()
-	c := newConnections()
-	from := func(i int) netip.Prefix { return network(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})) }
-	for i := range maxConns {
-		if !c.open(from(i / maxConnsPerSource)) {
-			t.Fatalf("connection %d was refused", i)
-		}
-	}
-	if c.open(from(200)) {
-		t.Error("more connections than there may be")
-	}
-	c.close(from(0))
-	if c.open(from(1)) || !c.open(from(0)) {
-		t.Error("a source has more than its share, or less")
-	}
-	for i := range maxConns {
-		c.close(from(i / maxConnsPerSource))
-	}
-	if c.total != 0 || len(c.by) != 0 {
-		t.Errorf("%d connections of %d sources are left", c.total, len(c.by))
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/router/dns/zone"
 	"github.com/buddyring/buddyring/router/door"
 )
@@ -56,7 +57,7 @@ type Server struct {
 	pools     door.Pools
 	metrics   *metrics
 	limiter   *limiter
-	open      *connections
+	open      *quota.Counter
 	log       *slog.Logger
 	responder *responder
 }
@@ -68,7 +69,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		cfg: cfg, pools: deps.Pools, metrics: newMetrics(deps.Registry), limiter: newLimiter(), open: newConnections(), log: deps.Logger,
+		cfg: cfg, pools: deps.Pools, metrics: newMetrics(deps.Registry), limiter: newLimiter(), open: quota.NewCounter(tcpLimits()), log: deps.Logger,
 	}, nil
 }
 
@@ -98,10 +99,18 @@ func (s *Server) Run(ctx context.Context, packets net.PacketConn, streams net.Li
 
 // own returns the one address that packets come to, if it is one.
 func own(conn net.PacketConn) []netip.Addr {
-	if a := source(conn.LocalAddr()).Unmap(); a.IsValid() && !a.IsUnspecified() && a.Zone() == "" {
+	if a := address(conn.LocalAddr()).Unmap(); a.IsValid() && !a.IsUnspecified() && a.Zone() == "" {
 		return []netip.Addr{a}
 	}
 	return nil
+}
+
+// address is the IP address of a socket.
+func address(a net.Addr) netip.Addr {
+	if udp, ok := a.(*net.UDPAddr); ok {
+		return udp.AddrPort().Addr()
+	}
+	return netip.Addr{}
 }
 
 // answerPackets answers UDP questions, one at a time.
@@ -123,7 +132,7 @@ func (s *Server) answerPackets(ctx context.Context, packets socket) error {
 		if reply == nil {
 			continue
 		}
-		if !s.limiter.allow(source(from.addr), len(reply), now) {
+		if !s.limiter.allow(quota.SourceOf(from.addr), len(reply), now) {
 			s.metrics.limited.Inc()
 			reply = cut(reply)
 		}
@@ -151,14 +160,14 @@ func (s *Server) accept(ctx context.Context, lis net.Listener) error {
 			pause(ctx)
 			continue
 		}
-		from := network(source(conn.RemoteAddr()))
-		if !s.open.open(from) {
+		from := quota.SourceOf(conn.RemoteAddr())
+		if s.open.Take(from, 1) != quota.None {
 			s.metrics.refused.Inc()
 			_ = conn.Close() // nothing was said
 			continue
 		}
 		clients.Go(func() {
-			defer s.open.close(from)
+			defer s.open.Return(from, 1)
 			s.converse(ctx, conn)
 		})
 	}

@@ -15,17 +15,21 @@ import (
 
 	wire "github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
+	"github.com/buddyring/buddyring/internal/leak"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/router/dns"
 	"github.com/buddyring/buddyring/router/door"
 	"github.com/buddyring/buddyring/router/view"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
-const origin = "buddyring.internal."
+const (
+	origin = "buddyring.internal."
+	// patience bounds waits for what must happen, also on a machine with other work.
+	patience = time.Minute
+)
 
 // pools are what a door under test is to serve.
 type pools struct {
@@ -121,7 +125,7 @@ func ask(t *testing.T, network, address, name string, qtype uint16, size uint16)
 	}
 	// The client itself must take whatever comes, so that a packet that is too big
 	// shows.
-	client := wire.Client{Net: network, UDPSize: wire.MaxMsgSize, Timeout: 10 * time.Second}
+	client := wire.Client{Net: network, UDPSize: wire.MaxMsgSize, Timeout: patience}
 	res, _, err := client.Exchange(m, address)
 	if err != nil {
 		t.Fatal(err)
@@ -270,8 +274,10 @@ func TestLimitPerSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 65535)
+	// How many it takes depends on how quickly they come.
+	const most = 100_000
 	limited := 0
-	for range 1000 {
+	for n := 0; limited < 10 && n < most; n++ {
 		if _, err := conn.Write(question); err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +295,7 @@ func TestLimitPerSource(t *testing.T) {
 		}
 	}
 	if limited == 0 {
-		t.Error("1000 answers of 4 KiB were sent to one source")
+		t.Errorf("%d answers of 4 KiB were sent to one source", most)
 	}
 	if got := value(t, reg, "buddyring_router_dns_limited_total"); got != float64(limited) {
 		t.Errorf("limited_total = %v, want %d", got, limited)
@@ -298,7 +304,7 @@ func TestLimitPerSource(t *testing.T) {
 		t.Errorf("over TCP: %d records", len(res.Answer))
 	}
 	other := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 9)}}
-	client := wire.Client{Dialer: &other, Timeout: 10 * time.Second}
+	client := wire.Client{Dialer: &other, Timeout: patience}
 	res, _, err := client.Exchange(m, address)
 	if err != nil || len(res.Answer) != 50 {
 		t.Errorf("another source: %v, %v", res, err)
@@ -354,12 +360,20 @@ func TestGarbage(t *testing.T) {
 	m.SetQuestion("web."+origin, wire.TypeA)
 	m.SetEdns0(1232, false)
 	m.IsEdns0().SetVersion(1)
-	res, _, err := new(wire.Client).Exchange(m, address)
+	client := wire.Client{Timeout: patience}
+	res, _, err := client.Exchange(m, address)
 	if err != nil || res.Rcode != wire.RcodeBadVers || len(res.Answer) > 0 {
 		t.Errorf("EDNS version 1: %v, %v", res, err)
 	}
-	if got := value(t, reg, "buddyring_router_dns_ignored_total"); got != 4 {
-		t.Errorf("ignored_total = %v, want 4", got)
+	// Packets are taken by several, and one may have been overtaken.
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		got := value(t, reg, "buddyring_router_dns_ignored_total")
+		if got == 4 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("ignored_total = %v, want 4", got)
+		}
 	}
 }
 

@@ -11,6 +11,11 @@ import (
 	"github.com/buddyring/buddyring/router/view"
 )
 
+// recentAge is for how long a coordinator keeps changes, so that within this time a
+// snapshot is what another one sends in their place; and for how long the router is
+// waited for before servers that leave may stop.
+const recentAge = 10 * time.Minute
+
 // errProtocol says that a coordinator broke the contract of Subscribe.
 var errProtocol = errors.New("coordinator broke the protocol")
 
@@ -85,6 +90,8 @@ func (p *pools) applySnapshot(ctx context.Context, storeID string, in *pb.Snapsh
 	}
 	b := p.book(name)
 	snapshot.OtherHistory, b.otherHistory = b.otherHistory, false
+	age, _ := b.contact.age(time.Now())
+	snapshot.Recent = age <= recentAge
 	next, err := b.view.ApplySnapshot(snapshot)
 	if err != nil {
 		return p.fenced(err)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 )
 
 // settleLimit is how long a change waits for one door's clients before it is
@@ -37,6 +39,7 @@ func settle(ctx context.Context, settlers []settler, editions []*edition) error 
 // audience are the watchers, and what each has been told. It is safe for
 // concurrent use.
 type audience struct {
+	places   *quota.Counter
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 	// progress is set when a watcher has been told something, or has left.
@@ -46,6 +49,7 @@ type audience struct {
 // watcher is one Watch stream.
 type watcher struct {
 	pool member.Pool
+	from netip.Prefix
 	// told is the seq of the edition it was last sent, 0 before.
 	told atomic.Uint64
 	// gone is set when the stream has ended.
@@ -55,28 +59,34 @@ type watcher struct {
 	drop    func()
 }
 
-// maxWatchers bounds what watchers cost a router: some 25 KiB each, their share of a
-// connection included.
+// maxWatchers bounds what watchers cost a router: some 45 KiB each on a connection of
+// its own, 18 KiB where many share one. One source may have half of them.
 const maxWatchers = 20_000
 
 func newAudience() *audience {
-	return &audience{watchers: map[*watcher]struct{}{}, progress: newSignal()}
+	return &audience{places: quota.NewCounter(quota.Halves(maxWatchers)), watchers: map[*watcher]struct{}{}, progress: newSignal()}
 }
 
 // join adds a watcher, which then begins with what is current.
-func (a *audience) join(pool member.Pool) (*watcher, error) {
-	w := &watcher{pool: pool, dropped: make(chan struct{})}
+func (a *audience) join(pool member.Pool, from netip.Prefix) (*watcher, error) {
+	switch a.places.Take(from, 1) {
+	case quota.Total:
+		return nil, fmt.Errorf("watch pool %q: %w: the router has %d watchers", pool, member.ErrExhausted, maxWatchers)
+	case quota.PerSource:
+		return nil, fmt.Errorf("watch pool %q: %w: the router has %d watchers from %s, half of what it takes",
+			pool, member.ErrExhausted, maxWatchers/2, from)
+	case quota.None:
+	}
+	w := &watcher{pool: pool, from: from, dropped: make(chan struct{})}
 	w.drop = sync.OnceFunc(func() { close(w.dropped) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.watchers) >= maxWatchers {
-		return nil, fmt.Errorf("watch pool %q: %w: the router has %d watchers", pool, member.ErrExhausted, maxWatchers)
-	}
 	a.watchers[w] = struct{}{}
 	return w, nil
 }
 
 func (a *audience) leave(w *watcher) {
+	a.places.Return(w.from, 1)
 	a.mu.Lock()
 	delete(a.watchers, w)
 	a.mu.Unlock()

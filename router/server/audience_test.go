@@ -3,15 +3,22 @@ package server
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 )
 
 func joined(t *testing.T, a *audience, pool member.Pool) *watcher {
 	t.Helper()
-	w, err := a.join(pool)
+	return joinedFrom(t, a, pool, "192.0.2.1")
+}
+
+func joinedFrom(t *testing.T, a *audience, pool member.Pool, address string) *watcher {
+	t.Helper()
+	w, err := a.join(pool, quota.Source(netip.MustParseAddr(address)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,16 +67,25 @@ func TestAudience_StopsWaitingWithItsContext(t *testing.T) {
 	}
 }
 
+// One source may have half of the places, and all together have them all.
 func TestAudience_IsBounded(t *testing.T) {
 	t.Parallel()
 	a := newAudience()
+	refused := func(address string) {
+		t.Helper()
+		if _, err := a.join("p", quota.Source(netip.MustParseAddr(address))); !errors.Is(err, member.ErrExhausted) {
+			t.Errorf("one more from %s: %v, want %v", address, err, member.ErrExhausted)
+		}
+	}
 	var last *watcher
-	for range maxWatchers {
-		last = joined(t, a, "p")
+	for _, address := range []string{"192.0.2.1", "192.0.2.2"} {
+		for range maxWatchers / 2 {
+			last = joinedFrom(t, a, "p", address)
+		}
+		refused(address)
 	}
-	if _, err := a.join("p"); !errors.Is(err, member.ErrExhausted) {
-		t.Errorf("one more: %v, want %v", err, member.ErrExhausted)
-	}
+	refused("192.0.2.3")
 	a.leave(last)
-	joined(t, a, "p")
+	refused("192.0.2.1")
+	joinedFrom(t, a, "p", "192.0.2.3")
 }

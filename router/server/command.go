@@ -126,6 +126,8 @@ func (o *options) define(cmd *cobra.Command) {
 		"directory where the last good views are kept over a restart (default: $STATE_DIRECTORY, /var/lib/buddyring if it is writable, or else ~/.local/state/buddyring)")
 	flags.DurationVar(&o.cfg.SlowStart, "slow-start", 0,
 		"how long a server that is new to work, or back, takes to get its whole weight, in whatever way clients ask, starting with a tenth; 0 gives it all at once")
+	o.cfg.Connections = DefaultConnections()
+	config.ConnectionFlags(flags, &o.cfg.Connections, "to each listener but that of DNS")
 	config.SecurityFlags(flags, &o.security)
 	config.LogFlags(flags, &o.log)
 }

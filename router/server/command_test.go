@@ -26,15 +26,17 @@ func validate(args ...string) (string, error) {
 func TestCommand_NamesWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	for field, args := range map[string][]string{
-		"id":          {"--id", "Router_1"},
-		"coordinator": {"--id", "r1", "--coordinator", "c1.test"},
-		"listen":      {"--id", "r1", "--listen", "7500"},
-		"http-listen": {"--id", "r1", "--http-listen", "nowhere"},
-		"dns-listen":  {"--id", "r1", "--dns-listen", "53"},
-		"web-listen":  {"--id", "r1", "--web-listen", "localhost"},
-		"dns-zone":    {"--id", "r1", "--dns-listen", "127.0.0.1:53", "--dns-zone", "a..b"},
-		"tls-key":     {"--id", "r1", "--tls-cert", "cert.pem"},
-		"log-format":  {"--id", "r1", "--log-format", "xml"},
+		"id":                         {"--id", "Router_1"},
+		"coordinator":                {"--id", "r1", "--coordinator", "c1.test"},
+		"listen":                     {"--id", "r1", "--listen", "7500"},
+		"http-listen":                {"--id", "r1", "--http-listen", "nowhere"},
+		"dns-listen":                 {"--id", "r1", "--dns-listen", "53"},
+		"web-listen":                 {"--id", "r1", "--web-listen", "localhost"},
+		"dns-zone":                   {"--id", "r1", "--dns-listen", "127.0.0.1:53", "--dns-zone", "a..b"},
+		"max-connections":            {"--id", "r1", "--max-connections", "-1"},
+		"max-connections-per-source": {"--id", "r1", "--max-connections-per-source", "-1"},
+		"tls-key":                    {"--id", "r1", "--tls-cert", "cert.pem"},
+		"log-format":                 {"--id", "r1", "--log-format", "xml"},
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()

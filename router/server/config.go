@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
 	"github.com/buddyring/buddyring/router/dns/zone"
 )
@@ -35,6 +36,9 @@ type Config struct {
 	// there. No other router may use it. A router that cannot write to it serves
 	// all the same.
 	StateDir string
+	// Connections bound those of each listener but the DNS door's, which has limits of
+	// its own; DefaultConnections where they are 0.
+	Connections quota.Limits
 	// SlowStart is how long a server that is new to work takes to get its whole
 	// weight; none when 0, at most an hour.
 	SlowStart time.Duration
@@ -57,6 +61,9 @@ type Deps struct {
 	// Credentials.ListenPacket.
 	ListenPacket func(ctx context.Context, name, address string) (net.PacketConn, error)
 }
+
+// DefaultConnections are the limits of connections to one listener.
+func DefaultConnections() quota.Limits { return quota.Halves(32_768) }
 
 // off stands for a listener that is not wanted.
 const off = ":0"
@@ -92,6 +99,9 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 			return err
 		}
 	}
+	if err := c.Connections.Check(); err != nil {
+		return err
+	}
 	if c.StateDir == "" {
 		return member.Invalid("state-dir", "must not be empty")
 	}
@@ -99,6 +109,29 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 		return member.Invalid("slow-start", "%v is not between 0 and 1h", c.SlowStart)
 	}
 	return nil
+}
+
+// listeners opens listeners that have limits.
+type listeners struct {
+	deps   Deps
+	guard  *quota.Guard
+	limits quota.Limits
+}
+
+func newListeners(cfg Config, deps Deps) *listeners {
+	guard, listening := quota.NewGuard(deps.Registry, deps.Logger), 2
+	if cfg.WebListen != "" {
+		listening++
+	}
+	return &listeners{deps, guard, guard.Share(cfg.Connections.Or(DefaultConnections()), listening)}
+}
+
+func (l *listeners) open(ctx context.Context, name, address string) (net.Listener, error) {
+	lis, err := l.deps.listen(ctx, name, address)
+	if err != nil {
+		return nil, err
+	}
+	return l.guard.Listener(lis, name, l.limits), nil
 }
 
 func (d Deps) listen(ctx context.Context, name, address string) (net.Listener, error) {

@@ -5,12 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
 	"time"
-
-	"golang.org/x/net/netutil"
 
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
@@ -94,37 +93,36 @@ func samePort(address string, got net.Addr) string {
 	return net.JoinHostPort(host, fmt.Sprint(tcp.Port))
 }
 
-// maxWebConns bounds the connections of the HTTP door's own listener.
-const maxWebConns = 8192
-
 // webDoor is the HTTP door's own listener where there is one.
 type webDoor struct {
-	server  *observe.HTTP
-	address string
-	deps    Deps
+	server    *observe.HTTP
+	address   string
+	listeners *listeners
+	log       *slog.Logger
 }
 
 // newWebDoor returns the pages of the HTTP door, and its own listener or nil. The
 // own listener is for the public: with TLS, no client certificate is needed.
-func newWebDoor(cfg Config, deps Deps, p door.Pools) (map[string]http.Handler, *webDoor) {
+func newWebDoor(cfg Config, deps Deps, p door.Pools, l *listeners) (map[string]http.Handler, *webDoor) {
 	pages := web.New(web.Deps{Pools: p, Registry: deps.Registry})
 	onMetricsPort := map[string]http.Handler{"/v1/": pages, "/sd/": pages}
 	if cfg.WebListen == "" {
 		return onMetricsPort, nil
 	}
 	return onMetricsPort, &webDoor{
-		server: observe.NewServer(deps.Credentials.HTTPConfig(), pages, deps.Logger), address: cfg.WebListen, deps: deps,
+		server: observe.NewServer(deps.Credentials.HTTPConfig(), pages, deps.Logger), address: cfg.WebListen,
+		listeners: l, log: deps.Logger,
 	}
 }
 
 // run answers until ctx ends.
 func (d *webDoor) run(ctx context.Context) error {
-	lis, err := d.deps.listen(ctx, "web", d.address)
+	lis, err := d.listeners.open(ctx, "web", d.address)
 	if err != nil {
 		return err
 	}
-	d.deps.Logger.InfoContext(ctx, "http door is open", "address", lis.Addr().String())
-	return d.server.Serve(ctx, netutil.LimitListener(lis, maxWebConns))
+	d.log.InfoContext(ctx, "http door is open", "address", lis.Addr().String())
+	return d.server.Serve(ctx, lis)
 }
 
 // settlers are those of the doors whose clients are not told of a change.

@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/buddyring/buddyring/internal/quota"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
@@ -180,4 +183,34 @@ func (s *session) acked() uint64 {
 		return 0
 	}
 	return s.acks[len(s.acks)-1].GetApplied()[0].GetRevision()
+}
+
+// Each listener has limits of its own: who fills one keeps nobody from another.
+func TestConnectionsAreLimited(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.connections = quota.Limits{Total: 3, PerSource: 2}
+		w.start()
+		for name, lis := range map[string]*bufconn.Listener{"grpc": w.grpc, "http": w.http, "web": w.web} {
+			var last net.Conn
+			for range 3 {
+				conn, err := lis.DialContext(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+				last = conn
+			}
+			if err := last.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			// A listener of gRPC says something first.
+			if n, err := last.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+				t.Errorf("%s: one too many got %d bytes, %v", name, n, err)
+			}
+		}
+		if refused := w.value("buddyring_connections_refused_total"); refused != 3 {
+			t.Errorf("%v were refused", refused)
+		}
+	})
 }

@@ -41,6 +41,7 @@ type Server struct {
 	xds        *xds.Door
 	rpc        *rpc.Server
 	http       *observe.HTTP
+	listeners  *listeners
 	// dns and web are nil where those listeners are off.
 	dns *dnsDoor
 	web *webDoor
@@ -57,9 +58,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	p.slowStart = cfg.SlowStart
 	deps.Registry.MustRegister(newStates(p))
 	everybody := newAudience()
-	pages, web := newWebDoor(cfg, deps, p)
+	listeners := newListeners(cfg, deps)
+	pages, web := newWebDoor(cfg, deps, p, listeners)
 	s := &Server{
-		cfg: cfg, deps: deps, pools: p,
+		cfg: cfg, deps: deps, pools: p, listeners: listeners,
 		disk:    &disk{dir: statedir.New(cfg.StateDir, "router"), pools: p, dirty: newSignal(), metrics: m, log: deps.Logger},
 		service: &service{pools: p, audience: everybody, metrics: m, senders: senders{next: make(chan sending)}},
 		xds:     xds.New(xds.Config{Registry: deps.Registry, Logger: deps.Logger}),
@@ -100,11 +102,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		s.pools.restore(last)
 		s.deps.Logger.InfoContext(ctx, "serving the views of the last run", "pools", len(last.pools))
 	}
-	grpcListener, err := s.deps.listen(ctx, "grpc", s.cfg.Listen)
+	grpcListener, err := s.listeners.open(ctx, "grpc", s.cfg.Listen)
 	if err != nil {
 		return err
 	}
-	httpListener, err := s.deps.listen(ctx, "http", s.cfg.HTTPListen)
+	httpListener, err := s.listeners.open(ctx, "http", s.cfg.HTTPListen)
 	if err != nil {
 		return errors.Join(err, grpcListener.Close())
 	}

@@ -52,7 +52,7 @@ type subscriber struct {
 // a standby names, or to the same one again where the stream had a gap.
 func (s *subscriber) run(ctx context.Context) {
 	turn, failures := 0, 0
-	address := s.addresses[0]
+	address, named := s.addresses[0], ""
 	for ctx.Err() == nil {
 		confirmed, err := s.session(ctx, address)
 		if ctx.Err() != nil {
@@ -65,17 +65,23 @@ func (s *subscriber) run(ctx context.Context) {
 		s.metrics.subscriptions.WithLabelValues(reasonOf(err)).Inc()
 		s.log.WarnContext(ctx, "subscription ended", "address", address, "error", err)
 		var standby *member.NotLeaderError
+		newLeader := false
 		switch {
 		case errors.Is(err, view.ErrGap):
 		case errors.As(err, &standby) && standby.Leader != "" && standby.Leader != address:
 			address = standby.Leader
+			newLeader = address != named
+			named = address
 		default:
 			turn++
 			address = s.addresses[turn%len(s.addresses)]
 		}
 		wait := s.pause(failures, errors.Is(err, view.ErrGap))
-		if confirmed && wait == 0 {
-			// All of a coordinator's routers lose it at once.
+		if newLeader {
+			wait = 0
+		}
+		if (confirmed || newLeader) && wait == 0 {
+			// All of a coordinator's routers lose it, and hear of the next one, at once.
 			wait = time.Duration(rand.Int64N(int64(retryFirst))) //nolint:gosec // jitter
 		}
 		sleep(ctx, wait)

@@ -100,16 +100,51 @@ func TestSubscribe_TakesASnapshotWhereTheHistoryWasCompacted(t *testing.T) {
 		s.send(catchUp(3)...)
 		s.end <- member.ErrUnavailable
 		s = w.coordinators[second].next()
-		s.send(start("store", 2),
-			&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{Compacted: &pb.Compacted{Pool: "default"}}},
-			snapshot(at(2, 500), row("new")))
-		if diff := cmp.Diff([]string{"active new"}, w.resolved()); diff != "" {
+		s.send(start("store", 2), compacted(), snapshot(at(2, 500), row("new"), row("s001")))
+		if diff := cmp.Diff([]string{"active new", "active s001"}, w.resolved()); diff != "" {
 			t.Errorf("resolved (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff([]*pb.Position{at(2, 500)}, s.ack().GetApplied(), protocmp.Transform()); diff != "" {
 			t.Errorf("ack (-want +got):\n%s", diff)
 		}
 	}, first, second)
+}
+
+func compacted() *pb.SubscribeResponse {
+	return &pb.SubscribeResponse{Message: &pb.SubscribeResponse_Compacted{Compacted: &pb.Compacted{Pool: "default"}}}
+}
+
+// A new leader does not know what its predecessor has removed, and why: it sends a
+// snapshot. If that takes most of a pool, it is as sudden as a delta that does; but not
+// where nothing was heard for longer than any coordinator keeps changes.
+func TestSubscribe_ASnapshotAfterAFailoverMayNotHalveAPool(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		silence time.Duration
+		want    []string
+	}{
+		"soon":  {9 * time.Minute, []string{"active s003", "held_back s000", "held_back s001", "held_back s002"}},
+		"later": {11 * time.Minute, []string{"active s003"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				s := w.coordinators[first].next()
+				s.send(catchUp(4)...)
+				w.remove(first)
+				time.Sleep(c.silence)
+				s = w.coordinator(first).next()
+				s.send(start("store", 2), compacted(), snapshot(at(2, 11), row("s003")), synced(2, 0), bookmark(at(2, 11)))
+				if diff := cmp.Diff(c.want, w.resolved()); diff != "" {
+					t.Errorf("resolved (-want +got):\n%s", diff)
+				}
+				if got := s.ack().GetHeld(); len(got) != len(c.want)-1 {
+					t.Errorf("acknowledged %v as held", got)
+				}
+			}, first)
+		})
+	}
 }
 
 // After a gap the router asks the same coordinator again for what is missing.
@@ -196,6 +231,30 @@ func TestSubscribe_FollowsTheLeaderThatAStandbyNames(t *testing.T) {
 	}, first, second, leader)
 }
 
+// As long as there is no leader, standbys name the one before. The next one is gone to
+// as soon as it is named, however long that took.
+func TestSubscribe_FollowsANewLeaderAtOnce(t *testing.T) {
+	t.Parallel()
+	const old, leader = "c8.test:7400", "c9.test:7400"
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		standby := w.coordinators[first]
+		asked := 0
+		for begin := time.Now(); time.Since(begin) < 20*time.Second; asked++ {
+			standby.next().end <- &member.NotLeaderError{Leader: old}
+		}
+		if asked > 15 {
+			t.Errorf("a standby was asked %d times in 20 s", asked)
+		}
+		standby.next().end <- &member.NotLeaderError{Leader: leader}
+		begin := time.Now()
+		w.coordinators[leader].next().send(catchUp(1)...)
+		if took := time.Since(begin); took > 300*time.Millisecond {
+			t.Errorf("the new leader was asked after %v", took)
+		}
+	}, first, leader)
+}
+
 func TestSubscribe_MarksExpire(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
@@ -237,6 +296,35 @@ func TestSubscribe_SilentCoordinator(t *testing.T) {
 		s.send(start("store", 1), synced(1, 0), bookmark(at(1, 10)))
 		if got := w.freshness(); got.GetStale() || got.GetAge().AsDuration() > time.Second {
 			t.Errorf("with another coordinator: %v, want fresh", got)
+		}
+	}, first, second)
+}
+
+// A router that waits for its turn to get a snapshot stays as long as it hears that
+// the coordinator is there, and does not take that for news: it still cannot say that a pool
+// does not exist.
+func TestSubscribe_WaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(start("store", 1))
+		for range 30 {
+			time.Sleep(time.Second)
+			s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_SoftMarks{SoftMarks: &pb.SoftMarks{Epoch: 1}}})
+		}
+		if len(w.coordinators[second].sessions) > 0 {
+			t.Error("the other coordinator was asked")
+		}
+		if _, err := w.client().Resolve(t.Context(), &routerv1.ResolveRequest{Pool: "default"}); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("before the snapshot: %v, want %v", err, member.ErrUnavailable)
+		}
+		if code, _ := w.get("/readyz"); code != http.StatusServiceUnavailable {
+			t.Errorf("readyz %d before the snapshot", code)
+		}
+		s.send(snapshot(at(1, 10), rows(2)...), synced(1, 0), bookmark(at(1, 10)))
+		if got := len(w.resolved()); got != 2 {
+			t.Errorf("%d servers, want 2", got)
 		}
 	}, first, second)
 }

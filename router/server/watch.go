@@ -28,7 +28,7 @@ func (s *service) Watch(req *routerv1.WatchRequest, stream routerv1.RouterServic
 	}
 	s.metrics.watchers.Inc()
 	defer s.metrics.watchers.Dec()
-	w, err := s.audience.join(e.pool)
+	w, err := s.audience.join(e.pool, rpc.Source(stream.Context()))
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
@@ -39,7 +40,9 @@ type world struct {
 	log *slog.Logger
 	// slowStart is the router's.
 	slowStart time.Duration
-	registry  *prometheus.Registry
+	// connections are the limits of its listeners.
+	connections quota.Limits
+	registry    *prometheus.Registry
 
 	mu           sync.Mutex
 	coordinators map[string]*coordinator
@@ -76,6 +79,7 @@ func (w *world) router() *server.Server {
 	cfg := server.Config{
 		ID: "r1", Listen: "127.0.0.1:7500", HTTPListen: "127.0.0.1:7502", WebListen: "127.0.0.1:7503",
 		Coordinators: []string{first, second}, StateDir: w.dir, Version: "test", SlowStart: w.slowStart,
+		Connections: w.connections,
 	}
 	if w.zone != "" {
 		cfg.DNSListen, cfg.DNSZone = "127.0.0.1:53", w.zone

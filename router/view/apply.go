@@ -16,7 +16,11 @@ type Snapshot struct {
 	// OtherHistory says that the coordinator has found the view's position to be
 	// of another history.
 	OtherHistory bool
-	Servers      []*Server
+	// Recent says that the view was confirmed shortly before, so that what it has and
+	// the snapshot has not went at once. A coordinator that has just taken the lead
+	// does not know the changes before, nor their causes: it sends this instead.
+	Recent  bool
+	Servers []*Server
 }
 
 // Delta takes a pool from one revision to another. The servers in Put become
@@ -42,10 +46,10 @@ func (v *View) Continues(s Snapshot) bool {
 	return !v.known || !s.OtherHistory && s.StoreID == v.storeID && s.Position.Revision >= v.position.Revision
 }
 
-// ApplySnapshot replaces the rows. Marks stay where the history continues. When
-// it does not, all marks are void, and if less than half of the servers that
-// got work are left, the others are held back. A snapshot of a lower epoch of
-// the same store is member.ErrFenced and changes nothing.
+// ApplySnapshot replaces the rows. Marks stay where the history continues; when it
+// does not, all are void. Then, and where the view is recent, the servers that got
+// work and are gone are held back if less than half are left. A snapshot of a lower
+// epoch of the same store is member.ErrFenced and changes nothing.
 func (v *View) ApplySnapshot(s Snapshot) (*View, error) {
 	if v.known && s.StoreID == v.storeID && s.Position.Epoch < v.position.Epoch {
 		return nil, v.fenced(s.Position.Epoch)
@@ -53,9 +57,11 @@ func (v *View) ApplySnapshot(s Snapshot) (*View, error) {
 	next := v.derive()
 	next.known, next.storeID, next.position, next.changeID = true, s.StoreID, s.Position, s.ChangeID
 	next.rows = v.reuseRows(sortRows(s.Servers))
-	held := v.held
-	if !v.Continues(s) {
+	held, continues := v.held, v.Continues(s)
+	if !continues {
 		next.marks, next.softEpoch = nil, 0
+	}
+	if s.Recent || !continues {
 		held = mergeHeld(held, v.lostBySnapshot(next.rows))
 	}
 	next.held = stillHeld(held, next.rows)

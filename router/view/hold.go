@@ -42,8 +42,8 @@ func (v *View) lostByVerdict(d Delta, rows []*Server) []*Server {
 	return sortRows(lost)
 }
 
-// lostBySnapshot returns, by id, the servers that got work before a snapshot of
-// another history and do not after it, if they are too many.
+// lostBySnapshot returns, by id, the servers that got work before a snapshot and do
+// not after it, if they are too many. A snapshot does not say why they are gone.
 func (v *View) lostBySnapshot(rows []*Server) []*Server {
 	var lost []*Server
 	for _, s := range v.rows {

@@ -101,6 +101,8 @@ func (m *model) snapshot(s view.Snapshot) error {
 	}
 	if otherHistory {
 		m.marks, m.epoch = map[markKey]*markModel{}, 0
+	}
+	if otherHistory || s.Recent {
 		if 2*m.active() < len(before) {
 			for _, id := range before {
 				if !routable(m.rows[id]) {
@@ -255,6 +257,7 @@ func (w *world) snapshot(*rapid.T) {
 			Revision: member.Revision(max(0, int(w.model.pos.Revision)+rapid.IntRange(-3, 5).Draw(w.t, "step"))),
 		},
 		OtherHistory: rapid.IntRange(0, 7).Draw(w.t, "other history") == 0,
+		Recent:       rapid.Bool().Draw(w.t, "recent"),
 	}
 	for _, id := range w.ids("members") {
 		s.Servers = append(s.Servers, w.row(id, s.Position.Revision))

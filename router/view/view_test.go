@@ -124,18 +124,24 @@ func TestApplyDelta_HeldBackUntilConfirmedOrBack(t *testing.T) {
 	}
 }
 
-func TestApplySnapshot_OfAnotherHistory(t *testing.T) {
+func TestApplySnapshot_ThatTakesTooMany(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		snapshot view.Snapshot
 		held     int
 	}{
-		"new store, half gone":              {view.Snapshot{StoreID: "t", Servers: servers(5)}, 0},
-		"new store, more than half gone":    {view.Snapshot{StoreID: "t", Servers: servers(4)}, 6},
-		"new store, empty":                  {view.Snapshot{StoreID: "t"}, 10},
-		"revision went back, most gone":     {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 9}, Servers: servers(1)}, 9},
-		"other history, most gone":          {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 99}, OtherHistory: true, Servers: servers(1)}, 9},
-		"the same history, most gone":       {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 99}, Servers: servers(1)}, 0},
+		"new store, half gone":           {view.Snapshot{StoreID: "t", Servers: servers(5)}, 0},
+		"new store, more than half gone": {view.Snapshot{StoreID: "t", Servers: servers(4)}, 6},
+		"new store, empty":               {view.Snapshot{StoreID: "t"}, 10},
+		"revision went back, most gone":  {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 9}, Servers: servers(1)}, 9},
+		"other history, most gone":       {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 99}, OtherHistory: true, Servers: servers(1)}, 9},
+		"the same history, most gone":    {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 1, Revision: 99}, Servers: servers(1)}, 0},
+		"the same history, most gone at once": {
+			view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 2, Revision: 99}, Recent: true, Servers: servers(4)}, 6,
+		},
+		"the same history, half gone at once": {
+			view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 2, Revision: 99}, Recent: true, Servers: servers(5)}, 0,
+		},
 		"the same revision in a next epoch": {view.Snapshot{StoreID: "s", Position: member.Position{Epoch: 2, Revision: 10}, Servers: servers(10)}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,12 +7,14 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/router/door"
 	"github.com/buddyring/buddyring/router/view"
 )
@@ -31,7 +33,7 @@ const (
 // New returns a door. Its metrics are on the registry from then on.
 func New(deps Deps) *Door {
 	return &Door{
-		pools: deps.Pools, metrics: newMetrics(deps.Registry), waiting: make(chan struct{}, maxWaiters),
+		pools: deps.Pools, metrics: newMetrics(deps.Registry), waiting: quota.NewCounter(quota.Halves(maxWaiters)),
 		jitter: func(atMost time.Duration) time.Duration {
 			return rand.N(max(1, atMost)) //nolint:gosec // jitter
 		},
@@ -212,15 +214,23 @@ func (d *Door) getPool(w http.ResponseWriter, r *http.Request) (int, error) {
 	return send(w, r, b)
 }
 
+// sourceOf is where a request comes from.
+func sourceOf(r *http.Request) netip.Prefix {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Prefix{} // no IP address: a test's own network
+	}
+	return quota.Source(peer.Addr())
+}
+
 // await returns the state of a pool when its answer is no longer the one that the
 // client has, or when the client has waited long enough.
 func (d *Door) await(w http.ResponseWriter, r *http.Request, req poolRequest, state *door.State) (*door.State, *body, error) {
-	select {
-	case d.waiting <- struct{}{}:
-	default:
+	from := sourceOf(r)
+	if d.waiting.Take(from, 1) != quota.None {
 		return nil, nil, &statusError{http.StatusServiceUnavailable, "too many requests wait for changes; ask without an index"}
 	}
-	defer func() { <-d.waiting }()
+	defer d.waiting.Return(from, 1)
 	d.metrics.waiters.Inc()
 	defer d.metrics.waiters.Dec()
 	wait := req.wait + d.jitter(req.wait/waitJitter)

@@ -16,13 +16,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/router/door"
 )
 
 const (
 	// maxQuery is the longest query string that is looked at.
 	maxQuery = 1024
-	// maxWaiters is how many requests may wait at a time.
+	// maxWaiters is how many requests may wait at a time, half of them from one source.
 	maxWaiters = 4096
 	// writeTime is how long a client may take for its answer.
 	writeTime = 20 * time.Second
@@ -39,8 +40,8 @@ type Deps struct {
 type Door struct {
 	pools   door.Pools
 	metrics *metrics
-	// waiting holds a token for each request that waits.
-	waiting chan struct{}
+	// waiting are the requests that wait.
+	waiting *quota.Counter
 	// jitter spreads the ends of waits: up to so much is added to one.
 	jitter func(atMost time.Duration) time.Duration
 }

@@ -20,15 +20,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
+	"github.com/buddyring/buddyring/internal/leak"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/router/door"
 	"github.com/buddyring/buddyring/router/view"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // pools are what a door under test is to serve.
 type pools struct {
@@ -381,8 +381,8 @@ func TestWaitsEndSpread(t *testing.T) {
 	})
 }
 
-// So many may wait and no more; the others are told at once. All are woken by a
-// change, and nothing of them is left.
+// So many may wait and no more, half of them from one source; the others are told at
+// once. All are woken by a change, and nothing of them is left.
 func TestWaitersAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -391,13 +391,22 @@ func TestWaitersAreBounded(t *testing.T) {
 		d := newDoor(t, p)
 		target := "/v1/pools/default?index=" + indexOf(get(d, "/v1/pools/default"))
 		var all []<-chan *httptest.ResponseRecorder
-		for range maxWaiters {
-			all = append(all, waiting(d, target))
+		tooMany := func(from string) {
+			t.Helper()
+			if w := getFrom(d, from, target); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+				t.Errorf("one too many from %s: %d", from, w.Code)
+			}
 		}
-		synctest.Wait()
-		if w := get(d, target); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-			t.Errorf("one too many: %d", w.Code)
+		for _, from := range []string{"192.0.2.1:1", "192.0.2.2:1"} {
+			for range maxWaiters / 2 {
+				done := make(chan *httptest.ResponseRecorder, 1)
+				go func() { done <- getFrom(d, from, target) }()
+				all = append(all, done)
+			}
+			synctest.Wait()
+			tooMany(from)
 		}
+		tooMany("192.0.2.3:1")
 		if w := get(d, "/v1/pools/default"); w.Code != http.StatusOK {
 			t.Errorf("one that does not wait: %d", w.Code)
 		}
@@ -407,10 +416,19 @@ func TestWaitersAreBounded(t *testing.T) {
 				t.Errorf("a waiter got %d", w.Code)
 			}
 		}
-		if n := len(d.waiting); n != 0 {
+		if n := d.waiting.Held(); n != 0 {
 			t.Errorf("%d places are taken", n)
 		}
 	})
+}
+
+// getFrom asks from an address.
+func getFrom(d http.Handler, from, target string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	r.RemoteAddr = from
+	w := httptest.NewRecorder()
+	d.ServeHTTP(w, r)
+	return w
 }
 
 // pipes is a listener in memory, whose connections keep deadlines as TCP does.
@@ -498,12 +516,12 @@ func TestWaitEndsWithItsClient(t *testing.T) {
 				}
 			}
 			synctest.Wait()
-			if n := len(d.waiting); n != 2 {
+			if n := d.waiting.Held(); n != 2 {
 				t.Errorf("%d wait, want 2", n)
 			}
 			_ = leaves.Close()
 			synctest.Wait()
-			if n := len(d.waiting); n != 1 {
+			if n := d.waiting.Held(); n != 1 {
 				t.Errorf("%d wait, want 1", n)
 			}
 			t.Cleanup(func() { _ = stays.Close() })

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 )
 
 // settleLimit is how long one client may keep the router from acknowledging what
@@ -18,7 +20,8 @@ const settleLimit = 2 * time.Second
 // audience are the streams, and what there is for them to know. It is safe for
 // concurrent use.
 type audience struct {
-	limit int
+	// places are those of streams, names what they subscribe to.
+	places, names *quota.Counter
 	// progress is set when something has been published, or a client has come
 	// nearer to that.
 	progress chan struct{}
@@ -33,23 +36,47 @@ type audience struct {
 	laggards map[*stream]struct{}
 }
 
-func newAudience(limit int) *audience {
+func newAudience(streams, names quota.Limits) *audience {
 	return &audience{
-		limit: limit, progress: make(chan struct{}, 1), streams: map[*stream]struct{}{}, laggards: map[*stream]struct{}{},
+		places: quota.NewCounter(streams), names: quota.NewCounter(names),
+		progress: make(chan struct{}, 1), streams: map[*stream]struct{}{}, laggards: map[*stream]struct{}{},
 	}
 }
 
 func (a *audience) join(s *stream) error {
+	if err := exhausted(a.places.Take(s.from, 1), s.from, "streams"); err != nil {
+		return fmt.Errorf("open xDS stream: %w", err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.streams) >= a.limit {
-		return fmt.Errorf("open xDS stream: %w: there are %d", member.ErrExhausted, a.limit)
-	}
 	a.streams[s] = struct{}{}
 	return nil
 }
 
+// subscribe lets a stream have so many names more, or fewer.
+func (a *audience) subscribe(s *stream, more int) error {
+	if err := exhausted(a.names.Take(s.from, more), s.from, "names"); err != nil {
+		return fmt.Errorf("subscribe to xDS resources: %w", err)
+	}
+	return nil
+}
+
+// exhausted says which limit was reached, if one was.
+func exhausted(reached quota.Limit, from netip.Prefix, of string) error {
+	switch reached {
+	case quota.Total:
+		return fmt.Errorf("%w: the router has no room for more %s", member.ErrExhausted, of)
+	case quota.PerSource:
+		return fmt.Errorf("%w: %s has half of the router's room for %s", member.ErrExhausted, from, of)
+	case quota.None:
+	}
+	return nil
+}
+
+// leave forgets a stream and all that it has asked for.
 func (a *audience) leave(s *stream) {
+	a.places.Return(s.from, 1)
+	a.names.Return(s.from, s.end())
 	a.mu.Lock()
 	delete(a.streams, s)
 	delete(a.laggards, s)

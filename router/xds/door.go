@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/quota"
 )
 
 // Config is what a door needs from its process. All are needed.
@@ -43,7 +44,7 @@ type Door struct {
 // registry from then on.
 func New(cfg Config) *Door {
 	d := &Door{
-		log: cfg.Logger, publisher: newPublisher(), audience: newAudience(maxStreams),
+		log: cfg.Logger, publisher: newPublisher(), audience: newAudience(quota.Halves(maxStreams), quota.Halves(maxNamesInAll)),
 		opened: make(chan struct{}), closing: make(chan struct{}),
 	}
 	d.metrics = newMetrics(cfg.Registry, d.audience)

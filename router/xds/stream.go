@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -12,13 +13,16 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/buddyring/buddyring/internal/member"
+	"github.com/buddyring/buddyring/internal/rpc"
 )
 
-// What one client may ask for.
+// What clients may ask for.
 const (
 	maxStreams = 10_000
-	// maxNames is of one type on one stream.
-	maxNames = 1_000
+	// maxNames is of one type on one stream, maxNamesInAll of all types on all streams.
+	// One that nobody has costs most, 600 bytes.
+	maxNames      = 1_000
+	maxNamesInAll = 400_000
 	// maxName is a pool, a slash and the name of an endpoint.
 	maxName = 63 + 1 + 63
 	maxNode = 256
@@ -35,6 +39,8 @@ const sendLimit = 5 * time.Second
 type stream struct {
 	discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer
 	door *Door
+	// from is where the client is.
+	from netip.Prefix
 
 	mu sync.Mutex
 	// node is what the client calls itself.
@@ -43,6 +49,8 @@ type stream struct {
 	types map[string]*subscription
 	// refusal is why the client may not go on.
 	refusal error
+	// ended is set when nothing is to be remembered of the client any more.
+	ended bool
 }
 
 // subscription is what a client has asked for of one type, and what it knows.
@@ -61,7 +69,8 @@ type subscription struct {
 
 func newStream(raw discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer, d *Door) *stream {
 	return &stream{
-		AggregatedDiscoveryService_StreamAggregatedResourcesServer: raw, door: d, types: map[string]*subscription{},
+		AggregatedDiscoveryService_StreamAggregatedResourcesServer: raw, door: d, from: rpc.Source(raw.Context()),
+		types: map[string]*subscription{},
 	}
 }
 
@@ -72,11 +81,7 @@ func (s *stream) Recv() (*discoveryv3.DiscoveryRequest, error) {
 		return nil, err
 	}
 	if reason, err := check(req); err != nil {
-		s.door.metrics.refuse(reason)
-		s.mu.Lock()
-		s.refusal = err
-		s.mu.Unlock()
-		return nil, err
+		return nil, s.refuse(reason, err)
 	}
 	for i, name := range req.GetResourceNames() {
 		if len(name) > maxName {
@@ -90,11 +95,24 @@ func (s *stream) Recv() (*discoveryv3.DiscoveryRequest, error) {
 	if n := req.GetNode(); n != nil {
 		req.Node = &corev3.Node{Id: n.GetId(), Cluster: n.GetCluster()}
 	}
-	if s.note(req, rejection != nil) {
+	answers, err := s.note(req, rejection != nil)
+	if err != nil {
+		return nil, s.refuse(refusedNames, err)
+	}
+	if answers {
 		s.answered(req.GetTypeUrl(), rejection)
 	}
 	s.door.audience.wake()
 	return req, nil
+}
+
+// refuse ends the stream with an error, which it returns.
+func (s *stream) refuse(limit string, err error) error {
+	s.door.metrics.refuse(limit)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusal = err
+	return err
 }
 
 // check says why a request is refused, and with which reason it is counted.
@@ -113,8 +131,9 @@ func check(req *discoveryv3.DiscoveryRequest) (reason string, err error) {
 }
 
 // note takes what a request says of its type, and reports whether it answers the
-// last response. A request that was sent before that arrived says nothing.
-func (s *stream) note(req *discoveryv3.DiscoveryRequest, rejects bool) bool {
+// last response. A request that was sent before that arrived says nothing. It is an
+// error if all clients together ask for too much.
+func (s *stream) note(req *discoveryv3.DiscoveryRequest, rejects bool) (answers bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := req.GetNode(); n != nil {
@@ -126,14 +145,32 @@ func (s *stream) note(req *discoveryv3.DiscoveryRequest, rejects bool) bool {
 		s.types[req.GetTypeUrl()] = sub
 	}
 	if sub.unanswered && req.GetResponseNonce() != sub.nonce {
-		return false
+		return false, nil
+	}
+	if s.ended {
+		return false, nil
+	}
+	if err := s.door.audience.subscribe(s, len(req.GetResourceNames())-len(sub.names)); err != nil {
+		return false, err
 	}
 	sub.names = req.GetResourceNames()
 	if !sub.unanswered {
-		return false
+		return false, nil
 	}
 	sub.settled, sub.rejecting, sub.unanswered = sub.version, rejects, false
-	return true
+	return true, nil
+}
+
+// end returns how many names the client has asked for. From then on it has asked for
+// none, though a request may be under way still.
+func (s *stream) end() (names int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sub := range s.types {
+		names += len(sub.names)
+	}
+	s.ended = true
+	return names
 }
 
 // answered counts a confirmation or, if there is a reason, a rejection.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/xds"
 
+	"github.com/buddyring/buddyring/internal/freeport"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 	router "github.com/buddyring/buddyring/router/server"
@@ -24,6 +25,8 @@ import (
 type Config struct {
 	// Dir is where the router keeps its state.
 	Dir string
+	// RouterAddress is where the router is to listen; anywhere on loopback if empty.
+	RouterAddress string
 	// Coordinator and Router are their certificates; plaintext if zero.
 	Coordinator, Router rpc.Security
 }
@@ -64,21 +67,15 @@ func NewLab(ctx context.Context, cfg Config) (*Lab, error) {
 		_ = srv.Serve(serving, lis)
 	}()
 	l.stops = append(l.stops, func() { stop(); <-served })
-	if l.RouterAddress, err = freeAddress(ctx); err != nil {
-		return nil, errors.Join(err, l.Close())
+	if l.RouterAddress = cfg.RouterAddress; l.RouterAddress == "" {
+		if l.RouterAddress, err = freeport.Find(ctx); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
 	}
 	return l, nil
 }
 
 func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
-func freeAddress(ctx context.Context) (string, error) {
-	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return lis.Addr().String(), lis.Close()
-}
 
 // Servers starts n servers, which the lab stops.
 func (l *Lab) Servers(ctx context.Context, n int) ([]*Server, error) {

@@ -10,12 +10,13 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/buddyring/buddyring/internal/bench/xdsbench"
+	"github.com/buddyring/buddyring/internal/leak"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
 func TestMain(m *testing.M) {
 	// grpc's xDS client never closes what watches its certificate files.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("google.golang.org/grpc/credentials/tls/certprovider/pemfile.(*watcher).run"))
+	leak.Main(m, goleak.IgnoreTopFunction("google.golang.org/grpc/credentials/tls/certprovider/pemfile.(*watcher).run"))
 }
 
 // lab is a lab with servers in pool web, a router and a client of that pool.

@@ -3,6 +3,7 @@ package xdsbench_test
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/buddyring/buddyring/buddyctl/pki"
 	"github.com/buddyring/buddyring/internal/bench/xdsbench"
+	"github.com/buddyring/buddyring/internal/freeport"
 	"github.com/buddyring/buddyring/internal/rpc"
 )
 
@@ -59,13 +61,17 @@ func TestTheSampleBootstrapWithoutTLS(t *testing.T) {
 func TestTheSampleBootstrapWithTLS(t *testing.T) {
 	dir := t.TempDir()
 	l := &lab{t: t}
-	authority, err := pki.NewAuthority("example.org", time.Now(), time.Hour)
+	authority, err := pki.NewAuthority("example.org", time.Now(), 24*time.Hour)
 	l.must(err)
 	ca, err := authority.Save(filepath.Join(dir, "ca"))
 	l.must(err)
+	at, err := freeport.Find(t.Context())
+	l.must(err)
+	host, _, err := net.SplitHostPort(at)
+	l.must(err)
 	issue := func(role rpc.Role, name string) rpc.Security {
 		cert, err := authority.Issue(pki.Wanted{
-			Identity: rpc.Identity{Role: role, Name: name}, Hosts: []string{"127.0.0.1"}, Valid: time.Minute,
+			Identity: rpc.Identity{Role: role, Name: name}, Hosts: []string{"127.0.0.1", host}, Valid: time.Hour,
 		}, time.Now())
 		l.must(err)
 		files, err := cert.Save(dir, name)
@@ -74,7 +80,8 @@ func TestTheSampleBootstrapWithTLS(t *testing.T) {
 	}
 	client := issue(rpc.RoleRouter, "shop")
 	l.Lab, err = xdsbench.NewLab(t.Context(), xdsbench.Config{
-		Dir: filepath.Join(dir, "state"), Coordinator: issue(rpc.RoleCoordinator, "c1"), Router: issue(rpc.RoleRouter, "r1"),
+		Dir: filepath.Join(dir, "state"), RouterAddress: at,
+		Coordinator: issue(rpc.RoleCoordinator, "c1"), Router: issue(rpc.RoleRouter, "r1"),
 	})
 	l.must(err)
 	t.Cleanup(func() { l.must(l.Close()) })

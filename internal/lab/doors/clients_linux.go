@@ -21,7 +21,7 @@ import (
 )
 
 // The clients know all routers. Their connections to servers are made on the
-// clients' host, each request of HTTP with one of its own.
+// clients' host, and kept alive from one request to the next.
 
 // library is a configuration of the Go library.
 func (r *run) library() client.Config {
@@ -86,7 +86,7 @@ func (r *run) overLibraryHTTP(ctx context.Context) error {
 	}
 	r.atEnd(pool.Close)
 	web := &http.Client{Timeout: requestTime, Transport: &client.Transport{
-		Pool: pool, Base: &http.Transport{DialContext: r.clients().Dial, DisableKeepAlives: true},
+		Pool: pool, Base: keepAlive(r.clients().Dial),
 	}}
 	return r.begin(ctx, GoHTTP, func(int) ask { return getFrom(web, lab.Pool) })
 }
@@ -97,22 +97,16 @@ func (r *run) overHAProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	web := &http.Client{Timeout: requestTime, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", front)
-		},
-		DisableKeepAlives: true,
-	}}
+	web := &http.Client{Timeout: requestTime, Transport: keepAlive(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", front)
+	})}
 	return r.begin(ctx, HAProxy, func(int) ask { return getFrom(web, lab.Pool) })
 }
 
 // overPick asks a router for each request, and the next one where one does not
 // answer.
 func (r *run) overPick(ctx context.Context) error {
-	web := &http.Client{
-		Timeout:   requestTime,
-		Transport: &http.Transport{DialContext: r.clients().Dial, DisableKeepAlives: true},
-	}
+	web := &http.Client{Timeout: requestTime, Transport: keepAlive(r.clients().Dial)}
 	return r.begin(ctx, Pick, func(n int) ask {
 		return func(ctx context.Context) (time.Time, error) {
 			var errs []error
@@ -138,6 +132,11 @@ func (r *run) pick(ctx context.Context, router int) (address string, err error) 
 		return "", fmt.Errorf("pick from router %d: %w", router+1, err)
 	}
 	return answer.GetChoices()[0].GetAddress(), nil
+}
+
+// keepAlive is a transport with a connection for each caller to each server.
+func keepAlive(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Transport {
+	return &http.Transport{DialContext: dial, MaxIdleConnsPerHost: callers}
 }
 
 // getFrom asks one host.

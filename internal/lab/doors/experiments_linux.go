@@ -20,10 +20,12 @@ import (
 
 // experiments makes all of them, one after the other.
 func (r *run) experiments(ctx context.Context) error {
+	all := []func(context.Context) error{r.restartByShutdown, r.restartByOperator}
+	if r.cfg.DNS {
+		all = append(all, r.loseRouter, r.restartRouter, r.loseCoordinator, r.restartCoordinator, r.loseServer)
+	}
 	r.begun = time.Now()
-	for _, experiment := range []func(context.Context) error{
-		r.restartByShutdown, r.restartByOperator, r.loseRouter, r.restartRouter, r.loseCoordinator, r.restartCoordinator, r.loseServer,
-	} {
+	for _, experiment := range all {
 		if err := experiment(ctx); err != nil {
 			return err
 		}
@@ -59,11 +61,10 @@ func (r *run) leave(ctx context.Context, id string) error {
 	return nil
 }
 
-// restartByOperator lets buddyctl walk the pool. Its command lets what is under
-// way end, asks for the restart of a service, by a file, and waits until the file
-// is gone.
+// restartByOperator lets buddyctl walk the pool. Its command asks for the restart of
+// a service, by a file, and waits until the file is gone.
 func (r *run) restartByOperator(ctx context.Context) error {
-	const command = `sleep 0.3; touch "$STOP/$BUDDYRING_SERVER_ID"; while [ -e "$STOP/$BUDDYRING_SERVER_ID" ]; do sleep 0.02; done`
+	const command = `touch "$STOP/$BUDDYRING_SERVER_ID"; while [ -e "$STOP/$BUDDYRING_SERVER_ID" ]; do sleep 0.02; done`
 	dir := filepath.Join(r.cfg.Dir, "stop")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("make directory: %w", err)

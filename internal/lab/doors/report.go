@@ -31,6 +31,8 @@ type Report struct {
 	Machine string `json:"machine"`
 	Servers int    `json:"servers"`
 	Routers int    `json:"routers"`
+	// DNS says whether the routers answered DNS.
+	DNS bool `json:"dns"`
 	// Callers is how many ask by each door.
 	Callers     int          `json:"callers"`
 	Experiments []Experiment `json:"experiments"`
@@ -71,8 +73,12 @@ func (o Outcome) text(crash bool) string {
 // Write writes the report for people, as Markdown.
 func (r *Report) Write(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Requests that failed. Pool of %d, %d routers, %d callers by each door. %s, %s.\n\n",
-		r.Servers, r.Routers, r.Callers, r.Date, r.Machine)
+	dns := "with"
+	if !r.DNS {
+		dns = "without"
+	}
+	fmt.Fprintf(&b, "Requests that failed. Pool of %d, %d routers %s DNS, %d callers by each door. %s, %s.\n\n",
+		r.Servers, r.Routers, dns, r.Callers, r.Date, r.Machine)
 	t := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
 	line := func(cells []string) {
 		_, _ = fmt.Fprintf(t, "| %s\t|\n", strings.Join(cells, "\t| ")) // a Builder takes everything

@@ -10,7 +10,7 @@ import (
 
 func TestReport(t *testing.T) {
 	r := doors.Report{
-		Date: "2026-11-25", Machine: "2 cores", Servers: 8, Routers: 2, Callers: 4,
+		Date: "2026-11-25", Machine: "2 cores", Servers: 8, Routers: 2, Callers: 4, DNS: true,
 		Experiments: []doors.Experiment{
 			{Name: "a restart", Seconds: 12.34, Doors: []doors.Outcome{
 				{Door: doors.GoGRPC, Asked: 10}, {Door: doors.Pick, Asked: 20, Failed: 1, Last: time.Second, Errors: []string{"refused"}},
@@ -24,7 +24,7 @@ func TestReport(t *testing.T) {
 	if err := r.Write(&got); err != nil {
 		t.Fatal(err)
 	}
-	const want = `Requests that failed. Pool of 8, 2 routers, 4 callers by each door. 2026-11-25, 2 cores.
+	const want = `Requests that failed. Pool of 8, 2 routers with DNS, 4 callers by each door. 2026-11-25, 2 cores.
 
 | experiment                            | Go library, gRPC                      | Pick    |
 | ---                                   | ---                                   | ---     |

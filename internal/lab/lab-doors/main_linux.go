@@ -1,6 +1,7 @@
 // Command lab-doors makes experiments with real programs in network namespaces:
 // clients use a pool by every door while servers, routers and the coordinator are
-// restarted and killed. It prints how many of their requests failed.
+// restarted and killed. It prints how many of their requests failed: first where
+// routers answer DNS, then of restarts where they do not.
 package main
 
 import (
@@ -49,7 +50,16 @@ func run() int {
 	return code
 }
 
-func measure(ctx context.Context, cfg doors.Config, asJSON bool) (err error) {
+func measure(ctx context.Context, cfg doors.Config, asJSON bool) error {
+	for _, cfg.DNS = range []bool{true, false} {
+		if err := measureOnce(ctx, cfg, asJSON); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func measureOnce(ctx context.Context, cfg doors.Config, asJSON bool) (err error) {
 	if cfg.Dir, err = os.MkdirTemp("", "lab-doors-"); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}

@@ -77,7 +77,8 @@ type AdminServiceClient interface {
 	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
 	// GetPool returns one pool.
 	GetPool(ctx context.Context, in *GetPoolRequest, opts ...grpc.CallOption) (*GetPoolResponse, error)
-	// CreatePool creates an empty pool; ALREADY_EXISTS if there is one.
+	// CreatePool creates an empty pool; ALREADY_EXISTS if there is one. A repeat by
+	// request_id for a pool that was deleted since is NOT_FOUND.
 	CreatePool(ctx context.Context, in *CreatePoolRequest, opts ...grpc.CallOption) (*CreatePoolResponse, error)
 	// UpdatePool changes settings of a pool, with an event.
 	UpdatePool(ctx context.Context, in *UpdatePoolRequest, opts ...grpc.CallOption) (*UpdatePoolResponse, error)
@@ -525,7 +526,8 @@ type AdminServiceServer interface {
 	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
 	// GetPool returns one pool.
 	GetPool(context.Context, *GetPoolRequest) (*GetPoolResponse, error)
-	// CreatePool creates an empty pool; ALREADY_EXISTS if there is one.
+	// CreatePool creates an empty pool; ALREADY_EXISTS if there is one. A repeat by
+	// request_id for a pool that was deleted since is NOT_FOUND.
 	CreatePool(context.Context, *CreatePoolRequest) (*CreatePoolResponse, error)
 	// UpdatePool changes settings of a pool, with an event.
 	UpdatePool(context.Context, *UpdatePoolRequest) (*UpdatePoolResponse, error)

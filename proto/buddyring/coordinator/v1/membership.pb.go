@@ -955,7 +955,9 @@ func (x *SoftMark) GetServiceDown() bool {
 	return false
 }
 
-// SoftMarks are marks of one epoch.
+// SoftMarks are marks of one epoch. Without marks it says only that the
+// coordinator is there: it comes when a bookmark would be due to a router that
+// waits for its turn to get a snapshot.
 type SoftMarks struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The leader's epoch; lower ones than known are ignored.
