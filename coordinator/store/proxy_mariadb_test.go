@@ -105,7 +105,7 @@ func (p *proxy) harmAndCut(fates ...fate) {
 // limited is the context of a caller whose deadline comes when his COMMIT hangs, and
 // not before, however slow the machine is.
 type limited struct {
-	context.Context
+	context.Context //nolint:containedctx // it is a context itself
 
 	passed chan struct{}
 	// at is when the deadline has passed.

@@ -193,11 +193,10 @@ func (w *world) routed(ctx context.Context) error {
 		return fmt.Errorf("the router names %d servers, not %d", n, len(w.servers))
 	}
 	for _, s := range answer.GetServers() {
-		switch s.GetState() {
-		case routerv1.State_STATE_ACTIVE:
-		case routerv1.State_STATE_SUSPECT:
+		if s.GetState() == routerv1.State_STATE_SUSPECT {
 			return fmt.Errorf("%w: %s", errSuspect, s.GetServerId())
-		default:
+		}
+		if s.GetState() != routerv1.State_STATE_ACTIVE {
 			return fmt.Errorf("the router calls %s %v", s.GetServerId(), s.GetState())
 		}
 	}
