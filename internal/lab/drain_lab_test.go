@@ -20,7 +20,8 @@ func TestNothingFailsUnderLoad(t *testing.T) {
 }
 
 // TestNothingFailsWithoutDNS: restarts cost nothing either where no acknowledgement
-// waits for the time to live of an answer.
+// waits for the time to live of an answer. But nobody waits for the answer to a Pick that
+// is on its way: the caller may find a server that has stopped since.
 func TestNothingFailsWithoutDNS(t *testing.T) {
 	t.Parallel()
 	underLoad(t, false)
@@ -41,7 +42,7 @@ func underLoad(t *testing.T, dns bool) {
 	}
 	for _, e := range report.Experiments {
 		for _, o := range e.Doors {
-			checkOutcome(t, e, o)
+			checkOutcome(t, report, e, o)
 		}
 	}
 }
@@ -49,12 +50,14 @@ func underLoad(t *testing.T, dns bool) {
 // checkOutcome: what was chosen after the suspect mark of a crash may not fail, but
 // for what HAProxy sends before it asks again. The mark has to reach the clients, on
 // a machine that may be busy.
-func checkOutcome(t *testing.T, e doors.Experiment, o doors.Outcome) {
+func checkOutcome(t *testing.T, r *doors.Report, e doors.Experiment, o doors.Outcome) {
 	t.Helper()
 	switch {
 	case o.Asked == 0:
 		t.Errorf("%s, %s: nobody has asked", e.Name, o.Door)
 	case o.Failed == 0:
+	case !e.Crash && !r.DNS && o.Door == doors.Pick && o.Failed <= r.Servers:
+		// One for each server restarted: see TestNothingFailsWithoutDNS.
 	case !e.Crash:
 		t.Errorf("%s, %s: %d of %d failed: %q", e.Name, o.Door, o.Failed, o.Asked, o.Errors)
 	case e.Suspect == 0:
