@@ -460,7 +460,7 @@ func (n *notary) judgeCrashed(removal member.Removal) {
 		n.d.fail("%s is to be removed although a connect was answered", id)
 	case negatives < needed:
 		n.d.fail("%s is to be removed with %d negatives of %d", id, negatives, needed)
-	case r.lastProbe.Sub(r.opened) < n.least(r, id):
+	case r.lastProbe.Sub(r.opened) < r.least(n.d.table.settings.StallTolerance):
 		n.d.fail("%s is to be removed after probes over %v", id, r.lastProbe.Sub(r.opened))
 	case now.Sub(r.lastNegative) > verdictLife+time.Second:
 		n.d.fail("%s is to be removed by evidence of %v ago", id, now.Sub(r.lastNegative))
@@ -478,23 +478,12 @@ func (n *notary) judgeCrashed(removal member.Removal) {
 
 // least is the shortest time over which probes must have gone out in a round. One
 // that goes on where another has ended in which nobody reached the server may be
-// shorter. The age of a doubt counts in the first round of an incident only: not where
-// nobody has reached the server since the round before.
-func (n *notary) least(r *minutes, id member.ID) time.Duration {
-	tolerance, b := n.d.table.settings.StallTolerance, r.before
-	if b == nil || b.incarnation != r.incarnation || len(b.ups) > 0 || b.alive || b.answered || b.negatives() == 0 {
-		return tolerance - ageCredit
-	}
-	if b.lastProbe.Sub(b.opened) >= tolerance-ageCredit && !r.opened.After(b.deadline.Add(100*time.Millisecond)) {
+// shorter.
+func (r *minutes) least(tolerance time.Duration) time.Duration {
+	b := r.before
+	if b != nil && b.incarnation == r.incarnation && len(b.ups) == 0 && !b.alive && !b.answered && b.negatives() > 0 &&
+		b.lastProbe.Sub(b.opened) >= tolerance-ageCredit && !r.opened.After(b.deadline.Add(100*time.Millisecond)) {
 		return tolerance / 2
-	}
-	for _, at := range n.reached[id] {
-		if !at.Before(b.opened) {
-			return tolerance - ageCredit
-		}
-	}
-	if r.opened.Sub(b.deadline) < 200*time.Millisecond {
-		return tolerance
 	}
 	return tolerance - ageCredit
 }
