@@ -199,3 +199,29 @@ func TestOneCreditAnIncident(t *testing.T) {
 		t.Fatalf("removed %v after the first lost probe", span)
 	}
 }
+
+// Nor is it where the server was reached since: what was lost before that says nothing.
+func TestNoCreditAfterAReply(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []bool{false, true} {
+		d := letters(t, 8)
+		row := d.table.rows["c"]
+		d.report(row.First, "c", down)
+		d.report(row.First, "c", up)
+		d.wait(30 * time.Millisecond)
+		d.report(row.First, "c", down) // too soon for another round
+		d.wait(10 * time.Millisecond)
+		if reply {
+			d.report(row.Second, "c", up)
+		}
+		before := d.notary.newest["c"]
+		d.wait(60 * time.Millisecond)
+		r := d.notary.newest["c"]
+		if r == before {
+			t.Fatal("there is no other round")
+		}
+		if span := r.lastProbe.Sub(r.opened); span >= 500*time.Millisecond != reply {
+			t.Errorf("replied %v: probes over %v", reply, span)
+		}
+	}
+}
