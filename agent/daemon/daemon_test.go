@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -475,6 +476,56 @@ func TestGarbageFromACoordinatorChangesNothing(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if s := store.get(); s.Assignment.Seq != 1 || f.network.sent(addrB) != 0 || f.network.sent(addrA) < 10 {
 			t.Errorf("saved %+v, %d probes", s, f.network.sent(addrA))
+		}
+	})
+}
+
+// TestHugeMessageFromACoordinator is not taken in.
+func TestHugeMessageFromACoordinator(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1, subjectOf("a", addrA)))
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		go p.stand(&pb.Standing{Drained: new(true), Reason: strings.Repeat("x", maxMessageBytes)})
+		if again := c.next(); again.hello.GetIncarnation() != 5 || f.Says() != "" {
+			t.Errorf("hello %v, says %q", again.hello, f.Says())
+		}
+	})
+}
+
+// TestLeaveResultThatNobodyAskedFor does not end the agent.
+func TestLeaveResultThatNobodyAskedFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, store := newCoordinator(t), &memory{}
+		start(t, store, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1, subjectOf("a", addrA)))
+		p.leaveResult(true, "")
+		p.challenge(1)
+		expect(p, (*pb.SessionRequest).GetEcho)
+		time.Sleep(6 * time.Second)
+		if n := len(p.seen()); n != 2 || store.get().Incarnation != 5 {
+			t.Errorf("%d digests, saved %+v", n, store.get())
+		}
+	})
+}
+
+// TestRestsWithoutSubjects: an agent that has never joined has nothing to look
+// after, and a coordinator may be away for long.
+func TestRestsWithoutSubjects(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := start(t, &memory{})
+		looks, last := 0, f.watcher.seen.Load()
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			if now := f.watcher.seen.Load(); now != last {
+				looks, last = looks+1, now
+			}
+		}
+		if looks > 50 {
+			t.Errorf("it looked around %d times in 10 s", looks)
 		}
 	})
 }
