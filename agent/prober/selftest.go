@@ -23,7 +23,8 @@ const (
 	// ModeRaw: through raw sockets, which need CAP_NET_RAW.
 	ModeRaw
 	// ModeDatagram: through unprivileged ping sockets, which the sysctl
-	// net.ipv4.ping_group_range must allow.
+	// net.ipv4.ping_group_range must allow. Linux does not tell them what a
+	// firewall of this host drops of IPv6: such a probe is Lost.
 	ModeDatagram
 )
 
