@@ -7,6 +7,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -230,7 +231,7 @@ func (d *Daemon) Leave(ctx context.Context, reason string) error {
 		refused := &member.RefusedError{Rule: "coordinator", Reason: text}
 		return fmt.Errorf("leave pool: %w; the agent ends anyway, and its server stays in the pool", refused)
 	}
-	return fmt.Errorf("leave pool: %w: %w", ctx.Err(), d.link.trouble())
+	return fmt.Errorf("leave pool: %w: %w", ctx.Err(), cmp.Or(d.link.trouble(), errNoResult))
 }
 
 // stand notes what an operator wants of the server, and says so when it is new.
@@ -259,4 +260,7 @@ func (d *Daemon) Ready() error {
 		d.link.since(time.Now()).Round(time.Second), len(d.watcher.sees().views), err)
 }
 
-var errNotYet = errors.New("no coordinator has accepted it yet")
+var (
+	errNotYet   = errors.New("no coordinator has accepted it yet")
+	errNoResult = errors.New("the coordinator has not said yet how it went")
+)

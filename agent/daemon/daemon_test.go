@@ -622,6 +622,21 @@ func TestLeaveThatIsRefusedTillTheEnd(t *testing.T) {
 	})
 }
 
+// TestLeaveWithoutAResult says what it has waited for.
+func TestLeaveWithoutAResult(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		c.next().welcome(5, assignmentOf(1))
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := f.Leave(ctx, "shutdown"); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errNoResult) {
+			t.Errorf("leave: %v", err)
+		}
+	})
+}
+
 // TestLeaveDrains: it says how long routers may take, and less each time it asks.
 func TestLeaveDrains(t *testing.T) {
 	bubble(t, func(t *testing.T) {
