@@ -22,6 +22,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/connect"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -595,7 +596,7 @@ func TestDial(t *testing.T) {
 	t.Parallel()
 	results := map[string]error{
 		"refused:1": syscall.ECONNREFUSED, "reset:1": syscall.ECONNRESET, "unroutable:1": syscall.ENETUNREACH,
-		"forbidden:1": syscall.EPERM, "unreachable:1": syscall.EHOSTUNREACH,
+		"forbidden:1": syscall.EPERM, "unreachable:1": syscall.EHOSTUNREACH, "rejected:1": connect.ErrRefusedElsewhere,
 		"unknown:1": &net.DNSError{Err: "no such host", Name: "unknown", IsTimeout: true},
 	}
 	d := newDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -620,6 +621,7 @@ func TestDial(t *testing.T) {
 		{[]string{"unreachable:1"}, false, false, false},
 		{[]string{"unroutable:1"}, false, true, false},
 		{[]string{"forbidden:1"}, false, true, false},
+		{[]string{"rejected:1"}, false, true, false},
 		{[]string{"unknown:1"}, false, true, false},
 		{nil, false, true, false},
 		{[]string{"silent:1", "open:1"}, true, false, false},
