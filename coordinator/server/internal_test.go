@@ -662,6 +662,55 @@ func TestStoppedHost(t *testing.T) {
 	})
 }
 
+// callTable is a table that says when a change begins to be committed.
+type callTable struct {
+	Table
+
+	begun chan member.Change
+}
+
+func (c *callTable) Commit(_ context.Context, change member.Change) error {
+	c.begun <- change
+	return nil
+}
+
+// What follows a change is carried out while the database works on the next one: here
+// the answer to a command does not return before that has begun.
+func TestNextChangeBeforeWhatFollowsTheLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		state := member.PoolState{Name: "p", Position: member.Position{Epoch: 1, Revision: 1}, Settings: member.DefaultSettings()}
+		m, err := pool.New(state, pool.Config{Seed: 1, Now: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, metrics := &callTable{begun: make(chan member.Change, 2)}, newMetrics(prometheus.NewRegistry())
+		h := &host{
+			pool: "p", machine: m, calls: map[pool.Token]waiter{}, tenure: &tenure{}, table: table, history: newHistory(state, newBell()),
+			health: &health{up: prometheus.NewGauge(prometheus.GaugeOpts{Name: "up"})}, metrics: metrics, log: slog.New(slog.DiscardHandler), outcomes: make(chan outcome, 1), timer: time.NewTimer(time.Hour),
+		}
+		h.tenure.renewed(time.Now())
+		wish := func(n pool.Token, then waiter) pool.Input {
+			h.calls[n] = then
+			return pool.SetIntent{Call: pool.Call{Token: n, Actor: "op"}, ID: member.ID(fmt.Sprintf("web-%d", n)), Wish: member.WishBanned}
+		}
+		h.step(t.Context(), wish(1, func(*pool.Machine, pool.Reply) {
+			select {
+			case c := <-table.begun:
+				if c.Base.Revision != 2 {
+					t.Errorf("the next change is one of revision %d", c.Base.Revision)
+				}
+			case <-time.After(time.Second):
+				t.Error("the next change had to wait")
+			}
+		}))
+		<-table.begun
+		h.step(t.Context(), wish(2, func(*pool.Machine, pool.Reply) {}))
+		h.step(t.Context(), (<-h.outcomes).input)
+		h.helpers.Wait()
+	})
+}
+
 func TestFreeBytes(t *testing.T) {
 	t.Parallel()
 	if free, err := freeBytes(t.TempDir()); err != nil || free == 0 {
