@@ -101,6 +101,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	probes := prober.New(prober.Config{Mode: health.Mode, Logger: p.log})
 	defer probes.Wait()
 	registry := observe.NewRegistry("agent")
+	p.credentials.Register(registry)
 	agent, err := New(p.agent, Deps{
 		Dial: p.dial, Route: routes(p.allowLocal), Prober: probes, Loopback: health.Loopback,
 		Store: disk, OnRemoved: onRemoved(p.onRemoved), Registry: registry, Logger: p.log,

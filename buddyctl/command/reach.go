@@ -139,8 +139,14 @@ type unreachableError struct {
 
 func (e *unreachableError) Error() string {
 	reasons := make([]string, len(e.attempts))
+	// silent are those of the reasons that are not the words of a coordinator or a
+	// router, which may speak of its database's connections.
+	var silent []string
 	for i, a := range e.attempts {
 		reasons[i] = a.address + ": " + reason(a.err)
+		if !answered(a.err) {
+			silent = append(silent, reasons[i])
+		}
 	}
 	what := "cannot reach a " + e.target.name
 	switch last := e.Unwrap(); {
@@ -150,7 +156,7 @@ func (e *unreachableError) Error() string {
 		what = "no answer from a " + e.target.name
 	}
 	text := what + " at " + strings.Join(reasons, "; at ")
-	if hint := hint(text, e.target); hint != "" {
+	if hint := hint(strings.Join(silent, "; "), e.target); hint != "" {
 		text += "; " + hint
 	}
 	return text

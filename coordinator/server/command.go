@@ -286,6 +286,7 @@ func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
 	deps := Deps{
 		Store: table, Credentials: p.credentials, Registry: observe.NewRegistry("coordinator"), Logger: log,
 	}
+	p.credentials.Register(deps.Registry)
 	if path, ok := strings.CutPrefix(p.store.URL, store.KindSQLite+":"); ok {
 		deps.FreeBytes = func() (uint64, error) { return freeBytes(filepath.Dir(path)) }
 	}

@@ -38,7 +38,9 @@ func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := New(cfg, Deps{Credentials: credentials, Registry: observe.NewRegistry("router"), Logger: log})
+		registry := observe.NewRegistry("router")
+		credentials.Register(registry)
+		s, err := New(cfg, Deps{Credentials: credentials, Registry: registry, Logger: log})
 		if err != nil {
 			return err
 		}
