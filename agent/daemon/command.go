@@ -54,7 +54,7 @@ func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 		Use:           "buddyring-agent",
 		Short:         "Watch two servers of a pool and speak for this one",
 		Version:       version.String(),
-		Args:          cobra.NoArgs,
+		Args:          config.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, &o) },

@@ -74,11 +74,12 @@ func (c *Credentials) CheckListen(flag, addr string) error {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return member.Invalid(flag, "%q: the port must be 0 to 65535", addr)
 	}
-	ip, err := netip.ParseAddr(host)
-	if host != "" && err != nil || c.files != nil || c.insecure || ip.IsLoopback() {
-		return nil
+	ip, notIP := netip.ParseAddr(host)
+	beyond := host == "" || notIP == nil && !ip.IsLoopback()
+	if beyond && c.files == nil && !c.insecure {
+		return member.Invalid(flag, "%q is plaintext beyond loopback: "+plaintextRemedy, addr)
 	}
-	return member.Invalid(flag, "%q is plaintext beyond loopback: "+plaintextRemedy, addr)
+	return nil
 }
 
 // plaintextRemedy is what to do about a listener that others could read along with.

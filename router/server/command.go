@@ -63,7 +63,7 @@ func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 		Use:           "buddyring-router",
 		Short:         "Send clients to the live servers of a pool",
 		Version:       version.String(),
-		Args:          cobra.NoArgs,
+		Args:          config.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, &o) },
