@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -17,10 +16,10 @@ import (
 // ready. A stopped server accepts connections and says nothing.
 const handshake = 1500 * time.Millisecond
 
-// patience is how long a session may leave a statement without an answer before
-// its server counts as silent. A caller's deadline that comes sooner says nothing
-// about the server.
-const patience = time.Second
+// patience is how long a server may take to answer before it counts as silent. A
+// caller whose deadline comes sooner says nothing about the server. Whoever asks
+// with a deadline of a second, as a standby does, must be able to tell.
+const patience = 750 * time.Millisecond
 
 // failover connects to the first of several servers that can be written to,
 // and stays with it until it fails: writers of a Galera cluster should share a
@@ -32,18 +31,48 @@ type failover struct {
 	log     *slog.Logger
 	// checked is whether the start has looked at the settings of all servers.
 	checked atomic.Bool
-	// next is the server to try first. It moves on at every failure, so that a
-	// caller with a short deadline gets past a server that swallows packets.
-	next atomic.Uint64
+	// present is whose turn it is. Sessions of an earlier turn are not used again.
+	present atomic.Pointer[turn]
+}
+
+// turn is the time in which one server is used. It ends when the server fails, for
+// whoever notices first, on behalf of all.
+type turn struct {
+	// at is the number of the server.
+	at int
+	// left ends when it is another server's turn.
+	left  context.Context //nolint:containedctx // it is the life of a turn and of nobody's call
+	leave context.CancelFunc
+}
+
+func newTurn(at int) *turn {
+	t := &turn{at: at}
+	t.left, t.leave = context.WithCancel(context.Background())
+	return t
+}
+
+func newFailover(servers []*dbServer, limited bool, log *slog.Logger) *failover {
+	f := &failover{servers: servers, limited: limited, log: log}
+	f.present.Store(newTurn(0))
+	return f
+}
+
+// next ends a turn, if it is the present one: it is the next server's.
+func (f *failover) next(t *turn) { f.pass(t, (t.at+1)%len(f.servers)) }
+
+// renew ends a turn, if it is the present one: the server may go on with new sessions.
+func (f *failover) renew(t *turn) { f.pass(t, t.at) }
+
+func (f *failover) pass(t *turn, to int) {
+	if f.present.CompareAndSwap(t, newTurn(to)) && to != t.at {
+		t.leave()
+	}
 }
 
 // dbServer is one of the servers.
 type dbServer struct {
 	host      host
 	connector driver.Connector
-	// silences counts the sessions on which it fell silent. A session from before
-	// the last one is not used again.
-	silences atomic.Uint64
 	// warned is whether its unsafe settings have been logged.
 	warned atomic.Bool
 }
@@ -52,14 +81,19 @@ type dbServer struct {
 func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 	var errs []error
 	for range f.servers {
-		at := f.next.Load()
-		s := f.servers[at%uint64(len(f.servers))]
-		conn, err := f.session(ctx, s)
+		t, asked := f.present.Load(), time.Now()
+		s := f.servers[t.at]
+		conn, err := f.session(ctx, t)
 		if err == nil {
 			return conn, nil
 		}
 		errs = append(errs, fmt.Errorf("connect to %s: %w", s.host.address, err))
-		f.next.CompareAndSwap(at, at+1)
+		if ctx.Err() == nil || time.Since(asked) >= patience {
+			f.next(t)
+		}
+		if ctx.Err() != nil {
+			break // no other server has had the time to answer
+		}
 	}
 	return nil, &connectError{errors.Join(errs...)}
 }
@@ -72,14 +106,14 @@ func (e *connectError) Error() string { return e.cause.Error() }
 
 func (e *connectError) Unwrap() error { return e.cause }
 
-// session opens a session that can write.
-func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error) {
+// session opens a session that can write, to the server whose turn it is.
+func (f *failover) session(ctx context.Context, t *turn) (driver.Conn, error) {
 	if len(f.servers) > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, handshake)
 		defer cancel()
 	}
-	silences := s.silences.Load()
+	s := f.servers[t.at]
 	c, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -87,7 +121,7 @@ func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error
 	if err := f.tune(ctx, s, c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &session{mysqlConn: c, server: s, silences: silences}, nil
+	return &session{mysqlConn: c, failover: f, turn: t}, nil
 }
 
 func (s *dbServer) connect(ctx context.Context) (mysqlConn, error) {
@@ -116,85 +150,4 @@ type mysqlConn interface { //nolint:interfacebloat // database/sql looks for eac
 	driver.SessionResetter
 	driver.Validator
 	driver.NamedValueChecker
-}
-
-// session is a connection whose silence is held against all others to the same
-// server: each of them would cost its user a time-out too.
-type session struct {
-	mysqlConn
-
-	server *dbServer
-	// silences is the server's count when the session began.
-	silences uint64
-	// committed is whether the present transaction has been, by a statement.
-	committed bool
-}
-
-// transaction spares the rollback that database/sql sends after a COMMIT that was
-// a statement: it would wait for the server without a deadline.
-type transaction struct {
-	driver.Tx
-
-	session *session
-}
-
-// Rollback implements driver.Tx.
-func (t transaction) Rollback() error {
-	if t.session.committed {
-		return nil
-	}
-	return t.Tx.Rollback()
-}
-
-// BeginTx implements driver.ConnBeginTx.
-func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	asked := time.Now()
-	t, err := s.mysqlConn.BeginTx(ctx, opts)
-	s.listen(asked, err)
-	if err != nil {
-		return nil, err
-	}
-	s.committed = false
-	return transaction{t, s}, nil
-}
-
-// ExecContext implements driver.ExecerContext.
-func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	asked := time.Now()
-	r, err := s.mysqlConn.ExecContext(ctx, query, args)
-	s.listen(asked, err)
-	if query == statementCommit && err == nil {
-		s.committed = true
-	}
-	return r, err
-}
-
-// QueryContext implements driver.QueryerContext.
-func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	asked := time.Now()
-	r, err := s.mysqlConn.QueryContext(ctx, query, args)
-	s.listen(asked, err)
-	return r, err
-}
-
-// listen takes how a statement ended that was sent at a time. A caller's deadline
-// is a network error too, and comes first.
-func (s *session) listen(asked time.Time, err error) {
-	var network net.Error
-	silent := errors.Is(err, mysql.ErrInvalidConn) || errors.As(err, &network)
-	if errors.Is(err, context.DeadlineExceeded) {
-		silent = time.Since(asked) >= patience
-	}
-	if silent {
-		s.server.silences.Add(1)
-	}
-}
-
-// ResetSession implements driver.SessionResetter: it ends a session to a server
-// that has fallen silent before its next use.
-func (s *session) ResetSession(ctx context.Context) error {
-	if s.server.silences.Load() != s.silences {
-		return driver.ErrBadConn
-	}
-	return s.mysqlConn.ResetSession(ctx)
 }
