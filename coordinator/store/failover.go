@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -95,16 +96,22 @@ func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 			break // no other server has had the time to answer
 		}
 	}
-	return nil, &connectError{errors.Join(errs...)}
+	return nil, &connectError{errs}
 }
 
 // connectError wraps why no server could be connected to: never a defect of
 // ours, whatever it is.
-type connectError struct{ cause error }
+type connectError struct{ causes []error }
 
-func (e *connectError) Error() string { return e.cause.Error() }
+func (e *connectError) Error() string {
+	texts := make([]string, len(e.causes))
+	for i, cause := range e.causes {
+		texts[i] = cause.Error()
+	}
+	return strings.Join(texts, "; ") // it is shown in one line
+}
 
-func (e *connectError) Unwrap() error { return e.cause }
+func (e *connectError) Unwrap() []error { return e.causes }
 
 // session opens a session that can write, to the server whose turn it is.
 func (f *failover) session(ctx context.Context, t *turn) (driver.Conn, error) {

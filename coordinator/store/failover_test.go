@@ -241,9 +241,17 @@ func TestNodeOutOfItsClusterIsLeft(t *testing.T) {
 		if err := touch(t, s, time.Second); err != nil {
 			t.Fatal(err)
 		}
+		second.leave(true)
+		if err := touch(t, s, time.Second); !errors.Is(err, member.ErrUnavailable) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v, want ErrUnavailable in one line", err)
+		}
+		second.leave(false)
+		if err := touch(t, s, time.Second); err != nil {
+			t.Error(err)
+		}
 		first.leave(false)
-		if err := touch(t, s, time.Second); err != nil || second.commits() != 2 {
-			t.Errorf("%v; %d commits on the other node, want 2: it works", err, second.commits())
+		if err := touch(t, s, time.Second); err != nil || second.commits() != 3 {
+			t.Errorf("%v; %d commits on the other node, want 3: it works", err, second.commits())
 		}
 	})
 }
