@@ -5,6 +5,7 @@ package server_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,13 @@ func openAll(t *testing.T, url string) *store.Store {
 	}
 	t.Cleanup(func() { _ = s.Close() }) // sessions to killed nodes cannot end well
 	return s
+}
+
+// startTelling runs a coordinator of a name, whose log is shown if the test fails.
+func startTelling(t *testing.T, id, url string) *world {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("coordinator", id)
+	return startLogging(t, log, openAll(t, url), calledCoordinator(id))
 }
 
 // load asks for changes all the time and keeps those that were acknowledged.
@@ -96,10 +104,9 @@ func TestFaultsOfGalera(t *testing.T) {
 	t.Parallel()
 	cluster := testdb.StartGalera(t)
 	url := cluster.Database(t)
-	table := openAll(t, url)
-	w := start(t, table, calledCoordinator("c1"))
+	w := startTelling(t, "c1", url)
 	w.leads(time.Minute)
-	standby := start(t, openAll(t, url), calledCoordinator("c2"))
+	standby := startTelling(t, "c2", url)
 	standby.standsBy(time.Minute)
 	agents := w.join("web-1", "web-2", "web-3", "web-4", "web-5", "web-6", "web-7", "web-8")
 	r := w.newRouter("r1").subscribe()
