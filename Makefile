@@ -36,7 +36,7 @@ test: ## run all tests but the long ones; needs root, installs MariaDB, Galera, 
 	@.ci/prerequisites mariadbd galera haproxy prometheus dig curl
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags galera -count=1 -timeout 4m ./coordinator/store
-	@$(TEST) -tags galera -count=1 -timeout 4m -run 'TestFaultsOfGalera|TestPartitionsOfGalera' ./coordinator/server
+	@$(TEST) -tags galera -count=1 -timeout 4m -run OfGalera ./coordinator/server
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
 .PHONY: test-tidb

@@ -30,9 +30,9 @@ func TestPartitionsOfGalera(t *testing.T) {
 	cluster := testdb.StartGalera(t)
 	name := path.Base(cluster.Database(t))
 	t.Cleanup(cluster.Mend)
-	c1 := startTelling(t, "c1", cluster.URL(name, 0))
+	c1 := startTelling(t, "c1", openAll(t, cluster.URL(name, 0)))
 	c1.leads(time.Minute)
-	c2 := startTelling(t, "c2", cluster.URL(name, 1, 2, 0))
+	c2 := startTelling(t, "c2", openAll(t, cluster.URL(name, 1, 2, 0)))
 	c2.standsBy(time.Minute)
 	peers := map[string]*world{"c1:7400": c1, "c2:7400": c2}
 	c1.peers.Store(&peers)
