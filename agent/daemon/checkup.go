@@ -44,9 +44,17 @@ type checkup struct {
 	runs     sync.WaitGroup
 	results  chan checked
 
-	// The rest is the owner's own: cancel ends the checks that run, by name.
-	health health.Health
-	cancel map[string]context.CancelFunc
+	// The rest is the owner's own: running are the checks that run, by name.
+	health  health.Health
+	running map[string]*running
+}
+
+// running is a check that is repeated until cancel is called.
+type running struct {
+	// check has the name that it had before, but may be another: a password is no
+	// part of a name.
+	check  atomic.Pointer[Check]
+	cancel context.CancelFunc
 }
 
 // checked is how a check went; failure is empty for a pass.
@@ -57,7 +65,7 @@ type checked struct{ name, failure string }
 func newCheckup(log *slog.Logger, m *metrics, checks []Check) *checkup {
 	c := &checkup{
 		log: log, metrics: m, assigned: make(chan []Check), attached: make(chan healthSink),
-		results: make(chan checked), cancel: map[string]context.CancelFunc{},
+		results: make(chan checked), running: map[string]*running{},
 	}
 	if len(checks) > 0 {
 		c.seen.Store(&health.Verdict{})
@@ -138,16 +146,20 @@ func (c *checkup) begin(ctx context.Context, checks []Check) {
 	names := make([]string, len(checks))
 	for i, check := range checks {
 		names[i] = check.String()
-		if c.cancel[names[i]] == nil {
-			one, cancel := context.WithCancel(ctx)
-			c.cancel[names[i]] = cancel
-			c.runs.Go(func() { c.repeat(one, check) })
+		if r := c.running[names[i]]; r != nil {
+			r.check.Store(&check)
+			continue
 		}
+		one, cancel := context.WithCancel(ctx)
+		r := &running{cancel: cancel}
+		r.check.Store(&check)
+		c.running[names[i]] = r
+		c.runs.Go(func() { c.repeat(one, r) })
 	}
-	for name, cancel := range c.cancel {
+	for name, r := range c.running {
 		if !slices.Contains(names, name) {
-			cancel()
-			delete(c.cancel, name)
+			r.cancel()
+			delete(c.running, name)
 		}
 	}
 	c.health.Assign(names)
@@ -157,7 +169,7 @@ func (c *checkup) begin(ctx context.Context, checks []Check) {
 // look publishes what the checks come to and returns it.
 func (c *checkup) look() health.Verdict {
 	v := c.health.Verdict()
-	if len(c.cancel) == 0 {
+	if len(c.running) == 0 {
 		c.seen.Store(nil)
 	} else {
 		c.seen.Store(&v)
@@ -167,13 +179,13 @@ func (c *checkup) look() health.Verdict {
 }
 
 // repeat makes one check every period until ctx ends.
-func (c *checkup) repeat(ctx context.Context, check Check) {
+func (c *checkup) repeat(ctx context.Context, r *running) {
 	ticker := time.NewTicker(checkPeriod)
 	defer ticker.Stop()
 	var unended *attempt
 	for {
 		var err error
-		began := time.Now()
+		check, began := *r.check.Load(), time.Now()
 		unended, err = c.once(ctx, check, unended)
 		if ctx.Err() != nil {
 			return

@@ -201,6 +201,26 @@ func TestNothingIsSaidBeforeTheFirstResults(t *testing.T) {
 	})
 }
 
+// TestRecheckTakesTheNewOneOfAName: the password of a check is no part of its name.
+func TestRecheckTakesTheNewOneOfAName(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		checks, fakes := wellService("http://me:xxxxx@web/")
+		fakes[0].set(errors.New("401 Unauthorized"), false, nil)
+		f := startWith(t, &memory{}, Config{Checks: checks}, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1))
+		if h, _ := p.heard(); h.GetState() != pb.ServiceState_SERVICE_STATE_DOWN {
+			t.Errorf("first: %v", h)
+		}
+		again, _ := wellService("http://me:xxxxx@web/")
+		f.Recheck(t.Context(), again)
+		if h, took := p.heard(); h.GetState() != pb.ServiceState_SERVICE_STATE_UP || took > 3*time.Second {
+			t.Errorf("with another password: %v after %v", h, took)
+		}
+	})
+}
+
 // TestRecheck: new checks take the place of the old, and without any the service
 // is up again, in this session and in the next.
 func TestRecheck(t *testing.T) {

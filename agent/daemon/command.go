@@ -17,7 +17,6 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/internal/quota"
-	"github.com/buddyring/buddyring/internal/rpc"
 	"github.com/buddyring/buddyring/internal/version"
 )
 
@@ -146,13 +145,6 @@ func (p *program) judge(h prober.Health) error {
 		p.log.Warn("icmp is not available, servers probed by it cannot be judged", "error", h.Err)
 	}
 	return nil
-}
-
-func (p *program) dial(address string) (Conn, error) {
-	return rpc.Dial(rpc.DialConfig{
-		Addresses: []string{address}, Credentials: p.credentials, ServerRole: rpc.RoleCoordinator, Logger: p.log,
-		FixedWindows: true,
-	})
 }
 
 // speaker is the part of the agent that signals speak to.

@@ -9,10 +9,16 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
+
+// maxMessageBytes is how much an agent takes of a coordinator at once. The most
+// that there is to say are maxSubjects, and the routers that a drain waits for.
+const maxMessageBytes = 4 << 20
 
 const (
 	// Pauses after a coordinator could not be reached, growing.
@@ -277,7 +283,7 @@ func (d *Daemon) attempt(ctx context.Context, address string) (*welcome, error) 
 	}
 	hello := toHello(d.id, d.keeper.get(), d.spec(ctx, address))
 	return d.hold(ctx, func(ctx context.Context) (stream, error) {
-		return pb.NewAgentServiceClient(conn).Session(ctx)
+		return pb.NewAgentServiceClient(conn).Session(ctx, grpc.MaxCallRecvMsgSize(maxMessageBytes))
 	}, hello)
 }
 

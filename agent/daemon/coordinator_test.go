@@ -352,7 +352,10 @@ func (m *memory) Save(s State) error {
 type fence struct {
 	mu   sync.Mutex
 	took time.Duration
-	runs []Removal
+	// stuck, when not nil, holds it up until it is closed, whatever becomes of its
+	// context.
+	stuck chan struct{}
+	runs  []Removal
 	// ended is when the last run did, how with which error.
 	ended time.Time
 	how   error
@@ -361,8 +364,11 @@ type fence struct {
 func (f *fence) run(ctx context.Context, r Removal) (string, error) {
 	f.mu.Lock()
 	f.runs = append(f.runs, r)
-	took := f.took
+	took, stuck := f.took, f.stuck
 	f.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
 	var err error
 	select {
 	case <-time.After(took):
@@ -379,6 +385,12 @@ func (f *fence) takes(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.took = d
+}
+
+func (f *fence) sticks(until chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stuck = until
 }
 
 func (f *fence) did() (runs []Removal, ended time.Time, how error) {

@@ -7,6 +7,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -66,7 +67,8 @@ type Deps struct {
 	Store    Store
 	// OnRemoved is called when others have taken the server out of its pool,
 	// before it joins again: at most once for an incarnation, unless the store
-	// failed. It returns what to log. It may be nil.
+	// failed. It should end soon after ctx; the agent waits no longer. It returns
+	// what to log. It may be nil.
 	OnRemoved func(ctx context.Context, r Removal) (output string, err error)
 	Registry  *prometheus.Registry
 	Logger    *slog.Logger
@@ -133,11 +135,8 @@ func New(cfg Config, deps Deps) (*Daemon, error) {
 func (d *Daemon) Run(ctx context.Context) error {
 	d.remember()
 	d.link.down(time.Now(), errNotYet)
+	endKeeper := d.startKeeper(ctx)
 	work, ctx := errgroup.WithContext(ctx)
-	work.Go(func() error {
-		d.keeper.run(ctx)
-		return nil
-	})
 	work.Go(func() error {
 		d.watcher.run(ctx)
 		return nil
@@ -147,17 +146,40 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return nil
 	})
 	work.Go(func() error {
-		d.watcher.assign(ctx, d.keeper.get().Assignment)
+		if a := d.keeper.get().Assignment; len(a.Subjects) > 0 {
+			d.watcher.assign(ctx, a)
+		}
 		return d.stayConnected(ctx)
 	})
 	err := work.Wait()
 	d.watcher.probes.Wait()
-	d.keeper.save()
+	endKeeper()
 	d.leaving.end(err)
 	if errors.Is(err, errLeft) {
 		return nil
 	}
 	return err
+}
+
+// startKeeper has changes of the state saved until the function that it returns
+// is called, which saves the last ones. A disk that does not answer keeps the
+// agent from ending for diskTime only.
+func (d *Daemon) startKeeper(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.keeper.run(ctx)
+		d.keeper.save()
+	}()
+	return func() {
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(diskTime):
+			d.log.Warn("the state directory does not answer, leaving it behind", "file", d.deps.Store.Path())
+		}
+	}
 }
 
 // remember takes the state of an earlier run, unless it is another server's.
@@ -209,7 +231,7 @@ func (d *Daemon) Leave(ctx context.Context, reason string) error {
 		refused := &member.RefusedError{Rule: "coordinator", Reason: text}
 		return fmt.Errorf("leave pool: %w; the agent ends anyway, and its server stays in the pool", refused)
 	}
-	return fmt.Errorf("leave pool: %w: %w", ctx.Err(), d.link.trouble())
+	return fmt.Errorf("leave pool: %w: %w", ctx.Err(), cmp.Or(d.link.trouble(), errNoResult))
 }
 
 // stand notes what an operator wants of the server, and says so when it is new.
@@ -238,4 +260,7 @@ func (d *Daemon) Ready() error {
 		d.link.since(time.Now()).Round(time.Second), len(d.watcher.sees().views), err)
 }
 
-var errNotYet = errors.New("no coordinator has accepted it yet")
+var (
+	errNotYet   = errors.New("no coordinator has accepted it yet")
+	errNoResult = errors.New("the coordinator has not said yet how it went")
+)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -479,6 +480,56 @@ func TestGarbageFromACoordinatorChangesNothing(t *testing.T) {
 	})
 }
 
+// TestHugeMessageFromACoordinator is not taken in.
+func TestHugeMessageFromACoordinator(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1, subjectOf("a", addrA)))
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		go p.stand(&pb.Standing{Drained: new(true), Reason: strings.Repeat("x", maxMessageBytes)})
+		if again := c.next(); again.hello.GetIncarnation() != 5 || f.Says() != "" {
+			t.Errorf("hello %v, says %q", again.hello, f.Says())
+		}
+	})
+}
+
+// TestLeaveResultThatNobodyAskedFor does not end the agent.
+func TestLeaveResultThatNobodyAskedFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, store := newCoordinator(t), &memory{}
+		start(t, store, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1, subjectOf("a", addrA)))
+		p.leaveResult(true, "")
+		p.challenge(1)
+		expect(p, (*pb.SessionRequest).GetEcho)
+		time.Sleep(6 * time.Second)
+		if n := len(p.seen()); n != 2 || store.get().Incarnation != 5 {
+			t.Errorf("%d digests, saved %+v", n, store.get())
+		}
+	})
+}
+
+// TestRestsWithoutSubjects: an agent that has never joined has nothing to look
+// after, and a coordinator may be away for long.
+func TestRestsWithoutSubjects(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := start(t, &memory{})
+		looks, last := 0, f.watcher.seen.Load()
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			if now := f.watcher.seen.Load(); now != last {
+				looks, last = looks+1, now
+			}
+		}
+		if looks > 50 {
+			t.Errorf("it looked around %d times in 10 s", looks)
+		}
+	})
+}
+
 func TestRemovedAgentJoinsAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, store := newCoordinator(t), &memory{}
@@ -566,6 +617,21 @@ func TestLeaveThatIsRefusedTillTheEnd(t *testing.T) {
 		}
 		var refused *member.RefusedError
 		if err := <-left; !errors.As(err, &refused) || refused.Reason != "not safe to stop: 2 of 4 left" {
+			t.Errorf("leave: %v", err)
+		}
+	})
+}
+
+// TestLeaveWithoutAResult says what it has waited for.
+func TestLeaveWithoutAResult(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		c.next().welcome(5, assignmentOf(1))
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := f.Leave(ctx, "shutdown"); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errNoResult) {
 			t.Errorf("leave: %v", err)
 		}
 	})

@@ -52,11 +52,20 @@ func (d *Disk) Load() (State, error) {
 }
 
 // Save replaces what was saved, or leaves it as it was and says why. When it
-// returns nil, the state survives a crash of the host.
+// returns nil, the state survives a crash of the host. An incarnation that is
+// over must not be there at the next start: what cannot be replaced by a state
+// without one is removed, for which a full disk has room.
 func (d *Disk) Save(s State) error {
 	data, err := encodeState(s)
 	if err != nil {
 		return err
 	}
-	return d.dir.Replace(stateName, data, "")
+	err = d.dir.Replace(stateName, data, "")
+	if err == nil || s.Incarnation != 0 || errors.Is(err, statedir.ErrInUse) {
+		return err
+	}
+	if gone := os.Remove(d.Path()); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+		return errors.Join(err, gone)
+	}
+	return err
 }

@@ -39,7 +39,7 @@ func TestRealFullDisk(t *testing.T) {
 	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("fill the disk: %v", err)
 	}
-	if err := d.Save(State{Pool: "default", ID: "other"}); !errors.Is(err, syscall.ENOSPC) {
+	if err := d.Save(State{Pool: "default", ID: "other", Incarnation: 1}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("save on a full disk: %v", err)
 	}
 	if s, err := d.Load(); err != nil || s.ID != exampleState().ID {
@@ -51,10 +51,20 @@ func TestRealFullDisk(t *testing.T) {
 	if s, err := d.Load(); err != nil || s.ID != exampleState().ID {
 		t.Errorf("loaded after a restart %+v, %v", s, err)
 	}
+	// An agent that has left, or was removed, must not take its old incarnation for
+	// its present one after that.
+	over := exampleState()
+	over.Incarnation = 0
+	if err := d.Save(over); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("save on a full disk: %v", err)
+	}
+	if s, err := d.Load(); err != nil || s.Incarnation != 0 {
+		t.Errorf("loaded after the end of its incarnation %+v, %v", s, err)
+	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Save(State{Pool: "default", ID: "other"}); err != nil {
+	if err := d.Save(State{Pool: "default", ID: "other", Incarnation: 1}); err != nil {
 		t.Errorf("save after the disk has room again: %v", err)
 	}
 

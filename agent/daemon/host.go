@@ -42,7 +42,7 @@ func readBootID(path string) (string, error) {
 // routes returns a Deps.Route: the source addresses that this host's kernel
 // chooses for a coordinator, one for each family that its name has. Nothing is
 // sent. Addresses that other hosts cannot reach are left out unless allowLocal
-// is set.
+// is set, and so are those that do not last where there is another.
 func routes(allowLocal bool) func(ctx context.Context, address string) []netip.Addr {
 	return func(ctx context.Context, address string) []netip.Addr {
 		host, _, err := net.SplitHostPort(address)
@@ -53,7 +53,7 @@ func routes(allowLocal bool) func(ctx context.Context, address string) []netip.A
 		defer cancel()
 		var found []netip.Addr
 		for _, network := range []string{"udp4", "udp6"} {
-			var d net.Dialer
+			d := net.Dialer{Control: preferPublic}
 			conn, err := d.DialContext(ctx, network, net.JoinHostPort(host, "9"))
 			if err != nil {
 				continue // that family leads nowhere

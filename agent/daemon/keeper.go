@@ -10,7 +10,8 @@ import (
 // Store is where the State survives; Disk in production.
 type Store interface {
 	Load() (State, error)
-	// Save replaces the saved state or leaves it as it was.
+	// Save replaces the saved state or leaves it as it was; where the new one has
+	// no incarnation it may lose it.
 	Save(s State) error
 	Path() string
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -10,10 +11,21 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// fenceTime is how long what is done about a removal may take.
-const fenceTime = 30 * time.Second
+const (
+	// fenceTime is how long what is done about a removal may take.
+	fenceTime = 30 * time.Second
+	// fenceEnd is how long it may take to end after that, or with the agent. A
+	// command that waits for a dead disk cannot be killed.
+	fenceEnd = time.Second
+	// diskTime is how long the agent waits for a disk that does not answer, where
+	// it has to wait for it at all.
+	diskTime = 5 * time.Second
+)
 
-var errFenceTime = fmt.Errorf("it did not end within %v", fenceTime)
+var (
+	errFenceTime = fmt.Errorf("it did not end within %v", fenceTime)
+	errFenceLeft = errors.New("it does not end when it is killed, leaving it behind")
+)
 
 // Removal says that others, by verdict or by hand, have taken an incarnation of
 // the agent's server out of its pool.
@@ -50,7 +62,7 @@ func (d *Daemon) fence(ctx context.Context, r Removal) {
 	ctx, cancel := context.WithTimeoutCause(ctx, fenceTime, errFenceTime)
 	defer cancel()
 	began := time.Now()
-	output, err := d.deps.OnRemoved(ctx, r)
+	output, err := d.runFence(ctx, r)
 	log := d.log.With("incarnation", r.Incarnation, "took", time.Since(began).Round(time.Millisecond), "output", output)
 	if err != nil {
 		log.Warn("on-removed command failed", "error", err)
@@ -59,7 +71,33 @@ func (d *Daemon) fence(ctx context.Context, r Removal) {
 	log.Info("on-removed command has ended")
 }
 
-// persist changes the state and waits until the disk has been tried.
+// runFence calls Deps.OnRemoved and returns soon after ctx has ended, even if the
+// call does not.
+func (d *Daemon) runFence(ctx context.Context, r Removal) (output string, err error) {
+	type result struct {
+		output string
+		err    error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		output, err := d.deps.OnRemoved(ctx, r)
+		ended <- result{output, err}
+	}()
+	select {
+	case e := <-ended:
+		return e.output, e.err
+	case <-ctx.Done():
+	}
+	select {
+	case e := <-ended:
+		return e.output, e.err
+	case <-time.After(fenceEnd):
+		return "", errors.Join(context.Cause(ctx), errFenceLeft)
+	}
+}
+
+// persist changes the state and waits until the disk has been tried, or has not
+// answered for diskTime.
 func (d *Daemon) persist(ctx context.Context, change func(*State)) {
 	tried := make(chan struct{})
 	d.keeper.update(change, func(error) (again bool) {
@@ -68,6 +106,8 @@ func (d *Daemon) persist(ctx context.Context, change func(*State)) {
 	})
 	select {
 	case <-tried:
+	case <-time.After(diskTime):
+		d.log.Warn("the state directory does not answer, going on without", "file", d.deps.Store.Path())
 	case <-ctx.Done():
 	}
 }

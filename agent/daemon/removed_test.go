@@ -122,6 +122,78 @@ func TestFenceHasATimeout(t *testing.T) {
 	})
 }
 
+// TestFenceThatCannotBeKilled holds up neither the way back into the pool nor the
+// end of the agent for long.
+func TestFenceThatCannotBeKilled(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		f := start(t, &memory{}, c)
+		stuck := make(chan struct{})
+		f.fence.sticks(stuck)
+		p := c.next()
+		p.welcome(5, assignmentOf(1))
+		synctest.Wait()
+		p.end <- removedMe(member.CauseCrashed)
+		began := time.Now()
+		p = c.next()
+		if took := p.at.Sub(began); took < fenceTime || took > fenceTime+fenceEnd+time.Second {
+			t.Errorf("joins after %v", took)
+		}
+		p.welcome(6, assignmentOf(1))
+		synctest.Wait()
+		p.end <- fmt.Errorf("remove me: %w", &member.RemovedError{ID: "me", Incarnation: 6})
+		time.Sleep(10 * time.Second)
+		began = time.Now()
+		f.end()
+		if took := time.Since(began); took > 2*fenceEnd {
+			t.Errorf("the agent's end took %v", took)
+		}
+		if runs, _, _ := f.fence.did(); len(runs) != 2 {
+			t.Errorf("%d runs", len(runs))
+		}
+		close(stuck)
+		synctest.Wait()
+	})
+}
+
+// TestDiskThatHangs: it holds up neither what is done about a removal, nor a leave,
+// nor the agent's end for long.
+func TestDiskThatHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, store := newCoordinator(t), &memory{}
+		f := start(t, store, c)
+		p := c.next()
+		p.welcome(5, assignmentOf(1))
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		hang := make(chan struct{})
+		store.set(nil, hang)
+		p.end <- removedMe(member.CauseCrashed)
+		began := time.Now()
+		p = c.next()
+		if runs, _, _ := f.fence.did(); len(runs) != 1 || p.at.Sub(began) > diskTime+time.Second {
+			t.Errorf("joins after %v and %d runs", p.at.Sub(began), len(runs))
+		}
+		p.welcome(8, assignmentOf(1))
+		left := make(chan error, 1)
+		go func() { left <- f.Leave(t.Context(), "shutdown") }()
+		expect(p, (*pb.SessionRequest).GetLeave)
+		p.leaveResult(true, "")
+		began = time.Now()
+		if err := <-left; err != nil {
+			t.Errorf("leave: %v", err)
+		}
+		f.end()
+		if took := time.Since(began); took > 2*diskTime {
+			t.Errorf("the agent's end took %v", took)
+		}
+		close(hang)
+		synctest.Wait()
+		if s := store.get(); s.Incarnation != 0 {
+			t.Errorf("saved at last: %+v", s)
+		}
+	})
+}
+
 // TestOwnLeaveIsNoRemoval: the answer to a leave was lost, and the next
 // coordinator knows the server no more.
 func TestOwnLeaveIsNoRemoval(t *testing.T) {

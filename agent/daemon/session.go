@@ -315,7 +315,9 @@ func (s *session) handle(ctx context.Context, m *pb.SessionResponse) error {
 			s.unacked = 0
 		}
 	case *pb.SessionResponse_LeaveResult:
-		return s.left(ctx, m.LeaveResult)
+		if s.leaving.isAsked() {
+			return s.left(ctx, m.LeaveResult)
+		}
 	case *pb.SessionResponse_Standing:
 		s.stand(parseStanding(m.Standing))
 	}

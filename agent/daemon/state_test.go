@@ -189,7 +189,7 @@ func TestSaveThatFailsLeavesTheOldState(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(draft, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Save(State{Pool: "default", ID: "other"}); err == nil {
+	if err := d.Save(State{Pool: "default", ID: "other", Incarnation: 1}); err == nil {
 		t.Error("no error")
 	}
 	if s, err := d.Load(); err != nil || s.ID != exampleState().ID {
@@ -200,6 +200,29 @@ func TestSaveThatFailsLeavesTheOldState(t *testing.T) {
 	}
 	if err := d.Save(exampleState()); err != nil {
 		t.Errorf("after the trouble: %v", err)
+	}
+}
+
+// TestEndOfAnIncarnationIsSavedSomehow: what cannot be replaced is removed, so that
+// nobody takes an old incarnation for the present one.
+func TestEndOfAnIncarnationIsSavedSomehow(t *testing.T) {
+	t.Parallel()
+	d := openDisk(t, t.TempDir())
+	if err := d.Save(exampleState()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(d.Path()+".new", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	over := exampleState()
+	over.Incarnation = 0
+	for range 2 {
+		if err := d.Save(over); err == nil {
+			t.Error("no error")
+		}
+		if s, err := d.Load(); err != nil || s.Incarnation != 0 {
+			t.Errorf("loaded %+v, %v", s, err)
+		}
 	}
 }
 

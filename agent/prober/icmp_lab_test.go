@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -269,6 +270,27 @@ func TestSelfTestPrefersTheRawSocket(t *testing.T) {
 	t.Parallel()
 	h := SelfTest(t.Context(), slog.New(slog.DiscardHandler))
 	if h.Mode != ModeRaw || h.Err != nil || h.Loopback.Probe != (Target{}).Probe || len(h.Warnings) > 0 {
+		t.Errorf("%+v", h)
+	}
+}
+
+// TestSelfTestWithoutIPv4: a host that has only IPv6 knows itself by that. It is
+// not parallel: the namespace has no IPv4 loopback address meanwhile.
+func TestSelfTestWithoutIPv4(t *testing.T) {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, _ := netlink.ParseAddr("127.0.0.1/8")
+	if err := netlink.AddrDel(lo, home); err != nil {
+		t.Fatal(err)
+	}
+	h := SelfTest(t.Context(), slog.New(slog.DiscardHandler))
+	if err := netlink.AddrAdd(lo, home); err != nil {
+		t.Fatal(err)
+	}
+	if h.Mode != ModeRaw || h.Err != nil || !slices.Equal(h.Loopback.Addresses, []netip.Addr{loopback6}) ||
+		h.Loopback.Probe != (Target{}).Probe || len(h.Warnings) > 0 {
 		t.Errorf("%+v", h)
 	}
 }

@@ -23,7 +23,8 @@ const (
 	// ModeRaw: through raw sockets, which need CAP_NET_RAW.
 	ModeRaw
 	// ModeDatagram: through unprivileged ping sockets, which the sysctl
-	// net.ipv4.ping_group_range must allow.
+	// net.ipv4.ping_group_range must allow. Linux does not tell them what a
+	// firewall of this host drops of IPv6: such a probe is Lost.
 	ModeDatagram
 )
 
@@ -61,11 +62,12 @@ type Health struct {
 }
 
 // SelfTest finds out how this process can send ICMP by pinging 127.0.0.1 and,
-// where the host has IPv6, ::1.
+// where the host has IPv6, ::1, which will do on a host without IPv4.
 func SelfTest(ctx context.Context, log *slog.Logger) Health {
 	four, six := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
 	// Nobody listens on the discard port; the refusal is the reply.
 	h := Health{Loopback: Target{Addresses: []netip.Addr{four}, Probe: member.Probe{Method: member.ProbeTCP, Port: 9}}}
+	withoutFour := checkRoute(ctx, four) != nil
 	var refusals []string
 	for _, mode := range []Mode{ModeRaw, ModeDatagram} {
 		r := pingOnce(ctx, log, mode, four)
@@ -87,8 +89,11 @@ func SelfTest(ctx context.Context, log *slog.Logger) Health {
 		return h
 	}
 	if checkRoute(ctx, six) == nil {
-		if r := pingOnce(ctx, log, h.Mode, six); r.Outcome != Replied {
+		r := pingOnce(ctx, log, h.Mode, six)
+		if r.Outcome != Replied {
 			h.Warnings = append(h.Warnings, explain("::1 does not answer ICMP: IPv6 probes from and to this host may fail", r.Err))
+		} else if withoutFour {
+			h.Loopback, h.Warnings = Target{Addresses: []netip.Addr{six}}, nil
 		}
 	}
 	return h

@@ -11,11 +11,14 @@ import (
 )
 
 // connect opens a TCP connection. SYN-ACK and RST are both a reply: a live host
-// sent them. An "unreachable" that a router sends is no evidence; since checkRoute
-// has found a route, it is waited out like silence.
+// sent them. An "unreachable" that a router or a firewall sends is no evidence,
+// whichever kind it is of; since checkRoute has found a route, it is waited out like
+// silence.
 func connect(ctx context.Context, to netip.AddrPort, timeout time.Duration) Result {
 	began := time.Now()
-	d := net.Dialer{Timeout: timeout, KeepAlive: -1}
+	refused := newRefusal()
+	defer refused.close()
+	d := net.Dialer{Timeout: timeout, KeepAlive: -1, Control: refused.watch}
 	c, err := d.DialContext(ctx, "tcp", to.String())
 	took := time.Since(began)
 	if err == nil {
@@ -25,11 +28,12 @@ func connect(ctx context.Context, to netip.AddrPort, timeout time.Duration) Resu
 	switch {
 	case ctx.Err() != nil:
 		return notSent(ctx.Err())
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, syscall.ECONNREFUSED) && refused.byHost(), errors.Is(err, syscall.ECONNRESET):
 		return Result{Outcome: Replied, RTT: took, Late: took > timeout+lateness}
 	case isTimeout(err):
 		return Result{Outcome: Lost, Late: took > timeout+lateness}
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTDOWN):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+		errors.Is(err, syscall.EHOSTDOWN):
 		return waitOut(ctx, began.Add(timeout))
 	}
 	return notSent(fmt.Errorf("connect: %w", err))

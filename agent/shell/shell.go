@@ -1,6 +1,6 @@
 // Package shell runs command lines that the operator has configured. Each has a
 // process group of its own, all of which is killed when its time is over, and
-// leaves nothing behind in this process.
+// leaves nothing behind in this process, nor in a container whose first it is.
 package shell
 
 import (
@@ -33,6 +33,9 @@ func Run(ctx context.Context, line string, env []string) (output string, err err
 	cmd.WaitDelay = pipeTime
 	ownGroup(cmd)
 	err = cmd.Run()
+	if cmd.Process != nil {
+		reap(cmd.Process.Pid)
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		err = fmt.Errorf("killed: %w", context.Cause(ctx))

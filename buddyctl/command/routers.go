@@ -48,7 +48,11 @@ func (a *app) routerGrid(routers []*coordinatorv1.Router) *output.Grid {
 		for i, h := range r.GetHeld() {
 			held[i] = h.GetPool() + "/" + h.GetServerId()
 		}
-		g.Add(r.GetRouterId(), yesNo(r.GetConnected()), output.Since(a.Now(), r.GetLastSeen()), r.GetVersion(),
+		seen := "now"
+		if !r.GetConnected() {
+			seen = output.Since(a.Now(), r.GetLastSeen())
+		}
+		g.Add(r.GetRouterId(), yesNo(r.GetConnected()), seen, r.GetVersion(),
 			strings.Join(applied, ","), a.behind(r.GetLags()), strings.Join(held, ","))
 	}
 	return g

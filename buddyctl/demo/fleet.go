@@ -31,12 +31,19 @@ type fleet struct {
 	// bin is where the programs are, dir where their files go.
 	bin, dir string
 	// fail is told when a program ends by itself.
-	fail  func(error)
+	fail  func(death)
 	doors *doors
 	// agents is where agents and routers reach the coordinator.
 	agents netip.AddrPort
 	procs  map[string]*process.Process
 	hosts  map[string]*host
+}
+
+// death is the end of a program that nobody here has ended.
+type death struct {
+	// host is whose agent it was, "" for other programs.
+	host string
+	err  error
 }
 
 // host is one server's machine.
@@ -110,7 +117,7 @@ func (f *fleet) start(name, binary string, args []string, listeners []process.Li
 	proc, err := process.Start(f.stage.Place(name), process.Program{
 		Name: name, Path: filepath.Join(f.bin, binary), Args: args, Listeners: listeners,
 		Log: filepath.Join(f.dir, name+".log"),
-	}, f.fail)
+	}, func(err error) { f.fail(death{err: err}) })
 	if err != nil {
 		return err
 	}
@@ -162,7 +169,7 @@ func (f *fleet) StartAgent(name string) error {
 			"--on-term", "leave", "--log-format", "text",
 		},
 		Log: filepath.Join(f.dir, name+".log"),
-	}, f.fail)
+	}, func(err error) { f.fail(death{name, err}) })
 	if err != nil {
 		return err
 	}
@@ -189,6 +196,18 @@ func (f *fleet) Shutdown(ctx context.Context, name string) error {
 
 // PowerOff stops a service; see scene.
 func (f *fleet) PowerOff(name string) { f.hosts[name].service.close() }
+
+// HasLeft reports whether a dead agent has made its server leave the pool.
+func (f *fleet) HasLeft(d death) bool {
+	h := f.hosts[d.host]
+	return h != nil && h.agent.ExitCode() == 0
+}
+
+// Reboot starts a host again whose server has left.
+func (f *fleet) Reboot(name string) error {
+	f.PowerOff(name)
+	return f.Boot(name)
+}
 
 // KillAgent kills an agent; see scene.
 func (f *fleet) KillAgent(name string) error {

@@ -2,14 +2,11 @@ package demo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +49,7 @@ type run struct {
 	// serving says that the story is over; a program that ends by itself is only
 	// told then, through deaths.
 	serving atomic.Bool
-	deaths  chan error
+	deaths  chan death
 }
 
 // deathsBacklog holds the programs that ended while the page was busy. More than
@@ -72,7 +69,7 @@ func (r *run) onLoopback(ctx context.Context, why error) int {
 
 func (r *run) play(ctx context.Context, newStage func([]string) (stage, error), note string) int {
 	r.began = time.Now()
-	r.deaths = make(chan error, deathsBacklog)
+	r.deaths = make(chan death, deathsBacklog)
 	r.page = &page{w: r.w, terminal: output.Detect(r.w, os.Getenv)}
 	if r.json {
 		r.page = &page{w: io.Discard}
@@ -121,7 +118,7 @@ func (r *run) perform(ctx context.Context, newStage func([]string) (stage, error
 	defer func() { err = errors.Join(err, f.close()) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	f.fail = func(err error) { r.lost(err, cancel) }
+	f.fail = func(d death) { r.lost(d, cancel) }
 	if f.doors, err = openDoors(ctx, r.serve); err != nil {
 		return err
 	}
@@ -133,13 +130,13 @@ func (r *run) perform(ctx context.Context, newStage func([]string) (stage, error
 
 // lost hears of a program that has ended by itself: the end of the story, but not
 // of serving.
-func (r *run) lost(err error, end context.CancelCauseFunc) {
+func (r *run) lost(d death, end context.CancelCauseFunc) {
 	if !r.serving.Load() {
-		end(err)
+		end(d.err)
 		return
 	}
 	select {
-	case r.deaths <- err:
+	case r.deaths <- d:
 	default:
 	}
 }
@@ -253,75 +250,4 @@ func dial(to Listeners) (admin, router *grpc.ClientConn, err error) {
 		return nil, nil, errors.Join(err, admin.Close())
 	}
 	return admin, router, nil
-}
-
-// finish says that all was true and what to try next, and keeps everything up
-// if that was asked for.
-func (r *run) finish(ctx context.Context, f *fleet) error {
-	r.facts.OK = true
-	r.facts.Seconds = ms(time.Since(r.began)) / 1000
-	r.page.blank()
-	r.page.print(output.Green, 0, fmt.Sprintf("All of this has really happened, in %.0f seconds.", r.facts.Seconds))
-	r.page.blank()
-	buddyctl := os.Args[0]
-	admin := ""
-	if r.facts.Listeners.Admin != fmt.Sprintf("127.0.0.1:%d", adminPort) {
-		admin = " --admin " + r.facts.Listeners.Admin
-	}
-	crashed := r.facts.Crash.Server
-	if !r.serve {
-		r.page.text("Try it yourself: keep it running, and look at it from another shell.")
-		r.page.blank()
-		r.page.commands(buddyctl+" demo --serve", buddyctl+" ring", buddyctl+" explain "+crashed)
-		r.tellJSON()
-		return nil
-	}
-	r.serving.Store(true)
-	r.page.text("Everything stays up until Ctrl-C. Try these from another shell:")
-	r.page.blank()
-	at := r.facts.Listeners
-	dns := netip.MustParseAddrPort(at.DNS)
-	r.page.commands(
-		buddyctl+" ring"+admin,
-		buddyctl+" explain "+crashed+admin,
-		"grpcurl -plaintext "+at.Router+" buddyring.router.v1.RouterService/Pick",
-		"curl http://"+at.RouterHTTP+"/v1/pools/"+pool,
-		fmt.Sprintf("dig @%s -p %d %s.buddyring.internal", dns.Addr(), dns.Port(), pool),
-	)
-	r.page.blank()
-	r.page.aside(fmt.Sprintf("admin %s, router %s, DNS %s; metrics at http://%s/metrics and http://%s/metrics; the table is %s",
-		at.Admin, at.Router, at.DNS, at.CoordinatorHTTP, at.RouterHTTP,
-		filepath.Join(f.dir, "buddyring.db")))
-	if r.facts.Mode == modeNamespaces {
-		r.page.aside("The servers' own addresses exist only in here. With --loopback they can be called from another shell: " +
-			"by HTTP and, on the same port, by gRPC (health).")
-	}
-	r.tellJSON()
-	return r.stay(ctx)
-}
-
-// stay waits for Ctrl-C and tells which programs end meanwhile.
-func (r *run) stay(ctx context.Context) error {
-	for {
-		select {
-		case err := <-r.deaths:
-			r.page.blank()
-			r.page.text(err.Error())
-		case <-ctx.Done():
-			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-				return cause
-			}
-			return nil
-		}
-	}
-}
-
-// tellJSON prints the facts, if that was asked for.
-func (r *run) tellJSON() {
-	if !r.json {
-		return
-	}
-	encoder := json.NewEncoder(r.w)
-	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(r.facts) // like the page, best effort
 }

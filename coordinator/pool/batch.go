@@ -353,8 +353,8 @@ func (b *batch) moveOn(s *server) {
 	switch {
 	case row.Phase == member.PhaseJoining && welcome:
 		next = b.welcome(id)
-	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil) && s.mark != nil:
-		// It is not let out while it is suspect.
+	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil) && (s.mark != nil || m.maybeLossy(s)):
+		// It is not let out while it is suspect, or may be lossy.
 		m.wake(m.now.Add(time.Second), wakeHeld, string(id), 0)
 	case row.Phase == member.PhaseHeld && !m.now.Before(row.HeldUntil):
 		kind, next = member.EventReleased, member.PhaseJoining

@@ -324,6 +324,54 @@ func TestHeldForLossIsHeldAnewAtTheEnd(t *testing.T) {
 	}
 }
 
+// One that was found lossy a moment ago, or may be, is not let out although nobody
+// measures it at the end of its hold-down; one of which only ICMP is limited is.
+func TestHeldWhileItMayBeLossy(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		before, measured time.Duration // the loss begins, and is measured
+		prompt, stays    bool          // its stream answers, and is there
+		last             pool.Evidence // what the last measurement finds
+		held             time.Duration // after its hold-down
+	}{
+		"being measured":     {before: 100 * time.Millisecond, stays: true, last: noLoss, held: time.Second},
+		"found lossy":        {before: 2 * time.Second, measured: time.Second, stays: true, last: noLoss, held: 9 * time.Second},
+		"without a stream":   {before: 6 * time.Second, measured: 6 * time.Second, last: noLoss, held: 67 * time.Second},
+		"its stream answers": {before: 6500 * time.Millisecond, measured: 6 * time.Second, prompt: true, stays: true, last: heavyLoss, held: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := letters(t, 8)
+			d.set(func(s *member.Settings) { s.HoldDown = 30 * time.Second })
+			d.commitAll()
+			d.die("c")
+			d.hello(reboot("c"))
+			d.commitAll()
+			row := d.table.rows["c"]
+			d.report(row.First, "c", up)
+			d.live(row.HeldUntil.Sub(d.now) - test.before)
+			if !test.stays {
+				d.close(d.byID["c"], true)
+			}
+			d.lossy("c", row.First, row.Second)
+			d.measured("c", test.measured, test.prompt, heavyLoss, heavyLoss, heavyLoss)
+			d.report(row.First, "c", up)
+			d.report(row.Second, "c", up)
+			d.measured("c", 500*time.Millisecond, test.prompt, heavyLoss, test.last, heavyLoss)
+			for d.now.Before(row.HeldUntil.Add(2 * time.Minute)) {
+				if d.commitAll(); d.phase("c") != member.PhaseHeld {
+					break
+				}
+				d.live(100 * time.Millisecond)
+			}
+			late := d.now.Sub(row.HeldUntil)
+			if d.phase("c") != member.PhaseActive || (late-test.held).Abs() > time.Second/4 {
+				t.Fatalf("%s %v after its hold-down", d.phase("c"), late)
+			}
+		})
+	}
+}
+
 // One that is silent and unreached for half a minute is taken out.
 func TestHeldIsTakenOut(t *testing.T) {
 	t.Parallel()

@@ -18,6 +18,9 @@ const (
 	// long enough, while a gate is shut; lossRest that between two inquiries about
 	// one server, limitedRest that after it was found that something limits ICMP, or may.
 	lossPause, lossRest, limitedRest = time.Second, 5 * time.Second, time.Minute
+	// lossWary is how long a HELD server is not let out after it was found lossy: a
+	// rest, and as long for the next inquiry to begin and to find it so again.
+	lossWary = 2 * lossRest
 	// lossSeen is how long a loss has lasted at least when two watchers have lost
 	// LossyFrom regular probes each.
 	lossSeen = 1200 * time.Millisecond
@@ -31,6 +34,9 @@ type lossInquiry struct {
 	// since is since when it is known to lose them, zero when there is no inquiry;
 	// began is when this one did, rest until when there is no other one.
 	since, began, rest time.Time
+	// wary is until when a HELD server stays so, since it was found lossy a moment ago
+	// or may be.
+	wary time.Time
 	// round is the number of the measurement under way, 0 for none; lastProbe is when
 	// its last probes go out, found maps those asked to what they have found.
 	round     uint64
@@ -224,6 +230,9 @@ func (m *Machine) weighLoss(s *server) {
 	m.tell(s, member.Moment{Kind: "verdict", Round: l.round, Who: "coordinator", Result: ruling.Verdict.String(), Text: ruling.Reason})
 	l.round = 0
 	lossy := ruling.Verdict == verdict.Lossy
+	if lossy || ruling.Rule == verdict.LossTooShort {
+		l.wary = m.now.Add(lossWary)
+	}
 	switch {
 	case s.inquiry.verdict != nil || !m.mayLose(s):
 		// Something else has decided meanwhile.
@@ -231,8 +240,11 @@ func (m *Machine) weighLoss(s *server) {
 		m.judgeSuspicion(s)
 	case !lossy && ruling.Rule != verdict.LossTooShort:
 		m.endLoss(s)
-		if ruling.Rule == verdict.ICMPLimited || ruling.Rule == verdict.NoStream {
-			s.loss.rest = m.now.Add(limitedRest)
+		switch ruling.Rule {
+		case verdict.ICMPLimited:
+			s.loss = lossInquiry{rest: m.now.Add(limitedRest)}
+		case verdict.NoStream:
+			s.loss = lossInquiry{rest: m.now.Add(limitedRest), wary: m.now.Add(limitedRest + lossWary)}
 		}
 		m.judgeSuspicion(s)
 		m.notRemoved(s, ruling)
@@ -288,5 +300,11 @@ func (m *Machine) endLoss(s *server) {
 	if !s.loss.since.IsZero() {
 		rest = m.now.Add(lossRest)
 	}
-	s.loss = lossInquiry{rest: rest}
+	s.loss = lossInquiry{rest: rest, wary: s.loss.wary}
+}
+
+// maybeLossy reports whether a server is being measured for loss, or was found lossy
+// so lately that the next inquiry may not have begun.
+func (m *Machine) maybeLossy(s *server) bool {
+	return !s.loss.since.IsZero() || m.now.Before(s.loss.wary)
 }

@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"os"
@@ -133,4 +134,50 @@ func TestDemoInterrupted(t *testing.T) {
 			nothingLeft(t, tmp)
 		})
 	}
+}
+
+// What a served demo says to try restarts all of its servers.
+func TestDemoIsRestarted(t *testing.T) {
+	t.Parallel()
+	cmd, tmp := buddyctl(t, "demo", "--serve", "--loopback", "--hosts", "4")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	restart := ""
+	for restart == "" && lines.Scan() {
+		if line := strings.TrimSpace(lines.Text()); strings.Contains(line, "rolling-restart") {
+			restart = strings.Replace(line, "--rejoins", "--rejoins --steady 100ms", 1)
+		}
+	}
+	told := make(chan int)
+	go func() {
+		left := 0
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), "has left the pool") {
+				left++
+			}
+		}
+		told <- left
+	}()
+	// One has been shut down by the story.
+	const servers = 3
+	said, err := exec.CommandContext(t.Context(), "sh", "-ec", restart).CombinedOutput()
+	if err != nil || !strings.Contains(string(said), "all of 3 servers restarted") {
+		t.Errorf("%s: %v\n%s", restart, err, said)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if left := <-told; left != servers {
+		t.Errorf("the demo tells of %d servers that left", left)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, tmp)
 }

@@ -36,7 +36,7 @@ func pureImports() []string {
 // history is written down by many at once, and drawn for whoever asks.
 func mayImport(dir, path string) bool {
 	more := map[string][]string{
-		"router/view":      {"sync", "sync/atomic", "github.com/cespare/xxhash/v2"},
+		"router/view":      {"sync", "sync/atomic"},
 		"internal/history": {"io", "sync", "github.com/anishathalye/porcupine"},
 	}
 	return slices.Contains(pureImports(), path) || slices.Contains(more[dir], path)

@@ -136,8 +136,16 @@ func (c Config) settlers() []settler {
 // expiry is how long an answer that was given before a change may be used after it.
 type expiry time.Duration
 
-func (e expiry) settle(ctx context.Context, _ []*edition) error {
-	timer := time.NewTimer(time.Duration(e))
+// settle counts from the newest edition, so that it does not add to what the
+// editions have waited before.
+func (e expiry) settle(ctx context.Context, editions []*edition) error {
+	var newest time.Time
+	for _, edition := range editions {
+		if edition.made.After(newest) {
+			newest = edition.made
+		}
+	}
+	timer := time.NewTimer(time.Until(newest.Add(time.Duration(e))))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -158,6 +158,28 @@ func TestAckWaitsForTheTTL(t *testing.T) {
 	}
 }
 
+// A change that comes while another waits for its TTL waits for its own, not for both.
+func TestAckOfTheNextChangeWaitsForItsOwnTTL(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.zone = "test."
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(4)...)
+		time.Sleep(2500 * time.Millisecond)
+		s.send(delta(&pb.Delta{Position: at(1, 11), Removed: crashed("s001")}))
+		time.Sleep(200 * time.Millisecond)
+		s.send(delta(&pb.Delta{Position: at(1, 12), Removed: crashed("s002")}))
+		sent := time.Now()
+		for s.acked() < 12 && time.Since(sent) < 10*time.Second {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(sent); took < time.Second || took > time.Second+20*time.Millisecond {
+			t.Errorf("acknowledged after %v, want a second", took)
+		}
+	}, first)
+}
+
 // A router that ends says goodbye without waiting for the TTL.
 func TestGoodbyeDoesNotWaitForTheTTL(t *testing.T) {
 	t.Parallel()

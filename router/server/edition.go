@@ -30,7 +30,9 @@ type edition struct {
 	// run is the run of the router.
 	run string
 	// seq orders all editions of all pools in this run.
-	seq  uint64
+	seq uint64
+	// made is since when clients are answered from it.
+	made time.Time
 	view *view.View
 	// table is the view's, with the weights of the moment: servers that are new to
 	// work have less at first.
@@ -81,7 +83,7 @@ type step struct {
 func newEdition(b *book, seq uint64) *edition {
 	v, table := b.view, b.warmup.Table()
 	e := &edition{
-		pool: v.Pool(), run: b.run, seq: seq, view: v, table: table, turns: b.turns, contact: b.contact, metrics: b.metrics,
+		pool: v.Pool(), run: b.run, seq: seq, made: time.Now(), view: v, table: table, turns: b.turns, contact: b.contact, metrics: b.metrics,
 		loads: b.counts.loadsOf(table), superseded: make(chan struct{}), head: encodeHead(v),
 	}
 	e.state = &door.State{View: v, Table: table, Superseded: e.superseded, Freshness: e.contact.age}

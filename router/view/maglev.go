@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // Maglev maps keys to servers so that a change of the pool moves few of them:
@@ -51,7 +49,7 @@ func (p *places) of(slots []slot) *[placeCount]uint32 {
 type permutation struct{ next, skip uint32 }
 
 func newPermutation(s *slot) permutation {
-	seed := source(xxhash.Sum64String(string(s.server.ID)))
+	seed := source(hash(string(s.server.ID)))
 	next, _ := bits.Mul64(seed.next(), placeCount)
 	skip, _ := bits.Mul64(seed.next(), placeCount-1)
 	return permutation{uint32(next), uint32(skip) + 1}

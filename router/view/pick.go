@@ -3,8 +3,6 @@ package view
 import (
 	"slices"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -183,7 +181,7 @@ type picker struct {
 // prepare is for what not every request has.
 func (p *picker) prepare() {
 	if p.request.Policy == Maglev {
-		p.hash = xxhash.Sum64String(p.request.Key)
+		p.hash = hash(p.request.Key)
 		p.bounded = p.request.bounded()
 	}
 	if p.request.Zone != "" {

@@ -1,10 +1,6 @@
 package view
 
-import (
-	"math/bits"
-
-	"github.com/cespare/xxhash/v2"
-)
+import "math/bits"
 
 // This file is the plain way of nearly every pick: no server is excluded, no zone
 // asked for. It does with a few nanoseconds what picker does for all requests.
@@ -21,7 +17,13 @@ func (t *tier) pick(r *Request) (int, bool) {
 		random := source(r.Random)
 		return t.draw(random.next()), true
 	case Maglev:
-		return t.home(r)
+		at := t.places.built.Load()
+		if at == nil {
+			return 0, false
+		}
+		place, _ := bits.Mul64(hash(r.Key), placeCount)
+		i := int(at[place])
+		return i, !r.bounded() || !t.full(r, &t.slots[i])
 	case P2C:
 	}
 	return t.p2c(r)
@@ -39,15 +41,4 @@ func (t *tier) p2c(r *Request) (int, bool) {
 		return 0, false
 	}
 	return t.lessLoaded(r.Loads, first, second), true
-}
-
-// home is the server of the key, unless it is full.
-func (t *tier) home(r *Request) (int, bool) {
-	at := t.places.built.Load()
-	if at == nil {
-		return 0, false
-	}
-	place, _ := bits.Mul64(xxhash.Sum64String(r.Key), placeCount)
-	i := int(at[place])
-	return i, !r.bounded() || !t.full(r, &t.slots[i])
 }

@@ -80,8 +80,8 @@ func TestAssignments(t *testing.T) {
 			return mark(v, member.Mark{ID: "a", Suspect: true, Seq: 1})
 		}, `
 			0 10.0.0.1:80 healthy a/weight-100 100`},
-		{"IPv6, without names", func(*testing.T) *view.View {
-			return pool("web", row("a", "[2001:db8::1]:80"), row("b", "web-2.example.org:80"))
+		{"IPv6, without names and scopes", func(*testing.T) *view.View {
+			return pool("web", row("a", "[2001:db8::1]:80"), row("b", "web-2.example.org:80"), row("c", "[fe80::1%eth0]:80"))
 		}, `
 			0 2001:db8::1:80 healthy a/weight-100 100`},
 		{"no weight is no new work", func(*testing.T) *view.View {

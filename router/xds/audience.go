@@ -3,7 +3,6 @@ package xds
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -127,9 +126,15 @@ func (a *audience) await(ctx context.Context, seqs map[member.Pool]uint64) (lagg
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
-		a.prune(behind)
+		behind = a.prune(behind)
 	}
 	return 0, nil
+}
+
+// waitedFor is a stream and the version of the assignments that it has to answer.
+type waitedFor struct {
+	*stream
+	needs uint64
 }
 
 // has reports whether the states or later ones are published. Of a pool that is
@@ -145,12 +150,11 @@ func (a *audience) has(seqs map[member.Pool]uint64) bool {
 	return true
 }
 
-// behind returns the streams that do not know some pool as it is published, and
-// the version that they have to answer.
-func (a *audience) behind(seqs map[member.Pool]uint64) map[*stream]uint64 {
+// behind returns the streams that do not know some pool as it is published.
+func (a *audience) behind(seqs map[member.Pool]uint64) []waitedFor {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	behind := map[*stream]uint64{}
+	var behind []waitedFor
 	for s := range a.streams {
 		var needs uint64
 		for _, name := range s.assignments() {
@@ -164,29 +168,41 @@ func (a *audience) behind(seqs map[member.Pool]uint64) map[*stream]uint64 {
 		case settled:
 			delete(a.laggards, s)
 		case !late:
-			behind[s] = needs
+			behind = append(behind, waitedFor{s, needs})
 		}
 	}
 	return behind
 }
 
-// prune drops the streams that have caught up or are gone.
-func (a *audience) prune(behind map[*stream]uint64) {
+// prune drops the last streams as far as they have caught up or are gone: each is
+// looked at until it has, and then no more, for thousands may answer one by one.
+func (a *audience) prune(behind []waitedFor) []waitedFor {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(behind, func(s *stream, version uint64) bool {
-		_, here := a.streams[s]
-		return !here || s.settled(version)
-	})
+	for len(behind) > 0 && a.done(behind[len(behind)-1]) {
+		behind = behind[:len(behind)-1]
+	}
+	return behind
 }
 
-func (a *audience) giveUp(behind map[*stream]uint64) int {
+// done reports whether a stream has caught up or is gone. It needs the lock.
+func (a *audience) done(w waitedFor) bool {
+	_, here := a.streams[w.stream]
+	return !here || w.settled(w.needs)
+}
+
+// giveUp waits no longer for those that have not caught up, and returns how many
+// they are.
+func (a *audience) giveUp(behind []waitedFor) (laggards int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for s := range behind {
-		a.laggards[s] = struct{}{}
+	for _, w := range behind {
+		if !a.done(w) {
+			a.laggards[w.stream] = struct{}{}
+			laggards++
+		}
 	}
-	return len(behind)
+	return laggards
 }
 
 // count returns how many streams there are, and how many of them reject what they

@@ -34,6 +34,7 @@ type Door struct {
 	metrics   *metrics
 	publisher *publisher
 	audience  *audience
+	room      *room
 	// opened is closed when answers may be given, closing when no more may.
 	opened, closing chan struct{}
 	// running are the goroutines of the streams.
@@ -45,7 +46,7 @@ type Door struct {
 func New(cfg Config) *Door {
 	d := &Door{
 		log: cfg.Logger, publisher: newPublisher(), audience: newAudience(quota.Halves(maxStreams), quota.Halves(maxNamesInAll)),
-		opened: make(chan struct{}), closing: make(chan struct{}),
+		room: newRoom(maxUnanswered), opened: make(chan struct{}), closing: make(chan struct{}),
 	}
 	d.metrics = newMetrics(cfg.Registry, d.audience)
 	return d
@@ -101,9 +102,12 @@ func (d *Door) StreamAggregatedResources(raw discoveryv3.AggregatedDiscoveryServ
 		d.metrics.refuse(refusedStreams)
 		return err
 	}
+	s.corner = d.room.enter(s.from)
+	defer d.room.leave(s.from)
 	defer d.audience.leave(s)
 	ctx, cancel := context.WithCancel(raw.Context())
 	defer cancel()
+	s.giveUp = cancel
 	if err := d.await(ctx); err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func newMetrics(reg *prometheus.Registry, a *audience) *metrics {
 			"What xDS clients said to responses, by kind and by result: ack or nack.", "kind", "result"),
 		refused: counters("refused_total",
 			"What was refused to xDS clients, by the limit: streams, names, name, node or type.", "limit"),
-		dropped: counter("dropped_total", "xDS clients that were dropped because they did not read."),
+		dropped: counter("dropped_total", "xDS clients that were dropped because they did not read, or neither confirmed nor rejected what they were sent."),
 		laggards: counter("laggards_total",
 			"Times that an xDS client did not confirm a change in 2 s and was not waited for any longer."),
 	}

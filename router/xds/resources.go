@@ -168,8 +168,8 @@ type host struct {
 
 // hostsOf returns the hosts that have the endpoint, those that get work first, in
 // order of preference. Each address is there once, for clients refuse an
-// assignment that has it twice; and only IP addresses are, for clients refuse
-// others as well.
+// assignment that has it twice; and only IP addresses without a scope are, for
+// clients refuse others as well.
 func hostsOf(p Pool, endpoint string) []host {
 	var hosts []host
 	seen := map[netip.AddrPort]bool{}
@@ -215,7 +215,7 @@ func hostOf(s *view.Server, endpoint string) (host, bool) {
 		return host{}, false
 	}
 	address, err := netip.ParseAddrPort(s.Endpoints[i].Address)
-	if err != nil {
+	if err != nil || address.Addr().Zone() != "" {
 		return host{}, false
 	}
 	return host{address: address, zone: s.Zone, http2: isHTTP2(s.Endpoints[i].Protocol)}, true

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
@@ -30,8 +32,13 @@ const (
 	maxReason = 500
 )
 
-// sendLimit is how long one response may wait for its client to read.
-const sendLimit = 5 * time.Second
+const (
+	// sendLimit is how long one response may wait for room and for its client to read.
+	sendLimit = 5 * time.Second
+	// answerLimit is how long a client may take to confirm or reject one. Envoy takes
+	// up to 15 s while it starts.
+	answerLimit = time.Minute
+)
 
 // stream is one client's. It holds what the client sends to the limits, notes
 // what it confirms, and gives up a client that does not read. One goroutine may
@@ -39,8 +46,11 @@ const sendLimit = 5 * time.Second
 type stream struct {
 	discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer
 	door *Door
-	// from is where the client is.
-	from netip.Prefix
+	// from is where the client is, corner the room that it has there.
+	from   netip.Prefix
+	corner *corner
+	// giveUp ends the stream.
+	giveUp func()
 
 	mu sync.Mutex
 	// node is what the client calls itself.
@@ -65,6 +75,10 @@ type subscription struct {
 	// it rejected that.
 	settled   uint64
 	rejecting bool
+	// holds is the room that is taken until the client answers, overdue ends the
+	// stream where it does not.
+	holds   int64
+	overdue *time.Timer
 }
 
 func newStream(raw discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer, d *Door) *stream {
@@ -158,16 +172,27 @@ func (s *stream) note(req *discoveryv3.DiscoveryRequest, rejects bool) (answers 
 		return false, nil
 	}
 	sub.settled, sub.rejecting, sub.unanswered = sub.version, rejects, false
+	s.free(sub)
 	return true, nil
 }
 
+// free gives the room back that a subscription holds. It needs the lock.
+func (s *stream) free(sub *subscription) {
+	if sub.overdue != nil {
+		sub.overdue.Stop()
+		s.door.room.give(s.corner, sub.holds)
+		sub.overdue, sub.holds = nil, 0
+	}
+}
+
 // end returns how many names the client has asked for. From then on it has asked for
-// none, though a request may be under way still.
+// none, and holds nothing, though a request may be under way still.
 func (s *stream) end() (names int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sub := range s.types {
 		names += len(sub.names)
+		s.free(sub)
 	}
 	s.ended = true
 	return names
@@ -191,29 +216,61 @@ func (s *stream) answered(url string, rejection *status.Status) {
 		"kind", kindOf(url), "reason", fmt.Sprintf("%.*s", maxReason, rejection.GetMessage()))
 }
 
-// Send sends a response, and gives up a client that does not read. A send to such
-// a client blocks until its stream ends, so that it is not in the caller.
+// Send sends a response when there is room for it, and gives up a client that does
+// not read, or does not answer. A send to such a client blocks until its stream ends,
+// so that it is not in the caller.
 func (s *stream) Send(res *discoveryv3.DiscoveryResponse) error {
-	version, _ := s.door.publisher.number(res.GetVersionInfo())
-	s.mu.Lock()
-	if sub := s.types[res.GetTypeUrl()]; sub != nil {
-		sub.nonce, sub.version, sub.unanswered = res.GetNonce(), version, true
+	ctx, cancel := context.WithTimeout(s.Context(), sendLimit)
+	defer cancel()
+	holds, err := s.door.room.take(ctx, s.corner, proto.Size(res))
+	if err != nil {
+		return s.unread()
 	}
-	s.mu.Unlock()
+	s.sending(res, holds)
 	s.door.metrics.responses.WithLabelValues(kindOf(res.GetTypeUrl())).Inc()
 	sent := make(chan error, 1)
 	s.door.running.Go(func() {
 		sent <- s.AggregatedDiscoveryService_StreamAggregatedResourcesServer.Send(res)
 	})
-	limit := time.NewTimer(sendLimit)
-	defer limit.Stop()
 	select {
 	case err := <-sent:
 		return err
-	case <-limit.C:
-		s.door.metrics.dropped.Inc()
-		return fmt.Errorf("send to xDS client: %w: a response was not read for %v", member.ErrExhausted, sendLimit)
+	case <-ctx.Done():
+		return s.unread()
 	}
+}
+
+// sending notes a response that is sent now, and the room that it has taken.
+func (s *stream) sending(res *discoveryv3.DiscoveryResponse, holds int64) {
+	version, _ := s.door.publisher.number(res.GetVersionInfo())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.types[res.GetTypeUrl()]
+	if sub == nil {
+		s.door.room.give(s.corner, holds)
+		return
+	}
+	s.free(sub)
+	sub.nonce, sub.version, sub.unanswered = res.GetNonce(), version, true
+	sub.holds, sub.overdue = holds, time.AfterFunc(answerLimit, s.unanswered)
+}
+
+// unread says why a client is given up that a response could not be sent to.
+func (s *stream) unread() error {
+	if err := s.Context().Err(); err != nil {
+		return err
+	}
+	s.door.metrics.dropped.Inc()
+	return fmt.Errorf("send to xDS client: %w: responses were not read for %v", member.ErrExhausted, sendLimit)
+}
+
+// unanswered gives up a client that has not answered a response in time.
+func (s *stream) unanswered() {
+	s.door.metrics.dropped.Inc()
+	s.mu.Lock()
+	s.refusal = fmt.Errorf("send to xDS client: %w: a response was not confirmed for %v", member.ErrExhausted, answerLimit)
+	s.mu.Unlock()
+	s.giveUp()
 }
 
 // refused is why the client may not go on, or nil.

@@ -191,6 +191,10 @@ func TestAnyRequests(t *testing.T) {
 		if n, _ := d.audience.count(); n+d.audience.places.Held()+d.audience.names.Held() > 0 {
 			t.Errorf("%d streams are left in %d places, with %d names", n, d.audience.places.Held(), d.audience.names.Held())
 		}
+		if !d.room.all.TryAcquire(maxUnanswered) {
+			t.Error("what the stream was sent is counted still")
+		}
+		d.room.all.Release(maxUnanswered)
 		if err := d.Settled(ctx, map[member.Pool]uint64{"web": 1}); err != nil {
 			t.Error(err)
 		}

@@ -27,9 +27,9 @@ func BadNetworks(e Effort) ([]Row, error) {
 		most     int
 	}{
 		{"10 of 1,000 receive nothing, 20 s of every 40 s, 15 min", []sim.Fault{flip}, minutes(15), 1},
-		{"10 of 1,000 lose 80% of what they receive, 5 min", []sim.Fault{in}, minutes(5), 2},
-		{"10 of 1,000 lose 80% of what they send, 5 min", []sim.Fault{out}, minutes(5), 2},
-		{"10 of 1,000 lose 80% both ways, 5 min", []sim.Fault{in2, out2}, minutes(5), 2},
+		{"10 of 1,000 lose 80% of what they receive, 15 min", []sim.Fault{in}, minutes(15), 1},
+		{"10 of 1,000 lose 80% of what they send, 15 min", []sim.Fault{out}, minutes(15), 1},
+		{"10 of 1,000 lose 80% both ways, 15 min", []sim.Fault{in2, out2}, minutes(15), 1},
 	} {
 		o := sim.DefaultOptions(1000)
 		o.Duration, o.Faults = c.duration, c.faults
