@@ -19,7 +19,9 @@ type session struct {
 	mysqlConn
 
 	failover *failover
-	turn     *turn
+	server   *dbServer
+	// standing is the server's when the session began.
+	standing *standing
 	// committed is whether the present transaction has been, by a statement.
 	committed bool
 	// spoiled says that the session may have a transaction open that nobody knows of.
@@ -97,16 +99,16 @@ const (
 	blocksOnLocks blocks = true
 )
 
-// ask waits for a statement until it is another server's turn: what hangs here would
-// hang until its own deadline, and what it has locked with it. What changes a schema is
-// left to its own time.
+// ask waits for a statement until its server is left: what hangs here would hang until
+// its own deadline, and what it has locked with it. What changes a schema is left to its
+// own time.
 func (s *session) ask(ctx context.Context, b blocks, statement func(context.Context) error) error {
 	asked, within := time.Now(), ctx
 	if s.failover.limited {
 		var cancel context.CancelFunc
 		within, cancel = context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(s.turn.left, cancel)() //nolint:contextcheck // a turn is nobody's call
+		defer context.AfterFunc(s.standing.left, cancel)() //nolint:contextcheck // a standing is nobody's call
 	}
 	err := statement(within)
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
@@ -127,21 +129,21 @@ func (s *session) listen(asked time.Time, b blocks, err error) {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
 	case mysqlNumber(err) == notReady:
-		s.failover.next(s.turn)
+		s.failover.leave(s.server, s.standing)
 	case errors.Is(err, context.DeadlineExceeded) && !late:
 	case errors.Is(err, mysql.ErrInvalidConn), errors.As(err, &network):
 		if late && b == blocksNever {
-			s.failover.next(s.turn)
+			s.failover.leave(s.server, s.standing)
 		} else {
-			s.failover.renew(s.turn)
+			s.server.renew(s.standing)
 		}
 	}
 }
 
 // ResetSession implements driver.SessionResetter: it ends a session of an earlier
-// turn before its next use.
+// standing before its next use.
 func (s *session) ResetSession(ctx context.Context) error {
-	if s.failover.present.Load() != s.turn {
+	if s.server.standing.Load() != s.standing {
 		return driver.ErrBadConn
 	}
 	return s.mysqlConn.ResetSession(ctx)

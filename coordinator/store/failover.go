@@ -32,65 +32,71 @@ type failover struct {
 	log     *slog.Logger
 	// checked is whether the start has looked at the settings of all servers.
 	checked atomic.Bool
-	// present is whose turn it is. Sessions of an earlier turn are not used again.
-	present atomic.Pointer[turn]
-}
-
-// turn is the time in which one server is used. It ends when the server fails, for
-// whoever notices first, on behalf of all.
-type turn struct {
-	// at is the number of the server.
-	at int
-	// left ends when it is another server's turn.
-	left  context.Context //nolint:containedctx // it is the life of a turn and of nobody's call
-	leave context.CancelFunc
-}
-
-func newTurn(at int) *turn {
-	t := &turn{at: at}
-	t.left, t.leave = context.WithCancel(context.Background())
-	return t
+	// next is the server to try first. It moves on when a server cannot be connected to
+	// or is left, so that a caller with a short deadline gets past a server that swallows
+	// packets.
+	next atomic.Uint64
 }
 
 func newFailover(servers []*dbServer, limited bool, log *slog.Logger) *failover {
-	f := &failover{servers: servers, limited: limited, log: log}
-	f.present.Store(newTurn(0))
-	return f
-}
-
-// next ends a turn, if it is the present one: it is the next server's.
-func (f *failover) next(t *turn) { f.pass(t, (t.at+1)%len(f.servers)) }
-
-// renew ends a turn, if it is the present one: the server may go on with new sessions.
-func (f *failover) renew(t *turn) { f.pass(t, t.at) }
-
-func (f *failover) pass(t *turn, to int) {
-	if f.present.CompareAndSwap(t, newTurn(to)) && to != t.at {
-		t.leave()
+	for _, s := range servers {
+		s.standing.Store(newStanding())
 	}
+	return &failover{servers: servers, limited: limited, log: log}
 }
 
 // dbServer is one of the servers.
 type dbServer struct {
 	host      host
 	connector driver.Connector
+	// standing is that of its sessions. One with an earlier standing is not used again.
+	standing atomic.Pointer[standing]
 	// warned is whether its unsafe settings have been logged.
 	warned atomic.Bool
+}
+
+// standing is the time in which nothing speaks against the sessions of a server.
+type standing struct {
+	// left ends when another server is used instead.
+	left  context.Context //nolint:containedctx // it is nobody's call
+	leave context.CancelFunc
+}
+
+func newStanding() *standing {
+	s := &standing{}
+	s.left, s.leave = context.WithCancel(context.Background())
+	return s
+}
+
+// renew ends a standing, if it is the present one: the server may go on with new
+// sessions.
+func (s *dbServer) renew(of *standing) bool { return s.standing.CompareAndSwap(of, newStanding()) }
+
+// leave ends a standing, if it is the present one: the next server is used, and what
+// waits for this one is given up.
+func (f *failover) leave(s *dbServer, of *standing) {
+	if !s.renew(of) || len(f.servers) == 1 {
+		return
+	}
+	if at := f.next.Load(); f.servers[at%uint64(len(f.servers))] == s {
+		f.next.CompareAndSwap(at, at+1)
+	}
+	of.leave()
 }
 
 // Connect implements driver.Connector.
 func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 	var errs []error
 	for range f.servers {
-		t, asked := f.present.Load(), time.Now()
-		s := f.servers[t.at]
-		conn, err := f.session(ctx, t)
+		at, asked := f.next.Load(), time.Now()
+		s := f.servers[at%uint64(len(f.servers))]
+		conn, err := f.session(ctx, s)
 		if err == nil {
 			return conn, nil
 		}
 		errs = append(errs, fmt.Errorf("connect to %s: %w", s.host.address, err))
 		if ctx.Err() == nil || time.Since(asked) >= patience {
-			f.next(t)
+			f.next.CompareAndSwap(at, at+1)
 		}
 		if ctx.Err() != nil {
 			break // no other server has had the time to answer
@@ -113,14 +119,14 @@ func (e *connectError) Error() string {
 
 func (e *connectError) Unwrap() []error { return e.causes }
 
-// session opens a session that can write, to the server whose turn it is.
-func (f *failover) session(ctx context.Context, t *turn) (driver.Conn, error) {
+// session opens a session that can write.
+func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error) {
 	if len(f.servers) > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, handshake)
 		defer cancel()
 	}
-	s := f.servers[t.at]
+	of := s.standing.Load()
 	c, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -128,7 +134,7 @@ func (f *failover) session(ctx context.Context, t *turn) (driver.Conn, error) {
 	if err := f.tune(ctx, s, c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &session{mysqlConn: c, failover: f, turn: t}, nil
+	return &session{mysqlConn: c, failover: f, server: s, standing: of}, nil
 }
 
 func (s *dbServer) connect(ctx context.Context) (mysqlConn, error) {
