@@ -53,7 +53,7 @@ func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 		Use:           "buddyring-agent",
 		Short:         "Watch two servers of a pool and speak for this one",
 		Version:       version.String(),
-		Args:          cobra.NoArgs,
+		Args:          config.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, &o) },
@@ -100,6 +100,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	probes := prober.New(prober.Config{Mode: health.Mode, Logger: p.log})
 	defer probes.Wait()
 	registry := observe.NewRegistry("agent")
+	p.credentials.Register(registry)
 	agent, err := New(p.agent, Deps{
 		Dial: p.dial, Route: routes(p.allowLocal), Prober: probes, Loopback: health.Loopback,
 		Store: disk, OnRemoved: onRemoved(p.onRemoved), Registry: registry, Logger: p.log,

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -121,8 +120,8 @@ func (o *options) parse(log *slog.Logger) (settings, error) {
 	if s.httpListen == "" {
 		s.httpListen = credentials.DefaultAddress(defaultHTTPPort)
 	}
-	if _, _, err := net.SplitHostPort(s.httpListen); err != nil {
-		return settings{}, member.Invalid("http-listen", "%q is not HOST:PORT", s.httpListen)
+	if err := credentials.CheckListen("http-listen", s.httpListen); err != nil {
+		return settings{}, err
 	}
 	if s.stateDir == "" {
 		if s.stateDir, err = defaultStateDir(os.Getenv, os.Geteuid()); err != nil {

@@ -129,6 +129,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 		"a state directory of another agent":   {[]string{"--state-dir", filepath.Dir(disk.Path())}, false},
 		"an HTTP listener beyond loopback":     {[]string{"--state-dir", filepath.Join(dir, "b"), "--http-listen", ":0"}, true},
 		"validate: a coordinator without port": {[]string{"validate", "--coordinator", "x"}, true},
+		"validate: a listener for all":         {[]string{"validate", "--http-listen", "0.0.0.0:7602"}, true},
 	} {
 		args := append([]string{"--id", "me", "--boot-id-file", boot, "--probe", "tcp://:9"}, c.args...)
 		program := Command(args, nil)

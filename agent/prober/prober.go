@@ -136,7 +136,7 @@ func (p *Prober) Connect(ctx context.Context, to []netip.AddrPort, timeout time.
 		if err := checkAddress(ctx, to[i].Addr()); err != nil {
 			return notSent(err)
 		}
-		return connect(ctx, to[i], timeout)
+		return handshake(ctx, to[i], timeout)
 	})
 }
 
@@ -185,7 +185,7 @@ func (p *Prober) probeAddress(ctx context.Context, a netip.Addr, how member.Prob
 		return notSent(err)
 	}
 	if how.Method == member.ProbeTCP {
-		return connect(ctx, netip.AddrPortFrom(a, how.Port), timeout)
+		return handshake(ctx, netip.AddrPortFrom(a, how.Port), timeout)
 	}
 	if p.cfg.Mode == ModeNone {
 		return notSent(ErrNoPermission)

@@ -15,22 +15,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRefusalByAnother: a router or a firewall on the way refuses a connection to a
-// host that is dead, with an ICMP error. That is no evidence.
-func TestRefusalByAnother(t *testing.T) {
+// A firewall on the way refuses a connection by an ICMP error, whether the host is
+// dead or not: nothing can be told. The firewall of the host itself does so
+// from the host's own address.
+func TestRefusalByICMP(t *testing.T) {
 	t.Parallel()
-	dead := netip.MustParseAddr("192.0.2.3")
-	refuseFor(t, dead)
-	p := testProber(t, ModeNone)
-	r := p.Probe(t.Context(), Target{Addresses: []netip.Addr{dead}, Probe: tcp(80)}, enough(Lost))
-	if r.Outcome != Lost {
-		t.Errorf("%+v", r)
+	for name, test := range map[string]struct {
+		host, from netip.Addr
+		want       Outcome
+	}{
+		"on the way": {netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.2"), NotSent},
+		"the host's": {netip.MustParseAddr("192.0.2.4"), netip.MustParseAddr("192.0.2.4"), Replied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refuseFor(t, test.host, test.from)
+			p := testProber(t, ModeNone)
+			r := p.Probe(t.Context(), Target{Addresses: []netip.Addr{test.host}, Probe: tcp(80)}, enough(test.want))
+			if r.Outcome != test.want {
+				t.Errorf("%+v", r)
+			}
+		})
 	}
 }
 
 // refuseFor answers SYNs to an address, which nobody has, with "port unreachable"
 // until the test ends.
-func refuseFor(t *testing.T, a netip.Addr) {
+func refuseFor(t *testing.T, a, from netip.Addr) {
 	t.Helper()
 	near, err := netlink.LinkByName("near")
 	if err != nil {
@@ -56,7 +67,11 @@ func refuseFor(t *testing.T, a netip.Addr) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}); err != nil {
 		t.Fatal(err)
 	}
-	out, err := net.ListenIP("ip4:icmp", nil)
+	conn, err := net.ListenIP("ip4:icmp", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := ipv4.NewRawConn(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +79,7 @@ func refuseFor(t *testing.T, a netip.Addr) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		refuseEach(ctx, t, fd, a, out)
+		refuseEach(ctx, t, fd, a, from, out)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -74,7 +89,7 @@ func refuseFor(t *testing.T, a netip.Addr) {
 	})
 }
 
-func refuseEach(ctx context.Context, t *testing.T, fd int, a netip.Addr, out *net.IPConn) {
+func refuseEach(ctx context.Context, t *testing.T, fd int, a, from netip.Addr, out *ipv4.RawConn) {
 	packet := make([]byte, 1500)
 	for ctx.Err() == nil {
 		n, _, err := unix.Recvfrom(fd, packet, 0)
@@ -89,7 +104,10 @@ func refuseEach(ctx context.Context, t *testing.T, fd int, a netip.Addr, out *ne
 			Type: ipv4.ICMPTypeDestinationUnreachable, Code: 3, Body: &icmp.DstUnreach{Data: packet[:h.Len+8]},
 		}).Marshal(nil)
 		if err == nil {
-			_, err = out.WriteTo(raw, &net.IPAddr{IP: h.Src})
+			err = out.WriteTo(&ipv4.Header{
+				Version: ipv4.Version, Len: ipv4.HeaderLen, TotalLen: ipv4.HeaderLen + len(raw), TTL: 64,
+				Protocol: unix.IPPROTO_ICMP, Src: from.AsSlice(), Dst: h.Src,
+			}, raw, nil)
 		}
 		if err != nil {
 			t.Error(err)

@@ -8,18 +8,18 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/buddyring/buddyring/internal/connect"
 )
 
-// connect opens a TCP connection. SYN-ACK and RST are both a reply: a live host
-// sent them. An "unreachable" that a router or a firewall sends is no evidence,
-// whichever kind it is of; since checkRoute has found a route, it is waited out like
-// silence.
-func connect(ctx context.Context, to netip.AddrPort, timeout time.Duration) Result {
+// handshake opens a TCP connection. SYN-ACK and RST are both a reply: a live host
+// sent them, and so is a "port unreachable" from its own address. One from elsewhere
+// is of a firewall, behind which nothing can be told. Another "unreachable" may be of
+// the last router, to which the host is silent; since checkRoute has found a route, it
+// is waited out like silence.
+func handshake(ctx context.Context, to netip.AddrPort, timeout time.Duration) Result {
 	began := time.Now()
-	refused := newRefusal()
-	defer refused.close()
-	d := net.Dialer{Timeout: timeout, KeepAlive: -1, Control: refused.watch}
-	c, err := d.DialContext(ctx, "tcp", to.String())
+	c, err := connect.Dial(ctx, net.Dialer{Timeout: timeout, KeepAlive: -1}, to.String())
 	took := time.Since(began)
 	if err == nil {
 		_ = c.Close() // the handshake is the evidence
@@ -28,11 +28,11 @@ func connect(ctx context.Context, to netip.AddrPort, timeout time.Duration) Resu
 	switch {
 	case ctx.Err() != nil:
 		return notSent(ctx.Err())
-	case errors.Is(err, syscall.ECONNREFUSED) && refused.byHost(), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		return Result{Outcome: Replied, RTT: took, Late: took > timeout+lateness}
 	case isTimeout(err):
 		return Result{Outcome: Lost, Late: took > timeout+lateness}
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
 		errors.Is(err, syscall.EHOSTDOWN):
 		return waitOut(ctx, began.Add(timeout))
 	}

@@ -116,7 +116,7 @@ func add(root *cobra.Command, group string, commands ...*cobra.Command) {
 
 func (a *app) globalFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringSliceVar(&a.admin, "admin", []string{defaultAdmin}, "admin `HOST:PORT` of the coordinators, tried in order")
+	f.StringSliceVar(&a.admin, "admin", []string{defaultAdmin}, "`HOST:PORT` of the coordinators for operators, tried in order until the leader answers")
 	f.StringSliceVar(&a.router, "router", []string{defaultRouter}, "`HOST:PORT` of the routers, tried in order; for pick")
 	f.StringVar(&a.pool, "pool", "", "pool; may be left out where there is only one")
 	f.VarP(&formatFlag{&a.format}, "output", "o", "table, json or yaml")

@@ -60,6 +60,7 @@ func TestExitStatus(t *testing.T) {
 		"nobody there":      {nil, []string{"status", "--admin", "127.0.0.1:1"}, 3, "cannot reach a coordinator at 127.0.0.1:1: connection refused; is it running? try --admin HOST:PORT"},
 		"no router there":   {nil, []string{"pick", "--router", "127.0.0.1:1"}, 3, "cannot reach a router at 127.0.0.1:1: connection refused; is it running? try --router HOST:PORT"},
 		"database away":     {fmt.Errorf("commit: %w", member.ErrUnavailable), []string{"remove", "db-1"}, 3, "no coordinator can do this now at 127.0.0.1:7401: commit: unavailable"},
+		"database refuses":  {fmt.Errorf("%w: dial tcp 10.0.0.5:3306: connect: connection refused", member.ErrUnavailable), []string{"remove", "db-1"}, 3, "connection refused\n"},
 		"standby":           {&member.NotLeaderError{Leader: "10.0.0.9:7400"}, []string{"remove", "db-1"}, 3, "10.0.0.9:7400"},
 		"refused":           {refused, []string{"remove", "db-1"}, 4, "refused by floor: 2 of 4 left"},
 		"drain refused":     {refused, []string{"drain", "db-1"}, 4, "refused by floor: 2 of 4 left"},

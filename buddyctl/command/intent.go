@@ -76,7 +76,7 @@ func (a *app) wishText(answer *coordinatorv1.SetIntentResponse, stranger bool) s
 	text := fmt.Sprintf("the intent for %s is %s%s, at revision %d",
 		i.GetServerId(), output.Name(i.GetWish()), until, answer.GetRevision())
 	if stranger && i.GetWish() != coordinatorv1.Wish_WISH_ACTIVE {
-		text += "; no such member now: kept for when it joins"
+		text += "; it is not a member now, and its id keeps the wish"
 	}
 	return text
 }

@@ -66,7 +66,7 @@ func TestMutations(t *testing.T) {
 		"intent for a stranger": {
 			[]string{"intent", "web-99", "drain", "--request-id", "r-1"},
 			&coordinatorv1.SetIntentRequest{ServerId: "web-99", Wish: coordinatorv1.Wish_WISH_DRAIN, RequestId: "r-1"},
-			"the intent for web-99 is drain, at revision 43; no such member now: kept for when it joins\n",
+			"the intent for web-99 is drain, at revision 43; it is not a member now, and its id keeps the wish\n",
 		},
 		"intent checked": {
 			append([]string{"intent", "db-1", "active"}, revised...),

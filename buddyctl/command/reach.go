@@ -139,8 +139,14 @@ type unreachableError struct {
 
 func (e *unreachableError) Error() string {
 	reasons := make([]string, len(e.attempts))
+	// silent are those of the reasons that are not the words of a coordinator or a
+	// router, which may speak of its database's connections.
+	var silent []string
 	for i, a := range e.attempts {
 		reasons[i] = a.address + ": " + reason(a.err)
+		if !answered(a.err) {
+			silent = append(silent, reasons[i])
+		}
 	}
 	what := "cannot reach a " + e.target.name
 	switch last := e.Unwrap(); {
@@ -150,7 +156,7 @@ func (e *unreachableError) Error() string {
 		what = "no answer from a " + e.target.name
 	}
 	text := what + " at " + strings.Join(reasons, "; at ")
-	if hint := hint(text, e.target); hint != "" {
+	if hint := hint(strings.Join(silent, "; "), e.target); hint != "" {
 		text += "; " + hint
 	}
 	return text
@@ -207,9 +213,11 @@ func hint(text string, t target) string {
 		{"no such host", "is the name right? try " + t.flag + " HOST:PORT"},
 		{"does not look like a TLS handshake", "it speaks plaintext: leave out --tls-cert, --tls-key and --tls-ca"},
 		{"looked like an HTTP/1.1 header", "is this its port for " + strings.TrimPrefix(t.flag, "--") + "?"},
+		{"tls: expired certificate", "--tls-cert has ended, or the clock is wrong here or there"},
+		{"tls: unknown certificate authority", "was --tls-cert issued by its CA?"},
+		{"certificate required", "give --tls-cert and --tls-key"},
 		{"error reading server preface", "does it want TLS? give --tls-cert, --tls-key and --tls-ca"},
 		{"unknown authority", "is --tls-ca the CA that issued its certificate?"},
-		{"certificate required", "give --tls-cert and --tls-key"},
 		{"unknown service", "is this its port for " + strings.TrimPrefix(t.flag, "--") + "?"},
 		{"deadline exceeded", "is it reachable from here? try " + t.flag + " HOST:PORT or a longer --timeout"},
 	} {

@@ -37,13 +37,18 @@ func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error
 	if s.GetStoreError() != "" {
 		store += ": " + s.GetStoreError()
 	}
+	connected, alarms := count(s.GetSessions(), "agent")+", "+count(s.GetSubscriptions(), "router"), alarmCount(s.GetAlarms())
+	if s.GetState() == coordinatorv1.LeaderState_LEADER_STATE_STANDBY {
+		connected = "only the leader knows"
+		alarms += ", of this coordinator; only the leader knows those of pools"
+	}
 	lines := []error{
 		say(w, "coordinator  %s: %s, epoch %d, version %s, up %s",
 			s.GetCoordinatorId(), part, s.GetEpoch(), s.GetVersion(), output.Since(a.Now(), s.GetStartedAt())),
 		say(w, "lease        %s", leaseLine(s)),
 		say(w, "store        %s (id %s)", store, s.GetStoreId()),
-		say(w, "connected    %s, %s", count(s.GetSessions(), "agent"), count(s.GetSubscriptions(), "router")),
-		say(w, "alarms       %s", alarmCount(s.GetAlarms())),
+		say(w, "connected    %s", connected),
+		say(w, "alarms       %s", alarms),
 		say(w, ""),
 	}
 	for _, err := range lines {

@@ -20,7 +20,7 @@
 // # The host's duties
 //
 //   - Call Step with every input, in the order of arrival, and carry out the
-//     effects in order.
+//     effects in order; Propose may come before the others.
 //   - Call Step with Tick no later than the time of the newest SetTimer.
 //   - Commit proposals in order, one at a time, and report each outcome exactly
 //     once. An unknown outcome is the host's to resolve (see the store): by trying

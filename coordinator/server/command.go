@@ -75,7 +75,7 @@ func newCommand(run func(*cobra.Command, *options) error) (*cobra.Command, *opti
 		Use:           "buddyring-coordinator",
 		Short:         "Keep the table of servers and their buddies",
 		Version:       version.String(),
-		Args:          cobra.NoArgs,
+		Args:          config.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, o) },
@@ -117,7 +117,7 @@ func (o *options) migrateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the schema of the database up to date and exit",
-		Args:  cobra.NoArgs,
+		Args:  config.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := observe.NewLogger(cmd.ErrOrStderr(), o.log)
 			if err != nil {
@@ -286,6 +286,7 @@ func (p program) run(ctx context.Context, log *slog.Logger) (err error) {
 	deps := Deps{
 		Store: table, Credentials: p.credentials, Registry: observe.NewRegistry("coordinator"), Logger: log,
 	}
+	p.credentials.Register(deps.Registry)
 	if path, ok := strings.CutPrefix(p.store.URL, store.KindSQLite+":"); ok {
 		deps.FreeBytes = func() (uint64, error) { return freeBytes(filepath.Dir(path)) }
 	}

@@ -38,6 +38,8 @@ func TestBadFlags(t *testing.T) {
 	}{
 		"id":                  {"id", []string{"--id", "C 1"}},
 		"listen":              {"listen", []string{"--listen", "7400"}},
+		"command":             {"command line", []string{"status"}},
+		"plaintext":           {"admin-listen", []string{"--admin-listen", "0.0.0.0:7401"}},
 		"admin-listen":        {"admin-listen", []string{"--admin-listen", "x"}},
 		"http-listen":         {"http-listen", []string{"--http-listen", "x"}},
 		"advertise":           {"advertise", []string{"--advertise", "0.0.0.0:7400"}},

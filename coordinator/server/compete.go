@@ -67,6 +67,9 @@ func (s *Server) standBy(ctx context.Context, notBefore time.Time) (won, error) 
 		switch s.look(ctx, watch) {
 		case lease.Take:
 			w, err := s.claim(ctx, watch)
+			if ctx.Err() == nil {
+				s.health.committed(err, time.Now())
+			}
 			if err == nil {
 				return w, nil
 			}
@@ -74,9 +77,11 @@ func (s *Server) standBy(ctx context.Context, notBefore time.Time) (won, error) 
 			if !lost && !errors.Is(err, member.ErrUnavailable) && ctx.Err() == nil {
 				return won{}, err
 			}
-			s.deps.Logger.InfoContext(ctx, "lead not taken", "error", err)
 			if errors.Is(err, member.ErrUnavailable) {
+				s.deps.Logger.WarnContext(ctx, "lead not taken", "error", err)
 				watch.Tried(time.Now())
+			} else {
+				s.deps.Logger.InfoContext(ctx, "lead not taken", "error", err)
 			}
 		case lease.GiveWay:
 			return won{}, fmt.Errorf("another live coordinator has the id %s and leads: %w; give each coordinator an --id of its own",

@@ -82,8 +82,8 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 	for _, l := range []struct{ flag, address string }{
 		{"listen", c.Listen}, {"admin-listen", c.AdminListen}, {"http-listen", c.HTTPListen},
 	} {
-		if _, _, err := net.SplitHostPort(l.address); err != nil {
-			return member.Invalid(l.flag, "%q is not HOST:PORT", l.address)
+		if err := credentials.CheckListen(l.flag, l.address); err != nil {
+			return err
 		}
 	}
 	return nil

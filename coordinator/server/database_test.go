@@ -257,7 +257,7 @@ func TestBusyPortFencesNobody(t *testing.T) {
 		busy := errors.New("address already in use")
 		for _, name := range []string{"agent", "admin", "http"} {
 			second, err := server.New(server.Config{
-				ID: "c2", Listen: ":1", AdminListen: ":1", HTTPListen: ":1",
+				ID: "c2", Listen: "127.0.0.1:1", AdminListen: "127.0.0.1:1", HTTPListen: "127.0.0.1:1",
 			}, server.Deps{
 				Store: table, Credentials: plaintext(t), Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 				Listen: func(_ context.Context, n, _ string) (net.Listener, error) {

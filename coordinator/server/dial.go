@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/connect"
 )
 
 // dialLimit bounds the dials of one process at a time; more of them wait.
@@ -22,7 +23,7 @@ type dialer struct {
 func newDialer(open func(ctx context.Context, address string) (net.Conn, error)) dialer {
 	if open == nil {
 		open = func(ctx context.Context, address string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
+			return connect.Dial(ctx, net.Dialer{}, address)
 		}
 	}
 	return dialer{open: open, slots: make(chan struct{}, dialLimit)}

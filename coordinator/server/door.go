@@ -97,6 +97,10 @@ func (a *adminService) StepDown(ctx context.Context, req *pb.StepDownRequest) (*
 	if req.GetValidateOnly() {
 		return res, nil
 	}
+	// Without the database nobody else could take the lead.
+	if err := a.term.tenure.check(time.Now()); err != nil {
+		return nil, err
+	}
 	a.term.deps.Logger.InfoContext(ctx, "asked to step down", "actor", peerOf(ctx).actor(), "reason", req.GetReason())
 	a.term.over.end(errSteppedDown)
 	select {

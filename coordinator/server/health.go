@@ -37,23 +37,27 @@ func storeAlarm() member.AlarmKey { return member.AlarmKey{Name: alarmStoreFaili
 func (h *health) renewed(err error, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.renewErr = err
+	h.renewErr = failure(err)
 	if h.commitErr != nil && now.Sub(h.commitAt) >= commitMemory {
 		h.commitErr = nil
 	}
 	h.judge(now)
 }
 
-// committed takes the outcome of a commit. Refusals are answers: a database
-// that gives one works.
+// committed takes the outcome of a commit, or of an attempt to take the lead.
 func (h *health) committed(err error, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.commitErr, h.commitAt = err, now
-	if errors.Is(err, member.ErrFenced) || errors.Is(err, member.ErrStale) {
-		h.commitErr = nil
-	}
+	h.commitErr, h.commitAt = failure(err), now
 	h.judge(now)
+}
+
+// failure leaves out refusals, which are answers: a database that gives one works.
+func failure(err error) error {
+	if errors.Is(err, member.ErrFenced) || errors.Is(err, member.ErrStale) {
+		return nil
+	}
+	return err
 }
 
 func (h *health) judge(now time.Time) {

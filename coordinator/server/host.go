@@ -259,10 +259,17 @@ func (h *host) expect(w work) pool.Input {
 	return w.input
 }
 
-// step hands inputs to the machine and carries out the effects.
+// step hands inputs to the machine and carries out the effects. It begins with the
+// next change, so that the database works while the rest is seen to.
 func (h *host) step(ctx context.Context, inputs ...pool.Input) {
 	now, safety := time.Now(), false
-	for _, e := range h.machine.Step(now, inputs...) {
+	effects := h.machine.Step(now, inputs...)
+	for _, e := range effects {
+		if p, ok := e.(pool.Propose); ok {
+			h.propose(ctx, p)
+		}
+	}
+	for _, e := range effects {
 		h.carryOut(ctx, now, e)
 		safety = safety || touchesSafety(e)
 	}
@@ -288,8 +295,7 @@ func touchesSafety(effect pool.Effect) bool {
 
 func (h *host) carryOut(ctx context.Context, now time.Time, effect pool.Effect) {
 	switch e := effect.(type) {
-	case pool.Propose:
-		h.propose(ctx, e)
+	case pool.Propose: // step has begun with it
 	case pool.Publish:
 		h.publish(e.Change, now)
 	case pool.PublishMark:

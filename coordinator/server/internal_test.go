@@ -22,6 +22,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/internal/connect"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
@@ -595,7 +596,7 @@ func TestDial(t *testing.T) {
 	t.Parallel()
 	results := map[string]error{
 		"refused:1": syscall.ECONNREFUSED, "reset:1": syscall.ECONNRESET, "unroutable:1": syscall.ENETUNREACH,
-		"forbidden:1": syscall.EPERM, "unreachable:1": syscall.EHOSTUNREACH,
+		"forbidden:1": syscall.EPERM, "unreachable:1": syscall.EHOSTUNREACH, "rejected:1": connect.ErrRefusedElsewhere,
 		"unknown:1": &net.DNSError{Err: "no such host", Name: "unknown", IsTimeout: true},
 	}
 	d := newDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -620,6 +621,7 @@ func TestDial(t *testing.T) {
 		{[]string{"unreachable:1"}, false, false, false},
 		{[]string{"unroutable:1"}, false, true, false},
 		{[]string{"forbidden:1"}, false, true, false},
+		{[]string{"rejected:1"}, false, true, false},
 		{[]string{"unknown:1"}, false, true, false},
 		{nil, false, true, false},
 		{[]string{"silent:1", "open:1"}, true, false, false},
@@ -657,6 +659,55 @@ func TestStoppedHost(t *testing.T) {
 			t.Errorf("view: %v", err)
 		}
 		h.tell(pool.Tick{}) // it returns
+	})
+}
+
+// callTable is a table that says when a change begins to be committed.
+type callTable struct {
+	Table
+
+	begun chan member.Change
+}
+
+func (c *callTable) Commit(_ context.Context, change member.Change) error {
+	c.begun <- change
+	return nil
+}
+
+// What follows a change is carried out while the database works on the next one: here
+// the answer to a command does not return before that has begun.
+func TestNextChangeBeforeWhatFollowsTheLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		state := member.PoolState{Name: "p", Position: member.Position{Epoch: 1, Revision: 1}, Settings: member.DefaultSettings()}
+		m, err := pool.New(state, pool.Config{Seed: 1, Now: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, metrics := &callTable{begun: make(chan member.Change, 2)}, newMetrics(prometheus.NewRegistry())
+		h := &host{
+			pool: "p", machine: m, calls: map[pool.Token]waiter{}, tenure: &tenure{}, table: table, history: newHistory(state, newBell()),
+			health: &health{up: prometheus.NewGauge(prometheus.GaugeOpts{Name: "up"})}, metrics: metrics, log: slog.New(slog.DiscardHandler), outcomes: make(chan outcome, 1), timer: time.NewTimer(time.Hour),
+		}
+		h.tenure.renewed(time.Now())
+		wish := func(n pool.Token, then waiter) pool.Input {
+			h.calls[n] = then
+			return pool.SetIntent{Call: pool.Call{Token: n, Actor: "op"}, ID: member.ID(fmt.Sprintf("web-%d", n)), Wish: member.WishBanned}
+		}
+		h.step(t.Context(), wish(1, func(*pool.Machine, pool.Reply) {
+			select {
+			case c := <-table.begun:
+				if c.Base.Revision != 2 {
+					t.Errorf("the next change is one of revision %d", c.Base.Revision)
+				}
+			case <-time.After(time.Second):
+				t.Error("the next change had to wait")
+			}
+		}))
+		<-table.begun
+		h.step(t.Context(), wish(2, func(*pool.Machine, pool.Reply) {}))
+		h.step(t.Context(), (<-h.outcomes).input)
+		h.helpers.Wait()
 	})
 }
 

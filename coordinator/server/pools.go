@@ -89,11 +89,14 @@ func (p *pools) find(name member.Pool) *host {
 // pick returns the pool that a request names, or the only one if it names none.
 func (p *pools) pick(name string) (*host, error) {
 	if name == "" {
-		all, others := p.list(), len(p.setAside())
-		if len(all) == 1 && others == 0 {
-			return all[0], nil
+		all, others := p.list(), p.setAside()
+		if n := len(all) + len(others); n != 1 {
+			return nil, member.Invalid("pool", "must be named where there is more than one pool; there are %d", n)
 		}
-		return nil, member.Invalid("pool", "must be named where there is more than one pool; there are %d", len(all)+others)
+		for name, why := range others {
+			return nil, notServed(name, why)
+		}
+		return all[0], nil
 	}
 	parsed, err := member.ParsePool("pool", name)
 	if err != nil {
@@ -155,6 +158,10 @@ func (p *pools) whyAside(name member.Pool) error {
 	if why == nil {
 		return nil
 	}
+	return notServed(name, why)
+}
+
+func notServed(name member.Pool, why error) error {
 	return rpc.WithRetry(fmt.Errorf("%w: pool %s is not served: the table has rows of it that make no sense: %w",
 		member.ErrUnavailable, name, why), reopenEvery)
 }

@@ -152,6 +152,24 @@ func TestUnreadableDefaultPoolIsSetAside(t *testing.T) {
 	})
 }
 
+// Who names no pool is told why the only one is not served.
+func TestOnlyPoolIsUnreadable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := &spoilt{Store: newTable()}
+		w := start(t, table)
+		w.join("web-1")
+		w.shutDown()
+		table.spoil(member.DefaultPool)
+		w.run()
+		w.leads(time.Second)
+		_, err := w.admin.GetPool(t.Context(), &pb.GetPoolRequest{})
+		if !errors.Is(err, member.ErrUnavailable) || !strings.Contains(err.Error(), "no probe") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 // withSpoilt starts a coordinator whose pool games cannot be read, and subscribes a
 // router that has followed it before.
 func withSpoilt(t *testing.T) (w *world, table *spoilt, r *router, revision uint64) {

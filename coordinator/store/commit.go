@@ -184,15 +184,9 @@ func deleteServers(ctx context.Context, x tx, c member.Change) error {
 }
 
 func putServers(ctx context.Context, x tx, c member.Change) error {
-	rows := make([][]any, len(c.Put))
-	for i, v := range c.Put {
-		row, err := serverRow(c.Pool, v)
-		if err != nil {
-			return err
-		}
-		rows[i] = row
-	}
-	return x.write(ctx, table{"server", serverColumns, "pool, server_id"}, rows)
+	return x.write(ctx, table{"server", serverColumns, "pool, server_id"}, source{
+		len(c.Put), func(i int) ([]any, error) { return serverRow(c.Pool, c.Put[i]) },
+	})
 }
 
 func forgetIntents(ctx context.Context, x tx, c member.Change) error {
@@ -204,44 +198,34 @@ func forgetIntents(ctx context.Context, x tx, c member.Change) error {
 }
 
 func putIntents(ctx context.Context, x tx, c member.Change) error {
-	rows := make([][]any, len(c.Intents))
-	for i, v := range c.Intents {
-		rows[i] = intentRow(c.Pool, v)
-	}
-	return x.write(ctx, table{"intent", intentColumns, "pool, server_id"}, rows)
+	return x.write(ctx, table{"intent", intentColumns, "pool, server_id"}, source{
+		len(c.Intents), func(i int) ([]any, error) { return intentRow(c.Pool, c.Intents[i]), nil },
+	})
 }
 
 func putDeparted(ctx context.Context, x tx, c member.Change) error {
-	rows := make([][]any, len(c.Departed))
-	for i, v := range c.Departed {
-		rows[i] = departedRow(c.Pool, v)
-	}
-	return x.write(ctx, table{"departed", departedColumns, "pool, server_id"}, rows)
+	return x.write(ctx, table{"departed", departedColumns, "pool, server_id"}, source{
+		len(c.Departed), func(i int) ([]any, error) { return departedRow(c.Pool, c.Departed[i]), nil },
+	})
 }
 
 func (x tx) insertEvents(ctx context.Context, pool member.Pool, at member.Position, events []member.Event) error {
-	rows := make([][]any, len(events))
-	for i, v := range events {
-		row, err := eventRow(pool, at, i, v)
-		if err != nil {
-			return err
-		}
-		rows[i] = row
-	}
-	return x.write(ctx, table{"event", eventColumns, ""}, rows)
+	return x.write(ctx, table{"event", eventColumns, ""}, source{
+		len(events), func(i int) ([]any, error) { return eventRow(pool, at, i, events[i]) },
+	})
 }
 
 // insertRequests refuses an id that is taken, unless its hour is over.
 func insertRequests(ctx context.Context, x tx, pool member.Pool, requests []member.Request) error {
-	rows := make([][]any, len(requests))
-	for i, v := range requests {
+	for _, v := range requests {
 		if _, err := x.ExecContext(ctx, "DELETE FROM request WHERE pool = ? AND request_id = ? AND at < ?",
 			pool, v.ID, timestamp(v.At.Add(-RequestLife))); err != nil {
 			return err
 		}
-		rows[i] = requestRow(pool, v)
 	}
-	err := x.write(ctx, table{"request", requestColumns, ""}, rows)
+	err := x.write(ctx, table{"request", requestColumns, ""}, source{
+		len(requests), func(i int) ([]any, error) { return requestRow(pool, requests[i]), nil },
+	})
 	if x.dialect.duplicate(err) {
 		return fmt.Errorf("request id: %w", member.ErrAlreadyExists)
 	}

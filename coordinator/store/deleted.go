@@ -46,7 +46,7 @@ func erase(ctx context.Context, x tx, c member.Change) error {
 	if len(c.Requests) > 0 {
 		row[7], row[8] = c.Requests[0].ID, c.Requests[0].Hash
 	}
-	if err := x.write(ctx, table{"deleted_pool", deletedColumns, "name"}, [][]any{row}); err != nil {
+	if err := x.write(ctx, table{"deleted_pool", deletedColumns, "name"}, made(row)); err != nil {
 		return fmt.Errorf("remember deleted pool: %w", err)
 	}
 	if err := insertRequests(ctx, x, c.Pool, c.Requests); err != nil {

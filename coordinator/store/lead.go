@@ -110,7 +110,7 @@ func (x tx) lead(ctx context.Context, c Claim, l Leadership) error {
 		return fmt.Errorf("fence pools: %w", err)
 	}
 	err = x.write(ctx, table{"coordinator", "coordinator_id, instance, advertise, last_seen", "coordinator_id"},
-		[][]any{{c.Holder, c.Instance, c.Advertise, now}})
+		made([]any{c.Holder, c.Instance, c.Advertise, now}))
 	if err != nil {
 		return fmt.Errorf("write coordinator: %w", err)
 	}

@@ -163,7 +163,7 @@ func (x tx) fill(ctx context.Context, r io.Reader) (BackupInfo, error) {
 	var to table
 	var rows [][]any
 	flush := func() error {
-		if err := x.write(ctx, to, rows); err != nil {
+		if err := x.write(ctx, to, made(rows...)); err != nil {
 			return fmt.Errorf("write table %s: %w", to.name, err)
 		}
 		rows = rows[:0]

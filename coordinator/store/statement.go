@@ -56,30 +56,77 @@ type table struct {
 	name, columns, key string
 }
 
-// write writes whole rows. Where there are many, the database parses the statement
-// once: that is a good part of what a row costs it.
-func (x tx) write(ctx context.Context, t table, rows [][]any) (err error) {
+// source is where rows come from: how many there are, and what makes each.
+type source struct {
+	count int
+	row   func(i int) ([]any, error)
+}
+
+// made are rows that are there.
+func made(all ...[]any) source {
+	return source{len(all), func(i int) ([]any, error) { return all[i], nil }}
+}
+
+// write writes whole rows. While the database works on some, the next ones are made.
+// Where there are many, the database parses the statement once: that is a good part
+// of what a row costs it.
+func (x tx) write(ctx context.Context, t table, s source) (err error) {
 	var whole *sql.Stmt
-	if len(rows) >= prepareFrom {
+	if s.count >= prepareFrom {
 		if whole, err = x.PrepareContext(ctx, t.insert(x.dialect, batch)); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, whole.Close()) }()
 	}
-	for len(rows) > 0 {
-		n := fitting(rows)
-		args := slices.Concat(rows[:n]...)
-		if whole != nil && n == batch {
-			_, err = whole.ExecContext(ctx, args...)
+	next := make(chan part, 1)
+	p := s.part(0)
+	for at := 0; p.rows > 0; {
+		at += p.rows
+		go func() { next <- s.part(at) }()
+		if whole != nil && p.rows == batch {
+			_, err = whole.ExecContext(ctx, p.args...)
 		} else {
-			_, err = x.touch(ctx, t.insert(x.dialect, n), args...)
+			_, err = x.touch(ctx, t.insert(x.dialect, p.rows), p.args...)
 		}
+		p = <-next
 		if err != nil {
 			return err
 		}
-		rows = rows[n:]
 	}
-	return nil
+	return p.err
+}
+
+// part is what goes into one statement: no rows after the last one, or with an error.
+type part struct {
+	rows int
+	args []any
+	err  error
+}
+
+// part makes as many of the rows from first on as go into one statement, and at least
+// one.
+func (s source) part(first int) (p part) {
+	size := 0
+	for i := first; i < s.count && p.rows < batch; i++ {
+		row, err := s.row(i)
+		if err != nil {
+			return part{err: err}
+		}
+		for _, v := range row {
+			if text, ok := v.(string); ok {
+				size += len(text)
+			}
+		}
+		if p.rows > 0 && size > batchBytes {
+			break // it will be made once more
+		}
+		if p.args == nil {
+			p.args = make([]any, 0, min(batch, s.count-first)*len(row))
+		}
+		p.args = append(p.args, row...)
+		p.rows++
+	}
+	return p
 }
 
 // insert is the statement for n rows.
@@ -90,22 +137,6 @@ func (t table) insert(d *dialect, n int) string {
 		after = d.conflict(strings.Split(t.key, ", "), strings.Split(t.columns, ", "))
 	}
 	return "INSERT INTO " + t.name + " (" + t.columns + ") VALUES " + list(row, ", ", n) + after
-}
-
-// fitting returns how many of the rows go into one statement: at least one.
-func fitting(rows [][]any) int {
-	size := 0
-	for n, row := range rows {
-		for _, v := range row {
-			if s, ok := v.(string); ok {
-				size += len(s)
-			}
-		}
-		if n > 0 && (n == batch || size > batchBytes) {
-			return n
-		}
-	}
-	return len(rows)
 }
 
 // deleteIDs runs a statement that ends in "pool = ? AND … IN" for all ids.

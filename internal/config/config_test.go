@@ -244,3 +244,15 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+func TestUnknownCommandIsWrongUsage(t *testing.T) {
+	t.Parallel()
+	cmd := &cobra.Command{Use: "buddyring-thing", Args: config.NoArgs}
+	var wrong *member.FieldError
+	if err := cmd.ValidateArgs([]string{"start"}); !errors.As(err, &wrong) || !strings.Contains(err.Error(), `"start"`) {
+		t.Errorf("got %v", err)
+	}
+	if err := cmd.ValidateArgs(nil); err != nil {
+		t.Errorf("without arguments: %v", err)
+	}
+}

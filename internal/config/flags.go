@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/internal/quota"
 	"github.com/buddyring/buddyring/internal/rpc"
@@ -34,6 +35,15 @@ func LogFlags(flags *pflag.FlagSet, l *observe.LogConfig) {
 	flags.StringVar(&l.Level, "log-level", "info", "debug, info, warn or error")
 }
 
+// NoArgs is cobra.NoArgs with a member.FieldError: who asks for what there is not
+// has asked wrongly.
+func NoArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return member.Invalid("command line", "unknown command %q; see \"%s --help\"", args[0], cmd.CommandPath())
+}
+
 // ValidateCommand returns the sub-command "validate": it reads the
 // configuration as a start would and calls check, which must parse it as the
 // start does and change nothing.
@@ -41,7 +51,7 @@ func ValidateCommand(check func() error) *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate",
 		Short: "Check the configuration and exit",
-		Args:  cobra.NoArgs,
+		Args:  NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := check(); err != nil {
 				return err

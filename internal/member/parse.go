@@ -112,7 +112,8 @@ func ParseProbeAddress(field, s string, allowLocal bool) (netip.Addr, error) {
 	case a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return netip.Addr{}, Invalid(field, "%q is not a unicast address", s)
 	case !allowLocal && (a.IsLoopback() || a.IsLinkLocalUnicast()):
-		return netip.Addr{}, Invalid(field, "%q is a loopback or link-local address; other hosts cannot ping it", s)
+		return netip.Addr{}, Invalid(field, "%q is a loopback or link-local address, which other hosts cannot ping: "+
+			"give the agent a --probe-address, or, for trials on one host, coordinator and agents --allow-local-addresses", s)
 	}
 	return a, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -56,12 +57,33 @@ func (c *Credentials) permit(ctx context.Context, name string, at net.Addr) erro
 		return nil
 	}
 	if !c.insecure {
-		return member.Invalid("insecure", "listener %q on %s is plaintext beyond loopback: "+
-			"give --tls-cert, --tls-key and --tls-ca, or allow it with --insecure", name, at)
+		return member.Invalid("insecure", "listener %q on %s is plaintext beyond loopback: "+plaintextRemedy, name, at)
 	}
 	c.log.WarnContext(ctx, "plaintext listener beyond loopback", "listener", name, "address", at.String())
 	return nil
 }
+
+// CheckListen says what is wrong with the address of a listener before it is
+// opened: that it is no HOST:PORT, or an IP address at which Listen refuses
+// plaintext. flag is the one that gave the address.
+func (c *Credentials) CheckListen(flag, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return member.Invalid(flag, "%q is not HOST:PORT", addr)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return member.Invalid(flag, "%q: the port must be 0 to 65535", addr)
+	}
+	ip, notIP := netip.ParseAddr(host)
+	beyond := host == "" || notIP == nil && !ip.IsLoopback()
+	if beyond && c.files == nil && !c.insecure {
+		return member.Invalid(flag, "%q is plaintext beyond loopback: "+plaintextRemedy, addr)
+	}
+	return nil
+}
+
+// plaintextRemedy is what to do about a listener that others could read along with.
+const plaintextRemedy = "give --tls-cert, --tls-key and --tls-ca, or allow it with --insecure"
 
 // DefaultAddress is where a listener is opened that nobody configured: the
 // port on loopback, or with TLS on all addresses.

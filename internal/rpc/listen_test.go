@@ -221,3 +221,31 @@ func TestInheritedSocket(t *testing.T) {
 		t.Errorf("the socket is on %s, want %s", got, conn.LocalAddr())
 	}
 }
+
+// What Listen would refuse is refused before anything is opened.
+func TestCheckListen(t *testing.T) {
+	t.Parallel()
+	plain := newCredentials(t, rpc.Security{})
+	open := newCredentials(t, rpc.Security{Insecure: true})
+	secure := newCredentials(t, newAuthority(t).issue("c1", coordinatorURI))
+	for address, want := range map[string]string{
+		"127.0.0.1:7400": "", "[::1]:0": "", "localhost:7400": "", "coordinator.example:7400": "",
+		":7400": "--insecure", "0.0.0.0:7400": "--insecure", "[::]:7400": "--insecure", "10.0.0.1:7400": "--insecure",
+		"7400": "HOST:PORT", "127.0.0.1": "HOST:PORT", "127.0.0.1:99999": "0 to 65535", "127.0.0.1:-1": "0 to 65535",
+	} {
+		check := func(name string, c *rpc.Credentials, want string) {
+			t.Helper()
+			err := c.CheckListen("listen", address)
+			var field *member.FieldError
+			if (err == nil) != (want == "") || err != nil && (!errors.As(err, &field) || field.Field != "listen" || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s, %s: %v, want %q", name, address, err, want)
+			}
+		}
+		check("plaintext", plain, want)
+		if want == "--insecure" {
+			want = ""
+		}
+		check("allowed plaintext", open, want)
+		check("TLS", secure, want)
+	}
+}

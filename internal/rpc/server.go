@@ -47,8 +47,8 @@ type ServerConfig struct {
 	// and all if 0, get a new goroutine each. A stream keeps its goroutine as long as
 	// it lasts.
 	CallsAtOnce uint32
-	// FixedWindows is for clients that say little at a time, each on a connection of
-	// its own; see the same of DialConfig.
+	// FixedWindows is for clients that say little at a time, each in one call on a
+	// connection of its own; see the same of DialConfig.
 	FixedWindows bool
 	// MaxRecvBytes bounds a received message; 64 KiB when 0.
 	MaxRecvBytes int
@@ -112,7 +112,8 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	if cfg.FixedWindows {
 		s.options = append(s.options, grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(windowBytes),
-			grpc.WriteBufferSize(writeBufferBytes))
+			grpc.WriteBufferSize(writeBufferBytes),
+			grpc.HeaderTableSize(0)) // the headers of an only call need not be remembered
 	}
 	s.SetServing("", false)
 	healthv1.RegisterHealthServer(&s.services, s.health)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -75,6 +77,17 @@ func (c *Credentials) Identity() Identity {
 		return Identity{}
 	}
 	return c.files.current().identity
+}
+
+// Register adds the metric of the own certificate's end; without TLS none.
+func (c *Credentials) Register(reg *prometheus.Registry) {
+	if c.files == nil {
+		return
+	}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "buddyring_certificate_expires_timestamp_seconds",
+		Help: "When the own certificate ends, as this process uses it now.",
+	}, func() float64 { return float64(c.files.current().cert.Leaf.NotAfter.Unix()) }))
 }
 
 // HTTPConfig is the TLS configuration for an HTTP listener, or nil without

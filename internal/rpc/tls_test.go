@@ -392,3 +392,37 @@ func FuzzParseIdentity(f *testing.F) {
 		}
 	})
 }
+
+// The metric follows the file: who watches it sees whether a renewal was taken.
+func TestCertificateMetric(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ca := newAuthority(t)
+		reg := prometheus.NewRegistry()
+		newCredentials(t, ca.issue("c1", coordinatorURI)).Register(reg)
+		expires := func() float64 {
+			families, err := reg.Gather()
+			must(t, err)
+			if len(families) != 1 || families[0].GetName() != "buddyring_certificate_expires_timestamp_seconds" {
+				t.Fatalf("got %v", families)
+			}
+			return families[0].GetMetric()[0].GetGauge().GetValue()
+		}
+		if got, want := expires(), float64(time.Now().Add(time.Hour).Unix()); got != want {
+			t.Errorf("it ends at %v, want %v", got, want)
+		}
+		ca.validFor = 48 * time.Hour
+		ca.issue("c1", coordinatorURI)
+		renewed := float64(time.Now().Add(48 * time.Hour).Unix())
+		time.Sleep(time.Second)
+		if got := expires(); got != renewed {
+			t.Errorf("renewed, it ends at %v, want %v", got, renewed)
+		}
+
+		plain := prometheus.NewRegistry()
+		newCredentials(t, rpc.Security{}).Register(plain)
+		if families, err := plain.Gather(); err != nil || len(families) != 0 {
+			t.Errorf("without TLS: %v, %v", families, err)
+		}
+	})
+}

@@ -38,7 +38,9 @@ func Command(args []string, hangups <-chan os.Signal) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := New(cfg, Deps{Credentials: credentials, Registry: observe.NewRegistry("router"), Logger: log})
+		registry := observe.NewRegistry("router")
+		credentials.Register(registry)
+		s, err := New(cfg, Deps{Credentials: credentials, Registry: registry, Logger: log})
 		if err != nil {
 			return err
 		}
@@ -61,7 +63,7 @@ func newCommand(run func(*cobra.Command, *options) error) *cobra.Command {
 		Use:           "buddyring-router",
 		Short:         "Send clients to the live servers of a pool",
 		Version:       version.String(),
-		Args:          cobra.NoArgs,
+		Args:          config.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd, &o) },

@@ -31,7 +31,7 @@ func TestCommand_NamesWhatIsWrong(t *testing.T) {
 		"listen":                     {"--id", "r1", "--listen", "7500"},
 		"http-listen":                {"--id", "r1", "--http-listen", "nowhere"},
 		"dns-listen":                 {"--id", "r1", "--dns-listen", "53"},
-		"web-listen":                 {"--id", "r1", "--web-listen", "localhost"},
+		"web-listen":                 {"--id", "r1", "--web-listen", "0.0.0.0:80"},
 		"dns-zone":                   {"--id", "r1", "--dns-listen", "127.0.0.1:53", "--dns-zone", "a..b"},
 		"max-connections":            {"--id", "r1", "--max-connections", "-1"},
 		"max-connections-per-source": {"--id", "r1", "--max-connections-per-source", "-1"},

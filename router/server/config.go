@@ -66,7 +66,7 @@ type Deps struct {
 func DefaultConnections() quota.Limits { return quota.Halves(32_768) }
 
 // off stands for a listener that is not wanted.
-const off = ":0"
+const off = "127.0.0.1:0"
 
 // Check says what is wrong with the configuration; its errors name the flag.
 func (c Config) Check(credentials *rpc.Credentials) error {
@@ -90,8 +90,8 @@ func (c Config) Check(credentials *rpc.Credentials) error {
 		{"dns-listen", cmp.Or(c.DNSListen, off)},
 		{"web-listen", cmp.Or(c.WebListen, off)},
 	} {
-		if _, _, err := net.SplitHostPort(l.address); err != nil {
-			return member.Invalid(l.flag, "%q is not HOST:PORT", l.address)
+		if err := credentials.CheckListen(l.flag, l.address); err != nil {
+			return err
 		}
 	}
 	if c.DNSListen != "" {

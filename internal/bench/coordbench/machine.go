@@ -194,19 +194,23 @@ func (c *core) turn(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	for _, e := range c.machine.Step(time.Now(), inputs...) {
-		if err := c.carryOut(ctx, e); err != nil {
+	effects := c.machine.Step(time.Now(), inputs...)
+	for _, e := range effects {
+		if p, ok := e.(pool.Propose); ok {
+			c.committing = p.Change.ID
+			go func() { c.outcome <- c.store.Commit(ctx, p.Change) }()
+		}
+	}
+	for _, e := range effects {
+		if err := c.carryOut(e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *core) carryOut(ctx context.Context, effect pool.Effect) error {
+func (c *core) carryOut(effect pool.Effect) error {
 	switch e := effect.(type) {
-	case pool.Propose:
-		c.committing = e.Change.ID
-		go func() { c.outcome <- c.store.Commit(ctx, e.Change) }()
 	case pool.Publish:
 		c.changes = append(c.changes, e.Change)
 		for _, row := range e.Change.Put {

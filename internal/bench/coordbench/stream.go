@@ -97,6 +97,8 @@ func setting(id http2.SettingID, value uint32) []byte {
 func (s *stream) call(method string, m proto.Message) error {
 	var block strings.Builder
 	encoder := hpack.NewEncoder(&block)
+	// A real agent has heard by now that the coordinator remembers no headers.
+	encoder.SetMaxDynamicTableSizeLimit(0)
 	for _, f := range [][2]string{
 		{":method", "POST"},
 		{":scheme", "http"},

@@ -1,0 +1,86 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/buddyring/buddyring/coordinator/server"
+	"github.com/buddyring/buddyring/coordinator/store"
+	"github.com/buddyring/buddyring/internal/member"
+	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+)
+
+// readOnly is a table that can be read, and written to as long as full is unset.
+type readOnly struct {
+	server.Store
+
+	full atomic.Bool
+}
+
+var errDiskFull = fmt.Errorf("%w: database or disk is full", member.ErrUnavailable)
+
+func (r *readOnly) Lead(ctx context.Context, c store.Claim) (store.Leadership, error) {
+	if r.full.Load() {
+		return store.Leadership{}, errDiskFull
+	}
+	return r.Store.Lead(ctx, c)
+}
+
+func (r *readOnly) Renew(ctx context.Context, e member.Epoch) error {
+	if r.full.Load() {
+		return errDiskFull
+	}
+	return r.Store.Renew(ctx, e)
+}
+
+// A coordinator that cannot take the lead, as on a full disk, raises the alarm
+// although it can read, and clears it with the lead.
+func TestLeadNotTakenIsAnAlarm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := &readOnly{Store: newTable()}
+		w := start(t, table)
+		w.join("web-1")
+		w.shutDown()
+		table.full.Store(true)
+		w.run()
+		w.standsBy(time.Second)
+		time.Sleep(10 * time.Second)
+		if got := w.alarms(); !slices.Contains(got, "STORE_FAILING") {
+			t.Errorf("alarms: %v", got)
+		}
+		table.full.Store(false)
+		w.leads(2 * time.Second)
+		if got := w.alarms(); slices.Contains(got, "STORE_FAILING") {
+			t.Errorf("alarms of the leader: %v", got)
+		}
+	})
+}
+
+// A leader whose database is away is not told to end its term, after which there
+// would be none.
+func TestStepDownWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := &readOnly{Store: newTable()}
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		table.full.Store(true)
+		time.Sleep(4 * time.Second)
+		if _, err := w.admin.StepDown(t.Context(), &pb.StepDownRequest{}); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("step down: %v", err)
+		}
+		w.leads(0)
+		table.full.Store(false)
+		time.Sleep(2 * time.Second)
+		if _, err := w.admin.StepDown(t.Context(), &pb.StepDownRequest{}); err != nil {
+			t.Errorf("step down with the database: %v", err)
+		}
+	})
+}
