@@ -170,6 +170,24 @@ func TestTheLeaderIsAsked(t *testing.T) {
 	}
 }
 
+// A standby that has taken the lead while others were asked is not called one.
+func TestTheStandbyLeadsMeanwhile(t *testing.T) {
+	t.Parallel()
+	n, standby := &network{}, busyAdmin()
+	standby.standby = true
+	asked := 0
+	standby.fail = func(string) error {
+		asked++
+		standby.standby = false
+		return nil
+	}
+	n.serve(t, "10.0.0.2:7401", standby, nil)
+	r := n.run(t, "status", "--admin", "127.0.0.1:1,10.0.0.2:7401")
+	if r.code != 0 || r.stderr != "" || asked != 2 {
+		t.Errorf("exit %d after %d calls, stderr %q", r.code, asked, r.stderr)
+	}
+}
+
 func TestASlowAddressLeavesTimeForTheNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
