@@ -264,6 +264,9 @@ func readsOfStandby(t *testing.T, first, standby *world) {
 		len(status.GetPools()) != 1 || status.GetLeaseAge().AsDuration() > 2*time.Second {
 		t.Errorf("status: %v, %v", status, err)
 	}
+	if p := status.GetPools()[0]; p.WarmingUp != nil || p.BrakeEngaged != nil {
+		t.Errorf("a standby knows what only the leader knows: %v", p)
+	}
 	if len(header.Get("buddyring-stale")) != 1 {
 		t.Errorf("a standby does not say that its answer may be old: %v", header)
 	}
