@@ -4,6 +4,7 @@ TOOL := go tool -modfile=tools/go.mod
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 TESTFLAGS := --format pkgname-and-test-fails --format-hide-empty-pkg --
 TEST := $(TOOL) gotestsum $(TESTFLAGS)
+DESCRIBE := $(TOOL) buf build --as-file-descriptor-set --exclude-imports
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/buddyring/buddyring/internal/version.release=$(VERSION)
@@ -75,8 +76,9 @@ fmt: ## format Go and proto
 	@$(LINT) fmt
 
 .PHONY: generate
-generate: ## generate Go from proto
+generate: ## generate Go from proto, and the files that reflection serves
 	@$(TOOL) buf generate
+	@$(DESCRIBE) -o proto/described/files.binpb
 
 .PHONY: contract
 contract: ## on a release: take the present proto as what lint lets nobody break
@@ -86,7 +88,8 @@ contract: ## on a release: take the present proto as what lint lets nobody break
 check-generate: ## check that the generated code is what generate gives
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	  $(TOOL) buf generate --output "$$dir" && \
-	  diff -r --exclude='*.proto' --exclude='*.binpb' proto "$$dir/proto" || \
+	  mkdir "$$dir/proto/described" && $(DESCRIBE) -o "$$dir/proto/described/files.binpb" && \
+	  diff -r --exclude='*.proto' --exclude=released.binpb --exclude='described*.go' proto "$$dir/proto" || \
 	  { echo "generated code differs: run make generate"; exit 1; }
 
 .PHONY: demo

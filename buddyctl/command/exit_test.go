@@ -170,6 +170,37 @@ func TestTheLeaderIsAsked(t *testing.T) {
 	}
 }
 
+// A router that is out of touch is told from a pool that is not served.
+func TestPickSaysWhyNobodyConfirms(t *testing.T) {
+	t.Parallel()
+	for want, notServed := range map[string]*bool{"the router does not reach a coordinator": nil, "the coordinator does not serve the pool": new(true)} {
+		n, router := &network{}, busyRouter()
+		router.stale, router.notServed = true, notServed
+		n.serve(t, "127.0.0.1:7500", nil, router)
+		if r := n.run(t, "pick"); r.code != 0 || !strings.Contains(r.stdout, want) {
+			t.Errorf("exit %d, stdout %q, want %q", r.code, r.stdout, want)
+		}
+	}
+}
+
+// A standby that has taken the lead while others were asked is not called one.
+func TestTheStandbyLeadsMeanwhile(t *testing.T) {
+	t.Parallel()
+	n, standby := &network{}, busyAdmin()
+	standby.standby = true
+	asked := 0
+	standby.fail = func(string) error {
+		asked++
+		standby.standby = false
+		return nil
+	}
+	n.serve(t, "10.0.0.2:7401", standby, nil)
+	r := n.run(t, "status", "--admin", "127.0.0.1:1,10.0.0.2:7401")
+	if r.code != 0 || r.stderr != "" || asked != 2 {
+		t.Errorf("exit %d after %d calls, stderr %q", r.code, asked, r.stderr)
+	}
+}
+
 func TestASlowAddressLeavesTimeForTheNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -383,11 +383,13 @@ type fakeRouter struct {
 
 	servers []*routerv1.Server
 	stale   bool
+	// notServed makes the answers those of a pool that the coordinator does not serve.
+	notServed *bool
 }
 
 func (f *fakeRouter) freshness() *routerv1.Freshness {
 	return &routerv1.Freshness{
-		StoreId: "2f1c", Epoch: 3, Revision: 42, Age: durationpb.New(412 * time.Millisecond), Stale: &f.stale,
+		StoreId: "2f1c", Epoch: 3, Revision: 42, Age: durationpb.New(412 * time.Millisecond), Stale: &f.stale, NotServed: f.notServed,
 	}
 }
 

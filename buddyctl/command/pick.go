@@ -129,7 +129,10 @@ func (a *app) writeFresh(w io.Writer, g *output.Grid, pool string, f *routerv1.F
 		return fmt.Errorf("write output: %w", err)
 	}
 	stale := ""
-	if f.GetStale() {
+	switch {
+	case f.GetNotServed():
+		stale = "; the coordinator does not serve the pool at present: see buddyctl alarms"
+	case f.GetStale():
 		stale = "; the router does not reach a coordinator"
 	}
 	return say(w, "pool %s at revision %d, confirmed %s ago%s",

@@ -88,9 +88,9 @@ func (a *app) reach(ctx context.Context, t target, call func(context.Context, *g
 	switch {
 	case standby != "":
 		if len(t.addresses) > 1 {
-			// Others may have been asked since.
+			// Others may have been asked since, and the standby may lead by now.
 			cfg.Addresses = []string{standby}
-			if _, err := askOne(ctx, cfg, call); err != nil {
+			if stale, err := askOne(ctx, cfg, call); err != nil || !stale {
 				return err
 			}
 		}

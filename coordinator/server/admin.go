@@ -63,7 +63,12 @@ func poolStatus(ctx context.Context, h *host) (*pb.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return toPool(h.pool, status), nil
+	out := toPool(h.pool, status)
+	if h.frozen != nil {
+		// Only the leader knows.
+		out.WarmingUp, out.BrakeEngaged = nil, nil
+	}
+	return out, nil
 }
 
 // GetPool returns one pool.

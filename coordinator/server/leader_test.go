@@ -208,6 +208,36 @@ func TestStepDown(t *testing.T) {
 	})
 }
 
+// The alarms of pools end with the term, without an event. The next leader raises
+// what lasts, and not what told of a moment.
+func TestAlarmsEndWithTheTerm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, newTable(), 2)
+		first := c.all[0]
+		agents := first.join("web-1", "web-2", "web-3", "web-4", "web-5")
+		time.Sleep(time.Minute)
+		agents[4].crash()
+		first.gone("web-5", 10*time.Second)
+		agents[4].revive()
+		agents[4].connect()
+		agents[4].welcomed()
+		agents[0].kill()
+		time.Sleep(10 * time.Second)
+		first.edges("default", "REMOVAL_CONTRADICTED", "AGENT_DOWN")
+		if _, err := first.admin.StepDown(t.Context(), &pb.StepDownRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		next := c.successor(time.Second)
+		moveTo(t, next, agents[1:]...)
+		time.Sleep(15 * time.Minute)
+		next.edges("default", "REMOVAL_CONTRADICTED", "AGENT_DOWN", "AGENT_DOWN")
+		if old, now := first.alarms(), next.alarms(); len(old) != 0 || !slices.Equal(now, []string{"AGENT_DOWN"}) {
+			t.Errorf("alarms of the old leader %v, of the new one %v", old, now)
+		}
+	})
+}
+
 // A standby sends agents, routers and changes to the leader, answers what the
 // table tells, and says that it may be old.
 func TestStandby(t *testing.T) {
@@ -263,6 +293,9 @@ func readsOfStandby(t *testing.T, first, standby *world) {
 	if err != nil || status.GetLeader() != "c1:7400" || status.GetLeaderId() != "c1" || status.GetEpoch() != epochOf(t, first) ||
 		len(status.GetPools()) != 1 || status.GetLeaseAge().AsDuration() > 2*time.Second {
 		t.Errorf("status: %v, %v", status, err)
+	}
+	if p := status.GetPools()[0]; p.WarmingUp != nil || p.BrakeEngaged != nil {
+		t.Errorf("a standby knows what only the leader knows: %v", p)
 	}
 	if len(header.Get("buddyring-stale")) != 1 {
 		t.Errorf("a standby does not say that its answer may be old: %v", header)

@@ -14,6 +14,10 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+
+	"github.com/buddyring/buddyring/proto/described"
 )
 
 // Limits of every server.
@@ -52,7 +56,8 @@ type ServerConfig struct {
 	FixedWindows bool
 	// MaxRecvBytes bounds a received message; 64 KiB when 0.
 	MaxRecvBytes int
-	// Reflection serves the descriptors, so that grpcurl needs no files.
+	// Reflection serves the descriptors with their comments, so that grpcurl needs no
+	// files.
 	Reflection bool
 	// Roles says which roles may call a service, by the service's full name. A
 	// service that is not named may be called with any certificate of the CA.
@@ -130,7 +135,9 @@ func (s *Server) start() *grpc.Server {
 		g.RegisterService(service.desc, service.impl)
 	}
 	if s.reflection {
-		reflection.Register(g)
+		options := reflection.ServerOptions{Services: g, DescriptorResolver: described.Resolver()}
+		reflectionv1.RegisterServerReflectionServer(g, reflection.NewServerV1(options))
+		reflectionv1alpha.RegisterServerReflectionServer(g, reflection.NewServer(options))
 	}
 	s.calls.learn(g.GetServiceInfo())
 	return g

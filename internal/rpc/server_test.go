@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/rpc"
@@ -170,6 +172,27 @@ func TestReflection(t *testing.T) {
 		if (err == nil) != on {
 			t.Errorf("reflection %v: %v", on, err)
 		}
+	}
+}
+
+// What reflection says of a service has its comments.
+func TestReflectionHasComments(t *testing.T) {
+	t.Parallel()
+	lis := bufconn.Listen(1 << 16)
+	serve(t, rpc.ServerConfig{Reflection: true}, &service{}, lis)
+	stream, err := reflectionv1.NewServerReflectionClient(memory(t, lis)).ServerReflectionInfo(soon(t))
+	must(t, err)
+	must(t, stream.Send(&reflectionv1.ServerReflectionRequest{
+		MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{
+			FileContainingSymbol: routerv1.RouterService_ServiceDesc.ServiceName,
+		},
+	}))
+	answer, err := stream.Recv()
+	must(t, err)
+	var file descriptorpb.FileDescriptorProto
+	must(t, proto.Unmarshal(answer.GetFileDescriptorResponse().GetFileDescriptorProto()[0], &file))
+	if file.GetName() != routerv1.File_buddyring_router_v1_router_proto.Path() || len(file.GetSourceCodeInfo().GetLocation()) == 0 {
+		t.Errorf("%s, %d locations", file.GetName(), len(file.GetSourceCodeInfo().GetLocation()))
 	}
 }
 

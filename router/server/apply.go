@@ -204,6 +204,7 @@ func (p *pools) confirm(storeID string, in *pb.Bookmark, now time.Time) (outcome
 		b.contact.confirm(now, p.interval)
 		p.publish(b, next)
 	}
+	p.leader.confirm(now, p.interval)
 	if p.current.Load() == nil {
 		p.replace("", nil)
 	}

@@ -8,8 +8,8 @@ import (
 // missedBookmarks are how many make a coordinator lost.
 const missedBookmarks = 3
 
-// contact is when the coordinator last confirmed that a pool's state is the
-// present one. It is safe for concurrent use.
+// contact is when the coordinator last confirmed that a pool's state, or the state
+// of any pool that it serves, is the present one. It is safe for concurrent use.
 type contact struct {
 	last atomic.Pointer[confirmation]
 }
@@ -37,8 +37,7 @@ func (c *contact) confirm(now time.Time, interval time.Duration) {
 // at is when the state was confirmed.
 func (c *contact) at() time.Time { return c.last.Load().at }
 
-// age is how long ago the state was confirmed, and whether the coordinator is
-// out of reach. A clock that was set back makes no negative age.
+// age is how long ago the state was confirmed, and whether it is no more. A clock that was set back makes no negative age.
 func (c *contact) age(now time.Time) (age time.Duration, stale bool) {
 	last := c.last.Load()
 	age = max(0, now.Sub(last.at))

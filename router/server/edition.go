@@ -40,9 +40,10 @@ type edition struct {
 	// loads and turns are for picks.
 	loads *loads
 	turns *atomic.Uint64
-	// contact is when the coordinator last confirmed the state.
-	contact *contact
-	metrics *poolMetrics
+	// contact is when the coordinator last confirmed the state, leader when it
+	// confirmed anything.
+	contact, leader *contact
+	metrics         *poolMetrics
 	// history is how the pool came here, this edition last.
 	history []step
 	// superseded is closed when there is a newer edition, or the pool is gone.
@@ -83,8 +84,8 @@ type step struct {
 func newEdition(b *book, seq uint64) *edition {
 	v, table := b.view, b.warmup.Table()
 	e := &edition{
-		pool: v.Pool(), run: b.run, seq: seq, made: time.Now(), view: v, table: table, turns: b.turns, contact: b.contact, metrics: b.metrics,
-		loads: b.counts.loadsOf(table), superseded: make(chan struct{}), head: encodeHead(v),
+		pool: v.Pool(), run: b.run, seq: seq, made: time.Now(), view: v, table: table, turns: b.turns, contact: b.contact, leader: b.leader,
+		metrics: b.metrics, loads: b.counts.loadsOf(table), superseded: make(chan struct{}), head: encodeHead(v),
 	}
 	e.state = &door.State{View: v, Table: table, Superseded: e.superseded, Freshness: e.contact.age}
 	e.history = nextHistory(b.edition, e)
@@ -152,7 +153,20 @@ func encodeHead(v *view.View) []byte {
 // appendFreshness appends a field that says how old an answer of now is.
 func (e *edition) appendFreshness(b []byte, field protowire.Number, now time.Time) []byte {
 	age, stale := e.contact.age(now)
-	return appendMessage(b, field, func(b []byte) []byte { return appendAge(append(b, e.head...), age, stale) })
+	return appendMessage(b, field, func(b []byte) []byte {
+		b = appendAge(append(b, e.head...), age, stale)
+		if stale && e.notServed(now) {
+			b = protowire.AppendVarint(protowire.AppendTag(b, 6, protowire.VarintType), protowire.EncodeBool(true))
+		}
+		return b
+	})
+}
+
+// notServed reports whether a state that nobody confirms is so although a
+// coordinator is in reach.
+func (e *edition) notServed(now time.Time) bool {
+	_, lost := e.leader.age(now)
+	return !lost
 }
 
 // freshnessRoom is enough for all but the head of a Freshness.

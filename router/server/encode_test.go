@@ -27,15 +27,22 @@ func TestPickAnswer_IsWhatProtobufWouldSay(t *testing.T) {
 		v := view.Restore(member.Pool(text.Draw(t, "pool")), view.Snapshot{StoreID: store, Position: position}, nil)
 		age := time.Duration(rapid.Int64Range(0, 1<<60).Draw(t, "age"))
 		now := time.Unix(1_800_000_000, 0)
-		e := &edition{pool: v.Pool(), view: v, head: encodeHead(v), contact: newContact(now.Add(-age)), turns: new(atomic.Uint64)}
+		e := &edition{pool: v.Pool(), view: v, head: encodeHead(v), contact: newContact(now.Add(-age)), leader: newContact(now), turns: new(atomic.Uint64)}
 		stale := rapid.Bool().Draw(t, "stale")
 		if !stale {
 			e.contact.last.Store(&confirmation{at: now.Add(-age), good: age + 1})
+		}
+		reached := rapid.Bool().Draw(t, "reached")
+		if reached {
+			e.leader.confirm(now, time.Second)
 		}
 		want := &routerv1.PickResponse{Pool: string(v.Pool()), Freshness: &routerv1.Freshness{
 			StoreId: store, Epoch: uint64(position.Epoch), Revision: uint64(position.Revision),
 			Age: durationpb.New(age), Stale: &stale,
 		}}
+		if stale && reached {
+			want.Freshness.NotServed = new(true)
+		}
 		var chosen []view.Choice
 		for range rapid.IntRange(0, 3).Draw(t, "choices") {
 			server := &view.Server{

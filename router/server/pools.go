@@ -43,8 +43,10 @@ type pools struct {
 	// its leaders that is known.
 	storeID string
 	epoch   member.Epoch
-	// interval is how often the coordinator sends bookmarks.
+	// interval is how often the coordinator sends bookmarks, and leader when it last
+	// sent one, whatever pools it serves.
 	interval time.Duration
+	leader   *contact
 	// soft is the newest mark applied.
 	soft softPoint
 }
@@ -65,6 +67,8 @@ type book struct {
 	warmup  *view.Warmup
 	turns   *atomic.Uint64
 	contact *contact
+	// leader is that of pools.
+	leader  *contact
 	metrics *poolMetrics
 	// otherHistory says that the coordinator has found the view to be of another
 	// history; the snapshot that follows begins it anew.
@@ -94,7 +98,7 @@ var (
 func newPools(m *metrics, log *slog.Logger) *pools {
 	return &pools{
 		run: rand.Text(), log: log, metrics: m, seen: make(chan struct{}), replaced: newSignal(),
-		books: map[member.Pool]*book{}, interval: defaultInterval,
+		books: map[member.Pool]*book{}, interval: defaultInterval, leader: newContact(time.Time{}),
 	}
 }
 
@@ -195,7 +199,7 @@ func (p *pools) book(name member.Pool) *book {
 	if b == nil {
 		b = &book{
 			run: p.run, view: view.New(name), counts: newPickCounts(), turns: new(atomic.Uint64), warmup: view.NewWarmup(p.slowStart),
-			contact: newContact(time.Time{}), metrics: p.metrics.pool(name),
+			contact: newContact(time.Time{}), leader: p.leader, metrics: p.metrics.pool(name),
 		}
 		p.books[name] = b
 	}

@@ -273,6 +273,34 @@ func TestSubscribe_MarksExpire(t *testing.T) {
 	}, first)
 }
 
+// A pool that the coordinator has stopped to serve is told from a coordinator that
+// is out of reach.
+func TestSubscribe_PoolIsNotServed(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		s := w.coordinators[first].next()
+		s.send(catchUp(2)...)
+		if got := w.freshness(); got.GetStale() || got.NotServed != nil {
+			t.Errorf("got %v, want fresh", got)
+		}
+		s.bookmarks(4) // of no pool
+		if got := w.freshness(); !got.GetStale() || !got.GetNotServed() {
+			t.Errorf("got %v, want stale and not served", got)
+		}
+		time.Sleep(3100 * time.Millisecond)
+		synctest.Wait()
+		if got := w.freshness(); !got.GetStale() || got.NotServed != nil {
+			t.Errorf("without a coordinator: %v", got)
+		}
+		s = w.coordinators[second].next()
+		s.send(start("store", 1), snapshot(at(1, 11), rows(1)...), synced(1, 0), bookmark(at(1, 11)))
+		if got := w.freshness(); got.GetStale() || got.NotServed != nil {
+			t.Errorf("served again: %v", got)
+		}
+	}, first, second)
+}
+
 func TestSubscribe_SilentCoordinator(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

@@ -348,11 +348,11 @@ func (s *session) send(messages ...*pb.SubscribeResponse) {
 }
 
 // bookmarks sends one each second for so many seconds.
-func (s *session) bookmarks(seconds int, at *pb.Position) {
+func (s *session) bookmarks(seconds int, at ...*pb.Position) {
 	s.t.Helper()
 	for range seconds {
 		time.Sleep(time.Second)
-		s.send(bookmark(at))
+		s.send(bookmark(at...))
 	}
 }
 

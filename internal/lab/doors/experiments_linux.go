@@ -180,8 +180,8 @@ func (r *run) restartCoordinator(ctx context.Context) error {
 	}
 	err := await(ctx, "the end of the warm-up", func(ctx context.Context) error {
 		pool, err := r.Admin().GetPool(ctx, &coordinatorv1.GetPoolRequest{Pool: lab.Pool})
-		if err == nil && pool.GetPool().GetWarmingUp() {
-			err = errors.New("it warms up")
+		if warming := pool.GetPool().WarmingUp; err == nil && (warming == nil || *warming) {
+			err = errors.New("it warms up, or does not lead yet")
 		}
 		return err
 	})

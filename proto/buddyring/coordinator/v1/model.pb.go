@@ -856,9 +856,10 @@ type Pool struct {
 	Active uint32 `protobuf:"varint,7,opt,name=active,proto3" json:"active,omitempty"`
 	// Members that are suspect now.
 	Suspect uint32 `protobuf:"varint,8,opt,name=suspect,proto3" json:"suspect,omitempty"`
-	// Whether removals still wait for the members' streams after a start.
+	// Whether removals still wait for the members' streams after a start. Unset
+	// from a standby.
 	WarmingUp *bool `protobuf:"varint,9,opt,name=warming_up,json=warmingUp,proto3,oneof" json:"warming_up,omitempty"`
-	// Whether the brake or the floor holds removals back.
+	// Whether the brake or the floor holds removals back. Unset from a standby.
 	BrakeEngaged *bool `protobuf:"varint,10,opt,name=brake_engaged,json=brakeEngaged,proto3,oneof" json:"brake_engaged,omitempty"`
 	// Members whose service is down.
 	ServiceDown   uint32 `protobuf:"varint,11,opt,name=service_down,json=serviceDown,proto3" json:"service_down,omitempty"`

@@ -160,8 +160,12 @@ type Freshness struct {
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Time since the coordinator last confirmed that this is the present state.
 	Age *durationpb.Duration `protobuf:"bytes,4,opt,name=age,proto3" json:"age,omitempty"`
-	// Whether the coordinator is out of reach (three missed bookmarks).
-	Stale         *bool `protobuf:"varint,5,opt,name=stale,proto3,oneof" json:"stale,omitempty"`
+	// Whether no coordinator confirms the state any more (three missed bookmarks):
+	// none is in reach, or see not_served.
+	Stale *bool `protobuf:"varint,5,opt,name=stale,proto3,oneof" json:"stale,omitempty"`
+	// Set to true where the state is stale although a coordinator is in reach: it does not
+	// serve the pool at present.
+	NotServed     *bool `protobuf:"varint,6,opt,name=not_served,json=notServed,proto3,oneof" json:"not_served,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,6 +231,13 @@ func (x *Freshness) GetAge() *durationpb.Duration {
 func (x *Freshness) GetStale() bool {
 	if x != nil && x.Stale != nil {
 		return *x.Stale
+	}
+	return false
+}
+
+func (x *Freshness) GetNotServed() bool {
+	if x != nil && x.NotServed != nil {
+		return *x.NotServed
 	}
 	return false
 }
@@ -1164,14 +1175,17 @@ var File_buddyring_router_v1_router_proto protoreflect.FileDescriptor
 
 const file_buddyring_router_v1_router_proto_rawDesc = "" +
 	"\n" +
-	" buddyring/router/v1/router.proto\x12\x13buddyring.router.v1\x1a\x1egoogle/protobuf/duration.proto\"\xaa\x01\n" +
+	" buddyring/router/v1/router.proto\x12\x13buddyring.router.v1\x1a\x1egoogle/protobuf/duration.proto\"\xdd\x01\n" +
 	"\tFreshness\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12+\n" +
 	"\x03age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x19\n" +
-	"\x05stale\x18\x05 \x01(\bH\x00R\x05stale\x88\x01\x01B\b\n" +
-	"\x06_stale\"T\n" +
+	"\x05stale\x18\x05 \x01(\bH\x00R\x05stale\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"not_served\x18\x06 \x01(\bH\x01R\tnotServed\x88\x01\x01B\b\n" +
+	"\x06_staleB\r\n" +
+	"\v_not_served\"T\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
