@@ -61,16 +61,19 @@ func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 		errs = append(errs, fmt.Errorf("connect to %s: %w", s.host.address, err))
 		f.next.CompareAndSwap(at, at+1)
 	}
-	return nil, &connectError{errors.Join(errs...)}
+	return nil, &connectError{errs}
 }
 
 // connectError wraps why no server could be connected to: never a defect of
 // ours, whatever it is.
-type connectError struct{ cause error }
+type connectError struct {
+	// causes are one for each server that was tried.
+	causes []error
+}
 
-func (e *connectError) Error() string { return e.cause.Error() }
+func (e *connectError) Error() string { return errors.Join(e.causes...).Error() }
 
-func (e *connectError) Unwrap() error { return e.cause }
+func (e *connectError) Unwrap() []error { return e.causes }
 
 // session opens a session that can write.
 func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error) {
