@@ -36,7 +36,7 @@ test: ## run all tests but the long ones; needs root, installs MariaDB, Galera, 
 	@.ci/prerequisites mariadbd galera haproxy prometheus dig curl
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags galera -count=1 -timeout 4m ./coordinator/store
-	@$(TEST) -tags galera -count=1 -timeout 3m -run TestFaultsOfGalera ./coordinator/server
+	@$(TEST) -tags galera -count=1 -timeout 4m -run OfGalera ./coordinator/server
 	@$(TEST) -tags 'lab mariadb' -count=1 -timeout 9m ./...
 
 .PHONY: test-tidb
@@ -133,8 +133,7 @@ KILLS ?= 100
 
 .PHONY: chaos
 chaos: build ## kill the leader of three coordinators KILLS (100) times, stop and replace it, judge the history of all that was asked and seen, and print how long there was no leader; half an hour
-	@.ci/prerequisites mariadbd galera
-	@$(TEST) -tags galera -count=1 -timeout 5m -run TestPartitionsOfGalera ./coordinator/server
+	@.ci/prerequisites mariadbd
 	@go run ./internal/chaos/chaos-leader --kills $(KILLS) $(ARGS)
 
 RUNS ?= 60

@@ -30,9 +30,9 @@ func TestPartitionsOfGalera(t *testing.T) {
 	cluster := testdb.StartGalera(t)
 	name := path.Base(cluster.Database(t))
 	t.Cleanup(cluster.Mend)
-	c1 := start(t, openAll(t, cluster.URL(name, 0)), calledCoordinator("c1"))
+	c1 := startTelling(t, "c1", openAll(t, cluster.URL(name, 0)))
 	c1.leads(time.Minute)
-	c2 := start(t, openAll(t, cluster.URL(name, 1, 2, 0)), calledCoordinator("c2"))
+	c2 := startTelling(t, "c2", openAll(t, cluster.URL(name, 1, 2, 0)))
 	c2.standsBy(time.Minute)
 	peers := map[string]*world{"c1:7400": c1, "c2:7400": c2}
 	c1.peers.Store(&peers)
@@ -85,7 +85,7 @@ func TestPartitionsOfGalera(t *testing.T) {
 	cluster.Mend()
 
 	slices.Sort(took)
-	if took[1] > time.Second { // one may be late where the machine is busy
+	if took[len(took)-2] > time.Second { // one may be late where the machine is busy
 		t.Errorf("suspects reached the router after %v", took)
 	}
 	for _, a := range agents[4:] {

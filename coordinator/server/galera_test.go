@@ -5,6 +5,7 @@ package server_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/buddyring/buddyring/coordinator/server"
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/testdb"
@@ -27,6 +29,13 @@ func openAll(t *testing.T, url string) *store.Store {
 	}
 	t.Cleanup(func() { _ = s.Close() }) // sessions to killed nodes cannot end well
 	return s
+}
+
+// startTelling runs a coordinator of a name, whose log is shown if the test fails.
+func startTelling(t *testing.T, id string, table server.Store) *world {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("coordinator", id)
+	return startLogging(t, log, table, calledCoordinator(id))
 }
 
 // load asks for changes all the time and keeps those that were acknowledged.
@@ -96,10 +105,9 @@ func TestFaultsOfGalera(t *testing.T) {
 	t.Parallel()
 	cluster := testdb.StartGalera(t)
 	url := cluster.Database(t)
-	table := openAll(t, url)
-	w := start(t, table, calledCoordinator("c1"))
+	w := startTelling(t, "c1", openAll(t, url))
 	w.leads(time.Minute)
-	standby := start(t, openAll(t, url), calledCoordinator("c2"))
+	standby := startTelling(t, "c2", openAll(t, url))
 	standby.standsBy(time.Minute)
 	agents := w.join("web-1", "web-2", "web-3", "web-4", "web-5", "web-6", "web-7", "web-8")
 	r := w.newRouter("r1").subscribe()
@@ -151,6 +159,41 @@ func TestFaultsOfGalera(t *testing.T) {
 		hasAll(t, openAll(t, cluster.URL(path.Base(url), node)), l.ids)
 	}
 	t.Logf("%d changes acknowledged", len(l.ids))
+}
+
+// TestLostHostOfGalera is the end of a host that has the leader and the node that all
+// coordinators write to: from then on nothing that is sent there is answered. Another
+// coordinator leads through another node.
+func TestLostHostOfGalera(t *testing.T) {
+	t.Parallel()
+	cluster := testdb.StartGalera(t)
+	url := cluster.Database(t)
+	cut := &link{Store: openAll(t, url)}
+	c1 := startTelling(t, "c1", cut)
+	c1.leads(time.Minute)
+	c2 := startTelling(t, "c2", openAll(t, url))
+	c2.standsBy(time.Minute)
+	epoch := epochOf(t, c1)
+	var l load
+	stop := l.start(t, c1, c2)
+	l.goesOn(t, time.Minute)
+
+	cluster.Node(0).Signal(t, syscall.SIGSTOP)
+	cut.down.Store(true)
+	c1.shutDown()
+	begin := time.Now()
+	c2.leads(time.Minute)
+	t.Logf("another one led after %v", time.Since(begin).Round(time.Millisecond))
+	l.goesOn(t, time.Minute)
+	stop()
+	if got := epochOf(t, c2); got != epoch+1 {
+		t.Errorf("epoch %d after %d", got, epoch)
+	}
+	for _, node := range []int{1, 2} {
+		hasAll(t, openAll(t, cluster.URL(path.Base(url), node)), l.ids)
+	}
+	cluster.Node(0).Signal(t, syscall.SIGCONT)
+	cluster.Heal(t) // the database is dropped through it
 }
 
 // hasAll checks that the table has the wishes for all ids.

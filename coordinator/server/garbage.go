@@ -13,7 +13,7 @@ const (
 	// heap may then grow by restPercent before it is collected. While there is much
 	// to do collections would take too long, and it may grow by busyPercent, which
 	// is Go's own.
-	restPercent, busyPercent = 14, 100
+	restPercent, busyPercent = 10, 100
 	// thriftEvery is how often is looked how much was allocated meanwhile: from the
 	// busyShare-th part of the live heap on it is much, up to the restShare-th little.
 	// The number of collections would not tell, since a machine that is too busy

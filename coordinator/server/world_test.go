@@ -33,6 +33,7 @@ type world struct {
 	table    server.Store
 	registry *prometheus.Registry
 	network  *network
+	log      *slog.Logger
 	// free is the room on the database's disk.
 	free atomic.Uint64
 	dial func(ctx context.Context, address string) (net.Conn, error)
@@ -51,8 +52,13 @@ type world struct {
 // configuration.
 func start(t *testing.T, table server.Store, edit ...func(*server.Config)) *world {
 	t.Helper()
+	return startLogging(t, slog.New(slog.DiscardHandler), table, edit...)
+}
+
+func startLogging(t *testing.T, log *slog.Logger, table server.Store, edit ...func(*server.Config)) *world {
+	t.Helper()
 	w := &world{
-		t: t, table: table, network: newNetwork(),
+		t: t, table: table, network: newNetwork(), log: log,
 		listeners: map[string]*bufconn.Listener{},
 	}
 	w.free.Store(1 << 40)
@@ -75,7 +81,7 @@ func (w *world) run(edit ...func(*server.Config)) {
 	}
 	w.registry = prometheus.NewRegistry()
 	s, err := server.New(cfg, server.Deps{
-		Store: w.table, Credentials: plaintext(w.t), Registry: w.registry, Logger: slog.New(slog.DiscardHandler),
+		Store: w.table, Credentials: plaintext(w.t), Registry: w.registry, Logger: w.log,
 		FreeBytes: func() (uint64, error) { return w.free.Load(), nil },
 		Dialer: func(ctx context.Context, address string) (net.Conn, error) {
 			if w.dial == nil {

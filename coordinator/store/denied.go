@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -30,8 +31,8 @@ func (e *DeniedError) Unwrap() error { return e.cause }
 
 // atStart makes a DeniedError of an error of opening that waiting does not mend.
 func (s *Store) atStart(err error, mode Migrate) error {
-	if !errors.Is(err, member.ErrUnavailable) {
-		return err
+	if !errors.Is(err, member.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return err // in what time there was, not every server may have been asked
 	}
 	if denied := s.dialect.denied(err, mode); denied != nil {
 		return denied

@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"log/slog"
 
 	"github.com/buddyring/buddyring/internal/member"
 )
@@ -48,4 +51,24 @@ func Unmet(settings map[string]string) []string {
 		names = append(names, e.Setting)
 	}
 	return names
+}
+
+// OnServers returns a store whose sessions are to the first of some servers that
+// works, and are limited or not, as those of a migration are.
+func OnServers(limited bool, connectors ...driver.Connector) *Store {
+	var servers []*dbServer
+	for i, c := range connectors {
+		servers = append(servers, &dbServer{host: host{address: fmt.Sprintf("server %d", i)}, connector: c})
+	}
+	hosts := newFailover(servers, limited, slog.New(slog.DiscardHandler))
+	db := openMySQL(hosts)
+	return &Store{dialect: mysqlDialect(), rw: db, ro: db, hosts: hosts}
+}
+
+// NotConnected is what comes of the errors of all servers of a database.
+func NotConnected(causes ...error) error { return &connectError{causes} }
+
+// AtStart is what opening a MySQL database makes of an error.
+func AtStart(err error, mode Migrate) error {
+	return (&Store{dialect: mysqlDialect()}).atStart(err, mode)
 }

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,10 +17,10 @@ import (
 // ready. A stopped server accepts connections and says nothing.
 const handshake = 1500 * time.Millisecond
 
-// patience is how long a session may leave a statement without an answer before
-// its server counts as silent. A caller's deadline that comes sooner says nothing
-// about the server.
-const patience = time.Second
+// patience is how long a server may take to answer before it counts as silent. A
+// caller whose deadline comes sooner says nothing about the server. Whoever asks
+// with a deadline of a second, as a standby does, must be able to tell.
+const patience = 750 * time.Millisecond
 
 // failover connects to the first of several servers that can be written to,
 // and stays with it until it fails: writers of a Galera cluster should share a
@@ -32,34 +32,75 @@ type failover struct {
 	log     *slog.Logger
 	// checked is whether the start has looked at the settings of all servers.
 	checked atomic.Bool
-	// next is the server to try first. It moves on at every failure, so that a
-	// caller with a short deadline gets past a server that swallows packets.
+	// next is the server to try first. It moves on when a server cannot be connected to
+	// or is left, so that a caller with a short deadline gets past a server that swallows
+	// packets.
 	next atomic.Uint64
+}
+
+func newFailover(servers []*dbServer, limited bool, log *slog.Logger) *failover {
+	for _, s := range servers {
+		s.standing.Store(newStanding())
+	}
+	return &failover{servers: servers, limited: limited, log: log}
 }
 
 // dbServer is one of the servers.
 type dbServer struct {
 	host      host
 	connector driver.Connector
-	// silences counts the sessions on which it fell silent. A session from before
-	// the last one is not used again.
-	silences atomic.Uint64
+	// standing is that of its sessions. One with an earlier standing is not used again.
+	standing atomic.Pointer[standing]
 	// warned is whether its unsafe settings have been logged.
 	warned atomic.Bool
+}
+
+// standing is the time in which nothing speaks against the sessions of a server.
+type standing struct {
+	// left ends when another server is used instead.
+	left  context.Context //nolint:containedctx // it is nobody's call
+	leave context.CancelFunc
+}
+
+func newStanding() *standing {
+	s := &standing{}
+	s.left, s.leave = context.WithCancel(context.Background())
+	return s
+}
+
+// renew ends a standing, if it is the present one: the server may go on with new
+// sessions.
+func (s *dbServer) renew(of *standing) bool { return s.standing.CompareAndSwap(of, newStanding()) }
+
+// leave ends a standing, if it is the present one: the next server is used, and what
+// waits for this one is given up.
+func (f *failover) leave(s *dbServer, of *standing) {
+	if !s.renew(of) || len(f.servers) == 1 {
+		return
+	}
+	if at := f.next.Load(); f.servers[at%uint64(len(f.servers))] == s {
+		f.next.CompareAndSwap(at, at+1)
+	}
+	of.leave()
 }
 
 // Connect implements driver.Connector.
 func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 	var errs []error
 	for range f.servers {
-		at := f.next.Load()
+		at, asked := f.next.Load(), time.Now()
 		s := f.servers[at%uint64(len(f.servers))]
 		conn, err := f.session(ctx, s)
 		if err == nil {
 			return conn, nil
 		}
 		errs = append(errs, fmt.Errorf("connect to %s: %w", s.host.address, err))
-		f.next.CompareAndSwap(at, at+1)
+		if ctx.Err() == nil || time.Since(asked) >= patience {
+			f.next.CompareAndSwap(at, at+1)
+		}
+		if ctx.Err() != nil {
+			break // no other server has had the time to answer
+		}
 	}
 	return nil, &connectError{errs}
 }
@@ -71,7 +112,13 @@ type connectError struct {
 	causes []error
 }
 
-func (e *connectError) Error() string { return errors.Join(e.causes...).Error() }
+func (e *connectError) Error() string {
+	texts := make([]string, len(e.causes))
+	for i, cause := range e.causes {
+		texts[i] = cause.Error()
+	}
+	return strings.Join(texts, "; ") // it is shown in one line
+}
 
 func (e *connectError) Unwrap() []error { return e.causes }
 
@@ -82,7 +129,7 @@ func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error
 		ctx, cancel = context.WithTimeout(ctx, handshake)
 		defer cancel()
 	}
-	silences := s.silences.Load()
+	of := s.standing.Load()
 	c, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -90,7 +137,7 @@ func (f *failover) session(ctx context.Context, s *dbServer) (driver.Conn, error
 	if err := f.tune(ctx, s, c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &session{mysqlConn: c, server: s, silences: silences}, nil
+	return &session{mysqlConn: c, failover: f, server: s, standing: of}, nil
 }
 
 func (s *dbServer) connect(ctx context.Context) (mysqlConn, error) {
@@ -119,85 +166,4 @@ type mysqlConn interface { //nolint:interfacebloat // database/sql looks for eac
 	driver.SessionResetter
 	driver.Validator
 	driver.NamedValueChecker
-}
-
-// session is a connection whose silence is held against all others to the same
-// server: each of them would cost its user a time-out too.
-type session struct {
-	mysqlConn
-
-	server *dbServer
-	// silences is the server's count when the session began.
-	silences uint64
-	// committed is whether the present transaction has been, by a statement.
-	committed bool
-}
-
-// transaction spares the rollback that database/sql sends after a COMMIT that was
-// a statement: it would wait for the server without a deadline.
-type transaction struct {
-	driver.Tx
-
-	session *session
-}
-
-// Rollback implements driver.Tx.
-func (t transaction) Rollback() error {
-	if t.session.committed {
-		return nil
-	}
-	return t.Tx.Rollback()
-}
-
-// BeginTx implements driver.ConnBeginTx.
-func (s *session) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	asked := time.Now()
-	t, err := s.mysqlConn.BeginTx(ctx, opts)
-	s.listen(asked, err)
-	if err != nil {
-		return nil, err
-	}
-	s.committed = false
-	return transaction{t, s}, nil
-}
-
-// ExecContext implements driver.ExecerContext.
-func (s *session) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	asked := time.Now()
-	r, err := s.mysqlConn.ExecContext(ctx, query, args)
-	s.listen(asked, err)
-	if query == statementCommit && err == nil {
-		s.committed = true
-	}
-	return r, err
-}
-
-// QueryContext implements driver.QueryerContext.
-func (s *session) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	asked := time.Now()
-	r, err := s.mysqlConn.QueryContext(ctx, query, args)
-	s.listen(asked, err)
-	return r, err
-}
-
-// listen takes how a statement ended that was sent at a time. A caller's deadline
-// is a network error too, and comes first.
-func (s *session) listen(asked time.Time, err error) {
-	var network net.Error
-	silent := errors.Is(err, mysql.ErrInvalidConn) || errors.As(err, &network)
-	if errors.Is(err, context.DeadlineExceeded) {
-		silent = time.Since(asked) >= patience
-	}
-	if silent {
-		s.server.silences.Add(1)
-	}
-}
-
-// ResetSession implements driver.SessionResetter: it ends a session to a server
-// that has fallen silent before its next use.
-func (s *session) ResetSession(ctx context.Context) error {
-	if s.server.silences.Load() != s.silences {
-		return driver.ErrBadConn
-	}
-	return s.mysqlConn.ResetSession(ctx)
 }

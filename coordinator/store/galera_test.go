@@ -130,7 +130,62 @@ func TestHarmedCluster(t *testing.T) {
 	t.Parallel()
 	cluster := testdb.StartGalera(t)
 	t.Run("applier lag", func(t *testing.T) { underApplierLag(t, cluster) })
+	t.Run("a node that is cut off", func(t *testing.T) { cutOff(t, cluster) })
 	t.Run("stopped and killed nodes", func(t *testing.T) { stopAndKill(t, cluster) })
+}
+
+// cutOff cuts the node in use off from the others in the midst of a transaction. The
+// node goes on answering, if only that it is not ready, also to a ROLLBACK. The next
+// write goes through another node at once, and none waits for what was begun here.
+func cutOff(t *testing.T, cluster *testdb.Cluster) {
+	cluster.Node(0).Exec(t, "CREATE DATABASE cut")
+	s := openStore(t, cluster.URL("cut", 0, 1, 2))
+	epoch := lead(t, s).Epoch
+	there := connect(t, cluster.Node(1), "cut")
+	t.Cleanup(cluster.Mend)
+	err := s.Write(t.Context(), func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(t.Context(), "UPDATE leader SET renewal = renewal + 1 WHERE id = 1"); err != nil {
+			return err
+		}
+		cluster.Isolate(0)
+		await(t, tx, "wsrep_ready", "OFF")
+		await(t, there, "wsrep_cluster_size", "2")
+		var refused *mysql.MySQLError
+		if _, err := tx.ExecContext(t.Context(), "ROLLBACK"); !errors.As(err, &refused) || refused.Number != 1047 {
+			t.Errorf("a rollback on a node that is cut off: %v", err)
+		}
+		return member.ErrFenced // as a fence that does not match
+	})
+	if !errors.Is(err, member.ErrFenced) {
+		t.Fatal(err)
+	}
+	if err := s.Renew(t.Context(), epoch); err != nil {
+		t.Error(err)
+	}
+	cluster.Mend()
+	cluster.Heal(t)
+	alone := openStore(t, cluster.URL("cut", 0))
+	if err := alone.Renew(t.Context(), epoch); err != nil {
+		t.Errorf("on the node that was cut off: %v", err)
+	}
+}
+
+// await waits until a status of a node has a value.
+func await(t *testing.T, node interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, status, want string,
+) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		var name, value string
+		err := node.QueryRowContext(t.Context(), "SHOW STATUS LIKE '"+status+"'").Scan(&name, &value)
+		if err == nil && value == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is %s (%v), want %s", status, value, err, want)
+		}
+	}
 }
 
 // underApplierLag holds up what a node applies: it does not know of the takeover

@@ -54,15 +54,15 @@ func mysqlDialect() *dialect {
 // Statements that take longer than readTimeout break their connection; 0 is no
 // limit.
 func mysqlHosts(t target, cfg Config, readTimeout time.Duration) (*failover, error) {
-	f := &failover{limited: readTimeout > 0, log: cfg.logger()}
+	var servers []*dbServer
 	for _, h := range t.hosts {
 		c, err := mysqlConnector(t, h, cfg, readTimeout)
 		if err != nil {
 			return nil, err
 		}
-		f.servers = append(f.servers, &dbServer{host: h, connector: c})
+		servers = append(servers, &dbServer{host: h, connector: c})
 	}
-	return f, nil
+	return newFailover(servers, readTimeout > 0, cfg.logger()), nil
 }
 
 // openMySQL makes a pool of connections, without opening one.
@@ -146,7 +146,8 @@ func classifyMySQL(err error) class {
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, mysql.ErrMalformPkt) ||
-		errors.Is(err, mysql.ErrPktSync) || errors.Is(err, mysql.ErrBusyBuffer) || errors.Is(err, errReadOnly) || errors.Is(err, errNotPrimary) {
+		errors.Is(err, mysql.ErrPktSync) || errors.Is(err, mysql.ErrBusyBuffer) || errors.Is(err, errReadOnly) ||
+		errors.Is(err, errNotPrimary) || errors.Is(err, errLeft) {
 		return passing
 	}
 	e, ok := errors.AsType[*mysql.MySQLError](err)
@@ -157,7 +158,7 @@ func classifyMySQL(err error) class {
 		return fatal
 	}
 	switch e.Number {
-	case 1213, 1205, 1047, 1180, 1020, 1053, 1927, 1040, 1290, 1792, 1836:
+	case 1213, 1205, notReady, 1180, 1020, 1053, 1927, 1040, 1290, 1792, 1836:
 		return passing
 	case 1044, 1045, 1049, 1142, 1143, 1227:
 		// No right to it, or no such database: class 42 like a defect, but up to
@@ -188,6 +189,10 @@ func commitMySQL(ctx context.Context, tx *sql.Tx) error {
 }
 
 const statementCommit = "COMMIT"
+
+// notReady is what a Galera node out of its cluster answers to every statement but SET
+// and SHOW.
+const notReady = 1047
 
 func mysqlNumber(err error) uint16 {
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,6 +105,11 @@ func StartGalera(t testing.TB) *Cluster {
 		t.Fatalf("start a Galera cluster: %v", errors.Join(err, l.close()))
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			for i, s := range c.nodes {
+				t.Logf("node %d: %s", i, s.logTail())
+			}
+		}
 		if err := errors.Join(c.close(), l.close()); err != nil {
 			t.Errorf("stop the Galera cluster: %v", err)
 		}
@@ -195,7 +201,8 @@ func addresses() (hosts, fronts []string) {
 }
 
 // nodeOptions are those of a node. Time-outs are those of a network that is known to
-// be quick.
+// be quick. A peer must be late for the network before it is suspect: only then do the
+// others pass on what a broken link does not.
 func nodeOptions(provider string, node int, host string, seeds []string) []string {
 	others := slices.Delete(slices.Clone(seeds), node, node+1)
 	return []string{
@@ -205,7 +212,7 @@ func nodeOptions(provider string, node int, host string, seeds []string) []strin
 		"--wsrep-sst-method=handover", "--binlog-format=ROW", "--innodb-autoinc-lock-mode=2",
 		"--wsrep-provider-options=" + strings.Join([]string{
 			"gmcast.listen_addr=tcp://" + host + ":" + groupPort, "ist.recv_addr=" + host + ":4568", "gcache.size=64M",
-			"evs.keepalive_period=PT0.5S", "evs.suspect_timeout=PT2S", "evs.inactive_timeout=PT4S",
+			"gmcast.peer_timeout=PT1S", "evs.keepalive_period=PT0.5S", "evs.suspect_timeout=PT2S", "evs.inactive_timeout=PT4S",
 		}, ";"),
 	}
 }
@@ -237,12 +244,8 @@ func (s *Server) join(size int, once ...string) error {
 func (s *Server) waitUntilSynced(size int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	check := fmt.Sprintf("BEGIN NOT ATOMIC IF (SELECT COUNT(*) FROM information_schema.global_status WHERE "+
-		"(variable_name = 'wsrep_cluster_size' AND variable_value = '%d') OR "+
-		"(variable_name = 'wsrep_local_state_comment' AND variable_value = 'Synced')) < 2 "+
-		"THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not synced'; END IF; END", size)
 	for {
-		err := s.exec(ctx, check)
+		_, err := s.view(ctx, size)
 		if err == nil {
 			return nil
 		}
@@ -250,6 +253,25 @@ func (s *Server) waitUntilSynced(size int) error {
 			return fmt.Errorf("wait until it is synced: %w\n%s", err, s.logTail())
 		}
 	}
+}
+
+// view returns which view of its cluster a node has. It is an error unless that is of
+// a size, and the node has all that the others have.
+func (s *Server) view(ctx context.Context, size int) (number string, err error) {
+	db, err := s.open()
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var of, state string
+	err = db.QueryRowContext(ctx, "SELECT MAX(IF(variable_name = 'wsrep_cluster_conf_id', variable_value, '')), "+
+		"MAX(IF(variable_name = 'wsrep_cluster_size', variable_value, '')), "+
+		"MAX(IF(variable_name = 'wsrep_local_state_comment', variable_value, '')) "+
+		"FROM information_schema.global_status").Scan(&number, &of, &state)
+	if err == nil && (of != strconv.Itoa(size) || state != "Synced") {
+		err = fmt.Errorf("it is %s, in a view of %s nodes", state, of)
+	}
+	return number, err
 }
 
 // Node returns a node, by its number from 0.
@@ -275,14 +297,37 @@ func (c *Cluster) URL(database string, nodes ...int) string {
 	return "mysql://root@" + strings.Join(hosts, ",") + "/" + database
 }
 
-// Heal waits until all nodes are back in the cluster, after SIGCONT.
+// Heal waits until all nodes are back in the cluster, after SIGCONT or Mend. One that
+// was stopped may say for a while what was so before: all must have the same view.
 func (c *Cluster) Heal(t testing.TB) {
 	t.Helper()
-	for i, s := range c.nodes {
-		if err := s.waitUntilSynced(clusterSize); err != nil {
-			t.Fatalf("node %d: %v", i, err)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	for {
+		err := c.whole(ctx)
+		if err == nil {
+			return
 		}
+		if ctx.Err() != nil {
+			t.Fatalf("heal the Galera cluster: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+func (c *Cluster) whole(ctx context.Context) error {
+	var views []string
+	for i, s := range c.nodes {
+		v, err := s.view(ctx, clusterSize)
+		if err != nil {
+			return fmt.Errorf("node %d: %w", i, err)
+		}
+		views = append(views, v)
+	}
+	if slices.Max(views) != slices.Min(views) {
+		return fmt.Errorf("the nodes have the views %v", views)
+	}
+	return nil
 }
 
 // KillAll ends all nodes by SIGKILL at once, and keeps their data.

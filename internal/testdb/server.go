@@ -208,16 +208,23 @@ func (s *Server) endsWithin(d time.Duration) bool {
 // exec runs a statement as the server's administrator, on a connection of its
 // own, so that nothing is left behind.
 func (s *Server) exec(ctx context.Context, statement string) error {
+	db, err := s.open()
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, statement)
+	return errors.Join(err, db.Close())
+}
+
+func (s *Server) open() (*sql.DB, error) {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Net, cfg.Addr = "root", "unix", s.socket()
 	cfg.Logger = &mysql.NopLogger{}
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return fmt.Errorf("configure connection: %w", err)
+		return nil, fmt.Errorf("configure connection: %w", err)
 	}
-	db := sql.OpenDB(c)
-	_, err = db.ExecContext(ctx, statement)
-	return errors.Join(err, db.Close())
+	return sql.OpenDB(c), nil
 }
 
 func (s *Server) logTail() string {
