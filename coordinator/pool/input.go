@@ -243,7 +243,9 @@ type RepairRing struct {
 	// Rows are those of the table, which was then at At. Where the pool is elsewhere
 	// by now, the answer is ErrMoved.
 	Rows []member.Server
-	At   member.Position
+	// Unreadable are the servers of other rows, which cannot be read.
+	Unreadable []member.ID
+	At         member.Position
 }
 
 // Committed says that the proposed change is durable.

@@ -135,7 +135,7 @@ func (b *batch) prepareRepair(call Call, c RepairRing) (func(), error) {
 		return nil, fmt.Errorf("%w: it was at epoch %d revision %d, the coordinator is at epoch %d revision %d",
 			ErrMoved, c.At.Epoch, c.At.Revision, base.Epoch, base.Revision)
 	}
-	d := b.diagnose(c.Rows)
+	d := b.diagnose(c)
 	for _, row := range d.strangers {
 		if b.intent(row.ID).Wish == member.WishBanned {
 			return nil, &member.RefusedError{Rule: "intent", Reason: fmt.Sprintf(
@@ -151,17 +151,19 @@ func (b *batch) prepareRepair(call Call, c RepairRing) (func(), error) {
 
 // diagnose compares rows of the table with what the change will leave, and the
 // agents' lists with what they were told. Whoever leaves in the change is passed
-// over.
-func (b *batch) diagnose(table []member.Server) mending {
+// over, and so are rows that nobody can read and that are of no member.
+func (b *batch) diagnose(c RepairRing) mending {
 	m, d := b.m, mending{}
-	inTable := make(map[member.ID]member.Server, len(table))
-	for _, row := range table {
+	inTable := make(map[member.ID]member.Server, len(c.Rows))
+	for _, row := range c.Rows {
 		inTable[row.ID] = row
 	}
 	for _, id := range sortedKeys(m.servers) {
 		row, ok := inTable[id]
 		text := RowDiffers(row, m.servers[id].row)
-		if !ok {
+		if slices.Contains(c.Unreadable, id) {
+			text = fmt.Sprintf("the row of %s in the table could not be read", id)
+		} else if !ok {
 			text = fmt.Sprintf("%s has no row in the table", id)
 		}
 		if text != "" && b.has(id) {
@@ -169,7 +171,7 @@ func (b *batch) diagnose(table []member.Server) mending {
 			d.add(id, RowWritten, "%s; it is written as in memory", text)
 		}
 	}
-	for _, row := range table {
+	for _, row := range c.Rows {
 		if m.servers[row.ID] == nil && !b.has(row.ID) {
 			d.strangers = append(d.strangers, row)
 			d.add(row.ID, TakenIn, "%s has a row in the table, but is not in memory; it joins", row.ID)

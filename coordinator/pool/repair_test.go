@@ -19,6 +19,8 @@ type meddled struct {
 	*desk
 	// rows are those that were edited, until the next repair is written.
 	rows map[member.ID]member.Server
+	// unreadable are rows that were edited so that they cannot be read.
+	unreadable []member.ID
 }
 
 // repair asks for one, with the table as it stands.
@@ -30,7 +32,10 @@ func (d *meddled) repair(of pool.Call) *call {
 func (d *meddled) repairOf(c pool.Call) pool.Input {
 	rows := maps.Clone(d.table.rows)
 	maps.Copy(rows, d.rows)
-	in := pool.RepairRing{Call: c, At: d.table.at}
+	for _, id := range d.unreadable {
+		delete(rows, id)
+	}
+	in := pool.RepairRing{Call: c, At: d.table.at, Unreadable: d.unreadable}
 	for _, id := range slices.Sorted(maps.Keys(rows)) {
 		in.Rows = append(in.Rows, rows[id].Clone())
 	}
@@ -66,7 +71,7 @@ func (d *meddled) written(ids ...member.ID) {
 
 func meddledPool(t *testing.T, ids ...member.ID) *meddled {
 	t.Helper()
-	d := &meddled{newDesk(t), map[member.ID]member.Server{}}
+	d := &meddled{desk: newDesk(t), rows: map[member.ID]member.Server{}}
 	d.pool(ids...)
 	for _, id := range d.table.order {
 		p := d.byID[id]
@@ -104,7 +109,7 @@ func (d *desk) together(commands ...func(pool.Call) pool.Input) []*call {
 // or not at all: what has changed since is no fault.
 func TestARepairOfAnotherRevision(t *testing.T) {
 	t.Parallel()
-	d := &meddled{busy(t), nil}
+	d := &meddled{desk: busy(t)}
 	c := d.repair(pool.Call{})
 	d.commit() // what was under way when the table was read
 	is(t, c.reply.Err, pool.ErrMoved)
@@ -114,6 +119,20 @@ func TestARepairOfAnotherRevision(t *testing.T) {
 	}
 	stale := d.table.at.Revision - 1
 	is(t, d.repair(pool.Call{ExpectedRevision: &stale}).reply.Err, member.ErrStale)
+}
+
+// A row that nobody can read is written as in memory. One of nobody in memory is
+// left to a person.
+func TestARepairOfARowThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	d := meddledPool(t, "a", "b", "c")
+	d.unreadable = []member.ID{"b", "stranger"}
+	c := d.repair(pool.Call{})
+	d.written("b")
+	if got := found(c); !slices.Equal(got, []string{"row_written b"}) ||
+		c.reply.Repairs[0].Text != "the row of b in the table could not be read; it is written as in memory" {
+		t.Errorf("repairs %v", c.reply.Repairs)
+	}
 }
 
 // Everything that tells of the server counts, not only its buddies.
@@ -239,7 +258,7 @@ func TestWhereStrangersJoin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := &meddled{newDesk(t), map[member.ID]member.Server{}}
+			d := &meddled{desk: newDesk(t), rows: map[member.ID]member.Server{}}
 			d.inOrder(c.members)
 			d.meddle("x", func(s *member.Server) { s.First, s.Second, s.Incarnation = c.first, c.second, 7 })
 			call := d.repair(pool.Call{ValidateOnly: true})
@@ -295,7 +314,7 @@ func TestRowsThatAreThereTwice(t *testing.T) {
 // all come into the empty pool's ring.
 func TestStrangersOfAnEmptyPool(t *testing.T) {
 	t.Parallel()
-	d := &meddled{newDesk(t), map[member.ID]member.Server{}}
+	d := &meddled{desk: newDesk(t), rows: map[member.ID]member.Server{}}
 	d.inOrder(nil)
 	order := []member.ID{"a", "c", "b", "d"}
 	for i, id := range order {

@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
@@ -33,12 +35,14 @@ func (a *adminService) RepairRing(ctx context.Context, req *pb.RepairRingRequest
 }
 
 func (a *adminService) repairOnce(ctx context.Context, o order) (*pb.RepairRingResponse, error) {
-	rows, at, err := a.table.Servers(ctx, o.host.pool)
+	table, err := a.table.Servers(ctx, o.host.pool)
 	if err != nil {
 		return nil, err
 	}
 	res := &pb.RepairRingResponse{}
-	command := func(c pool.Call) pool.Input { return pool.RepairRing{Call: c, Rows: rows, At: at} }
+	command := func(c pool.Call) pool.Input {
+		return pool.RepairRing{Call: c, Rows: table.Servers, Unreadable: slices.Collect(maps.Keys(table.Unreadable)), At: table.At}
+	}
 	err = o.give(ctx, command, func(_ *pool.Machine, r pool.Reply) {
 		res.Revision = uint64(r.Revision)
 		for _, repair := range r.Repairs {

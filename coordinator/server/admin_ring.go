@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
 	"github.com/buddyring/buddyring/coordinator/ring"
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -97,7 +99,7 @@ type memory struct {
 }
 
 func (a *adminService) checkOnce(ctx context.Context, h *host) (*pb.CheckRingResponse, error) {
-	table, tableAt, err := a.table.Servers(ctx, h.pool)
+	table, err := a.table.Servers(ctx, h.pool)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +108,7 @@ func (a *adminService) checkOnce(ctx context.Context, h *host) (*pb.CheckRingRes
 		return nil, err
 	}
 	problems := ringProblems(mem.rows)
-	problems = append(problems, tableProblems(mem, table, tableAt)...)
+	problems = append(problems, tableProblems(mem, table)...)
 	agents, acknowledged := agentProblems(mem)
 	problems = append(problems, agents...)
 	consistent := !slices.ContainsFunc(problems, func(p *pb.RingProblem) bool {
@@ -145,33 +147,40 @@ func ringProblems(rows []member.Server) []*pb.RingProblem {
 }
 
 // tableProblems compares the rows of the table with those in memory.
-func tableProblems(mem memory, table []member.Server, at member.Position) []*pb.RingProblem {
+func tableProblems(mem memory, table store.ServerRows) []*pb.RingProblem {
 	var problems []*pb.RingProblem
 	report := func(id member.ID, format string, args ...any) {
 		problems = append(problems, &pb.RingProblem{
 			ServerId: string(id), Kind: tableDiffers, Text: fmt.Sprintf(format, args...),
 		})
 	}
-	if at != mem.at {
+	if at := table.At; at != mem.at {
 		report("", "the table is at epoch %d revision %d, the coordinator at epoch %d revision %d",
 			at.Epoch, at.Revision, mem.at.Epoch, mem.at.Revision)
 	}
-	inTable := make(map[member.ID]member.Server, len(table))
-	for _, s := range table {
+	inTable := make(map[member.ID]member.Server, len(table.Servers))
+	for _, s := range table.Servers {
 		inTable[s.ID] = s
 	}
 	for _, s := range byID(mem.rows) {
 		row, ok := inTable[s.ID]
 		delete(inTable, s.ID)
-		if !ok {
+		if why := table.Unreadable[s.ID]; why != nil {
+			report(s.ID, "the row of %s in the table cannot be read: %v", s.ID, why)
+		} else if !ok {
 			report(s.ID, "%s has no row in the table", s.ID)
 		} else if text := pool.RowDiffers(row, s); text != "" {
 			report(s.ID, "%s", text)
 		}
 	}
-	for _, s := range table {
+	for _, s := range table.Servers {
 		if _, left := inTable[s.ID]; left {
 			report(s.ID, "%s has a row in the table, but is not in memory", s.ID)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(table.Unreadable)) {
+		if !slices.ContainsFunc(mem.rows, func(s member.Server) bool { return s.ID == id }) {
+			report(id, "%s has a row in the table that cannot be read, and is not in memory; mend or delete the row: %v", id, table.Unreadable[id])
 		}
 	}
 	return problems

@@ -263,6 +263,47 @@ func TestCheckRingFindsWhatDiffers(t *testing.T) {
 	})
 }
 
+// A row that nobody can read is named, and what is wrong with it; a repair writes it
+// if it is a member's.
+func TestCheckRingNamesTheRowThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable()
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		table.spoil("web-2", errors.New(`column "probe": odd`))
+		table.spoil("web-9", errors.New(`column "phase": odd`))
+		check := func() (texts []string) {
+			t.Helper()
+			res, err := w.admin.CheckRing(t.Context(), &pb.CheckRingRequest{})
+			if err != nil {
+				t.Fatalf("check: %v", err)
+			}
+			for _, p := range res.GetProblems() {
+				texts = append(texts, fmt.Sprint(p.GetKind(), " ", p.GetServerId(), ": ", p.GetText()))
+			}
+			if res.GetConsistent() {
+				t.Error("consistent")
+			}
+			return texts
+		}
+		stranger := `table_differs web-9: web-9 has a row in the table that cannot be read, and is not in memory; ` +
+			`mend or delete the row: column "phase": odd`
+		if diff := cmp.Diff([]string{
+			`table_differs web-2: the row of web-2 in the table cannot be read: column "probe": odd`, stranger,
+		}, check()); diff != "" {
+			t.Errorf("problems (-want +got):\n%s", diff)
+		}
+		res, err := w.admin.RepairRing(t.Context(), &pb.RepairRingRequest{})
+		if err != nil || len(res.GetRepairs()) != 1 || res.GetRepairs()[0].GetServerId() != "web-2" {
+			t.Errorf("repair: %v, %v", res, err)
+		}
+		if diff := cmp.Diff([]string{stranger}, check()); diff != "" {
+			t.Errorf("problems after the repair (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestRepairRing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

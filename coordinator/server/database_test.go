@@ -219,8 +219,8 @@ func TestFencedCommit(t *testing.T) {
 			t.Errorf("remove: %v", err)
 		}
 		w.standsBy(time.Second)
-		if _, at, err := table.Servers(t.Context(), "default"); err != nil || uint64(at.Revision) != before {
-			t.Errorf("the table is at %v, %v", at, err)
+		if rows, err := table.Servers(t.Context(), "default"); err != nil || uint64(rows.At.Revision) != before {
+			t.Errorf("the table is at %v, %v", rows.At, err)
 		}
 	})
 }

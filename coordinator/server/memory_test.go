@@ -41,6 +41,8 @@ type table struct {
 	// away.
 	crashing func(member.Change)
 	held     chan struct{}
+	// unreadable says why rows of the default pool cannot be read, until they are written.
+	unreadable map[member.ID]error
 	// puts counts the writes of routers' rows.
 	puts int
 }
@@ -380,6 +382,7 @@ func (t *table) write(c member.Change) error {
 	p.state.LastChange, p.state.Position.Revision = c.ID, c.Revision()
 	for _, s := range c.Put {
 		p.rows[s.ID] = s.Clone()
+		delete(t.unreadable, s.ID)
 	}
 	for _, id := range c.Forget {
 		delete(p.intents, id)
@@ -414,14 +417,22 @@ func (t *table) DeletedPools(context.Context) ([]member.DeletedPool, error) {
 	return all, nil
 }
 
-func (t *table) Servers(_ context.Context, name member.Pool) ([]member.Server, member.Position, error) {
+func (t *table) Servers(_ context.Context, name member.Pool) (store.ServerRows, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.pools[name]
 	if p == nil {
-		return nil, member.Position{}, member.ErrNotFound
+		return store.ServerRows{}, member.ErrNotFound
 	}
-	return p.servers(), p.state.Position, nil
+	found := store.ServerRows{At: p.state.Position, Unreadable: map[member.ID]error{}}
+	for _, row := range p.servers() {
+		if why := t.unreadable[row.ID]; why != nil {
+			found.Unreadable[row.ID] = why
+		} else {
+			found.Servers = append(found.Servers, row)
+		}
+	}
+	return found, nil
 }
 
 // meddle changes a row behind the coordinator's back.
@@ -431,6 +442,17 @@ func (t *table) meddle(name member.Pool, id member.ID, change func(*member.Serve
 	row := t.pools[name].rows[id]
 	change(&row)
 	t.pools[name].rows[id] = row
+}
+
+// spoil makes a row of the default pool one that cannot be read.
+func (t *table) spoil(id member.ID, why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pools[member.DefaultPool].rows[id] = member.Server{ID: id}
+	if t.unreadable == nil {
+		t.unreadable = map[member.ID]error{}
+	}
+	t.unreadable[id] = why
 }
 
 // has returns the phase of a row.

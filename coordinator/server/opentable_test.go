@@ -5,6 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,4 +51,21 @@ func TestOpenTableWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A file that is no database will not become one.
+func TestOpenTableDoesNotWaitForWhatIsNoDatabase(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(path, []byte(strings.Repeat("not a database\n", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		table, err := openTable(t.Context(), store.Config{URL: "sqlite:" + path}, slog.New(slog.DiscardHandler))
+		var denied *store.DeniedError
+		if took := time.Since(begun); table != nil || !errors.As(err, &denied) || took > openPause/2 {
+			t.Errorf("%v after %v, want a DeniedError at once", err, took)
+		}
+	})
 }

@@ -43,7 +43,7 @@ type Table interface {
 	CreatePool(ctx context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error)
 	Commit(ctx context.Context, change member.Change) error
 	Settle(ctx context.Context, change member.Change) (isIn bool, err error)
-	Servers(ctx context.Context, pool member.Pool) ([]member.Server, member.Position, error)
+	Servers(ctx context.Context, pool member.Pool) (store.ServerRows, error)
 	DeletedPools(ctx context.Context) ([]member.DeletedPool, error)
 }
 

@@ -45,12 +45,9 @@ func CheckBackup(r io.Reader) (BackupInfo, error) {
 // read calls row for every row with the part of its table that the backup has.
 // Only after read has returned nil is it known that the backup is whole.
 func (b *backupReader) read(row func(table, []any) error) (BackupInfo, error) {
-	var header backupHeader
-	if err := b.next(&header); err != nil || header.Format != backupFormat {
-		return BackupInfo{}, errors.Join(err, b.wrong("it does not begin like a backup"))
-	}
-	if header.Version != backupVersion {
-		return BackupInfo{}, b.wrong("its format is version %d; this program reads version %d", header.Version, backupVersion)
+	header, err := b.header()
+	if err != nil {
+		return BackupInfo{}, err
 	}
 	var current *table
 	seen := 0
@@ -80,6 +77,20 @@ func (b *backupReader) read(row func(table, []any) error) (BackupInfo, error) {
 			return header.info(b.rows), b.end()
 		}
 	}
+}
+
+func (b *backupReader) header() (header backupHeader, err error) {
+	err = b.next(&header)
+	unread := b.in.Err() != nil && !errors.Is(b.in.Err(), bufio.ErrTooLong)
+	switch {
+	case unread:
+		return header, err
+	case header.Format != backupFormat:
+		return header, member.Invalid("backup", `it is no backup: its first line is not what "buddyctl backup" writes`)
+	case header.Version != backupVersion:
+		return header, b.wrong("its format is version %d; this program reads version %d", header.Version, backupVersion)
+	}
+	return header, err
 }
 
 // scan reads a line; the one before it is taken into the sum.

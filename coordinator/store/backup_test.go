@@ -3,8 +3,10 @@ package store_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/store"
@@ -179,6 +181,30 @@ func TestBadBackups(t *testing.T) {
 		}
 	}
 	commit(t, s, joinOne(at)) // nobody has been fenced
+}
+
+// What is no backup at all is told so, whatever it is; what cannot be read is not.
+func TestWhatIsNoBackup(t *testing.T) {
+	t.Parallel()
+	const no = `backup: it is no backup: its first line is not what "buddyctl backup" writes`
+	unread := errors.New("the disk is gone")
+	for name, c := range map[string]struct {
+		in   io.Reader
+		want string
+	}{
+		"text":           {strings.NewReader("hello\nyou\n"), no},
+		"nothing":        {strings.NewReader(""), no},
+		"other JSON":     {strings.NewReader("[1, 2]\n"), no},
+		"other object":   {strings.NewReader(`{"a": 1}`), no},
+		"one long line":  {strings.NewReader(strings.Repeat("x", 17<<20)), no},
+		"a disk":         {iotest.ErrReader(unread), "backup: line 1: the disk is gone"},
+		"a later format": {strings.NewReader(`{"format":"buddyring-backup","version":2,"new":1}`), "backup: line 1: its format is version 2; this program reads version 1"},
+		"a wrong header": {strings.NewReader(`{"format":"buddyring-backup","version":1,"new":1}`), `backup: line 1: json: unknown field "new"`},
+	} {
+		if _, err := store.CheckBackup(c.in); err == nil || err.Error() != c.want {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+	}
 }
 
 func FuzzCheckBackup(f *testing.F) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -118,10 +117,12 @@ func splitAddresses(s string) ([]netip.Addr, error) {
 		return nil, nil
 	}
 	var list []netip.Addr
-	var errs []error
 	for part := range strings.SplitSeq(s, ",") {
 		a, err := netip.ParseAddr(part)
-		list, errs = append(list, a), append(errs, err)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, a)
 	}
-	return list, errors.Join(errs...)
+	return list, nil
 }

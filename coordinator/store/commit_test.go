@@ -67,9 +67,9 @@ func TestRepeatedCommitIsASuccess(t *testing.T) {
 	for range 3 {
 		commit(t, s, c)
 	}
-	_, shown, err := s.Servers(t.Context(), "web")
-	if err != nil || shown.Revision != at.Revision+1 {
-		t.Errorf("revision %d (%v), want %d", shown.Revision, err, at.Revision+1)
+	shown, err := s.Servers(t.Context(), "web")
+	if err != nil || shown.At.Revision != at.Revision+1 {
+		t.Errorf("revision %d (%v), want %d", shown.At.Revision, err, at.Revision+1)
 	}
 	if n := len(events(t, s)); n != 1 {
 		t.Errorf("%d events, want 1", n)

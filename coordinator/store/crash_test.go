@@ -99,10 +99,11 @@ func killCommitter(t *testing.T, url string, n int) member.Revision {
 // acknowledged one, at most one more, and no half of one.
 func checkHistory(t *testing.T, s *store.Store, acknowledged member.Revision) {
 	t.Helper()
-	list, at, err := s.Servers(t.Context(), "web")
+	rows, err := s.Servers(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
+	list, at := rows.Servers, rows.At
 	if at.Revision < acknowledged || at.Revision > acknowledged+1 {
 		t.Errorf("the table is at %d; %d was acknowledged last", at.Revision, acknowledged)
 	}

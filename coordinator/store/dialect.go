@@ -26,6 +26,8 @@ type dialect struct {
 	conflict func(keys, columns []string) string
 	// classify judges errors of the driver; others are fatal.
 	classify func(error) class
+	// denied returns nil for an error of opening that may pass.
+	denied func(error, Migrate) *DeniedError
 	// duplicate reports whether an INSERT hit a row with the same primary key.
 	duplicate func(error) bool
 	// commit ends a transaction, within the deadline of ctx also when the

@@ -64,3 +64,11 @@ func OnServers(limited bool, connectors ...driver.Connector) *Store {
 	db := openMySQL(hosts)
 	return &Store{dialect: mysqlDialect(), rw: db, ro: db, hosts: hosts}
 }
+
+// NotConnected is what comes of the errors of all servers of a database.
+func NotConnected(causes ...error) error { return &connectError{causes} }
+
+// AtStart is what opening a MySQL database makes of an error.
+func AtStart(err error, mode Migrate) error {
+	return (&Store{dialect: mysqlDialect()}).atStart(err, mode)
+}

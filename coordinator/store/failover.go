@@ -107,7 +107,10 @@ func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 
 // connectError wraps why no server could be connected to: never a defect of
 // ours, whatever it is.
-type connectError struct{ causes []error }
+type connectError struct {
+	// causes are one for each server that was tried.
+	causes []error
+}
 
 func (e *connectError) Error() string {
 	texts := make([]string, len(e.causes))

@@ -107,11 +107,14 @@ func bare(id member.ID, incarnation member.Incarnation) member.Server {
 
 func servers(t testing.TB, s *store.Store) []member.Server {
 	t.Helper()
-	list, _, err := s.Servers(t.Context(), "web")
+	rows, err := s.Servers(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return list
+	for id, why := range rows.Unreadable {
+		t.Errorf("%s: %v", id, why)
+	}
+	return rows.Servers
 }
 
 func ids(list []member.Server) []member.ID {

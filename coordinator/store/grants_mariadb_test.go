@@ -31,9 +31,8 @@ func TestGrants(t *testing.T) {
 	}
 	migrator, runner := as("buddyring-migrate", "another long password"), as("buddyring", "a long password")
 
-	if _, _, err := store.ApplySchema(t.Context(), runner); err == nil {
-		t.Error("the user that runs has made the schema")
-	}
+	_, _, err := store.ApplySchema(t.Context(), runner)
+	wantDenied(t, err, "may not change the schema", "buddyring-migrate", "CREATE command denied")
 	if _, _, err := store.ApplySchema(t.Context(), migrator); err != nil {
 		t.Fatal(err)
 	}
@@ -43,12 +42,48 @@ func TestGrants(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	useEverything(t, s)
+
+	strangers := as("buddyring", "another password")
+	_, err = store.Open(t.Context(), strangers)
+	wantDenied(t, err, "--store-password-file", "Access denied")
+	server.Exec(t, "CREATE USER 'nobody'@'%'")
+	_, err = store.Open(t.Context(), as("nobody", ""))
+	wantDenied(t, err, "grants", "Access denied")
+	// Another server, which cannot be asked now, may let the user in.
+	strangers.URL = strings.Replace(strangers.URL, "@", "@"+escape(filepath.Join(t.TempDir(), "absent"))+",", 1)
+	if _, err := store.Open(t.Context(), strangers); !errors.Is(err, member.ErrUnavailable) {
+		t.Errorf("with a server that is down: %v", err)
+	}
+	// What is open goes on when it is locked out, until it is let in again.
+	server.Exec(t, "ALTER USER 'buddyring'@'%' IDENTIFIED BY 'changed'")
+	server.Exec(t, "KILL USER buddyring")
+	if err := s.Ping(t.Context()); !errors.Is(err, member.ErrUnavailable) {
+		t.Errorf("locked out: %v", err)
+	}
+	server.Exec(t, "ALTER USER 'buddyring'@'%' IDENTIFIED BY 'a long password'")
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("let in again: %v", err)
+	}
 	for _, statement := range []string{
 		"DROP TABLE request", "ALTER TABLE pool ADD x INT", "CREATE TABLE x (n INT)", "CREATE INDEX x ON pool (epoch)",
 		"TRUNCATE TABLE event", "SELECT * FROM mysql.user", "SET GLOBAL innodb_flush_log_at_trx_commit = 0",
 	} {
 		if err := s.Exec(t.Context(), statement); err == nil {
 			t.Errorf("the user that runs may %s", statement)
+		}
+	}
+}
+
+func wantDenied(t *testing.T, err error, texts ...string) {
+	t.Helper()
+	var denied *store.DeniedError
+	if !errors.As(err, &denied) || errors.Is(err, member.ErrUnavailable) {
+		t.Errorf("%v, want a DeniedError", err)
+		return
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("%q does not say %q", err, text)
 		}
 	}
 }

@@ -44,6 +44,7 @@ func mysqlDialect() *dialect {
 				assignments(keys, columns, func(c string) string { return "VALUES(" + c + ")" })
 		},
 		classify:  classifyMySQL,
+		denied:    deniedByMySQL,
 		duplicate: func(err error) bool { return mysqlNumber(err) == 1062 },
 		commit:    commitMySQL,
 	}

@@ -187,14 +187,23 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 	)
 }
 
-// Servers returns the rows of a pool by id and the position they show, as the
-// table stands. It returns member.ErrNotFound if there is no such pool.
-func (s *Store) Servers(ctx context.Context, pool member.Pool) ([]member.Server, member.Position, error) {
-	var servers []member.Server
-	var at member.Position
+// ServerRows are the rows of a pool's servers as the table stands.
+type ServerRows struct {
+	// At is the position that they show.
+	At member.Position
+	// Servers are those that can be read, by id.
+	Servers []member.Server
+	// Unreadable says why others, which somebody has written by hand, cannot be.
+	Unreadable map[member.ID]error
+}
+
+// Servers returns the rows of a pool. It returns member.ErrNotFound if there is no
+// such pool.
+func (s *Store) Servers(ctx context.Context, pool member.Pool) (ServerRows, error) {
+	var found ServerRows
 	err := s.read(ctx, func(x tx) error {
-		servers = nil
-		err := x.QueryRowContext(ctx, "SELECT epoch, revision FROM pool WHERE name = ?", pool).Scan(&at.Epoch, &at.Revision)
+		found = ServerRows{Unreadable: map[member.ID]error{}}
+		err := x.QueryRowContext(ctx, "SELECT epoch, revision FROM pool WHERE name = ?", pool).Scan(&found.At.Epoch, &found.At.Revision)
 		if errors.Is(err, sql.ErrNoRows) {
 			return member.ErrNotFound
 		}
@@ -203,12 +212,16 @@ func (s *Store) Servers(ctx context.Context, pool member.Pool) ([]member.Server,
 		}
 		return x.each(ctx, func(rows *sql.Rows) error {
 			_, v, err := scanServer(rows)
-			servers = append(servers, v)
-			return err
+			if err == nil {
+				found.Servers = append(found.Servers, v)
+			} else {
+				found.Unreadable[v.ID] = err
+			}
+			return nil
 		}, "SELECT "+serverColumns+" FROM server WHERE pool = ? ORDER BY server_id", pool)
 	})
 	if err != nil {
-		return nil, member.Position{}, fmt.Errorf("read servers of %s: %w", pool, err)
+		return ServerRows{}, fmt.Errorf("read servers of %s: %w", pool, err)
 	}
-	return servers, at, nil
+	return found, nil
 }

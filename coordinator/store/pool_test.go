@@ -143,16 +143,43 @@ func TestServersShowTheirRevision(t *testing.T) {
 	c := change(at)
 	c.Put = []member.Server{server("b", 2), server("a", 2)}
 	at = commit(t, s, c)
-	list, shown, err := s.Servers(t.Context(), "web")
+	shown, err := s.Servers(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	diff(t, "servers", []member.Server{server("a", 2), server("b", 2)}, list)
-	if shown != at {
-		t.Errorf("position %v, want %v", shown, at)
-	}
-	if _, _, err := s.Servers(t.Context(), "nope"); !errors.Is(err, member.ErrNotFound) {
+	diff(t, "servers", store.ServerRows{At: at, Servers: []member.Server{server("a", 2), server("b", 2)}}, shown)
+	if _, err := s.Servers(t.Context(), "nope"); !errors.Is(err, member.ErrNotFound) {
 		t.Errorf("unknown pool: %v, want ErrNotFound", err)
+	}
+}
+
+// A row that somebody has written by hand hides no other one, and a change that
+// writes it mends it.
+func TestServersNameTheRowThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for column, value := range map[string]string{
+		"probe_addresses": "'foo'", "probe": "'odd'", "phase": "'odd'", "first_buddy": "'web-9', probe = 'odd'",
+	} {
+		t.Run(column, func(t *testing.T) {
+			t.Parallel()
+			s, at := newPool(t)
+			c := change(at)
+			c.Put = []member.Server{server("a", 2), server("b", 2), server("c", 2)}
+			at = commit(t, s, c)
+			alter(t, s, "UPDATE server SET "+column+" = "+value+" WHERE server_id = 'b'")
+			shown, err := s.Servers(t.Context(), "web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			diff(t, "those that can be read", []member.Server{server("a", 2), server("c", 2)}, shown.Servers)
+			if why := shown.Unreadable["b"]; len(shown.Unreadable) != 1 || why == nil || shown.At != at {
+				t.Errorf("not readable: %v", shown.Unreadable)
+			}
+			c = change(at)
+			c.Put = []member.Server{server("b", 2)}
+			commit(t, s, c)
+			diff(t, "all", []member.Server{server("a", 2), server("b", 2), server("c", 2)}, servers(t, s))
+		})
 	}
 }
 

@@ -44,6 +44,7 @@ func serverRow(pool member.Pool, s member.Server) ([]any, error) {
 	}, nil
 }
 
+// scanServer returns no more than the id of a row that it cannot read.
 func scanServer(rows *sql.Rows) (pool member.Pool, s member.Server, err error) {
 	parseProbe := func(text string) (member.Probe, error) { return member.ParseProbe("probe", text) }
 	err = rows.Scan(
@@ -54,7 +55,7 @@ func scanServer(rows *sql.Rows) (pool member.Pool, s member.Server, err error) {
 		instant{&s.JoinedAt}, instant{&s.Since}, instant{&s.HeldUntil},
 	)
 	if err != nil {
-		return pool, member.Server{}, fmt.Errorf("read server %s: %w", s.ID, err)
+		return pool, member.Server{ID: s.ID}, fmt.Errorf("read server %s: %w", s.ID, err)
 	}
 	if len(s.Spec.Endpoints) == 0 {
 		s.Spec.Endpoints = nil

@@ -28,7 +28,7 @@ func (e *SchemaError) Error() string {
 
 // ApplySchema brings the schema of a database up to date, whatever cfg.Migrate
 // says, and returns its number before and after. It can be repeated after it
-// was cut short, and run by several processes at once.
+// was cut short, and run by several processes at once. Its errors are those of Open.
 func ApplySchema(ctx context.Context, cfg Config) (before, after int64, err error) {
 	cfg.Migrate = MigrateAuto
 	t, err := parseConfig(&cfg)
@@ -40,7 +40,7 @@ func ApplySchema(ctx context.Context, cfg Config) (before, after int64, err erro
 		return 0, 0, fmt.Errorf("migrate %s: %w", t, err)
 	}
 	before, after, err = s.bringUp(ctx, t, cfg)
-	if err = errors.Join(err, s.Close()); err != nil {
+	if err = errors.Join(s.atStart(err, cfg.Migrate), s.Close()); err != nil {
 		return 0, 0, fmt.Errorf("migrate %s: %w", t, err)
 	}
 	return before, after, nil

@@ -28,6 +28,7 @@ func sqliteDialect() *dialect {
 				assignments(keys, columns, func(c string) string { return "excluded." + c })
 		},
 		classify:  classifySQLite,
+		denied:    deniedBySQLite,
 		duplicate: isSQLiteDuplicate,
 		// A COMMIT that fails is undone for every process that has the file open.
 		commit: func(_ context.Context, tx *sql.Tx) error { return tx.Commit() },

@@ -58,6 +58,23 @@ func TestSQLiteFilesThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// A file that is no database is said so at once, and is not waited for.
+func TestNoSQLiteFileIsDenied(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(path, []byte(strings.Repeat("not a database\n", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, opening := store.Open(t.Context(), store.Config{URL: "sqlite:" + path})
+	_, _, migrating := store.ApplySchema(t.Context(), store.Config{URL: "sqlite:" + path})
+	for _, err := range []error{opening, migrating} {
+		var denied *store.DeniedError
+		if !errors.As(err, &denied) || errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("%v, want a DeniedError", err)
+		}
+	}
+}
+
 // TestFullSQLiteFileAcknowledgesNothing limits the file to its present size.
 func TestFullSQLiteFileAcknowledgesNothing(t *testing.T) {
 	t.Parallel()

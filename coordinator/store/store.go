@@ -75,7 +75,8 @@ var ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
 
 // Open opens the database and brings its schema up to date or checks it. A
 // wrong Config is a member.FieldError, a wrong schema a *SchemaError, a server or
-// table on which changes could be lost an *UnsafeError.
+// table on which changes could be lost an *UnsafeError, a database that lets the
+// user do nothing, or is none, a *DeniedError.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	t, err := parseConfig(&cfg)
 	if err != nil {
@@ -86,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open %s: %w", t, err)
 	}
 	if err := s.prepare(ctx, t, cfg); err != nil {
-		return nil, fmt.Errorf("open %s: %w", t, errors.Join(err, s.Close()))
+		return nil, fmt.Errorf("open %s: %w", t, errors.Join(s.atStart(err, cfg.Migrate), s.Close()))
 	}
 	return s, nil
 }
