@@ -355,12 +355,13 @@ func TestFailover(t *testing.T) {
 
 func escape(path string) string { return strings.ReplaceAll(url.PathEscape(path), "/", "%2F") }
 
-func TestWrongPasswordIsUnavailable(t *testing.T) {
+// Waiting does not mend a wrong password.
+func TestWrongPasswordIsDenied(t *testing.T) {
 	t.Parallel()
 	address := strings.Replace(testdb.MariaDB(t), "root@", "nobody@", 1)
 	_, err := store.Open(t.Context(), store.Config{URL: address})
-	if !errors.Is(err, member.ErrUnavailable) || !strings.Contains(err.Error(), "Access denied") {
-		t.Errorf("%v, want ErrUnavailable with the server's words", err)
+	if _, denied := errors.AsType[*store.DeniedError](err); !denied || !strings.Contains(err.Error(), "Access denied") {
+		t.Errorf("%v, want a DeniedError with the server's words", err)
 	}
 }
 
