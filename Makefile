@@ -34,7 +34,7 @@ build-bench: ## build bin/bench-memberlist, which buddyring is compared with
 
 .PHONY: test
 test: ## run all tests but the long ones; needs root, installs MariaDB, Galera, HAProxy, Prometheus, dig and curl if they are missing
-	@.ci/prerequisites mariadbd galera haproxy prometheus dig curl
+	@.ci/prerequisites mariadbd galera haproxy prometheus dig curl pkill
 	@$(TEST) -count=1 ./coordinator/store
 	@$(TEST) -tags galera -count=1 -timeout 4m ./coordinator/store
 	@$(TEST) -tags galera -count=1 -timeout 4m -run OfGalera ./coordinator/server

@@ -174,15 +174,8 @@ func (f *fleet) StartAgent(name string) error {
 		return err
 	}
 	h.agent = proc
-	if err := os.WriteFile(filepath.Join(f.dir, name+pidSuffix), []byte(strconv.Itoa(proc.Pid())+"\n"), 0o600); err != nil {
-		return fmt.Errorf("start the agent of %s: %w", name, err)
-	}
 	return nil
 }
-
-// pidSuffix ends the name of the file with the process id of a host's agent, which
-// people find with a shell alone.
-const pidSuffix = ".pid"
 
 // Crash silences a host; see scene.
 func (f *fleet) Crash(name string) error {

@@ -55,7 +55,7 @@ func (r *run) invite(dir string) {
 		"grpcurl -plaintext "+at.Router+" buddyring.router.v1.RouterService/Pick",
 		"curl http://"+at.RouterHTTP+"/v1/pools/"+pool,
 		fmt.Sprintf("dig @%s -p %d %s.buddyring.internal", dns.Addr(), dns.Port(), pool),
-		fmt.Sprintf(`%s rolling-restart%s --rejoins -- sh -c 'kill $(cat "%s/$BUDDYRING_SERVER_ID%s")'`, buddyctl, admin, dir, pidSuffix),
+		fmt.Sprintf(`%s rolling-restart%s --rejoins -- sh -c 'pkill -f "%s/$BUDDYRING_SERVER_ID "'`, buddyctl, admin, dir),
 	)
 	r.page.blank()
 	r.page.aside(fmt.Sprintf("A server whose agent is told to end, as by the last one, leaves the pool. %.0f s later its service is "+
