@@ -32,8 +32,7 @@ func handshake(ctx context.Context, to netip.AddrPort, timeout time.Duration) Re
 		return Result{Outcome: Replied, RTT: took, Late: took > timeout+lateness}
 	case isTimeout(err):
 		return Result{Outcome: Lost, Late: took > timeout+lateness}
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
-		errors.Is(err, syscall.EHOSTDOWN):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTDOWN):
 		return waitOut(ctx, began.Add(timeout))
 	}
 	return notSent(fmt.Errorf("connect: %w", err))

@@ -16,9 +16,9 @@ import (
 var ErrRefusedElsewhere = errors.New("refused by something on the way")
 
 // Dial connects to HOST:PORT by TCP as the dialer's DialContext does, but tries the
-// addresses of a name one after the other; its Control must be nil. The errors are those of DialContext, but that syscall.ECONNREFUSED is only for
-// refusals by the host itself, and ErrRefusedElsewhere for others. It is safe for
-// concurrent use.
+// addresses of a name one after the other; its Control must be nil. The errors are
+// those of DialContext, but that syscall.ECONNREFUSED is only for refusals by the host
+// itself, and ErrRefusedElsewhere for others. It is safe for concurrent use.
 func Dial(ctx context.Context, d net.Dialer, address string) (net.Conn, error) {
 	refused := newRefusal()
 	defer refused.close()
