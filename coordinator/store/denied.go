@@ -82,6 +82,12 @@ func (e *connectError) denied() bool {
 	return true
 }
 
+// isRefusal reports whether an error is a server's that lacksRight is about.
+func isRefusal(err error) bool {
+	e, ok := errors.AsType[*mysql.MySQLError](err)
+	return ok && lacksRight(e)
+}
+
 // lacksRight reports whether a server has refused what this user asked for: a wrong
 // name or password (1045, 1698), no right to the database (1044), a table (1142), a
 // column (1143) or a command (1227).
