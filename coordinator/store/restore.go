@@ -146,7 +146,7 @@ func (x tx) makeEmpty(ctx context.Context, replace bool) error {
 		if n > 0 && !replace {
 			return &member.RefusedError{
 				Rule:   "not_empty",
-				Reason: fmt.Sprintf("the database has %d %s; restore into another one, or ask for it to be replaced", n, q.what),
+				Reason: fmt.Sprintf("the database has %d %s; restore into another one, or replace all that it has (--replace)", n, q.what),
 			}
 		}
 	}
