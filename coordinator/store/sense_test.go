@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"errors"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -104,6 +106,30 @@ func TestLostPoolRow(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPoolRowIsPutBack does what docs/runbook.md says.
+func TestPoolRowIsPutBack(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	statement := regexp.MustCompile("(?s)```sql\n(INSERT INTO pool .*?);\n```").FindSubmatch(text)
+	if statement == nil {
+		t.Fatal("docs/runbook.md does not say how a row of the table pool is put back")
+	}
+	s, at := newPool(t)
+	c := change(at)
+	c.Put = []member.Server{bare("web-1", 2)}
+	c.Events = []member.Event{{Kind: member.EventJoined, At: noon, ID: "web-1"}}
+	at = commit(t, s, c)
+	alter(t, s, "DELETE FROM pool", string(statement[1]))
+	back, _ := stateOf(t, s, "web")
+	diff(t, "put back", member.PoolState{
+		Name: "web", Position: at, ReferenceSize: 1, Settings: member.DefaultSettings(), Servers: c.Put,
+	}, back)
+	commit(t, s, change(at))
 }
 
 // TestPoolTurnedBack: revisions of events that are there cannot be given again.
