@@ -17,6 +17,7 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/internal/quota"
+	"github.com/buddyring/buddyring/internal/rpc"
 	"github.com/buddyring/buddyring/internal/version"
 )
 
@@ -129,6 +130,12 @@ func (p *program) run(ctx context.Context) (err error) {
 		return p.obey(ctx, agent)
 	})
 	return work.Wait()
+}
+
+func (p *program) dial(address string) (Conn, error) {
+	return rpc.Dial(rpc.DialConfig{
+		Addresses: []string{address}, Credentials: p.credentials, ServerRole: rpc.RoleCoordinator, Logger: p.log, FixedWindows: true,
+	})
 }
 
 // judge says what the self-test means. Without ICMP the agent can still serve
