@@ -103,7 +103,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	registry := observe.NewRegistry("agent")
 	p.credentials.Register(registry)
 	agent, err := New(p.agent, Deps{
-		Dial: p.dial, Route: routes(p.allowLocal), Prober: probes, Loopback: health.Loopback,
+		Dial: p.dial, Route: newRoutes(p.allowLocal).find, Prober: probes, Loopback: health.Loopback,
 		Store: disk, OnRemoved: onRemoved(p.onRemoved), Registry: registry, Logger: p.log,
 	})
 	if err != nil {
