@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -93,7 +94,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	if err := p.judge(health); err != nil {
 		return err
 	}
-	disk, err := OpenDisk(p.stateDir)
+	disk, err := p.openDisk()
 	if err != nil {
 		return err
 	}
@@ -130,6 +131,16 @@ func (p *program) run(ctx context.Context) (err error) {
 		return p.obey(ctx, agent)
 	})
 	return work.Wait()
+}
+
+// openDisk waits as long as it takes, and says so: whoever went on without the lock
+// could be a second agent of the server.
+func (p *program) openDisk() (*Disk, error) {
+	late := time.AfterFunc(diskTime, func() {
+		p.log.Warn("the state directory does not answer, waiting for it", "directory", p.stateDir)
+	})
+	defer late.Stop()
+	return OpenDisk(p.stateDir)
 }
 
 func (p *program) dial(address string) (Conn, error) {
