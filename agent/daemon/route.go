@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// routeTime is how long the look for the route to a coordinator may take.
+	// routeTime is how long names are looked up for the route to a coordinator. What is
+	// known of them then has to do.
 	routeTime = 2 * time.Second
 	// maxNames is how many names are remembered, for one family each.
 	maxNames = 64
@@ -43,11 +44,11 @@ func (r *routes) find(ctx context.Context, address string) []netip.Addr {
 	if err != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, routeTime)
+	looking, cancel := context.WithTimeout(ctx, routeTime)
 	defer cancel()
 	var found []netip.Addr
 	for _, network := range []string{"ip4", "ip6"} {
-		for _, to := range r.resolve(ctx, query{network, host}) {
+		for _, to := range r.resolve(looking, query{network, host}) {
 			local, err := sourceTo(ctx, to)
 			if err != nil {
 				continue // that address leads nowhere
@@ -73,7 +74,7 @@ func (r *routes) resolve(ctx context.Context, q query) []netip.Addr {
 	if failed, ok := errors.AsType[*net.DNSError](err); ok && !failed.IsNotFound {
 		return r.known[q]
 	}
-	if len(r.known) >= maxNames {
+	if _, again := r.known[q]; !again && len(r.known) >= maxNames {
 		clear(r.known)
 	}
 	r.known[q] = addrs

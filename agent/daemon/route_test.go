@@ -51,6 +51,31 @@ func TestRoutesWithoutNames(t *testing.T) {
 	}
 }
 
+// TestRoutesWithSilentNames: a resolver that uses up all the time costs no family.
+func TestRoutesWithSilentNames(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		home := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+		silent := false
+		r := newRoutes(true)
+		r.lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+			if silent {
+				<-ctx.Done()
+				return nil, &net.DNSError{Err: ctx.Err().Error(), Name: host, IsTimeout: true}
+			}
+			if network == "ip6" {
+				return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+			}
+			return home, nil
+		}
+		for range 2 {
+			if got := r.find(t.Context(), "coordinators:7400"); !slices.Equal(got, home) {
+				t.Errorf("silent %v: %v", silent, got)
+			}
+			silent = true
+		}
+	})
+}
+
 // TestRoutesPassByUnreachable: the first address of a name may lead nowhere.
 func TestRoutesPassByUnreachable(t *testing.T) {
 	t.Parallel()
