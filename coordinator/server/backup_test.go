@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/netip"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -30,7 +31,10 @@ func realBackups(t *testing.T, path string) *store.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.Commit(t.Context(), member.Change{ID: "1", Pool: "web", Base: p.Position, Put: []member.Server{{ID: "web-1", Incarnation: 2, Phase: member.PhaseActive, JoinedAt: time.Now(), Since: time.Now()}}})
+	err = s.Commit(t.Context(), member.Change{ID: "1", Pool: "web", Base: p.Position, Put: []member.Server{{
+		ID: "web-1", Incarnation: 2, Phase: member.PhaseActive, JoinedAt: time.Now(), Since: time.Now(),
+		Spec: member.Spec{ProbeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}

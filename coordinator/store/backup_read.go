@@ -120,7 +120,11 @@ func (b *backupReader) decode(v any) error {
 	d := json.NewDecoder(bytes.NewReader(b.last))
 	d.UseNumber()
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	err := d.Decode(v)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return b.wrong("it is cut off, or damaged")
+	}
+	if err != nil {
 		return b.wrong("%v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {

@@ -200,6 +200,7 @@ func TestWhatIsNoBackup(t *testing.T) {
 		"a disk":         {iotest.ErrReader(unread), "backup: line 1: the disk is gone"},
 		"a later format": {strings.NewReader(`{"format":"buddyring-backup","version":2,"new":1}`), "backup: line 1: its format is version 2; this program reads version 1"},
 		"a wrong header": {strings.NewReader(`{"format":"buddyring-backup","version":1,"new":1}`), `backup: line 1: json: unknown field "new"`},
+		"cut in a line":  {strings.NewReader(`{"format":"buddyring-backup","version":1}` + "\n" + `{"table":"po`), "backup: line 2: it is cut off, or damaged"},
 	} {
 		if _, err := store.CheckBackup(c.in); err == nil || err.Error() != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)

@@ -130,6 +130,10 @@ func (s *session) listen(asked time.Time, b blocks, err error) {
 	case err == nil, errors.Is(err, context.Canceled):
 	case mysqlNumber(err) == notReady:
 		s.failover.leave(s.server, s.standing)
+	case isRefusal(err):
+		// MariaDB looks up the rights to a database when a session begins, and goes on
+		// refusing to it what was granted since.
+		s.server.renew(s.standing)
 	case errors.Is(err, context.DeadlineExceeded) && !late:
 	case errors.Is(err, mysql.ErrInvalidConn), errors.As(err, &network):
 		if late && b == blocksNever {

@@ -25,10 +25,8 @@ var ofPool = []string{"server", "intent", "departed"} //nolint:gochecknoglobals 
 // removes them. The latter are kept for their hour: a late repeat of one must not be
 // taken for a new request, neither without the pool nor in the next one of its name.
 func erase(ctx context.Context, x tx, c member.Change) error {
-	for _, name := range ofPool {
-		if _, err := x.ExecContext(ctx, "DELETE FROM "+name+" WHERE pool = ?", c.Pool); err != nil {
-			return fmt.Errorf("delete %s: %w", name, err)
-		}
+	if err := x.eraseRows(ctx, c.Pool); err != nil {
+		return err
 	}
 	n, err := x.touch(ctx, "DELETE FROM pool WHERE name = ? AND epoch = ? AND revision = ?", c.Pool, c.Base.Epoch, c.Revision())
 	if err != nil {
@@ -55,6 +53,17 @@ func erase(ctx context.Context, x tx, c member.Change) error {
 	return nil
 }
 
+// eraseRows takes out what belongs to a pool, besides its own row, its events and its
+// requests.
+func (x tx) eraseRows(ctx context.Context, pool member.Pool) error {
+	for _, name := range ofPool {
+		if _, err := x.ExecContext(ctx, "DELETE FROM "+name+" WHERE pool = ?", pool); err != nil {
+			return fmt.Errorf("delete %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // isErased reports whether a change has deleted its pool, which is not there. It
 // is member.ErrNotFound where another one has.
 func isErased(ctx context.Context, x tx, c member.Change) (bool, error) {
@@ -70,14 +79,19 @@ func isErased(ctx context.Context, x tx, c member.Change) (bool, error) {
 }
 
 // revisionAfter is the first revision of a new pool: one that nobody has seen of
-// an earlier pool of its name.
+// an earlier pool of its name, which was deleted, or whose row was by hand.
 func (x tx) revisionAfter(ctx context.Context, name member.Pool) (member.Revision, error) {
 	var last member.Revision
 	err := x.QueryRowContext(ctx, "SELECT revision FROM deleted_pool WHERE name = ?", name).Scan(&last)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("read deleted pool: %w", err)
 	}
-	return last + firstRevision, nil
+	var told member.Revision
+	err = x.QueryRowContext(ctx, "SELECT revision FROM event WHERE pool = ? ORDER BY revision DESC LIMIT 1", name).Scan(&told)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("read events: %w", err)
+	}
+	return max(last, told) + firstRevision, nil
 }
 
 // DeletedPools returns the pools that were deleted not long ago, by name, also

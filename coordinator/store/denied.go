@@ -92,6 +92,12 @@ func (e *connectError) denied() *DeniedError {
 	}
 }
 
+// isRefusal reports whether an error is a server's that lacksRight is about.
+func isRefusal(err error) bool {
+	e, ok := errors.AsType[*mysql.MySQLError](err)
+	return ok && lacksRight(e)
+}
+
 // unknownDatabase is ER_BAD_DB_ERROR.
 const unknownDatabase = 1049
 

@@ -128,11 +128,16 @@ func TestTakeoverSettlesAnUnknownOutcome(t *testing.T) {
 func TestLostAnswersOfOtherWrites(t *testing.T) {
 	t.Parallel()
 	s, p, direct, at := behindProxy(t)
-	p.harm(loseAnswer)
-	created, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{
+	n := store.NewPool{
 		Name: "db", Settings: member.DefaultSettings(), Events: []member.Event{{Kind: member.EventPoolCreated, At: noon}},
-	})
-	if err != nil || created.Position.Revision != 1 {
+	}
+	if _, err := direct.CreatePool(t.Context(), at.Epoch, n); err != nil {
+		t.Fatal(err)
+	}
+	alter(t, direct, "DELETE FROM pool WHERE name = 'db'") // its event is left
+	p.harm(loseAnswer)
+	created, err := s.CreatePool(t.Context(), at.Epoch, n)
+	if err != nil || created.Position.Revision != 2 {
 		t.Errorf("create pool: %v, %v", created.Position, err)
 	}
 	p.harm(loseAnswer)

@@ -102,7 +102,10 @@ func server(id member.ID, incarnation member.Incarnation) member.Server {
 
 // bare returns a row with nothing but what every row has.
 func bare(id member.ID, incarnation member.Incarnation) member.Server {
-	return member.Server{ID: id, Incarnation: incarnation, Phase: member.PhaseActive, JoinedAt: noon, Since: noon}
+	return member.Server{
+		ID: id, Incarnation: incarnation, Phase: member.PhaseActive, JoinedAt: noon, Since: noon,
+		Spec: member.Spec{ProbeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+	}
 }
 
 func servers(t testing.TB, s *store.Store) []member.Server {

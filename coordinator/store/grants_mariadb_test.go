@@ -66,6 +66,7 @@ func TestGrants(t *testing.T) {
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("let in again: %v", err)
 	}
+	aRightComesBack(t, server, s)
 	for _, statement := range []string{
 		"DROP TABLE request", "ALTER TABLE pool ADD x INT", "CREATE TABLE x (n INT)", "CREATE INDEX x ON pool (epoch)",
 		"TRUNCATE TABLE event", "SELECT * FROM mysql.user", "SET GLOBAL innodb_flush_log_at_trx_commit = 0",
@@ -73,6 +74,34 @@ func TestGrants(t *testing.T) {
 		if err := s.Exec(t.Context(), statement); err == nil {
 			t.Errorf("the user that runs may %s", statement)
 		}
+	}
+}
+
+// aRightComesBack: sessions that have seen the user without it are not used on.
+func aRightComesBack(t *testing.T, server *testdb.Server, s *store.Store) {
+	t.Helper()
+	l := lead(t, s)
+	web, _ := stateOf(t, s, "web")
+	server.Exec(t, "REVOKE INSERT ON buddyring.* FROM 'buddyring'@'%'")
+	server.Exec(t, "KILL USER buddyring")
+	c := change(web.Position)
+	c.Events = []member.Event{{Kind: member.EventJoined, At: noon, ID: "a"}}
+	if err := s.Commit(t.Context(), c); !errors.Is(err, member.ErrUnavailable) || !strings.Contains(err.Error(), "INSERT command denied") {
+		t.Errorf("without INSERT: %v", err)
+	}
+	if err := s.Renew(t.Context(), l.Epoch); err != nil {
+		t.Errorf("what needs no INSERT: %v", err)
+	}
+	server.Exec(t, "GRANT INSERT ON buddyring.* TO 'buddyring'@'%'")
+	// The session that has renewed may not know of it yet.
+	var err error
+	for range 2 {
+		if err = s.Commit(t.Context(), c); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("with INSERT again: %v", err)
 	}
 }
 

@@ -56,7 +56,7 @@ func readLease(ctx context.Context, q queryer) (l member.Lease, err error) {
 		"SELECT l.store_id, l.holder, COALESCE(c.instance, ''), l.advertise, l.epoch, l.renewal "+
 			"FROM leader l LEFT JOIN coordinator c ON c.coordinator_id = l.holder WHERE l.id = 1").
 		Scan(&l.StoreID, &l.Holder, &l.Instance, &l.Advertise, &l.Epoch, &l.Renewal)
-	return l, err
+	return l, orNoLease(err)
 }
 
 // Lead makes the claimant the leader, in an epoch above all earlier ones, and
@@ -94,6 +94,18 @@ func (s *Store) Lead(ctx context.Context, c Claim) (Leadership, error) {
 	return l, nil
 }
 
+// errNoLease: somebody has deleted the row that says who leads. A new one gets an
+// epoch above those of the pools with the next leader, and a new identity.
+var errNoLease = errors.New("the table leader has lost its row; put it back: " +
+	"INSERT INTO leader (id, store_id, holder, advertise, epoch, renewal) VALUES (1, '', '', '', 0, 0)")
+
+func orNoLease(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return errNoLease
+	}
+	return err
+}
+
 // lead writes what is won by a claim.
 func (x tx) lead(ctx context.Context, c Claim, l Leadership) error {
 	now := timestamp(time.Now())
@@ -105,6 +117,12 @@ func (x tx) lead(ctx context.Context, c Claim, l Leadership) error {
 		return fmt.Errorf("write leader: %w", err)
 	case n != 1:
 		return fmt.Errorf("write leader: %w", member.ErrStale)
+	}
+	// A pool that a repair by hand has turned back behind its events could never
+	// change again: their revisions are taken.
+	newest := "(SELECT revision FROM event WHERE event.pool = pool.name ORDER BY revision DESC LIMIT 1)"
+	if _, err := x.ExecContext(ctx, "UPDATE pool SET revision = "+newest+" WHERE revision < "+newest); err != nil {
+		return fmt.Errorf("move pools on: %w", err)
 	}
 	if _, err := x.ExecContext(ctx, "UPDATE pool SET epoch = ? WHERE epoch < ?", l.Epoch, l.Epoch); err != nil {
 		return fmt.Errorf("fence pools: %w", err)
@@ -143,7 +161,7 @@ func renew(ctx context.Context, x tx, epoch member.Epoch) error {
 func overtaken(ctx context.Context, x tx, epoch member.Epoch) error {
 	var present member.Epoch
 	if err := x.QueryRowContext(ctx, "SELECT epoch FROM leader WHERE id = 1").Scan(&present); err != nil {
-		return fmt.Errorf("read leader: %w", err)
+		return fmt.Errorf("read leader: %w", orNoLease(err))
 	}
 	if present > epoch {
 		return fmt.Errorf("epoch %d is over, %d leads: %w", epoch, present, member.ErrFenced)

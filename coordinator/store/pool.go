@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -30,7 +31,8 @@ type NewPool struct {
 }
 
 // CreatePool creates an empty pool, whole or not at all: at revision 1, or above
-// the last one of a deleted pool of that name, whose requests are known in it. It returns
+// the last one of a deleted pool of that name, whose requests are known in it. Rows
+// that a pool of that name has left, whose own row somebody deleted by hand, go. It returns
 // member.ErrAlreadyExists if there is one of that name, which is durable then, and
 // member.ErrFenced when epoch is over.
 func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (member.PoolState, error) {
@@ -49,20 +51,26 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 			return err
 		}
 		state.Position.Revision = first
+		created, err := x.insertPool(ctx, &state)
+		if exists = errors.Is(err, member.ErrAlreadyExists); exists {
+			return nil // the COMMIT makes durable what was found
+		}
+		if err != nil {
+			return err
+		}
 		requests := slices.Clone(n.Requests)
 		for i := range requests {
-			requests[i].Revision = first
+			requests[i].Revision = state.Position.Revision
 		}
-		before, err := x.requestsBefore(ctx, n.Name, first)
+		before, err := x.requestsBefore(ctx, n.Name, state.Position.Revision)
 		if err != nil {
 			return err
 		}
 		state.Requests = slices.Concat(requests, before)
-		created, err := x.insertPool(ctx, state)
-		if exists = errors.Is(err, member.ErrAlreadyExists); exists {
-			return nil // the COMMIT makes durable what was found
+		if !created {
+			return nil
 		}
-		if err != nil || !created {
+		if err := x.eraseRows(ctx, n.Name); err != nil {
 			return err
 		}
 		if err := x.insertEvents(ctx, n.Name, state.Position, n.Events); err != nil {
@@ -95,8 +103,8 @@ func (x tx) requestsBefore(ctx context.Context, name member.Pool, first member.R
 }
 
 // insertPool reports whether it has created the pool; if not, an earlier
-// attempt has.
-func (x tx) insertPool(ctx context.Context, p member.PoolState) (bool, error) {
+// attempt has, at the revision that p gets.
+func (x tx) insertPool(ctx context.Context, p *member.PoolState) (bool, error) {
 	settings, err := jsonText(p.Settings)
 	if err != nil {
 		return false, fmt.Errorf("encode settings: %w", err)
@@ -110,18 +118,20 @@ func (x tx) insertPool(ctx context.Context, p member.PoolState) (bool, error) {
 		return err == nil, err
 	}
 	var last string
-	if err := x.QueryRowContext(ctx, "SELECT last_change_id FROM pool WHERE name = ?", p.Name).Scan(&last); err != nil {
+	var at member.Revision
+	if err := x.QueryRowContext(ctx, "SELECT last_change_id, revision FROM pool WHERE name = ?", p.Name).Scan(&last, &at); err != nil {
 		return false, fmt.Errorf("read pool: %w", err)
 	}
 	if last != p.LastChange {
 		return false, member.ErrAlreadyExists
 	}
+	p.Position.Revision = at
 	return false, nil
 }
 
 // LoadPools returns all pools by name, everything as of one moment. One with a row
-// that cannot be read, because somebody has written it by hand, is marked so:
-// the others are none the worse for it.
+// that cannot be read or makes no sense, or whose own row is missing, because somebody
+// has written or deleted it by hand, is marked so: the others are none the worse for it.
 func (s *Store) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	var pools []member.PoolState
 	err := s.read(ctx, func(x tx) (err error) {
@@ -141,6 +151,9 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 	err := x.each(ctx, func(rows *sql.Rows) error {
 		p := member.PoolState{Settings: member.DefaultSettings()}
 		err := rows.Scan(&p.Name, &p.Position.Epoch, &p.Position.Revision, &p.LastChange, &p.ReferenceSize, document{&p.Settings})
+		if err == nil {
+			err = checkPool(p)
+		}
 		if err != nil {
 			p.Unreadable = fmt.Errorf("read pool: %w", err)
 		}
@@ -151,10 +164,14 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 	if err != nil {
 		return nil, fmt.Errorf("read pools: %w", err)
 	}
-	// in puts what belongs to a pool into it, or why it cannot be read. Rows of no
-	// pool cannot arise; a row that somebody made by hand is passed over.
-	in := func(name member.Pool, err error, put func(*member.PoolState)) {
+	// in puts what belongs to a pool into it, or why it cannot be read. A row of no
+	// pool makes one that cannot be; requests, of no table here, outlive theirs.
+	in := func(of string, name member.Pool, err error, put func(*member.PoolState)) {
 		i, ok := index[name]
+		if !ok && of != "" {
+			i, index[name] = len(pools), len(pools)
+			pools = append(pools, member.PoolState{Name: name, Unreadable: errNoPool(name, of)})
+		}
 		switch {
 		case !ok:
 		case err == nil:
@@ -163,28 +180,30 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 			pools[i].Unreadable = err
 		}
 	}
-	return pools, errors.Join(
+	err = errors.Join(
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanServer(rows)
-			in(name, err, func(p *member.PoolState) { p.Servers = append(p.Servers, v) })
+			in("server", name, err, func(p *member.PoolState) { p.Servers = append(p.Servers, v) })
 			return nil
 		}, "SELECT "+serverColumns+" FROM server ORDER BY pool, server_id"),
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanIntent(rows)
-			in(name, err, func(p *member.PoolState) { p.Intents = append(p.Intents, v) })
+			in("intent", name, err, func(p *member.PoolState) { p.Intents = append(p.Intents, v) })
 			return nil
 		}, "SELECT "+intentColumns+" FROM intent ORDER BY pool, server_id"),
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanDeparted(rows)
-			in(name, err, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
+			in("departed", name, err, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
 			return nil
 		}, "SELECT "+departedColumns+" FROM departed ORDER BY pool, server_id"),
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanRequest(rows)
-			in(name, err, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
+			in("", name, err, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
 			return nil
 		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? ORDER BY pool, at, request_id", timestamp(since)),
 	)
+	slices.SortStableFunc(pools, func(a, b member.PoolState) int { return cmp.Compare(a.Name, b.Name) })
+	return pools, err
 }
 
 // ServerRows are the rows of a pool's servers as the table stands.

@@ -214,7 +214,7 @@ func TestRingCanBeReadByAPerson(t *testing.T) {
 	c := change(at)
 	c.Put = []member.Server{bare("alone", 2)}
 	at = commit(t, s, c)
-	diff(t, "one server", []string{"alone NULL NULL active  icmp"}, read())
+	diff(t, "one server", []string{"alone NULL NULL active 192.0.2.1 icmp"}, read())
 	c = change(at)
 	c.Put = []member.Server{server("web-1", 3)}
 	c.Remove = []member.Removal{{ID: "alone", Incarnation: 2}}

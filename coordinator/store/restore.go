@@ -108,7 +108,7 @@ func (x tx) become(ctx context.Context, to *Restored) (isIn bool, err error) {
 	var epoch, highest member.Epoch
 	var renewal uint64
 	if err := x.QueryRowContext(ctx, "SELECT store_id, epoch, renewal FROM leader WHERE id = 1").Scan(&id, &epoch, &renewal); err != nil {
-		return false, fmt.Errorf("read leader: %w", err)
+		return false, fmt.Errorf("read leader: %w", orNoLease(err))
 	}
 	if id == to.StoreID {
 		// As in flush, what was found must be durable.
@@ -146,7 +146,7 @@ func (x tx) makeEmpty(ctx context.Context, replace bool) error {
 		if n > 0 && !replace {
 			return &member.RefusedError{
 				Rule:   "not_empty",
-				Reason: fmt.Sprintf("the database has %d %s; restore into another one, or ask for it to be replaced", n, q.what),
+				Reason: fmt.Sprintf("the database has %d %s; restore into another one, or replace all that it has (--replace)", n, q.what),
 			}
 		}
 	}

@@ -63,6 +63,9 @@ func scanServer(rows *sql.Rows) (pool member.Pool, s member.Server, err error) {
 	if len(s.Spec.Labels) == 0 {
 		s.Spec.Labels = nil
 	}
+	if err := checkServer(s); err != nil {
+		return pool, member.Server{ID: s.ID}, fmt.Errorf("read server %s: %w", s.ID, err)
+	}
 	return pool, s, nil
 }
 
@@ -73,6 +76,9 @@ func intentRow(pool member.Pool, i member.Intent) []any {
 func scanIntent(rows *sql.Rows) (pool member.Pool, i member.Intent, err error) {
 	err = rows.Scan(&pool, &i.ID, parsed(&i.Wish, member.ParseWish), &i.Reason, &i.Actor,
 		instant{&i.SetAt}, instant{&i.ExpiresAt})
+	if err == nil {
+		_, err = member.ParseID("server_id", string(i.ID))
+	}
 	if err != nil {
 		return pool, member.Intent{}, fmt.Errorf("read intent for %s: %w", i.ID, err)
 	}
@@ -89,6 +95,9 @@ func scanDeparted(rows *sql.Rows) (pool member.Pool, d member.Departed, err erro
 	var holdDown int64
 	err = rows.Scan(&pool, &d.ID, &d.Incarnation, parsed(&d.Cause, member.ParseCause), &d.BootID,
 		instant{&d.LeftAt}, &d.FlapScore, &holdDown)
+	if err == nil {
+		_, err = member.ParseID("server_id", string(d.ID))
+	}
 	if err != nil {
 		return pool, member.Departed{}, fmt.Errorf("read departed %s: %w", d.ID, err)
 	}
