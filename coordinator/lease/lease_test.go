@@ -235,6 +235,9 @@ func TestWhoIsNamedAsLeader(t *testing.T) {
 		w.See(lease.Look{Asked: start.Add(at), Answered: start.Add(at), Lease: l})
 	}
 	see(0, held("b", "b-1", 7, 1))
+	if !w.Sight().Alive(start) {
+		t.Error("who is seen for the first time is not named")
+	}
 	see(2*time.Second, held("b", "b-1", 7, 2))
 	see(4*time.Second, held("b", "b-1", 7, 2))
 	for at, want := range map[time.Duration]bool{4 * time.Second: true, 4499 * ms: true, 4500 * ms: false} {
