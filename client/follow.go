@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/buddyring/buddyring/internal/connect"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
@@ -150,13 +153,24 @@ func (f *follower) dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithUserAgent("buddyring-client"),
-	}, f.pool.cfg.DialOptions...)
+	}, dialer(address)...)
+	options = append(options, f.pool.cfg.DialOptions...)
 	// The dialer resolves names at each attempt.
 	conn, err := grpc.NewClient("passthrough:///"+address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	return conn, nil
+}
+
+// dialer tries all addresses of a router's name. Only gRPC's own dialer speaks to a
+// proxy, where the environment has one.
+func dialer(address string) []grpc.DialOption {
+	request := &http.Request{URL: &url.URL{Scheme: "https", Host: address}}
+	if proxy, err := http.ProxyFromEnvironment(request); proxy != nil || err != nil {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithContextDialer(connect.First)}
 }
 
 // telling is what one router tells in one session.

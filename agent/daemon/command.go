@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,7 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 	"github.com/buddyring/buddyring/internal/observe"
 	"github.com/buddyring/buddyring/internal/quota"
+	"github.com/buddyring/buddyring/internal/rpc"
 	"github.com/buddyring/buddyring/internal/version"
 )
 
@@ -92,7 +94,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	if err := p.judge(health); err != nil {
 		return err
 	}
-	disk, err := OpenDisk(p.stateDir)
+	disk, err := p.openDisk()
 	if err != nil {
 		return err
 	}
@@ -102,7 +104,7 @@ func (p *program) run(ctx context.Context) (err error) {
 	registry := observe.NewRegistry("agent")
 	p.credentials.Register(registry)
 	agent, err := New(p.agent, Deps{
-		Dial: p.dial, Route: routes(p.allowLocal), Prober: probes, Loopback: health.Loopback,
+		Dial: p.dial, Route: newRoutes(p.allowLocal).find, Prober: probes, Loopback: health.Loopback,
 		Store: disk, OnRemoved: onRemoved(p.onRemoved), Registry: registry, Logger: p.log,
 	})
 	if err != nil {
@@ -129,6 +131,22 @@ func (p *program) run(ctx context.Context) (err error) {
 		return p.obey(ctx, agent)
 	})
 	return work.Wait()
+}
+
+// openDisk waits as long as it takes, and says so: whoever went on without the lock
+// could be a second agent of the server.
+func (p *program) openDisk() (*Disk, error) {
+	late := time.AfterFunc(diskTime, func() {
+		p.log.Warn("the state directory does not answer, waiting for it", "directory", p.stateDir)
+	})
+	defer late.Stop()
+	return OpenDisk(p.stateDir)
+}
+
+func (p *program) dial(address string) (Conn, error) {
+	return rpc.Dial(rpc.DialConfig{
+		Addresses: []string{address}, Credentials: p.credentials, ServerRole: rpc.RoleCoordinator, Logger: p.log, FixedWindows: true,
+	})
 }
 
 // judge says what the self-test means. Without ICMP the agent can still serve

@@ -314,9 +314,16 @@ type memory struct {
 	fail  error
 	// hang, when not nil, holds up Save until it is closed.
 	hang chan struct{}
+	// hangLoad does the same to Load; it is set before the agent starts.
+	hangLoad chan struct{}
 }
 
-func (m *memory) Load() (State, error) { return m.get(), nil }
+func (m *memory) Load() (State, error) {
+	if m.hangLoad != nil {
+		<-m.hangLoad
+	}
+	return m.get(), nil
+}
 
 func (m *memory) Path() string { return "memory" }
 

@@ -12,8 +12,8 @@ import (
 
 const stateName = "agent.json"
 
-// Disk keeps the State of one agent in a directory that no other agent uses. It
-// is not safe for concurrent use.
+// Disk keeps the State of one agent in a directory that no other agent uses. Only
+// Load is safe for concurrent use.
 type Disk struct {
 	dir *statedir.Dir
 }

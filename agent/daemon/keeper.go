@@ -2,13 +2,18 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 )
 
+// errSilent says that a disk does not answer.
+var errSilent = fmt.Errorf("the state directory has not answered for %v", diskTime)
+
 // Store is where the State survives; Disk in production.
 type Store interface {
+	// Load may hang; the store is used without waiting for it then.
 	Load() (State, error)
 	// Save replaces the saved state or leaves it as it was; where the new one has
 	// no incarnation it may lose it.
@@ -58,9 +63,22 @@ func newKeeper(s Store, log *slog.Logger, m *metrics) *keeper {
 	return &keeper{store: s, log: log, metrics: m, wake: make(chan struct{}, 1), turned: make(chan struct{}, 1)}
 }
 
-// load reads the store. A state that cannot be used is the same as none.
+// load reads the store. A state that cannot be used, or not be read within diskTime,
+// is the same as none.
 func (k *keeper) load() {
-	s, err := k.store.Load()
+	var s State
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		s, err = k.store.Load()
+		read <- err
+	}()
+	var err error
+	select {
+	case err = <-read:
+	case <-time.After(diskTime):
+		err = errSilent
+	}
 	if err != nil {
 		k.log.Warn("saved state is unusable, starting without it", "file", k.store.Path(), "error", err)
 		return

@@ -210,13 +210,13 @@ func TestBootID(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	home := netip.MustParseAddr("127.0.0.1")
-	if got := routes(true)(t.Context(), "127.0.0.1:7400"); len(got) != 1 || got[0] != home {
+	if got := newRoutes(true).find(t.Context(), "127.0.0.1:7400"); len(got) != 1 || got[0] != home {
 		t.Errorf("to this host: %v", got)
 	}
-	if got := routes(false)(t.Context(), "127.0.0.1:7400"); len(got) != 0 {
+	if got := newRoutes(false).find(t.Context(), "127.0.0.1:7400"); len(got) != 0 {
 		t.Errorf("to this host, local addresses not allowed: %v", got)
 	}
-	if got := routes(true)(t.Context(), "nonsense"); len(got) != 0 {
+	if got := newRoutes(true).find(t.Context(), "nonsense"); len(got) != 0 {
 		t.Errorf("to nowhere: %v", got)
 	}
 }

@@ -194,6 +194,27 @@ func TestDiskThatHangs(t *testing.T) {
 	})
 }
 
+// TestDiskThatHangsAtStart: the agent starts without what is saved there, and what
+// the disk says at last is not taken for the present state.
+func TestDiskThatHangsAtStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, hang := newCoordinator(t), make(chan struct{})
+		began := time.Now()
+		f := start(t, &memory{state: savedState(t), hangLoad: hang}, c)
+		p := c.next()
+		if took := p.at.Sub(began); took > diskTime+time.Second || p.hello.GetIncarnation() != 0 {
+			t.Errorf("after %v: %v", took, p.hello)
+		}
+		p.welcome(8, assignmentOf(1))
+		expect(p, (*pb.SessionRequest).GetAssignmentAck)
+		close(hang)
+		synctest.Wait()
+		if s := f.keeper.get(); s.Incarnation != 8 {
+			t.Errorf("the state is %+v", s)
+		}
+	})
+}
+
 // TestOwnLeaveIsNoRemoval: the answer to a leave was lost, and the next
 // coordinator knows the server no more.
 func TestOwnLeaveIsNoRemoval(t *testing.T) {

@@ -41,7 +41,7 @@ func TestProbeAddressLasts(t *testing.T) {
 	if chosen := plain.LocalAddr().(*net.UDPAddr).AddrPort().Addr(); chosen == lasting {
 		t.Fatal("the kernel would choose the lasting address by itself")
 	}
-	if got := routes(false)(t.Context(), coordinator); !slices.Equal(got, []netip.Addr{lasting}) {
+	if got := newRoutes(false).find(t.Context(), coordinator); !slices.Equal(got, []netip.Addr{lasting}) {
 		t.Errorf("the address to be pinged at is %v, want %v", got, lasting)
 	}
 }

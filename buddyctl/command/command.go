@@ -60,6 +60,8 @@ type app struct {
 	format        output.Format
 	timeout       time.Duration
 	security      rpc.Security
+	// standby says that a standby has answered.
+	standby bool
 }
 
 // groups of the help page.

@@ -170,6 +170,26 @@ func TestTheLeaderIsAsked(t *testing.T) {
 	}
 }
 
+// A standby does not know who is suspect, which is not nobody.
+func TestStandbyKnowsNoSuspects(t *testing.T) {
+	t.Parallel()
+	for _, standby := range []bool{false, true} {
+		n, admin := &network{}, busyAdmin()
+		admin.standby = standby
+		n.serve(t, "10.0.0.1:7401", admin, nil)
+		r := n.run(t, "status", "--admin", "10.0.0.1:7401")
+		_, grid, _ := strings.Cut(r.stdout, "\n\n")
+		lines := strings.Split(grid, "\n")
+		at := strings.Index(lines[0], "SUSPECT")
+		if r.code != 0 || at < 0 || len(lines) < 2 {
+			t.Fatalf("exit %d, stdout %q", r.code, r.stdout)
+		}
+		if left := strings.TrimSpace(lines[1][at:at+len("SUSPECT")]) == "-"; left != standby {
+			t.Errorf("of a standby: %v; it says\n%s", standby, grid)
+		}
+	}
+}
+
 // A router that is out of touch is told from a pool that is not served.
 func TestPickSaysWhyNobodyConfirms(t *testing.T) {
 	t.Parallel()

@@ -31,7 +31,7 @@ func (a *app) poolsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.showGrid(&coordinatorv1.ListPoolsResponse{Pools: pools}, poolGrid(pools), "no pools")
+			return a.showGrid(&coordinatorv1.ListPoolsResponse{Pools: pools}, poolGrid(pools, a.standby), "no pools")
 		},
 	}
 	cmd.AddCommand(a.poolsGetCommand(), a.poolsCreateCommand(), a.poolsUpdateCommand(), a.poolsDeleteCommand())
@@ -45,7 +45,8 @@ func listPools(ctx context.Context, c coordinatorv1.AdminServiceClient) ([]*coor
 	})
 }
 
-func poolGrid(pools []*coordinatorv1.Pool) *output.Grid {
+// poolGrid leaves out what is not known when a standby has answered.
+func poolGrid(pools []*coordinatorv1.Pool, standby bool) *output.Grid {
 	g := output.NewGrid("POOL", "MODE", "MEMBERS", "ACTIVE", "SUSPECT", "SERVICE DOWN", "REFERENCE", "REVISION")
 	for _, p := range pools {
 		mode := output.Name(p.GetSettings().GetMode())
@@ -55,7 +56,11 @@ func poolGrid(pools []*coordinatorv1.Pool) *output.Grid {
 		if p.GetBrakeEngaged() {
 			mode += " (braked)"
 		}
-		g.Add(p.GetPool(), mode, number(p.GetMembers()), number(p.GetActive()), number(p.GetSuspect()), number(p.GetServiceDown()),
+		suspect := number(p.GetSuspect())
+		if standby {
+			suspect = ""
+		}
+		g.Add(p.GetPool(), mode, number(p.GetMembers()), number(p.GetActive()), suspect, number(p.GetServiceDown()),
 			number(p.GetReferenceSize()), strconv.FormatUint(p.GetRevision(), 10))
 	}
 	return g
@@ -93,7 +98,7 @@ func (a *app) poolOr(args []string) string {
 
 func (a *app) writePool(w io.Writer, p *coordinatorv1.Pool) error {
 	s := p.GetSettings()
-	if err := poolGrid([]*coordinatorv1.Pool{p}).Write(w, a.Terminal.Width); err != nil {
+	if err := poolGrid([]*coordinatorv1.Pool{p}, a.standby).Write(w, a.Terminal.Width); err != nil {
 		return err
 	}
 	g := output.NewGrid("SETTING", "VALUE")

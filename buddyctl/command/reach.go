@@ -94,6 +94,7 @@ func (a *app) reach(ctx context.Context, t target, call func(context.Context, *g
 				return err
 			}
 		}
+		a.standby = true
 		a.complain("a standby answered, at " + standby + "; what only the leader knows is missing")
 		return nil
 	case len(failed.attempts) == 0:

@@ -56,7 +56,7 @@ func (a *app) writeStatus(w io.Writer, s *coordinatorv1.GetStatusResponse) error
 			return err
 		}
 	}
-	return poolGrid(s.GetPools()).Write(w, a.Terminal.Width)
+	return poolGrid(s.GetPools(), a.standby).Write(w, a.Terminal.Width)
 }
 
 // leaseLine tells who leads, and since when the lease has not been renewed.

@@ -171,7 +171,11 @@ func TestBrakeTakesBackWaitingVerdicts(t *testing.T) {
 // Removals count for a minute, also for a coordinator that has just started.
 func TestBrakeCountsRemovals(t *testing.T) {
 	t.Parallel()
-	for name, restart := range map[string]bool{"": false, "across a restart": true} {
+	for name, test := range map[string]struct {
+		restart bool
+		// ahead is how far the clock was ahead of the one that has just started.
+		ahead time.Duration
+	}{"": {}, "across a restart": {restart: true}, "of a clock that was ahead": {true, 10 * time.Minute}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := many(t, 31, nil)
@@ -179,7 +183,11 @@ func TestBrakeCountsRemovals(t *testing.T) {
 			for _, id := range dead[:3] {
 				d.die(id)
 			}
-			if restart {
+			if test.restart {
+				for id, left := range d.table.departed {
+					left.LeftAt = left.LeftAt.Add(test.ahead)
+					d.table.departed[id] = left
+				}
 				d.table.at.Epoch++
 				d.boot()
 				for _, id := range d.table.order {

@@ -209,12 +209,16 @@ func (m *Machine) trimLosses() {
 
 // recallLosses takes the losses before the start from what is remembered of
 // those that left. Their zones are known no more. Who has a row that is older
-// than that has not left then: it was held anew.
-func (m *Machine) recallLosses() {
-	for _, d := range m.departed {
-		s := m.servers[d.ID]
-		if m.now.Sub(d.LeftAt) < longestWindow && (s == nil || s.row.JoinedAt.After(d.LeftAt)) {
-			m.guard.losses = append(m.guard.losses, loss{id: d.ID, at: d.LeftAt})
+// than that, by the clock that wrote both, has not left then: it was held anew.
+func (m *Machine) recallLosses(state member.PoolState) {
+	joined := map[member.ID]time.Time{}
+	for _, row := range state.Servers {
+		joined[row.ID] = row.JoinedAt
+	}
+	for _, d := range state.Departed {
+		at, is := joined[d.ID]
+		if left := m.past(d.LeftAt); m.now.Sub(left) < longestWindow && (!is || at.After(d.LeftAt)) {
+			m.guard.losses = append(m.guard.losses, loss{id: d.ID, at: left})
 		}
 	}
 	slices.SortFunc(m.guard.losses, func(a, b loss) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.id, b.id)) })

@@ -10,17 +10,54 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// The clock of the coordinator before was wrong: nobody is held for longer than
-// the limit.
-func TestHoldDownOfAnotherClock(t *testing.T) {
+// TestTimesOfAnotherClock is of a leader that takes over from one whose clock was
+// ahead, or behind.
+func TestTimesOfAnotherClock(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{10 * time.Minute, 24 * time.Hour, -10 * time.Minute} {
+		t.Run(fmt.Sprint(ahead), func(t *testing.T) {
+			t.Parallel()
+			d := held(t)
+			row := d.table.rows["c"]
+			row.JoinedAt, row.Since, row.HeldUntil = row.JoinedAt.Add(ahead), row.Since.Add(ahead), row.HeldUntil.Add(ahead)
+			d.table.rows["c"] = row
+			departed := d.table.departed["c"]
+			departed.LeftAt = departed.LeftAt.Add(ahead - time.Second)
+			d.table.departed["c"] = departed
+			d.table.intents["a"] = member.Intent{
+				ID: "a", Wish: member.WishMaintenance, SetAt: d.now.Add(ahead), ExpiresAt: d.now.Add(ahead + time.Minute),
+			}
+			d.table.at.Epoch++
+			m, err := pool.New(d.table.load(), pool.Config{Now: d.now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, _ := m.Server("c")
+			if row := s.Server; row.HeldUntil.After(d.now.Add(5*time.Second)) || row.Since.After(d.now) || row.JoinedAt.After(d.now) {
+				t.Errorf("since %v, held until %v, at %v", row.Since, row.HeldUntil, d.now)
+			}
+			if d2, _ := m.Departed("c"); d2.LeftAt.After(d.now) {
+				t.Errorf("it will have left at %v", d2.LeftAt)
+			}
+			if i := m.Intents()[0]; i.ExpiresAt.After(d.now.Add(time.Minute)) || i.SetAt.After(d.now) {
+				t.Errorf("set at %v, expires at %v, at %v", i.SetAt, i.ExpiresAt, d.now)
+			}
+			// It was lost, a second before it came back, and counts.
+			if n := m.Sizes()["losses"]; n != 1 {
+				t.Errorf("%d losses", n)
+			}
+		})
+	}
+}
+
+func TestHoldDownIsShortenedWithTheSettings(t *testing.T) {
 	t.Parallel()
 	d := held(t)
 	row := d.table.rows["c"]
 	row.HeldUntil = d.now.Add(24 * time.Hour)
 	d.table.rows["c"] = row
 	d.table.at.Epoch++
-	state := d.table.load()
-	m, err := pool.New(state, pool.Config{Now: d.now})
+	m, err := pool.New(d.table.load(), pool.Config{Now: d.now})
 	if err != nil {
 		t.Fatal(err)
 	}

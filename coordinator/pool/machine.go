@@ -171,11 +171,11 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		m.load(row)
 	}
 	for _, i := range state.Intents {
-		i.ExpiresAt = m.onClock(i.ExpiresAt)
+		i.ExpiresAt, i.SetAt = m.until(i.ExpiresAt, i.SetAt), m.past(i.SetAt)
 		m.keepIntent(i)
 	}
 	for _, d := range state.Departed {
-		d.LeftAt = m.onClock(d.LeftAt)
+		d.LeftAt = m.past(d.LeftAt)
 		m.keepDeparted(d)
 	}
 	for _, q := range state.Requests {
@@ -183,21 +183,18 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		m.keepRequest(q)
 	}
 	m.adoptLeaves()
-	m.recallLosses()
+	m.recallLosses(state)
 	m.resettle()
 	m.wake(cfg.Now.Add(warmUp), wakeWarm, "", 0)
 	m.wake(cfg.Now, wakeRing, "", 0)
 	return m, nil
 }
 
-// load takes over a row of the table. A hold-down that the clock of another
-// coordinator has put too far into the future is cut short.
+// load takes over a row of the table. A hold-down ends at the latest when one
+// of the longest kind would that begins now.
 func (m *Machine) load(row member.Server) {
-	row.Since, row.JoinedAt = m.onClock(row.Since), m.onClock(row.JoinedAt)
-	if latest := m.now.Add(m.settings.HoldDownMax); row.HeldUntil.After(latest) {
-		row.HeldUntil = latest
-	}
-	row.HeldUntil = m.onClock(row.HeldUntil)
+	row.HeldUntil = earlier(m.until(row.HeldUntil, row.Since), m.now.Add(m.settings.HoldDownMax))
+	row.Since, row.JoinedAt = m.past(row.Since), m.past(row.JoinedAt)
 	m.adopt(row)
 	if m.ring.Len() == 1 {
 		m.due[row.ID] = true
@@ -211,6 +208,26 @@ func (m *Machine) onClock(at time.Time) time.Time {
 		return at
 	}
 	return m.now.Add(at.Sub(m.now))
+}
+
+// past is onClock of what has happened. The clock of the coordinator that wrote it
+// may be ahead of this one's: then it happened now.
+func (m *Machine) past(at time.Time) time.Time { return earlier(m.onClock(at), m.now) }
+
+// until is onClock of the end of what began at since. The clock of the coordinator
+// that wrote both may be ahead of this one's: then it lasts from now on.
+func (m *Machine) until(at, since time.Time) time.Time {
+	if at.IsZero() {
+		return at
+	}
+	return earlier(m.onClock(at), m.now.Add(at.Sub(since)))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // adopt takes in a member that is new to the machine.

@@ -41,22 +41,22 @@ func (s *Store) atStart(err error, mode Migrate) error {
 }
 
 func deniedBySQLite(err error, _ Migrate) *DeniedError {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlite3.SQLITE_NOTADB {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return nil
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_NOTADB:
 		return &DeniedError{"the file is no SQLite database", "give the right one in --store, or move it away", e}
+	case sqlite3.SQLITE_CORRUPT:
+		return &DeniedError{"the SQLite file is damaged", "move it away, and restore a backup in its place (docs/database.md)", e}
 	}
 	return nil
 }
 
 func deniedByMySQL(err error, mode Migrate) *DeniedError {
 	if c, connecting := errors.AsType[*connectError](err); connecting {
-		if !c.denied() {
-			return nil
-		}
-		return &DeniedError{
-			"the database does not let this user in",
-			"look at the user in --store, its password in --store-password-file, its grants (docs/database.md), " +
-				"and --store-tls-ca if it must come by TLS", c,
-		}
+		return c.denied()
 	}
 	e, _ := errors.AsType[*mysql.MySQLError](err)
 	switch {
@@ -71,16 +71,29 @@ func deniedByMySQL(err error, mode Migrate) *DeniedError {
 	return &DeniedError{"this user lacks a right", "grant it what docs/database.md says", e}
 }
 
-// denied reports whether every server has said that it does not let the user in.
-// One that cannot be asked may still.
-func (e *connectError) denied() bool {
+// denied says why no server can be used before somebody acts, or nil: one that cannot
+// be asked may be.
+func (e *connectError) denied() *DeniedError {
+	absent := false
 	for _, cause := range e.causes {
-		if refusal, ok := errors.AsType[*mysql.MySQLError](cause); !ok || !lacksRight(refusal) {
-			return false
+		refusal, ok := errors.AsType[*mysql.MySQLError](cause)
+		if !ok || !lacksRight(refusal) && refusal.Number != unknownDatabase {
+			return nil
 		}
+		absent = absent || refusal.Number == unknownDatabase
 	}
-	return true
+	if absent {
+		return &DeniedError{"there is no such database", "create it (docs/database.md), or give the right name in --store", e}
+	}
+	return &DeniedError{
+		"the database does not let this user in",
+		"look at the user in --store, its password in --store-password-file, its grants (docs/database.md), " +
+			"and --store-tls-ca if it must come by TLS", e,
+	}
 }
+
+// unknownDatabase is ER_BAD_DB_ERROR.
+const unknownDatabase = 1049
 
 // lacksRight reports whether a server has refused what this user asked for: a wrong
 // name or password (1045, 1698), no right to the database (1044), a table (1142), a

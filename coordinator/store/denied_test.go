@@ -25,6 +25,9 @@ func TestDeniedAtStart(t *testing.T) {
 	}{
 		"a wrong password":       {store.NotConnected(says(1045)), "the database does not let this user in"},
 		"no right, on both":      {store.NotConnected(says(1044), says(1698)), "the database does not let this user in"},
+		"no such database":       {store.NotConnected(says(1049)), "there is no such database"},
+		"not there, or no right": {store.NotConnected(says(1044), says(1049)), "there is no such database"},
+		"not there, or down":     {store.NotConnected(says(1049), io.EOF), ""},
 		"the other one is down":  {store.NotConnected(says(1045), io.EOF), ""},
 		"the other one is full":  {store.NotConnected(says(1040), says(1045)), ""},
 		"no time for both":       {fmt.Errorf("%w: %w", context.DeadlineExceeded, store.NotConnected(says(1045))), ""},

@@ -49,6 +49,8 @@ func TestGrants(t *testing.T) {
 	server.Exec(t, "CREATE USER 'nobody'@'%'")
 	_, err = store.Open(t.Context(), as("nobody", ""))
 	wantDenied(t, err, "grants", "Access denied")
+	_, err = store.Open(t.Context(), store.Config{URL: server.URL("absent")})
+	wantDenied(t, err, "no such database", "Unknown database")
 	// Another server, which cannot be asked now, may let the user in.
 	strangers.URL = strings.Replace(strangers.URL, "@", "@"+escape(filepath.Join(t.TempDir(), "absent"))+",", 1)
 	if _, err := store.Open(t.Context(), strangers); !errors.Is(err, member.ErrUnavailable) {

@@ -160,7 +160,7 @@ func classifyMySQL(err error) class {
 	switch e.Number {
 	case 1213, 1205, notReady, 1180, 1020, 1053, 1927, 1040, 1290, 1792, 1836:
 		return passing
-	case 1044, 1045, 1049, 1142, 1143, 1227:
+	case 1044, 1045, unknownDatabase, 1142, 1143, 1227:
 		// No right to it, or no such database: class 42 like a defect, but up to
 		// the operator.
 		return lasting

@@ -3,6 +3,7 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -72,6 +73,36 @@ func TestNoSQLiteFileIsDenied(t *testing.T) {
 		if !errors.As(err, &denied) || errors.Is(err, member.ErrUnavailable) {
 			t.Errorf("%v, want a DeniedError", err)
 		}
+	}
+}
+
+// A damaged file is not waited for either, and is left as it is.
+func TestDamagedSQLiteFileIsDenied(t *testing.T) {
+	t.Parallel()
+	cfg := store.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "table.db")}
+	if _, _, err := store.ApplySchema(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	path := strings.TrimPrefix(cfg.URL, "sqlite:")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const header = 100 // bytes, which say that it is a database
+	clear(data[header:])
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, opening := store.Open(t.Context(), cfg)
+	_, _, migrating := store.ApplySchema(t.Context(), cfg)
+	for _, err := range []error{opening, migrating} {
+		var denied *store.DeniedError
+		if !errors.As(err, &denied) || denied.Problem != "the SQLite file is damaged" || errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("%v, want a DeniedError", err)
+		}
+	}
+	if left, err := os.ReadFile(path); err != nil || !bytes.Equal(left, data) {
+		t.Errorf("the damaged file was changed: %v", err)
 	}
 }
 

@@ -40,9 +40,11 @@ type Config struct {
 	// stopped by SIGSTOP, Cuts how often it is cut off from the database, and
 	// Outages how often the database is stopped and continued, and killed and
 	// started again, under a leader that is well. The last three last for StopFor.
-	Kills, Crashes, Handovers, Stops, Cuts, Outages int
-	Wave                                            int
-	StopFor                                         time.Duration
+	// Clocks is how often the wall clock of a program is set by ten minutes or more:
+	// the leader's, the database's, the router's and an agent's in turns.
+	Kills, Crashes, Handovers, Stops, Cuts, Outages, Clocks int
+	Wave                                                    int
+	StopFor                                                 time.Duration
 	// Unsafe lets the database acknowledge what is not on its disk yet, to show
 	// that this is noticed.
 	Unsafe bool
@@ -78,6 +80,8 @@ type run struct {
 	report    Report
 	// rng is that of the faults.
 	rng *rand.Rand
+	// clocks are those that were set, by the process.
+	clocks map[int]*timepiece
 	// outages counts those of the database, waves those of joining servers.
 	outages, waves int
 }
@@ -100,6 +104,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	r := &run{
 		cfg: cfg, site: s, ledger: newLedger(), history: history.NewRecorder(time.Now()), mortality: newMortality(), report: newReport(cfg),
+		clocks: map[int]*timepiece{},
 	}
 	r.rng = r.random("faults")
 	if r.real, err = s.startReal(ctx, cfg.Agents); err != nil {
@@ -172,6 +177,7 @@ func (r *run) faults(ctx context.Context) error {
 	}
 	do := map[fault]func(context.Context) error{
 		faultKill: r.kill, faultHandover: r.handOver, faultStop: r.stop, faultCrash: r.crash, faultCut: r.cut, faultOutage: r.outage,
+		faultClock: r.setClock,
 	}
 	for i, f := range plan(r.cfg, r.rng) {
 		sleep(ctx, time.Duration(r.rng.Int64N(int64(restTime))))
@@ -316,17 +322,7 @@ func (r *run) outage(ctx context.Context) error {
 		return err
 	}
 	r.say("the database was away for %s", time.Since(begin).Round(time.Second))
-	// Whoever would take over has had the time to.
-	sleep(ctx, superseded)
-	now, later, err := r.site.leader(ctx)
-	if err != nil {
-		return err
-	}
-	if now != c || later != epoch {
-		r.report.Superseded = append(r.report.Superseded, fmt.Sprintf("%s led in epoch %d before an outage of %s, %s in epoch %d after it",
-			c.id, epoch, time.Since(begin).Round(time.Second), now.id, later))
-	}
-	return nil
+	return r.leadsOn(ctx, c, epoch, "an outage of "+time.Since(begin).Round(time.Second).String())
 }
 
 // standsBy waits until a coordinator knows that it does not lead.

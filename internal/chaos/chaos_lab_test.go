@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/internal/chaos"
+	"github.com/buddyring/buddyring/internal/wallclock"
 )
 
 // progress writes into a test's log.
@@ -59,7 +60,10 @@ func place(t *testing.T) string {
 // machines are shared. What must not be is.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	bin := build(t)
+	bin, clocks := build(t), 0
+	if wallclock.Known {
+		clocks = 4
+	}
 	for name, c := range map[string]struct {
 		cfg chaos.Config
 		// epochs are those that there must have been.
@@ -67,7 +71,8 @@ func TestFaults(t *testing.T) {
 	}{
 		"histories": {chaos.Config{Servers: 20, Watchers: 3, Kills: 1, Handovers: 1, Crashes: 1, Wave: 40}, 4},
 		"all": {chaos.Config{
-			Servers: 30, Watchers: 2, Agents: 4, Kills: 2, Handovers: 2, Stops: 1, Cuts: 1, Outages: 2, StopFor: 6 * time.Second,
+			Servers: 30, Watchers: 2, Agents: 4, Kills: 2, Handovers: 2, Stops: 1, Cuts: 1, Outages: 2, Clocks: clocks,
+			StopFor: 6 * time.Second,
 		}, 7},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +87,7 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%d things went wrong", n)
 			}
 			if report.Joins <= c.cfg.Servers || report.Leaves == 0 || report.Intents == 0 || report.Epochs < c.epochs ||
-				report.History.Unknown == 0 || report.History.Messages < 100 || report.History.Streams <= c.cfg.Watchers {
+				report.Clocks != c.cfg.Clocks || report.History.Unknown == 0 || report.History.Messages < 100 || report.History.Streams <= c.cfg.Watchers {
 				t.Error("too little has happened to show anything")
 			}
 		})

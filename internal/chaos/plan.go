@@ -13,6 +13,7 @@ const (
 	faultCrash    fault = "crash"
 	faultCut      fault = "cut"
 	faultOutage   fault = "outage"
+	faultClock    fault = "clock"
 )
 
 // plan is all faults in an order that is drawn.
@@ -28,6 +29,7 @@ func plan(cfg Config, rng *rand.Rand) []fault {
 		{faultCrash, cfg.Crashes},
 		{faultCut, cfg.Cuts},
 		{faultOutage, cfg.Outages},
+		{faultClock, cfg.Clocks},
 	} {
 		for range part.times {
 			all = append(all, part.what)

@@ -52,6 +52,8 @@ type Report struct {
 	WaveJoins int    `json:"wave_joins"`
 	Revisions uint64 `json:"revisions"`
 	Epochs    uint64 `json:"epochs"`
+	// Clocks is how often the wall clock of a program was set.
+	Clocks int `json:"clocks"`
 	// History is what was judged.
 	History Judged `json:"history"`
 	// What must not be.
@@ -62,7 +64,7 @@ type Report struct {
 	StaleEffects  []string `json:"stale_effects"`
 	WrongRemovals []string `json:"wrong_removals"`
 	// Superseded are leaders that were well and lost the lead by an outage of the
-	// database.
+	// database, or by a clock that was set.
 	Superseded []string `json:"superseded"`
 }
 
@@ -97,7 +99,7 @@ func (r *Report) wrongs() []wrong {
 		{"S1  stale writes", &r.StaleWrites},
 		{"    stale effects at agents and routers", &r.StaleEffects},
 		{"S1  wrong removals", &r.WrongRemovals},
-		{"    leaders that were well and lost the lead by an outage", &r.Superseded},
+		{"    leaders that were well and lost the lead", &r.Superseded},
 	}
 }
 
@@ -117,7 +119,7 @@ func (r *Report) Add(o Report) {
 	r.Stopped, r.Crashed = append(r.Stopped, o.Stopped...), append(r.Crashed, o.Crashed...)
 	r.Joins, r.Leaves, r.Intents, r.WaveJoins = r.Joins+o.Joins, r.Leaves+o.Leaves, r.Intents+o.Intents, r.WaveJoins+o.WaveJoins
 	r.Deaths, r.Removed = r.Deaths+o.Deaths, r.Removed+o.Removed
-	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
+	r.Revisions, r.Epochs, r.Clocks = r.Revisions+o.Revisions, r.Epochs+o.Epochs, r.Clocks+o.Clocks
 	h, g := &r.History, o.History
 	h.Operations, h.Unknown = h.Operations+g.Operations, h.Unknown+g.Unknown
 	h.Streams, h.Messages = h.Streams+g.Streams, h.Messages+g.Messages
@@ -131,8 +133,8 @@ func (r *Report) Add(o Report) {
 func (r Report) Write(w io.Writer) error {
 	lines := []string{
 		fmt.Sprintf("%d coordinators, %d servers; seed %s", r.Coordinators, r.Servers, strings.Trim(fmt.Sprint(r.Seeds), "[]")),
-		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs",
-			r.Joins, r.Leaves, r.Intents, r.Removed, r.Deaths, r.Revisions, r.Epochs),
+		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs; %d times a clock was set",
+			r.Joins, r.Leaves, r.Intents, r.Removed, r.Deaths, r.Revisions, r.Epochs, r.Clocks),
 		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d watch streams",
 			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams),
 		fmt.Sprintf("%-60s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),

@@ -1,5 +1,6 @@
-// Package connect opens TCP connections for what they prove: a host that accepts or
-// refuses one is alive.
+// Package connect opens TCP connections: with Dial for what they prove, since a host
+// that accepts or refuses one is alive, and with First to speak to whichever address of
+// a name answers. It sends nothing.
 package connect
 
 import (

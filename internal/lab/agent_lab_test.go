@@ -224,26 +224,7 @@ func TestTwinIsRefused(t *testing.T) {
 func TestCrashClosesTheRingAndComesBackHeld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 5)
-	incarnation := w.row("web-2").GetIncarnation()
-	if err := w.agents["web-2"].Crash(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errors.New("web-2 is not removed"))
-	defer cancel()
-	if _, _, err := w.Removed(ctx, "web-2", incarnation); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Host("web-2").LinkUp(); err != nil {
-		t.Fatal(err)
-	}
-	w.start(lab.AgentConfig{Server: "web-2", Boot: true})
-	w.await("the return", func(ctx context.Context) error {
-		answer, err := w.Admin().GetServer(ctx, &coordinatorv1.GetServerRequest{Pool: lab.Pool, ServerId: "web-2"})
-		if err == nil && answer.GetServer().GetPhase() != coordinatorv1.Phase_PHASE_HELD {
-			err = fmt.Errorf("it is %v", answer.GetServer().GetPhase())
-		}
-		return err
-	})
+	w.crashAndReturn("web-2")
 	w.settled()
 	removals, err := w.Removals(t.Context())
 	if err != nil {
@@ -252,6 +233,31 @@ func TestCrashClosesTheRingAndComesBackHeld(t *testing.T) {
 	if len(removals) != 1 || removals[0].GetCause() != coordinatorv1.Cause_CAUSE_CRASHED {
 		t.Errorf("removals: %v", removals)
 	}
+}
+
+// crashAndReturn lets a host crash and boot, and waits until its server is held.
+func (w *world) crashAndReturn(server string) {
+	w.t.Helper()
+	incarnation := w.row(server).GetIncarnation()
+	if err := w.agents[server].Crash(); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(w.t.Context(), patience, errors.New(server+" is not removed"))
+	defer cancel()
+	if _, _, err := w.Removed(ctx, server, incarnation); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.Host(server).LinkUp(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.start(lab.AgentConfig{Server: server, Boot: true})
+	w.await("the return", func(ctx context.Context) error {
+		answer, err := w.Admin().GetServer(ctx, &coordinatorv1.GetServerRequest{Pool: lab.Pool, ServerId: server})
+		if err == nil && answer.GetServer().GetPhase() != coordinatorv1.Phase_PHASE_HELD {
+			err = fmt.Errorf("it is %v", answer.GetServer().GetPhase())
+		}
+		return err
+	})
 }
 
 // Two servers that cannot reach each other are both well to all others.

@@ -80,7 +80,7 @@ func TestOnlyTheRouterLinksXDS(t *testing.T) {
 // TestTheClientLibraryIsSmall: what it imports is linked into programs of others.
 func TestTheClientLibraryIsSmall(t *testing.T) {
 	t.Parallel()
-	own := []string{"client", "internal/member", "internal/statedir", "proto/buddyring/router/v1", "router/view"}
+	own := []string{"client", "internal/connect", "internal/member", "internal/statedir", "proto/buddyring/router/v1", "router/view"}
 	others := []string{"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto", "golang.org/x"}
 	for _, dep := range list(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./client") {
 		if path, ok := strings.CutPrefix(dep, module); ok {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/buddyring/buddyring/internal/connect"
 	"github.com/buddyring/buddyring/internal/member"
 )
 
@@ -45,7 +46,7 @@ type DialConfig struct {
 	// it receives, to learn how large they should be, which more than doubles the
 	// packets of such a connection.
 	FixedWindows bool
-	// Dialer opens a transport connection; nil for TCP.
+	// Dialer opens a transport connection; nil for connect.First.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 }
 
@@ -109,9 +110,7 @@ func (cfg DialConfig) checkAddress(address string) error {
 func (cfg DialConfig) dialer() func(context.Context, string) (net.Conn, error) {
 	open := cfg.Dialer
 	if open == nil {
-		open = func(ctx context.Context, address string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
-		}
+		open = connect.First
 	}
 	var warn sync.Once
 	return func(ctx context.Context, address string) (net.Conn, error) {

@@ -31,9 +31,12 @@ type State struct {
 	Table *view.Table
 	// Superseded is closed when there is a newer state, or the pool is gone.
 	Superseded <-chan struct{}
-	// Freshness says how long ago the coordinator confirmed the state, and whether
-	// it is out of reach.
+	// Freshness says how long ago the coordinator confirmed the state, and whether it
+	// does so no more.
 	Freshness func(now time.Time) (age time.Duration, stale bool)
+	// NotServed says of a stale state whether a coordinator is in reach, and does not
+	// serve the pool.
+	NotServed func(now time.Time) bool
 
 	made sync.Map
 }

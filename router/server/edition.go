@@ -87,7 +87,7 @@ func newEdition(b *book, seq uint64) *edition {
 		pool: v.Pool(), run: b.run, seq: seq, made: time.Now(), view: v, table: table, turns: b.turns, contact: b.contact, leader: b.leader,
 		metrics: b.metrics, loads: b.counts.loadsOf(table), superseded: make(chan struct{}), head: encodeHead(v),
 	}
-	e.state = &door.State{View: v, Table: table, Superseded: e.superseded, Freshness: e.contact.age}
+	e.state = &door.State{View: v, Table: table, Superseded: e.superseded, Freshness: e.contact.age, NotServed: e.notServed}
 	e.history = nextHistory(b.edition, e)
 	e.snapshot = sync.OnceValues(e.encodeSnapshot)
 	e.zones = sync.OnceValue(e.findZones)

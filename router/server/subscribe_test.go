@@ -3,6 +3,7 @@ package server_test
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,6 +288,9 @@ func TestSubscribe_PoolIsNotServed(t *testing.T) {
 		s.bookmarks(4) // of no pool
 		if got := w.freshness(); !got.GetStale() || !got.GetNotServed() {
 			t.Errorf("got %v, want stale and not served", got)
+		}
+		if _, text := w.get("/v1/pools"); !strings.Contains(text, `"not_served":true`) {
+			t.Errorf("by HTTP: %s", text)
 		}
 		time.Sleep(3100 * time.Millisecond)
 		synctest.Wait()

@@ -206,11 +206,14 @@ func (d *Door) getPool(w http.ResponseWriter, r *http.Request) (int, error) {
 			return 0, err
 		}
 	}
-	age, stale := state.Freshness(time.Now())
-	h := w.Header()
+	now, h := time.Now(), w.Header()
+	age, stale := state.Freshness(now)
 	h.Set("Buddyring-Index", b.index)
 	h.Set("Buddyring-Age", strconv.FormatFloat(age.Seconds(), 'f', 3, 64))
 	h.Set("Buddyring-Stale", strconv.FormatBool(stale))
+	if stale && state.NotServed(now) {
+		h.Set("Buddyring-Not-Served", "true")
+	}
 	return send(w, r, b)
 }
 
@@ -267,12 +270,14 @@ type poolsJSON struct {
 }
 
 type summaryJSON struct {
-	Pool     string         `json:"pool"`
-	StoreID  string         `json:"store_id"`
-	Epoch    uint64         `json:"epoch"`
-	Revision uint64         `json:"revision"`
-	Stale    bool           `json:"stale"`
-	Servers  map[string]int `json:"servers"`
+	Pool     string `json:"pool"`
+	StoreID  string `json:"store_id"`
+	Epoch    uint64 `json:"epoch"`
+	Revision uint64 `json:"revision"`
+	Stale    bool   `json:"stale"`
+	// NotServed is that of the contract's Freshness, left out where it is false.
+	NotServed bool           `json:"not_served,omitempty"`
+	Servers   map[string]int `json:"servers"`
 }
 
 // listPools answers with what pools there are.
@@ -293,7 +298,7 @@ func (d *Door) listPools(w http.ResponseWriter, r *http.Request) (int, error) {
 			counts[state.String()] = table.Count(state)
 		}
 		list.Pools = append(list.Pools, summaryJSON{
-			string(s.View.Pool()), s.View.StoreID(), uint64(at.Epoch), uint64(at.Revision), stale, counts,
+			string(s.View.Pool()), s.View.StoreID(), uint64(at.Epoch), uint64(at.Revision), stale, stale && s.NotServed(now), counts,
 		})
 	}
 	return send(w, r, encode(list))

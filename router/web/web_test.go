@@ -86,6 +86,7 @@ func (p *pools) set(v *view.View) {
 	p.states[v.Pool()] = &door.State{
 		View: v, Table: v.Table(), Superseded: end,
 		Freshness: func(time.Time) (time.Duration, bool) { return 1250 * time.Millisecond, true },
+		NotServed: func(time.Time) bool { return v.Pool() == "web" },
 	}
 }
 
@@ -149,7 +150,7 @@ func TestPool(t *testing.T) {
 		t.Errorf("status %d (-want +got):\n%s", w.Code, diff)
 	}
 	for name, want := range map[string]string{
-		"Content-Type": "application/json", "Etag": `"` + indexOf(w) + `"`, "Buddyring-Age": "1.250", "Buddyring-Stale": "true",
+		"Content-Type": "application/json", "Etag": `"` + indexOf(w) + `"`, "Buddyring-Age": "1.250", "Buddyring-Stale": "true", "Buddyring-Not-Served": "",
 		"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
 		"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 	} {
@@ -174,10 +175,14 @@ func TestPools(t *testing.T) {
 	p := &pools{}
 	p.set(pool("web", 3))
 	p.set(suspect(pool("db", 17, server("db-1", ""), server("db-2", "")), "db-1"))
-	w := get(newDoor(t, p), "/v1/pools")
+	d := newDoor(t, p)
+	w := get(d, "/v1/pools")
 	want := `{"pools":[` +
 		`{"pool":"db","store_id":"s1","epoch":2,"revision":17,"stale":true,"servers":{"active":1,"held_back":0,"service_down":0,"suspect":1}},` +
-		`{"pool":"web","store_id":"s1","epoch":2,"revision":3,"stale":true,"servers":{"active":0,"held_back":0,"service_down":0,"suspect":0}}]}` + "\n"
+		`{"pool":"web","store_id":"s1","epoch":2,"revision":3,"stale":true,"not_served":true,"servers":{"active":0,"held_back":0,"service_down":0,"suspect":0}}]}` + "\n"
+	if got := get(d, "/v1/pools/web").Header().Get("Buddyring-Not-Served"); got != "true" {
+		t.Errorf("of a pool that is not served: %q", got)
+	}
 	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

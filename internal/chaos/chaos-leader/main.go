@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/internal/chaos"
+	"github.com/buddyring/buddyring/internal/wallclock"
 )
 
 func main() { os.Exit(run()) }
@@ -62,7 +63,12 @@ func flags(o *options) {
 	flag.IntVar(&o.Stops, "stops", 3, "how often it is stopped by SIGSTOP and continued")
 	flag.IntVar(&o.Cuts, "cuts", 3, "how often it is cut off from the database")
 	flag.IntVar(&o.Outages, "outages", 4, "how often the database is stopped, or killed, under a leader that is well")
-	flag.DurationVar(&o.StopFor, "stop-for", 20*time.Second, "how long the last three last")
+	clocks := 0
+	if wallclock.Known {
+		clocks = 12
+	}
+	flag.IntVar(&o.Clocks, "clocks", clocks, "how often the wall clock of a program is set; on Linux on amd64")
+	flag.DurationVar(&o.StopFor, "stop-for", 20*time.Second, "how long stops, cuts and outages last")
 	flag.IntVar(&o.Crashes, "crashes", 50, "how often it is killed together with the database, while servers join")
 	flag.IntVar(&o.Wave, "wave", 100, "how many servers join at once then")
 	flag.BoolVar(&o.asJSON, "json", false, "print JSON")

@@ -1,4 +1,4 @@
-package daemon
+package connect
 
 import (
 	"context"
@@ -73,6 +73,8 @@ func (h *hosts) dialer() dialer {
 // TestDialsAllAddressesOfAName: hosts that are gone use up no time that the others
 // need.
 func TestDialsAllAddressesOfAName(t *testing.T) {
+	t.Parallel()
+	const limit = 2 * time.Second
 	for name, c := range map[string]struct {
 		hosts *hosts
 		want  string
@@ -81,19 +83,20 @@ func TestDialsAllAddressesOfAName(t *testing.T) {
 		"the first": {&hosts{all: []string{"192.0.2.1", "192.0.2.2"}, up: []string{"192.0.2.1", "192.0.2.2"}}, "192.0.2.1:7400", 0},
 		"three are gone": {
 			&hosts{all: []string{"192.0.2.1", "2001:db8::1", "192.0.2.3", "2001:db8::4"}, up: []string{"2001:db8::4"}},
-			"[2001:db8::4]:7400", 3 * dialNext,
+			"[2001:db8::4]:7400", 3 * next,
 		},
 		"one refuses": {
 			&hosts{all: []string{"192.0.2.1", "192.0.2.2"}, up: []string{"192.0.2.2"}, refusing: []string{"192.0.2.1"}},
 			"192.0.2.2:7400", 0,
 		},
 		"all refuse": {&hosts{all: []string{"192.0.2.1", "192.0.2.2"}, refusing: []string{"192.0.2.1", "192.0.2.2"}}, "", 0},
-		"all silent": {&hosts{all: []string{"192.0.2.1", "192.0.2.2"}}, "", openTime},
+		"all silent": {&hosts{all: []string{"192.0.2.1", "192.0.2.2"}}, "", limit},
 		"no address": {&hosts{}, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), openTime)
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
 				began := time.Now()
 				conn, err := c.hosts.dialer().dial(ctx, "coordinators:7400")
@@ -114,27 +117,53 @@ func TestDialsAllAddressesOfAName(t *testing.T) {
 
 func TestOnlyNamesAreResolved(t *testing.T) {
 	t.Parallel()
-	for address, name := range map[string]bool{"coordinators:7400": true, "192.0.2.1:7400": false, "[2001:db8::1]:7400": false} {
-		if got := dialerOf(address) != nil; got != name {
-			t.Errorf("%s: %v", address, got)
+	for address, name := range map[string]bool{
+		"coordinators:7400": true, "192.0.2.1:7400": false, "[2001:db8::1]:7400": false, "[fe80::1%eth0]:7400": false,
+	} {
+		resolved := false
+		var connected []string
+		d := dialer{
+			lookup: func(context.Context, string, string) ([]netip.Addr, error) {
+				resolved = true
+				return nil, errors.New("no such host")
+			},
+			connect: func(_ context.Context, _, address string) (net.Conn, error) {
+				connected = append(connected, address)
+				return nil, errors.New("connection refused")
+			},
+		}
+		if _, err := d.dial(t.Context(), address); err == nil || resolved != name || slices.Contains(connected, address) == name {
+			t.Errorf("%s: %v, resolved %v, tried %v", address, err, resolved, connected)
 		}
 	}
+}
+
+func TestFirst(t *testing.T) {
+	t.Parallel()
 	lis, err := net.Listen("tcp", "localhost:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lis.Close()
 	_, port, _ := net.SplitHostPort(lis.Addr().String())
-	conn, err := dialerOf("localhost:"+port)(t.Context(), "localhost:"+port)
-	if err != nil {
-		t.Fatal(err)
+	for _, address := range []string{"localhost:" + port, lis.Addr().String()} {
+		conn, err := First(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
 	}
-	conn.Close()
+	for _, address := range []string{"nonsense", "no.such.host.invalid:1"} {
+		if _, err := First(t.Context(), address); err == nil {
+			t.Errorf("%s: connected", address)
+		}
+	}
 }
 
 // TestSlowConnectionIsClosed: one that comes after another was taken.
 func TestSlowConnectionIsClosed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		h := &hosts{all: []string{"192.0.2.1", "192.0.2.2"}, up: []string{"192.0.2.1", "192.0.2.2"}}
 		d := h.dialer()
 		quick := d.connect
