@@ -120,6 +120,22 @@ func TestWhenAStandbyTakesOver(t *testing.T) {
 			{3 * time.Second, member.Lease{StoreID: "t", Holder: "c", Instance: "c-1", Epoch: 1, Renewal: 2}, lease.Wait},
 			{5 * time.Second, member.Lease{StoreID: "t", Holder: "c", Instance: "c-1", Epoch: 1, Renewal: 3}, lease.Wait},
 		}},
+		"a twin, looked at between its renewals": {looks: []look{
+			{0, mine(1), lease.Wait},
+			{500 * ms, mine(1), lease.Wait},
+			{1000 * ms, mine(2), lease.Wait},
+			{1500 * ms, mine(2), lease.Wait},
+			{2000 * ms, mine(3), lease.Wait},
+			{2500 * ms, mine(3), lease.Wait},
+			{3000 * ms, mine(4), lease.GiveWay},
+		}},
+		"renewals of its own that come late": {looks: []look{
+			{0, held("a", "a-1", 7, 1), lease.Take},
+			{500 * ms, held("a", "a-1", 7, 2), lease.Take},
+			{1000 * ms, held("a", "a-1", 7, 3), lease.Take},
+			{1500 * ms, held("a", "a-1", 7, 4), lease.Take},
+		}},
+		"a run that is not known, to one that knows of none before": {looks: []look{{0, held("b", "", 7, 1), lease.Wait}}},
 		"a twin of old": {looks: []look{
 			{0, mine(1), lease.Wait},
 			{time.Second, mine(2), lease.Wait},
@@ -203,6 +219,10 @@ func TestLookIsTimedForTheEndOfALease(t *testing.T) {
 	if took := asked.Sub(first); took != lease.Life {
 		t.Errorf("taken after it was seen to stand still for %s", took)
 	}
+	later := asked.Add(ms)
+	if got := w.NextLook(later); !got.Equal(later.Add(lease.PollEvery)) {
+		t.Errorf("once it is over, the next look is after %s", got.Sub(later))
+	}
 }
 
 func TestWhoIsNamedAsLeader(t *testing.T) {
@@ -215,6 +235,9 @@ func TestWhoIsNamedAsLeader(t *testing.T) {
 		w.See(lease.Look{Asked: start.Add(at), Answered: start.Add(at), Lease: l})
 	}
 	see(0, held("b", "b-1", 7, 1))
+	if !w.Sight().Alive(start) {
+		t.Error("who is seen for the first time is not named")
+	}
 	see(2*time.Second, held("b", "b-1", 7, 2))
 	see(4*time.Second, held("b", "b-1", 7, 2))
 	for at, want := range map[time.Duration]bool{4 * time.Second: true, 4499 * ms: true, 4500 * ms: false} {

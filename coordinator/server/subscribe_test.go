@@ -125,7 +125,9 @@ func TestSubscribeToSomePools(t *testing.T) {
 			t.Fatalf("create pool: %v", err)
 		}
 		r.caughtUp("games", 1)
+		other := w.newRouter("r2").subscribe("default")
 		agents[0].crash()
+		other.holdsSuspect("web-1", true, 2*time.Second)
 		w.gone("web-1", 5*time.Second)
 		time.Sleep(time.Second)
 		if got := r.messages(); !cmp.Equal(got, []string{"start", "synced", "snapshot games 1"}) {

@@ -2,7 +2,9 @@ package store_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -166,7 +168,6 @@ func TestBadBackups(t *testing.T) {
 		"empty":           "",
 		"something else":  "{}\n",
 		"later format":    strings.Replace(saved, `"version":1`, `"version":2`, 1),
-		"later schema":    strings.Replace(saved, `"schema":`, `"schema":9`, 1),
 		"one letter":      strings.Replace(saved, "web-00007", "web-x0007", 1),
 		"a row less":      strings.Replace(saved, lines[20], "", 1),
 		"cut":             saved[:len(saved)/2],
@@ -179,6 +180,51 @@ func TestBadBackups(t *testing.T) {
 		if !errors.As(err, &field) || field.Field != "backup" {
 			t.Errorf("%s: %v, want a FieldError", name, err)
 		}
+	}
+	commit(t, s, joinOne(at)) // nobody has been fenced
+}
+
+// sealed gives a backup that somebody has altered the end that belongs to it.
+func sealed(from string) string {
+	from = from[:strings.LastIndex(from, `{"rows":`)]
+	return fmt.Sprintf("%s{\"rows\":%d,\"sha256\":\"%x\"}\n", from, strings.Count(from, "\n["), sha256.Sum256([]byte(from)))
+}
+
+// A sum that is right says nothing about what it is the sum of.
+func TestAlteredBackups(t *testing.T) {
+	t.Parallel()
+	s, at := fullStore(t, freshURL(t))
+	saved := string(backup(t, s))
+	if sealed(saved) != saved {
+		t.Fatal("a fresh backup has another end")
+	}
+	intents := `{"table":"intent"` + strings.SplitN(strings.SplitN(saved, `{"table":"intent"`, 2)[1], "{", 2)[0]
+	for name, c := range map[string]struct{ old, altered, says string }{
+		"later schema":          {`"schema":`, `"schema":9`, "newer than schema"},
+		"row of no table":       {`{"table":"pool"`, "[\"x\"]\n" + `{"table":"pool"`, "a row of no table"},
+		"unknown table":         {`{"table":"server"`, `{"table":"servant"`, `table "servant" is unknown`},
+		"a table twice":         {`{"table":"departed"`, intents + `{"table":"departed"`, `table "intent" is unknown, or not in its place`},
+		"unknown column":        {`"columns":["name",`, `"columns":["fame",`, `column "fame" of table pool is unknown`},
+		"a column twice":        {`"columns":["name","epoch",`, `"columns":["name","name",`, `column "name" of table pool is unknown, or there twice`},
+		"no key":                {`"columns":["name","epoch",`, `"columns":["epoch",`, "table pool lacks the column name"},
+		"a value less":          {"[\"web\",", "[", "values for"},
+		"a value of values":     {"[\"web\",", "[[],", "neither a text, a number nor null"},
+		"two values":            {"\n[", "\n[][", "more than one value"},
+		"rows of no pool":       {"[\"web\",", "[\"other\",", "are of no pool"},
+		"settings that are not": {`\"mode\":\"enforce\"`, `\"mode\":7`, "rows that cannot be read"},
+	} {
+		altered := strings.Replace(saved, c.old, c.altered, 1)
+		if altered == saved {
+			t.Errorf("%s: nothing is altered", name)
+		}
+		_, err := s.Restore(t.Context(), strings.NewReader(sealed(altered)), store.RestoreOptions{Replace: true})
+		var field *member.FieldError
+		if !errors.As(err, &field) || field.Field != "backup" || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want a FieldError with %q", name, err, c.says)
+		}
+	}
+	if _, err := store.CheckBackup(strings.NewReader(strings.Replace(saved, `{"rows":`, `{"rows":1`, 1))); err == nil {
+		t.Error("an end with another number of rows is taken")
 	}
 	commit(t, s, joinOne(at)) // nobody has been fenced
 }

@@ -59,6 +59,25 @@ func TestCommitOverwritesAndForgets(t *testing.T) {
 	diff(t, "departed", c.Departed, pools[0].Departed)
 }
 
+// What a change does not name stays.
+func TestCommitKeepsWhatItDoesNotName(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	settings, size := member.DefaultSettings(), 9
+	settings.Mode, settings.RemovalGrace = member.ModePaused, 5*time.Second
+	c := change(at)
+	c.Settings, c.ReferenceSize = &settings, &size
+	c.Intents = []member.Intent{{ID: "a", Wish: member.WishDrain, SetAt: noon}}
+	at = commit(t, s, c)
+	commit(t, s, joinOne(at))
+	p := readPools(t, s)[0]
+	diff(t, "settings", settings, p.Settings)
+	diff(t, "intents", c.Intents, p.Intents)
+	if p.ReferenceSize != size {
+		t.Errorf("reference size %d, want %d", p.ReferenceSize, size)
+	}
+}
+
 func TestRepeatedCommitIsASuccess(t *testing.T) {
 	t.Parallel()
 	s, at := newPool(t)

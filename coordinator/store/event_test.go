@@ -178,6 +178,27 @@ func TestPruneEvents(t *testing.T) {
 	}
 }
 
+// A part of a revision is too new to go: then all of it stays.
+func TestPruneKeepsARevisionWhole(t *testing.T) {
+	t.Parallel()
+	s, at := newPool(t)
+	for range 4 { // revisions 2 to 5
+		c := change(at)
+		for _, age := range []time.Duration{time.Hour, 0} {
+			when := noon.Add(time.Duration(c.Revision())*time.Minute - age)
+			c.Events = append(c.Events, member.Event{Kind: member.EventJoined, At: when})
+		}
+		at = commit(t, s, c)
+	}
+	n, err := s.Prune(t.Context(), "web", store.Retention{Revisions: 1, EventsSince: noon.Add(3 * time.Minute), Limit: 100})
+	if err != nil || n != 2 {
+		t.Errorf("%d events went, %v; want the 2 of revision 2", n, err)
+	}
+	diff(t, "events", []store.EventCursor{
+		{Revision: 3}, {Revision: 3, Seq: 1}, {Revision: 4}, {Revision: 4, Seq: 1}, {Revision: 5}, {Revision: 5, Seq: 1},
+	}, cursors(events4(t, s, 3)))
+}
+
 func events4(t *testing.T, s *store.Store, from member.Revision) []member.Event {
 	t.Helper()
 	list, err := s.EventsFrom(t.Context(), "web", from, 100)

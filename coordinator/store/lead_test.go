@@ -93,6 +93,28 @@ func TestOneOfManyClaimsWins(t *testing.T) {
 	}
 }
 
+// TestNoEpochIsWonTwice: a renewal that its sender has given up arrives after it has
+// seen the lease of its own past term. It is no earlier claim that went through.
+func TestNoEpochIsWonTwice(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, freshURL(t))
+	c := claim(t, s, "c1")
+	first, err := s.Lead(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Lead(t.Context(), c); err != nil || again != first {
+		t.Errorf("the same claim again: %v, %v; want %v", again, err, first)
+	}
+	c.Seen = leaseOf(t, s)
+	if err := s.Renew(t.Context(), first.Epoch); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := s.Lead(t.Context(), c); !errors.Is(err, member.ErrStale) {
+		t.Errorf("led as %v, %v; want ErrStale", l, err)
+	}
+}
+
 // TestClaimOfARenewedLease: a leader that has renewed since it was seen is not
 // overruled, nor one that has made a pool.
 func TestClaimOfARenewedLease(t *testing.T) {

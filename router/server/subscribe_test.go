@@ -582,7 +582,11 @@ func TestSubscribe_RefusesGarbage(t *testing.T) {
 				s := w.coordinators[first].next()
 				s.send(catchUp(2)...)
 				s.send(garbage)
+				before := time.Now()
 				w.coordinators[second].next()
+				if took := time.Since(before); took > time.Second {
+					t.Errorf("left after %v, want at once", took)
+				}
 				if got := len(w.resolved()); got != 2 {
 					t.Errorf("%d servers, want 2", got)
 				}

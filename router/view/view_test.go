@@ -293,6 +293,28 @@ func TestEndMarks_VoidsWhatDidNotComeAgain(t *testing.T) {
 	}
 }
 
+// The next mark to expire is the one whose time is up first, wherever it is.
+func TestNextExpiry(t *testing.T) {
+	t.Parallel()
+	v := pool(t, 3)
+	for _, m := range []struct {
+		id  member.ID
+		ttl time.Duration
+	}{{"s01", 20 * time.Second}, {"s02", 30 * time.Second}, {"s00", 25 * time.Second}} {
+		v = v.ApplyMarks([]member.Mark{{ID: m.id, Incarnation: 1, Suspect: true, Epoch: 1, Seq: 1, TTL: m.ttl}}, start)
+	}
+	for _, want := range []time.Duration{20 * time.Second, 25 * time.Second, 30 * time.Second} {
+		at, ok := v.NextExpiry()
+		if !ok || !at.Equal(start.Add(want)) {
+			t.Fatalf("%v after %s, want after %s", ok, at.Sub(start), want)
+		}
+		v = v.Expire(at)
+	}
+	if at, ok := v.NextExpiry(); ok {
+		t.Errorf("after %s without a mark", at.Sub(start))
+	}
+}
+
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	v := pool(t, 3)
