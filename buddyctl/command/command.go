@@ -100,7 +100,7 @@ func New(w World, further ...*cobra.Command) *cobra.Command {
 	a.globalFlags(root)
 	config.Bind(root, Prefix)
 	add(root, groupLook, a.statusCommand(), a.poolsCommand(), a.serversCommand(), a.ringCommand(), a.checkCommand(),
-		a.explainCommand(), a.eventsCommand(), a.alarmsCommand(), a.routersCommand(), a.sessionsCommand(),
+		a.explainCommand(), a.eventsCommand(), a.alarmsCommand(), a.intentsCommand(), a.routersCommand(), a.sessionsCommand(),
 		a.pickCommand())
 	add(root, groupChange, a.drainCommand(), a.resumeCommand(), a.rollingCommand(), a.intentCommand(),
 		a.removeCommand(), a.replaceCommand(), a.brakeCommand(), a.repairCommand(), a.stepDownCommand(), a.backupCommand(), a.restoreCommand())

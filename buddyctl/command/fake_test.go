@@ -130,6 +130,7 @@ type fakeAdmin struct {
 	servers  []*coordinatorv1.Server
 	events   []*coordinatorv1.Event
 	alarms   []*coordinatorv1.Alarm
+	intents  []*coordinatorv1.Intent
 	routers  []*coordinatorv1.Router
 	sessions []*coordinatorv1.AgentSession
 	ring     *coordinatorv1.GetRingResponse
@@ -280,6 +281,11 @@ func (f *fakeAdmin) SetIntent(_ context.Context, r *coordinatorv1.SetIntentReque
 		intent.ExpiresAt = timestamppb.New(noon.Add(r.GetExpiresIn().AsDuration()))
 	}
 	return &coordinatorv1.SetIntentResponse{Intent: intent, Revision: 43}, f.heard("SetIntent", r)
+}
+
+func (f *fakeAdmin) ListIntents(_ context.Context, r *coordinatorv1.ListIntentsRequest) (*coordinatorv1.ListIntentsResponse, error) {
+	items, next := page(f.intents, r.GetPageToken())
+	return &coordinatorv1.ListIntentsResponse{Intents: items, NextPageToken: next, Revision: 42}, f.heard("ListIntents", r)
 }
 
 func (f *fakeAdmin) GetRing(_ context.Context, r *coordinatorv1.GetRingRequest) (*coordinatorv1.GetRingResponse, error) {

@@ -32,6 +32,7 @@ func busyAdmin() *fakeAdmin {
 		servers:  busyServers(),
 		events:   busyEvents(),
 		alarms:   busyAlarms(),
+		intents:  busyIntents(),
 		routers:  busyRouters(),
 		sessions: busySessions(),
 		ring:     busyRing(),
@@ -48,6 +49,14 @@ func busyAdmin() *fakeAdmin {
 			Summary:   "db-6 is not a member of pool default: it was removed as crashed.",
 			Departure: &coordinatorv1.Departure{Incarnation: 9, Cause: coordinatorv1.Cause_CAUSE_CRASHED, LeftAt: ago(41 * time.Second), FlapScore: 1, HoldDown: durationpb.New(5 * time.Second)},
 		},
+	}
+}
+
+func busyIntents() []*coordinatorv1.Intent {
+	return []*coordinatorv1.Intent{
+		{Pool: "default", ServerId: "db-2", Wish: coordinatorv1.Wish_WISH_MAINTENANCE, Reason: "new disk", Actor: "operator/ada", SetAt: ago(10 * time.Minute), ExpiresAt: timestamppb.New(noon.Add(110 * time.Minute))},
+		{Pool: "default", ServerId: "db-4", Wish: coordinatorv1.Wish_WISH_DRAIN, Actor: "operator/ada", SetAt: ago(41 * time.Second)},
+		{Pool: "default", ServerId: "old-1", Wish: coordinatorv1.Wish_WISH_BANNED, Reason: "replaced by db-9", Actor: "operator/bob", SetAt: ago(72 * time.Hour)},
 	}
 }
 

@@ -24,6 +24,7 @@ var reads = map[string][]string{
 	"events":      {"events"},
 	"events_last": {"events", "--last", "3"},
 	"alarms":      {"alarms"},
+	"intents":     {"intents"},
 	"brake":       {"brake"},
 	"routers":     {"routers"},
 	"sessions":    {"sessions"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -65,6 +66,45 @@ func (a *app) intentCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&lasts, "for", 0, "how long it holds; without it, until it is changed")
 	m.flags(cmd, true)
 	return cmd
+}
+
+func (a *app) intentsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "intents",
+		Short:             "List what operators want for server ids, members or not: who is banned, drained, in maintenance",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list := &coordinatorv1.ListIntentsResponse{}
+			err := a.askAdmin(cmd.Context(), func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
+				list.Intents, err = pages(func(token string) ([]*coordinatorv1.Intent, string, error) {
+					page, err := c.ListIntents(ctx, &coordinatorv1.ListIntentsRequest{Pool: a.pool, PageSize: pageSize, PageToken: token})
+					list.Revision = page.GetRevision()
+					return page.GetIntents(), page.GetNextPageToken(), err
+				})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.show(list, func(w io.Writer) error { return a.writeIntents(w, list.GetIntents()) })
+		},
+	}
+}
+
+func (a *app) writeIntents(w io.Writer, intents []*coordinatorv1.Intent) error {
+	if len(intents) == 0 {
+		return say(w, "no intents: operators want nothing special")
+	}
+	g := output.NewGrid("SERVER", "WISH", "FOR", "ENDS_IN", "ACTOR", "REASON")
+	for _, i := range intents {
+		ends := "never"
+		if i.GetExpiresAt() != nil {
+			ends = output.Until(a.Now(), i.GetExpiresAt())
+		}
+		g.Add(i.GetServerId(), output.Name(i.GetWish()), output.Since(a.Now(), i.GetSetAt()), ends, i.GetActor(), i.GetReason())
+	}
+	return g.Write(w, a.Terminal.Width)
 }
 
 func (a *app) wishText(answer *coordinatorv1.SetIntentResponse, stranger bool) string {

@@ -135,37 +135,3 @@ func (a *adminService) RemoveServer(ctx context.Context, req *pb.RemoveServerReq
 	}
 	return res, nil
 }
-
-// SetIntent sets the operator's wish for an id.
-func (a *adminService) SetIntent(ctx context.Context, req *pb.SetIntentRequest) (*pb.SetIntentResponse, error) {
-	o, err := a.order(ctx, req, req.ExpectedRevision)
-	if err != nil {
-		return nil, err
-	}
-	wanted, err := parseIntent(req)
-	if err != nil {
-		return nil, err
-	}
-	res := &pb.SetIntentResponse{}
-	command := func(c pool.Call) pool.Input {
-		wanted.Call = c
-		return wanted
-	}
-	err = o.give(ctx, command, func(m *pool.Machine, r pool.Reply) {
-		res.Revision = uint64(r.Revision)
-		intent := member.Intent{ID: wanted.ID, Wish: member.WishActive}
-		for _, i := range m.Intents() {
-			if i.ID == wanted.ID {
-				intent = i
-			}
-		}
-		if o.call.ValidateOnly {
-			intent = member.Intent{ID: wanted.ID, Wish: wanted.Wish, Reason: o.call.Reason, Actor: o.call.Actor}
-		}
-		res.Intent = toIntent(o.host.pool, intent)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return res, nil
-}

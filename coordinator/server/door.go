@@ -80,8 +80,8 @@ func (s *Server) adminDoor(ctx context.Context, method string) (any, error) {
 
 // readFromTable are the methods of AdminService that a standby answers.
 func readFromTable() []string {
-	return append(toldWithoutTable(), "ListPools", "GetPool", "ListServers", "GetServer", "GetRing", "ListEvents",
-		"ExplainServer", "ListRouters")
+	return append(toldWithoutTable(), "ListPools", "GetPool", "ListServers", "GetServer", "ListIntents", "GetRing",
+		"ListEvents", "ExplainServer", "ListRouters")
 }
 
 // toldWithoutTable are those of them that it answers also when it cannot read

@@ -3,6 +3,7 @@ package server_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,6 +80,26 @@ func (w *world) wishesHold() {
 		if got[id] != want {
 			w.t.Errorf("%s is %q, want %q", id, got[id], want)
 		}
+	}
+	var wishes []string
+	for token := ""; ; {
+		page, err := w.admin.ListIntents(w.t.Context(), &pb.ListIntentsRequest{PageSize: 2, PageToken: token})
+		if err != nil {
+			w.t.Fatalf("list intents: %v", err)
+		}
+		for _, i := range page.GetIntents() {
+			wishes = append(wishes, fmt.Sprintf("%s/%s %s %t", i.GetPool(), i.GetServerId(), i.GetWish(), i.GetExpiresAt() != nil))
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	want := []string{
+		"default/late WISH_BANNED false", "default/web-1 WISH_DRAIN false", "default/web-2 WISH_MAINTENANCE false",
+		"default/web-3 WISH_BANNED false", "default/web-4 WISH_DRAIN true",
+	}
+	if !slices.Equal(wishes, want) {
+		w.t.Errorf("the wishes are %q, want %q", wishes, want)
 	}
 	for _, id := range []string{"web-3", "late"} {
 		a := w.newAgent(id)

@@ -445,6 +445,9 @@ func TestBadAdminRequests(t *testing.T) {
 		{"phases", &pb.ListServersRequest{Phases: []pb.Phase{42}}},
 		{"page_size", &pb.ListServersRequest{PageSize: -7}},
 		{"page_token", &pb.ListServersRequest{PageToken: "x"}},
+		{"pool", &pb.ListIntentsRequest{Pool: "A"}},
+		{"page_size", &pb.ListIntentsRequest{PageSize: 1001}},
+		{"page_token", &pb.ListIntentsRequest{PageToken: "x"}},
 		{"pool", &pb.GetServerRequest{Pool: "A", ServerId: "a"}},
 		{"server_id", &pb.GetServerRequest{}},
 		{"server_id", &pb.GetServerRequest{ServerId: "../etc"}},
@@ -504,6 +507,7 @@ func TestBadAdminRequests(t *testing.T) {
 		for _, req := range []proto.Message{
 			&pb.GetPoolRequest{Pool: "nowhere"}, &pb.UpdatePoolRequest{Pool: "nowhere", Settings: settings},
 			&pb.ListServersRequest{Pool: "nowhere"}, &pb.GetServerRequest{ServerId: "nobody"},
+			&pb.ListIntentsRequest{Pool: "nowhere"},
 			&pb.UpdateServerRequest{ServerId: "nobody", Spec: spec, UpdateMask: mask("zone")},
 			&pb.RemoveServerRequest{ServerId: "nobody"}, &pb.GetRingRequest{Pool: "nowhere"},
 			&pb.SetIntentRequest{Pool: "nowhere", ServerId: "a", Wish: pb.Wish_WISH_DRAIN},

@@ -196,11 +196,12 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 			in("departed", name, err, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
 			return nil
 		}, "SELECT "+departedColumns+" FROM departed ORDER BY pool, server_id"),
+		// They may be thousands: in the order of the primary key nothing is sorted.
 		x.each(ctx, func(rows *sql.Rows) error {
 			name, v, err := scanRequest(rows)
 			in("", name, err, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
 			return nil
-		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? ORDER BY pool, at, request_id", timestamp(since)),
+		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? ORDER BY pool, request_id", timestamp(since)),
 	)
 	slices.SortStableFunc(pools, func(a, b member.PoolState) int { return cmp.Compare(a.Name, b.Name) })
 	return pools, err

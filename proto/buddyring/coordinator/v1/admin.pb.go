@@ -1675,6 +1675,134 @@ func (x *SetIntentResponse) GetRevision() uint64 {
 	return 0
 }
 
+// ListIntentsRequest asks for wishes.
+type ListIntentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty where only one pool exists.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// At most this many; 100 when 0.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIntentsRequest) Reset() {
+	*x = ListIntentsRequest{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIntentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIntentsRequest) ProtoMessage() {}
+
+func (x *ListIntentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIntentsRequest.ProtoReflect.Descriptor instead.
+func (*ListIntentsRequest) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListIntentsRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ListIntentsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListIntentsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListIntentsResponse is a page of wishes.
+type ListIntentsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By server id; WISH_ACTIVE is never among them.
+	Intents []*Intent `protobuf:"bytes,1,rep,name=intents,proto3" json:"intents,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The revision that the page shows.
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIntentsResponse) Reset() {
+	*x = ListIntentsResponse{}
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIntentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIntentsResponse) ProtoMessage() {}
+
+func (x *ListIntentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIntentsResponse.ProtoReflect.Descriptor instead.
+func (*ListIntentsResponse) Descriptor() ([]byte, []int) {
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListIntentsResponse) GetIntents() []*Intent {
+	if x != nil {
+		return x.Intents
+	}
+	return nil
+}
+
+func (x *ListIntentsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListIntentsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // DrainServerRequest asks to drain a member.
 type DrainServerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1703,7 +1831,7 @@ type DrainServerRequest struct {
 
 func (x *DrainServerRequest) Reset() {
 	*x = DrainServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1843,7 @@ func (x *DrainServerRequest) String() string {
 func (*DrainServerRequest) ProtoMessage() {}
 
 func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[22]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1856,7 @@ func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerRequest.ProtoReflect.Descriptor instead.
 func (*DrainServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DrainServerRequest) GetPool() string {
@@ -1813,7 +1941,7 @@ type DrainServerResponse struct {
 
 func (x *DrainServerResponse) Reset() {
 	*x = DrainServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1953,7 @@ func (x *DrainServerResponse) String() string {
 func (*DrainServerResponse) ProtoMessage() {}
 
 func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[23]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +1966,7 @@ func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerResponse.ProtoReflect.Descriptor instead.
 func (*DrainServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DrainServerResponse) GetState() DrainState {
@@ -1890,7 +2018,7 @@ type ResumeServerRequest struct {
 
 func (x *ResumeServerRequest) Reset() {
 	*x = ResumeServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2030,7 @@ func (x *ResumeServerRequest) String() string {
 func (*ResumeServerRequest) ProtoMessage() {}
 
 func (x *ResumeServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[24]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2043,7 @@ func (x *ResumeServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeServerRequest.ProtoReflect.Descriptor instead.
 func (*ResumeServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeServerRequest) GetPool() string {
@@ -1973,7 +2101,7 @@ type ResumeServerResponse struct {
 
 func (x *ResumeServerResponse) Reset() {
 	*x = ResumeServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2113,7 @@ func (x *ResumeServerResponse) String() string {
 func (*ResumeServerResponse) ProtoMessage() {}
 
 func (x *ResumeServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[25]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2126,7 @@ func (x *ResumeServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeServerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResumeServerResponse) GetServer() *Server {
@@ -2026,7 +2154,7 @@ type GetRingRequest struct {
 
 func (x *GetRingRequest) Reset() {
 	*x = GetRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2166,7 @@ func (x *GetRingRequest) String() string {
 func (*GetRingRequest) ProtoMessage() {}
 
 func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[26]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2179,7 @@ func (x *GetRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingRequest.ProtoReflect.Descriptor instead.
 func (*GetRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetRingRequest) GetPool() string {
@@ -2086,7 +2214,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2226,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[27]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2239,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RingMember) GetServerId() string {
@@ -2185,7 +2313,7 @@ type GetRingResponse struct {
 
 func (x *GetRingResponse) Reset() {
 	*x = GetRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2325,7 @@ func (x *GetRingResponse) String() string {
 func (*GetRingResponse) ProtoMessage() {}
 
 func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[28]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2338,7 @@ func (x *GetRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRingResponse.ProtoReflect.Descriptor instead.
 func (*GetRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetRingResponse) GetMembers() []*RingMember {
@@ -2245,7 +2373,7 @@ type CheckRingRequest struct {
 
 func (x *CheckRingRequest) Reset() {
 	*x = CheckRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2385,7 @@ func (x *CheckRingRequest) String() string {
 func (*CheckRingRequest) ProtoMessage() {}
 
 func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[29]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2398,7 @@ func (x *CheckRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingRequest.ProtoReflect.Descriptor instead.
 func (*CheckRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CheckRingRequest) GetPool() string {
@@ -2296,7 +2424,7 @@ type RingProblem struct {
 
 func (x *RingProblem) Reset() {
 	*x = RingProblem{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2436,7 @@ func (x *RingProblem) String() string {
 func (*RingProblem) ProtoMessage() {}
 
 func (x *RingProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[30]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2449,7 @@ func (x *RingProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingProblem.ProtoReflect.Descriptor instead.
 func (*RingProblem) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RingProblem) GetServerId() string {
@@ -2365,7 +2493,7 @@ type CheckRingResponse struct {
 
 func (x *CheckRingResponse) Reset() {
 	*x = CheckRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2505,7 @@ func (x *CheckRingResponse) String() string {
 func (*CheckRingResponse) ProtoMessage() {}
 
 func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[31]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2518,7 @@ func (x *CheckRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRingResponse.ProtoReflect.Descriptor instead.
 func (*CheckRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CheckRingResponse) GetConsistent() bool {
@@ -2448,7 +2576,7 @@ type RepairRingRequest struct {
 
 func (x *RepairRingRequest) Reset() {
 	*x = RepairRingRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2588,7 @@ func (x *RepairRingRequest) String() string {
 func (*RepairRingRequest) ProtoMessage() {}
 
 func (x *RepairRingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[32]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2601,7 @@ func (x *RepairRingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRingRequest.ProtoReflect.Descriptor instead.
 func (*RepairRingRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RepairRingRequest) GetPool() string {
@@ -2526,7 +2654,7 @@ type RingRepair struct {
 
 func (x *RingRepair) Reset() {
 	*x = RingRepair{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2666,7 @@ func (x *RingRepair) String() string {
 func (*RingRepair) ProtoMessage() {}
 
 func (x *RingRepair) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[33]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2679,7 @@ func (x *RingRepair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingRepair.ProtoReflect.Descriptor instead.
 func (*RingRepair) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RingRepair) GetServerId() string {
@@ -2588,7 +2716,7 @@ type RepairRingResponse struct {
 
 func (x *RepairRingResponse) Reset() {
 	*x = RepairRingResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2728,7 @@ func (x *RepairRingResponse) String() string {
 func (*RepairRingResponse) ProtoMessage() {}
 
 func (x *RepairRingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[34]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2741,7 @@ func (x *RepairRingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRingResponse.ProtoReflect.Descriptor instead.
 func (*RepairRingResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RepairRingResponse) GetRepairs() []*RingRepair {
@@ -2651,7 +2779,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2791,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[35]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2804,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListEventsRequest) GetPool() string {
@@ -2734,7 +2862,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2874,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[36]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2887,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -2789,7 +2917,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +2929,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[37]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +2942,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchEventsRequest) GetPool() string {
@@ -2842,7 +2970,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2982,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[38]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2995,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchEventsResponse) GetEvent() *Event {
@@ -2892,7 +3020,7 @@ type ExplainServerRequest struct {
 
 func (x *ExplainServerRequest) Reset() {
 	*x = ExplainServerRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3032,7 @@ func (x *ExplainServerRequest) String() string {
 func (*ExplainServerRequest) ProtoMessage() {}
 
 func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[39]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3045,7 @@ func (x *ExplainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerRequest.ProtoReflect.Descriptor instead.
 func (*ExplainServerRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainServerRequest) GetPool() string {
@@ -2955,7 +3083,7 @@ type RouterProgress struct {
 
 func (x *RouterProgress) Reset() {
 	*x = RouterProgress{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3095,7 @@ func (x *RouterProgress) String() string {
 func (*RouterProgress) ProtoMessage() {}
 
 func (x *RouterProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[40]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3108,7 @@ func (x *RouterProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterProgress.ProtoReflect.Descriptor instead.
 func (*RouterProgress) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RouterProgress) GetRouterId() string {
@@ -3010,7 +3138,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3150,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[41]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3163,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Decision) GetExplanation() *Explanation {
@@ -3071,7 +3199,7 @@ type ExplainServerResponse struct {
 
 func (x *ExplainServerResponse) Reset() {
 	*x = ExplainServerResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3211,7 @@ func (x *ExplainServerResponse) String() string {
 func (*ExplainServerResponse) ProtoMessage() {}
 
 func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[42]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3224,7 @@ func (x *ExplainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainServerResponse.ProtoReflect.Descriptor instead.
 func (*ExplainServerResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExplainServerResponse) GetServer() *Server {
@@ -3153,7 +3281,7 @@ type Departure struct {
 
 func (x *Departure) Reset() {
 	*x = Departure{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3165,7 +3293,7 @@ func (x *Departure) String() string {
 func (*Departure) ProtoMessage() {}
 
 func (x *Departure) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[43]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3178,7 +3306,7 @@ func (x *Departure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Departure.ProtoReflect.Descriptor instead.
 func (*Departure) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Departure) GetIncarnation() uint64 {
@@ -3227,7 +3355,7 @@ type GetBrakeRequest struct {
 
 func (x *GetBrakeRequest) Reset() {
 	*x = GetBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3367,7 @@ func (x *GetBrakeRequest) String() string {
 func (*GetBrakeRequest) ProtoMessage() {}
 
 func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[44]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3380,7 @@ func (x *GetBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeRequest.ProtoReflect.Descriptor instead.
 func (*GetBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetBrakeRequest) GetPool() string {
@@ -3279,7 +3407,7 @@ type BrakeZone struct {
 
 func (x *BrakeZone) Reset() {
 	*x = BrakeZone{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3291,7 +3419,7 @@ func (x *BrakeZone) String() string {
 func (*BrakeZone) ProtoMessage() {}
 
 func (x *BrakeZone) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[45]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,7 +3432,7 @@ func (x *BrakeZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeZone.ProtoReflect.Descriptor instead.
 func (*BrakeZone) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *BrakeZone) GetZone() string {
@@ -3350,7 +3478,7 @@ type BrakeStop struct {
 
 func (x *BrakeStop) Reset() {
 	*x = BrakeStop{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3490,7 @@ func (x *BrakeStop) String() string {
 func (*BrakeStop) ProtoMessage() {}
 
 func (x *BrakeStop) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[46]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3503,7 @@ func (x *BrakeStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrakeStop.ProtoReflect.Descriptor instead.
 func (*BrakeStop) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *BrakeStop) GetRule() string {
@@ -3417,7 +3545,7 @@ type HeldRemoval struct {
 
 func (x *HeldRemoval) Reset() {
 	*x = HeldRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3557,7 @@ func (x *HeldRemoval) String() string {
 func (*HeldRemoval) ProtoMessage() {}
 
 func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[47]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3570,7 @@ func (x *HeldRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldRemoval.ProtoReflect.Descriptor instead.
 func (*HeldRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HeldRemoval) GetServerId() string {
@@ -3487,7 +3615,7 @@ type ReleasedRemoval struct {
 
 func (x *ReleasedRemoval) Reset() {
 	*x = ReleasedRemoval{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3627,7 @@ func (x *ReleasedRemoval) String() string {
 func (*ReleasedRemoval) ProtoMessage() {}
 
 func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[48]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3640,7 @@ func (x *ReleasedRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasedRemoval.ProtoReflect.Descriptor instead.
 func (*ReleasedRemoval) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ReleasedRemoval) GetServerId() string {
@@ -3552,7 +3680,7 @@ type GetBrakeResponse struct {
 
 func (x *GetBrakeResponse) Reset() {
 	*x = GetBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3564,7 +3692,7 @@ func (x *GetBrakeResponse) String() string {
 func (*GetBrakeResponse) ProtoMessage() {}
 
 func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[49]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3577,7 +3705,7 @@ func (x *GetBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrakeResponse.ProtoReflect.Descriptor instead.
 func (*GetBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetBrakeResponse) GetSafety() *Safety {
@@ -3650,7 +3778,7 @@ type ReleaseBrakeRequest struct {
 
 func (x *ReleaseBrakeRequest) Reset() {
 	*x = ReleaseBrakeRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3662,7 +3790,7 @@ func (x *ReleaseBrakeRequest) String() string {
 func (*ReleaseBrakeRequest) ProtoMessage() {}
 
 func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[50]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3675,7 +3803,7 @@ func (x *ReleaseBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ReleaseBrakeRequest) GetPool() string {
@@ -3734,7 +3862,7 @@ type ReleaseBrakeResponse struct {
 
 func (x *ReleaseBrakeResponse) Reset() {
 	*x = ReleaseBrakeResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3746,7 +3874,7 @@ func (x *ReleaseBrakeResponse) String() string {
 func (*ReleaseBrakeResponse) ProtoMessage() {}
 
 func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[51]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3759,7 +3887,7 @@ func (x *ReleaseBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBrakeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ReleaseBrakeResponse) GetReleased() []*ReleasedRemoval {
@@ -3787,7 +3915,7 @@ type ListAlarmsRequest struct {
 
 func (x *ListAlarmsRequest) Reset() {
 	*x = ListAlarmsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3799,7 +3927,7 @@ func (x *ListAlarmsRequest) String() string {
 func (*ListAlarmsRequest) ProtoMessage() {}
 
 func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[52]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3812,7 +3940,7 @@ func (x *ListAlarmsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlarmsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListAlarmsRequest) GetPool() string {
@@ -3833,7 +3961,7 @@ type ListAlarmsResponse struct {
 
 func (x *ListAlarmsResponse) Reset() {
 	*x = ListAlarmsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3845,7 +3973,7 @@ func (x *ListAlarmsResponse) String() string {
 func (*ListAlarmsResponse) ProtoMessage() {}
 
 func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[53]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3858,7 +3986,7 @@ func (x *ListAlarmsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlarmsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlarmsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListAlarmsResponse) GetAlarms() []*Alarm {
@@ -3877,7 +4005,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3889,7 +4017,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[54]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3902,7 +4030,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 // GetStatusResponse tells how the coordinator is.
@@ -3948,7 +4076,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3960,7 +4088,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[55]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3973,7 +4101,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetStatusResponse) GetCoordinatorId() string {
@@ -4103,7 +4231,7 @@ type StepDownRequest struct {
 
 func (x *StepDownRequest) Reset() {
 	*x = StepDownRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4115,7 +4243,7 @@ func (x *StepDownRequest) String() string {
 func (*StepDownRequest) ProtoMessage() {}
 
 func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[56]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4128,7 +4256,7 @@ func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownRequest.ProtoReflect.Descriptor instead.
 func (*StepDownRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *StepDownRequest) GetExpectedEpoch() uint64 {
@@ -4163,7 +4291,7 @@ type StepDownResponse struct {
 
 func (x *StepDownResponse) Reset() {
 	*x = StepDownResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4175,7 +4303,7 @@ func (x *StepDownResponse) String() string {
 func (*StepDownResponse) ProtoMessage() {}
 
 func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[57]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4188,7 +4316,7 @@ func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownResponse.ProtoReflect.Descriptor instead.
 func (*StepDownResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *StepDownResponse) GetEpoch() uint64 {
@@ -4211,7 +4339,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +4351,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[58]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +4364,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListRoutersRequest) GetPageSize() int32 {
@@ -4276,7 +4404,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4288,7 +4416,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[59]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4301,7 +4429,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Router) GetRouterId() string {
@@ -4368,7 +4496,7 @@ type RouterLag struct {
 
 func (x *RouterLag) Reset() {
 	*x = RouterLag{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4380,7 +4508,7 @@ func (x *RouterLag) String() string {
 func (*RouterLag) ProtoMessage() {}
 
 func (x *RouterLag) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[60]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4393,7 +4521,7 @@ func (x *RouterLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterLag.ProtoReflect.Descriptor instead.
 func (*RouterLag) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RouterLag) GetPool() string {
@@ -4430,7 +4558,7 @@ type HeldByRouter struct {
 
 func (x *HeldByRouter) Reset() {
 	*x = HeldByRouter{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4442,7 +4570,7 @@ func (x *HeldByRouter) String() string {
 func (*HeldByRouter) ProtoMessage() {}
 
 func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[61]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4455,7 +4583,7 @@ func (x *HeldByRouter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldByRouter.ProtoReflect.Descriptor instead.
 func (*HeldByRouter) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *HeldByRouter) GetPool() string {
@@ -4485,7 +4613,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4497,7 +4625,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[62]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4510,7 +4638,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -4542,7 +4670,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4554,7 +4682,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[63]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4567,7 +4695,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListSessionsRequest) GetPool() string {
@@ -4620,7 +4748,7 @@ type AgentSession struct {
 
 func (x *AgentSession) Reset() {
 	*x = AgentSession{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4632,7 +4760,7 @@ func (x *AgentSession) String() string {
 func (*AgentSession) ProtoMessage() {}
 
 func (x *AgentSession) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[64]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4645,7 +4773,7 @@ func (x *AgentSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSession.ProtoReflect.Descriptor instead.
 func (*AgentSession) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *AgentSession) GetServerId() string {
@@ -4735,7 +4863,7 @@ type SessionSubject struct {
 
 func (x *SessionSubject) Reset() {
 	*x = SessionSubject{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4747,7 +4875,7 @@ func (x *SessionSubject) String() string {
 func (*SessionSubject) ProtoMessage() {}
 
 func (x *SessionSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[65]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4760,7 +4888,7 @@ func (x *SessionSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubject.ProtoReflect.Descriptor instead.
 func (*SessionSubject) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SessionSubject) GetServerId() string {
@@ -4804,7 +4932,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4816,7 +4944,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[66]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4829,7 +4957,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*AgentSession {
@@ -4855,7 +4983,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4867,7 +4995,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[67]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4880,7 +5008,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 // A part of a backup, in order.
@@ -4894,7 +5022,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4906,7 +5034,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[68]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4919,7 +5047,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4946,7 +5074,7 @@ type ImportStateRequest struct {
 
 func (x *ImportStateRequest) Reset() {
 	*x = ImportStateRequest{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[69]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4958,7 +5086,7 @@ func (x *ImportStateRequest) String() string {
 func (*ImportStateRequest) ProtoMessage() {}
 
 func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[69]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4971,7 +5099,7 @@ func (x *ImportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateRequest.ProtoReflect.Descriptor instead.
 func (*ImportStateRequest) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ImportStateRequest) GetReplace() bool {
@@ -5023,7 +5151,7 @@ type ImportStateResponse struct {
 
 func (x *ImportStateResponse) Reset() {
 	*x = ImportStateResponse{}
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[70]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5035,7 +5163,7 @@ func (x *ImportStateResponse) String() string {
 func (*ImportStateResponse) ProtoMessage() {}
 
 func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[70]
+	mi := &file_buddyring_coordinator_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5048,7 +5176,7 @@ func (x *ImportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportStateResponse.ProtoReflect.Descriptor instead.
 func (*ImportStateResponse) Descriptor() ([]byte, []int) {
-	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_buddyring_coordinator_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ImportStateResponse) GetStoreId() string {
@@ -5225,7 +5353,16 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\x12_expected_revision\"i\n" +
 	"\x11SetIntentResponse\x128\n" +
 	"\x06intent\x18\x01 \x01(\v2 .buddyring.coordinator.v1.IntentR\x06intent\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd6\x02\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"d\n" +
+	"\x12ListIntentsRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x95\x01\n" +
+	"\x13ListIntentsResponse\x12:\n" +
+	"\aintents\x18\x01 \x03(\v2 .buddyring.coordinator.v1.IntentR\aintents\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\xd6\x02\n" +
 	"\x12DrainServerRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12 \n" +
@@ -5492,7 +5629,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"StoreState\x12\x1b\n" +
 	"\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORE_STATE_OK\x10\x01\x12\x17\n" +
-	"\x13STORE_STATE_FAILING\x10\x022\xa5\x17\n" +
+	"\x13STORE_STATE_FAILING\x10\x022\x91\x18\n" +
 	"\fAdminService\x12d\n" +
 	"\tListPools\x12*.buddyring.coordinator.v1.ListPoolsRequest\x1a+.buddyring.coordinator.v1.ListPoolsResponse\x12^\n" +
 	"\aGetPool\x12(.buddyring.coordinator.v1.GetPoolRequest\x1a).buddyring.coordinator.v1.GetPoolResponse\x12g\n" +
@@ -5508,6 +5645,7 @@ const file_buddyring_coordinator_v1_admin_proto_rawDesc = "" +
 	"\fRemoveServer\x12-.buddyring.coordinator.v1.RemoveServerRequest\x1a..buddyring.coordinator.v1.RemoveServerResponse\x12p\n" +
 	"\rReplaceServer\x12..buddyring.coordinator.v1.ReplaceServerRequest\x1a/.buddyring.coordinator.v1.ReplaceServerResponse\x12d\n" +
 	"\tSetIntent\x12*.buddyring.coordinator.v1.SetIntentRequest\x1a+.buddyring.coordinator.v1.SetIntentResponse\x12j\n" +
+	"\vListIntents\x12,.buddyring.coordinator.v1.ListIntentsRequest\x1a-.buddyring.coordinator.v1.ListIntentsResponse\x12j\n" +
 	"\vDrainServer\x12,.buddyring.coordinator.v1.DrainServerRequest\x1a-.buddyring.coordinator.v1.DrainServerResponse\x12m\n" +
 	"\fResumeServer\x12-.buddyring.coordinator.v1.ResumeServerRequest\x1a..buddyring.coordinator.v1.ResumeServerResponse\x12^\n" +
 	"\aGetRing\x12(.buddyring.coordinator.v1.GetRingRequest\x1a).buddyring.coordinator.v1.GetRingResponse\x12d\n" +
@@ -5542,7 +5680,7 @@ func file_buddyring_coordinator_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_buddyring_coordinator_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_buddyring_coordinator_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(LeaderState)(0),              // 0: buddyring.coordinator.v1.LeaderState
 	(StoreState)(0),               // 1: buddyring.coordinator.v1.StoreState
@@ -5568,203 +5706,208 @@ var file_buddyring_coordinator_v1_admin_proto_goTypes = []any{
 	(*ReplaceServerResponse)(nil), // 21: buddyring.coordinator.v1.ReplaceServerResponse
 	(*SetIntentRequest)(nil),      // 22: buddyring.coordinator.v1.SetIntentRequest
 	(*SetIntentResponse)(nil),     // 23: buddyring.coordinator.v1.SetIntentResponse
-	(*DrainServerRequest)(nil),    // 24: buddyring.coordinator.v1.DrainServerRequest
-	(*DrainServerResponse)(nil),   // 25: buddyring.coordinator.v1.DrainServerResponse
-	(*ResumeServerRequest)(nil),   // 26: buddyring.coordinator.v1.ResumeServerRequest
-	(*ResumeServerResponse)(nil),  // 27: buddyring.coordinator.v1.ResumeServerResponse
-	(*GetRingRequest)(nil),        // 28: buddyring.coordinator.v1.GetRingRequest
-	(*RingMember)(nil),            // 29: buddyring.coordinator.v1.RingMember
-	(*GetRingResponse)(nil),       // 30: buddyring.coordinator.v1.GetRingResponse
-	(*CheckRingRequest)(nil),      // 31: buddyring.coordinator.v1.CheckRingRequest
-	(*RingProblem)(nil),           // 32: buddyring.coordinator.v1.RingProblem
-	(*CheckRingResponse)(nil),     // 33: buddyring.coordinator.v1.CheckRingResponse
-	(*RepairRingRequest)(nil),     // 34: buddyring.coordinator.v1.RepairRingRequest
-	(*RingRepair)(nil),            // 35: buddyring.coordinator.v1.RingRepair
-	(*RepairRingResponse)(nil),    // 36: buddyring.coordinator.v1.RepairRingResponse
-	(*ListEventsRequest)(nil),     // 37: buddyring.coordinator.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 38: buddyring.coordinator.v1.ListEventsResponse
-	(*WatchEventsRequest)(nil),    // 39: buddyring.coordinator.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),   // 40: buddyring.coordinator.v1.WatchEventsResponse
-	(*ExplainServerRequest)(nil),  // 41: buddyring.coordinator.v1.ExplainServerRequest
-	(*RouterProgress)(nil),        // 42: buddyring.coordinator.v1.RouterProgress
-	(*Decision)(nil),              // 43: buddyring.coordinator.v1.Decision
-	(*ExplainServerResponse)(nil), // 44: buddyring.coordinator.v1.ExplainServerResponse
-	(*Departure)(nil),             // 45: buddyring.coordinator.v1.Departure
-	(*GetBrakeRequest)(nil),       // 46: buddyring.coordinator.v1.GetBrakeRequest
-	(*BrakeZone)(nil),             // 47: buddyring.coordinator.v1.BrakeZone
-	(*BrakeStop)(nil),             // 48: buddyring.coordinator.v1.BrakeStop
-	(*HeldRemoval)(nil),           // 49: buddyring.coordinator.v1.HeldRemoval
-	(*ReleasedRemoval)(nil),       // 50: buddyring.coordinator.v1.ReleasedRemoval
-	(*GetBrakeResponse)(nil),      // 51: buddyring.coordinator.v1.GetBrakeResponse
-	(*ReleaseBrakeRequest)(nil),   // 52: buddyring.coordinator.v1.ReleaseBrakeRequest
-	(*ReleaseBrakeResponse)(nil),  // 53: buddyring.coordinator.v1.ReleaseBrakeResponse
-	(*ListAlarmsRequest)(nil),     // 54: buddyring.coordinator.v1.ListAlarmsRequest
-	(*ListAlarmsResponse)(nil),    // 55: buddyring.coordinator.v1.ListAlarmsResponse
-	(*GetStatusRequest)(nil),      // 56: buddyring.coordinator.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 57: buddyring.coordinator.v1.GetStatusResponse
-	(*StepDownRequest)(nil),       // 58: buddyring.coordinator.v1.StepDownRequest
-	(*StepDownResponse)(nil),      // 59: buddyring.coordinator.v1.StepDownResponse
-	(*ListRoutersRequest)(nil),    // 60: buddyring.coordinator.v1.ListRoutersRequest
-	(*Router)(nil),                // 61: buddyring.coordinator.v1.Router
-	(*RouterLag)(nil),             // 62: buddyring.coordinator.v1.RouterLag
-	(*HeldByRouter)(nil),          // 63: buddyring.coordinator.v1.HeldByRouter
-	(*ListRoutersResponse)(nil),   // 64: buddyring.coordinator.v1.ListRoutersResponse
-	(*ListSessionsRequest)(nil),   // 65: buddyring.coordinator.v1.ListSessionsRequest
-	(*AgentSession)(nil),          // 66: buddyring.coordinator.v1.AgentSession
-	(*SessionSubject)(nil),        // 67: buddyring.coordinator.v1.SessionSubject
-	(*ListSessionsResponse)(nil),  // 68: buddyring.coordinator.v1.ListSessionsResponse
-	(*ExportStateRequest)(nil),    // 69: buddyring.coordinator.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),   // 70: buddyring.coordinator.v1.ExportStateResponse
-	(*ImportStateRequest)(nil),    // 71: buddyring.coordinator.v1.ImportStateRequest
-	(*ImportStateResponse)(nil),   // 72: buddyring.coordinator.v1.ImportStateResponse
-	nil,                           // 73: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	(*Pool)(nil),                  // 74: buddyring.coordinator.v1.Pool
-	(*PoolSettings)(nil),          // 75: buddyring.coordinator.v1.PoolSettings
-	(*fieldmaskpb.FieldMask)(nil), // 76: google.protobuf.FieldMask
-	(Phase)(0),                    // 77: buddyring.coordinator.v1.Phase
-	(*Server)(nil),                // 78: buddyring.coordinator.v1.Server
-	(*ServerSpec)(nil),            // 79: buddyring.coordinator.v1.ServerSpec
-	(Wish)(0),                     // 80: buddyring.coordinator.v1.Wish
-	(*durationpb.Duration)(nil),   // 81: google.protobuf.Duration
-	(*Intent)(nil),                // 82: buddyring.coordinator.v1.Intent
-	(DrainState)(0),               // 83: buddyring.coordinator.v1.DrainState
-	(*LaggingRouter)(nil),         // 84: buddyring.coordinator.v1.LaggingRouter
-	(*Event)(nil),                 // 85: buddyring.coordinator.v1.Event
-	(*timestamppb.Timestamp)(nil), // 86: google.protobuf.Timestamp
-	(*Explanation)(nil),           // 87: buddyring.coordinator.v1.Explanation
-	(Cause)(0),                    // 88: buddyring.coordinator.v1.Cause
-	(*Safety)(nil),                // 89: buddyring.coordinator.v1.Safety
-	(*Alarm)(nil),                 // 90: buddyring.coordinator.v1.Alarm
-	(*Position)(nil),              // 91: buddyring.coordinator.v1.Position
+	(*ListIntentsRequest)(nil),    // 24: buddyring.coordinator.v1.ListIntentsRequest
+	(*ListIntentsResponse)(nil),   // 25: buddyring.coordinator.v1.ListIntentsResponse
+	(*DrainServerRequest)(nil),    // 26: buddyring.coordinator.v1.DrainServerRequest
+	(*DrainServerResponse)(nil),   // 27: buddyring.coordinator.v1.DrainServerResponse
+	(*ResumeServerRequest)(nil),   // 28: buddyring.coordinator.v1.ResumeServerRequest
+	(*ResumeServerResponse)(nil),  // 29: buddyring.coordinator.v1.ResumeServerResponse
+	(*GetRingRequest)(nil),        // 30: buddyring.coordinator.v1.GetRingRequest
+	(*RingMember)(nil),            // 31: buddyring.coordinator.v1.RingMember
+	(*GetRingResponse)(nil),       // 32: buddyring.coordinator.v1.GetRingResponse
+	(*CheckRingRequest)(nil),      // 33: buddyring.coordinator.v1.CheckRingRequest
+	(*RingProblem)(nil),           // 34: buddyring.coordinator.v1.RingProblem
+	(*CheckRingResponse)(nil),     // 35: buddyring.coordinator.v1.CheckRingResponse
+	(*RepairRingRequest)(nil),     // 36: buddyring.coordinator.v1.RepairRingRequest
+	(*RingRepair)(nil),            // 37: buddyring.coordinator.v1.RingRepair
+	(*RepairRingResponse)(nil),    // 38: buddyring.coordinator.v1.RepairRingResponse
+	(*ListEventsRequest)(nil),     // 39: buddyring.coordinator.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 40: buddyring.coordinator.v1.ListEventsResponse
+	(*WatchEventsRequest)(nil),    // 41: buddyring.coordinator.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 42: buddyring.coordinator.v1.WatchEventsResponse
+	(*ExplainServerRequest)(nil),  // 43: buddyring.coordinator.v1.ExplainServerRequest
+	(*RouterProgress)(nil),        // 44: buddyring.coordinator.v1.RouterProgress
+	(*Decision)(nil),              // 45: buddyring.coordinator.v1.Decision
+	(*ExplainServerResponse)(nil), // 46: buddyring.coordinator.v1.ExplainServerResponse
+	(*Departure)(nil),             // 47: buddyring.coordinator.v1.Departure
+	(*GetBrakeRequest)(nil),       // 48: buddyring.coordinator.v1.GetBrakeRequest
+	(*BrakeZone)(nil),             // 49: buddyring.coordinator.v1.BrakeZone
+	(*BrakeStop)(nil),             // 50: buddyring.coordinator.v1.BrakeStop
+	(*HeldRemoval)(nil),           // 51: buddyring.coordinator.v1.HeldRemoval
+	(*ReleasedRemoval)(nil),       // 52: buddyring.coordinator.v1.ReleasedRemoval
+	(*GetBrakeResponse)(nil),      // 53: buddyring.coordinator.v1.GetBrakeResponse
+	(*ReleaseBrakeRequest)(nil),   // 54: buddyring.coordinator.v1.ReleaseBrakeRequest
+	(*ReleaseBrakeResponse)(nil),  // 55: buddyring.coordinator.v1.ReleaseBrakeResponse
+	(*ListAlarmsRequest)(nil),     // 56: buddyring.coordinator.v1.ListAlarmsRequest
+	(*ListAlarmsResponse)(nil),    // 57: buddyring.coordinator.v1.ListAlarmsResponse
+	(*GetStatusRequest)(nil),      // 58: buddyring.coordinator.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 59: buddyring.coordinator.v1.GetStatusResponse
+	(*StepDownRequest)(nil),       // 60: buddyring.coordinator.v1.StepDownRequest
+	(*StepDownResponse)(nil),      // 61: buddyring.coordinator.v1.StepDownResponse
+	(*ListRoutersRequest)(nil),    // 62: buddyring.coordinator.v1.ListRoutersRequest
+	(*Router)(nil),                // 63: buddyring.coordinator.v1.Router
+	(*RouterLag)(nil),             // 64: buddyring.coordinator.v1.RouterLag
+	(*HeldByRouter)(nil),          // 65: buddyring.coordinator.v1.HeldByRouter
+	(*ListRoutersResponse)(nil),   // 66: buddyring.coordinator.v1.ListRoutersResponse
+	(*ListSessionsRequest)(nil),   // 67: buddyring.coordinator.v1.ListSessionsRequest
+	(*AgentSession)(nil),          // 68: buddyring.coordinator.v1.AgentSession
+	(*SessionSubject)(nil),        // 69: buddyring.coordinator.v1.SessionSubject
+	(*ListSessionsResponse)(nil),  // 70: buddyring.coordinator.v1.ListSessionsResponse
+	(*ExportStateRequest)(nil),    // 71: buddyring.coordinator.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),   // 72: buddyring.coordinator.v1.ExportStateResponse
+	(*ImportStateRequest)(nil),    // 73: buddyring.coordinator.v1.ImportStateRequest
+	(*ImportStateResponse)(nil),   // 74: buddyring.coordinator.v1.ImportStateResponse
+	nil,                           // 75: buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	(*Pool)(nil),                  // 76: buddyring.coordinator.v1.Pool
+	(*PoolSettings)(nil),          // 77: buddyring.coordinator.v1.PoolSettings
+	(*fieldmaskpb.FieldMask)(nil), // 78: google.protobuf.FieldMask
+	(Phase)(0),                    // 79: buddyring.coordinator.v1.Phase
+	(*Server)(nil),                // 80: buddyring.coordinator.v1.Server
+	(*ServerSpec)(nil),            // 81: buddyring.coordinator.v1.ServerSpec
+	(Wish)(0),                     // 82: buddyring.coordinator.v1.Wish
+	(*durationpb.Duration)(nil),   // 83: google.protobuf.Duration
+	(*Intent)(nil),                // 84: buddyring.coordinator.v1.Intent
+	(DrainState)(0),               // 85: buddyring.coordinator.v1.DrainState
+	(*LaggingRouter)(nil),         // 86: buddyring.coordinator.v1.LaggingRouter
+	(*Event)(nil),                 // 87: buddyring.coordinator.v1.Event
+	(*timestamppb.Timestamp)(nil), // 88: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 89: buddyring.coordinator.v1.Explanation
+	(Cause)(0),                    // 90: buddyring.coordinator.v1.Cause
+	(*Safety)(nil),                // 91: buddyring.coordinator.v1.Safety
+	(*Alarm)(nil),                 // 92: buddyring.coordinator.v1.Alarm
+	(*Position)(nil),              // 93: buddyring.coordinator.v1.Position
 }
 var file_buddyring_coordinator_v1_admin_proto_depIdxs = []int32{
-	74, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	74, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	75, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	74, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	75, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
-	76, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
-	74, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
-	77, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
-	73, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
-	78, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
-	78, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	79, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
-	76, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
-	78, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	78, // 14: buddyring.coordinator.v1.ReplaceServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	80, // 15: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
-	81, // 16: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
-	82, // 17: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
-	81, // 18: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
-	83, // 19: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
-	84, // 20: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
-	78, // 21: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	78, // 22: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	77, // 23: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
-	29, // 24: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
-	32, // 25: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
-	35, // 26: buddyring.coordinator.v1.RepairRingResponse.repairs:type_name -> buddyring.coordinator.v1.RingRepair
-	85, // 27: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
-	85, // 28: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
-	86, // 29: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
-	87, // 30: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
-	42, // 31: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
-	78, // 32: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
-	43, // 33: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
-	85, // 34: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
-	45, // 35: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
-	88, // 36: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
-	86, // 37: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
-	81, // 38: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
-	86, // 39: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
-	86, // 40: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
-	86, // 41: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
-	89, // 42: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
-	47, // 43: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
-	48, // 44: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
-	49, // 45: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
-	50, // 46: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	50, // 47: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
-	90, // 48: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
-	86, // 49: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	0,  // 50: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
-	1,  // 51: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
-	74, // 52: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
-	81, // 53: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
-	86, // 54: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
-	91, // 55: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
-	63, // 56: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
-	62, // 57: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
-	86, // 58: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
-	61, // 59: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
-	86, // 60: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
-	86, // 61: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
-	67, // 62: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
-	81, // 63: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
-	66, // 64: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
-	86, // 65: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
-	2,  // 66: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
-	4,  // 67: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
-	6,  // 68: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
-	8,  // 69: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
-	10, // 70: buddyring.coordinator.v1.AdminService.DeletePool:input_type -> buddyring.coordinator.v1.DeletePoolRequest
-	12, // 71: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
-	14, // 72: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
-	16, // 73: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
-	18, // 74: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
-	20, // 75: buddyring.coordinator.v1.AdminService.ReplaceServer:input_type -> buddyring.coordinator.v1.ReplaceServerRequest
-	22, // 76: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
-	24, // 77: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
-	26, // 78: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
-	28, // 79: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
-	31, // 80: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
-	34, // 81: buddyring.coordinator.v1.AdminService.RepairRing:input_type -> buddyring.coordinator.v1.RepairRingRequest
-	37, // 82: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
-	39, // 83: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
-	41, // 84: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
-	46, // 85: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
-	52, // 86: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
-	54, // 87: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
-	56, // 88: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
-	60, // 89: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
-	65, // 90: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
-	58, // 91: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
-	69, // 92: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
-	71, // 93: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
-	3,  // 94: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
-	5,  // 95: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
-	7,  // 96: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
-	9,  // 97: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
-	11, // 98: buddyring.coordinator.v1.AdminService.DeletePool:output_type -> buddyring.coordinator.v1.DeletePoolResponse
-	13, // 99: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
-	15, // 100: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
-	17, // 101: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
-	19, // 102: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
-	21, // 103: buddyring.coordinator.v1.AdminService.ReplaceServer:output_type -> buddyring.coordinator.v1.ReplaceServerResponse
-	23, // 104: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
-	25, // 105: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
-	27, // 106: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
-	30, // 107: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
-	33, // 108: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
-	36, // 109: buddyring.coordinator.v1.AdminService.RepairRing:output_type -> buddyring.coordinator.v1.RepairRingResponse
-	38, // 110: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
-	40, // 111: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
-	44, // 112: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
-	51, // 113: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
-	53, // 114: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
-	55, // 115: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
-	57, // 116: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
-	64, // 117: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
-	68, // 118: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
-	59, // 119: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
-	70, // 120: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
-	72, // 121: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
-	94, // [94:122] is the sub-list for method output_type
-	66, // [66:94] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	76, // 0: buddyring.coordinator.v1.ListPoolsResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	76, // 1: buddyring.coordinator.v1.GetPoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	77, // 2: buddyring.coordinator.v1.CreatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	76, // 3: buddyring.coordinator.v1.CreatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	77, // 4: buddyring.coordinator.v1.UpdatePoolRequest.settings:type_name -> buddyring.coordinator.v1.PoolSettings
+	78, // 5: buddyring.coordinator.v1.UpdatePoolRequest.update_mask:type_name -> google.protobuf.FieldMask
+	76, // 6: buddyring.coordinator.v1.UpdatePoolResponse.pool:type_name -> buddyring.coordinator.v1.Pool
+	79, // 7: buddyring.coordinator.v1.ListServersRequest.phases:type_name -> buddyring.coordinator.v1.Phase
+	75, // 8: buddyring.coordinator.v1.ListServersRequest.labels:type_name -> buddyring.coordinator.v1.ListServersRequest.LabelsEntry
+	80, // 9: buddyring.coordinator.v1.ListServersResponse.servers:type_name -> buddyring.coordinator.v1.Server
+	80, // 10: buddyring.coordinator.v1.GetServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	81, // 11: buddyring.coordinator.v1.UpdateServerRequest.spec:type_name -> buddyring.coordinator.v1.ServerSpec
+	78, // 12: buddyring.coordinator.v1.UpdateServerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	80, // 13: buddyring.coordinator.v1.UpdateServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	80, // 14: buddyring.coordinator.v1.ReplaceServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	82, // 15: buddyring.coordinator.v1.SetIntentRequest.wish:type_name -> buddyring.coordinator.v1.Wish
+	83, // 16: buddyring.coordinator.v1.SetIntentRequest.expires_in:type_name -> google.protobuf.Duration
+	84, // 17: buddyring.coordinator.v1.SetIntentResponse.intent:type_name -> buddyring.coordinator.v1.Intent
+	84, // 18: buddyring.coordinator.v1.ListIntentsResponse.intents:type_name -> buddyring.coordinator.v1.Intent
+	83, // 19: buddyring.coordinator.v1.DrainServerRequest.timeout:type_name -> google.protobuf.Duration
+	85, // 20: buddyring.coordinator.v1.DrainServerResponse.state:type_name -> buddyring.coordinator.v1.DrainState
+	86, // 21: buddyring.coordinator.v1.DrainServerResponse.missing:type_name -> buddyring.coordinator.v1.LaggingRouter
+	80, // 22: buddyring.coordinator.v1.DrainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	80, // 23: buddyring.coordinator.v1.ResumeServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	79, // 24: buddyring.coordinator.v1.RingMember.phase:type_name -> buddyring.coordinator.v1.Phase
+	31, // 25: buddyring.coordinator.v1.GetRingResponse.members:type_name -> buddyring.coordinator.v1.RingMember
+	34, // 26: buddyring.coordinator.v1.CheckRingResponse.problems:type_name -> buddyring.coordinator.v1.RingProblem
+	37, // 27: buddyring.coordinator.v1.RepairRingResponse.repairs:type_name -> buddyring.coordinator.v1.RingRepair
+	87, // 28: buddyring.coordinator.v1.ListEventsResponse.events:type_name -> buddyring.coordinator.v1.Event
+	87, // 29: buddyring.coordinator.v1.WatchEventsResponse.event:type_name -> buddyring.coordinator.v1.Event
+	88, // 30: buddyring.coordinator.v1.RouterProgress.applied_at:type_name -> google.protobuf.Timestamp
+	89, // 31: buddyring.coordinator.v1.Decision.explanation:type_name -> buddyring.coordinator.v1.Explanation
+	44, // 32: buddyring.coordinator.v1.Decision.routers:type_name -> buddyring.coordinator.v1.RouterProgress
+	80, // 33: buddyring.coordinator.v1.ExplainServerResponse.server:type_name -> buddyring.coordinator.v1.Server
+	45, // 34: buddyring.coordinator.v1.ExplainServerResponse.decisions:type_name -> buddyring.coordinator.v1.Decision
+	87, // 35: buddyring.coordinator.v1.ExplainServerResponse.events:type_name -> buddyring.coordinator.v1.Event
+	47, // 36: buddyring.coordinator.v1.ExplainServerResponse.departure:type_name -> buddyring.coordinator.v1.Departure
+	90, // 37: buddyring.coordinator.v1.Departure.cause:type_name -> buddyring.coordinator.v1.Cause
+	88, // 38: buddyring.coordinator.v1.Departure.left_at:type_name -> google.protobuf.Timestamp
+	83, // 39: buddyring.coordinator.v1.Departure.hold_down:type_name -> google.protobuf.Duration
+	88, // 40: buddyring.coordinator.v1.BrakeStop.since:type_name -> google.protobuf.Timestamp
+	88, // 41: buddyring.coordinator.v1.HeldRemoval.suspect_since:type_name -> google.protobuf.Timestamp
+	88, // 42: buddyring.coordinator.v1.ReleasedRemoval.until:type_name -> google.protobuf.Timestamp
+	91, // 43: buddyring.coordinator.v1.GetBrakeResponse.safety:type_name -> buddyring.coordinator.v1.Safety
+	49, // 44: buddyring.coordinator.v1.GetBrakeResponse.zones:type_name -> buddyring.coordinator.v1.BrakeZone
+	50, // 45: buddyring.coordinator.v1.GetBrakeResponse.stops:type_name -> buddyring.coordinator.v1.BrakeStop
+	51, // 46: buddyring.coordinator.v1.GetBrakeResponse.held:type_name -> buddyring.coordinator.v1.HeldRemoval
+	52, // 47: buddyring.coordinator.v1.GetBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	52, // 48: buddyring.coordinator.v1.ReleaseBrakeResponse.released:type_name -> buddyring.coordinator.v1.ReleasedRemoval
+	92, // 49: buddyring.coordinator.v1.ListAlarmsResponse.alarms:type_name -> buddyring.coordinator.v1.Alarm
+	88, // 50: buddyring.coordinator.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	0,  // 51: buddyring.coordinator.v1.GetStatusResponse.state:type_name -> buddyring.coordinator.v1.LeaderState
+	1,  // 52: buddyring.coordinator.v1.GetStatusResponse.store_state:type_name -> buddyring.coordinator.v1.StoreState
+	76, // 53: buddyring.coordinator.v1.GetStatusResponse.pools:type_name -> buddyring.coordinator.v1.Pool
+	83, // 54: buddyring.coordinator.v1.GetStatusResponse.lease_age:type_name -> google.protobuf.Duration
+	88, // 55: buddyring.coordinator.v1.Router.last_seen:type_name -> google.protobuf.Timestamp
+	93, // 56: buddyring.coordinator.v1.Router.applied:type_name -> buddyring.coordinator.v1.Position
+	65, // 57: buddyring.coordinator.v1.Router.held:type_name -> buddyring.coordinator.v1.HeldByRouter
+	64, // 58: buddyring.coordinator.v1.Router.lags:type_name -> buddyring.coordinator.v1.RouterLag
+	88, // 59: buddyring.coordinator.v1.RouterLag.since:type_name -> google.protobuf.Timestamp
+	63, // 60: buddyring.coordinator.v1.ListRoutersResponse.routers:type_name -> buddyring.coordinator.v1.Router
+	88, // 61: buddyring.coordinator.v1.AgentSession.since:type_name -> google.protobuf.Timestamp
+	88, // 62: buddyring.coordinator.v1.AgentSession.last_heard:type_name -> google.protobuf.Timestamp
+	69, // 63: buddyring.coordinator.v1.AgentSession.subjects:type_name -> buddyring.coordinator.v1.SessionSubject
+	83, // 64: buddyring.coordinator.v1.SessionSubject.rtt:type_name -> google.protobuf.Duration
+	68, // 65: buddyring.coordinator.v1.ListSessionsResponse.sessions:type_name -> buddyring.coordinator.v1.AgentSession
+	88, // 66: buddyring.coordinator.v1.ImportStateResponse.backup_at:type_name -> google.protobuf.Timestamp
+	2,  // 67: buddyring.coordinator.v1.AdminService.ListPools:input_type -> buddyring.coordinator.v1.ListPoolsRequest
+	4,  // 68: buddyring.coordinator.v1.AdminService.GetPool:input_type -> buddyring.coordinator.v1.GetPoolRequest
+	6,  // 69: buddyring.coordinator.v1.AdminService.CreatePool:input_type -> buddyring.coordinator.v1.CreatePoolRequest
+	8,  // 70: buddyring.coordinator.v1.AdminService.UpdatePool:input_type -> buddyring.coordinator.v1.UpdatePoolRequest
+	10, // 71: buddyring.coordinator.v1.AdminService.DeletePool:input_type -> buddyring.coordinator.v1.DeletePoolRequest
+	12, // 72: buddyring.coordinator.v1.AdminService.ListServers:input_type -> buddyring.coordinator.v1.ListServersRequest
+	14, // 73: buddyring.coordinator.v1.AdminService.GetServer:input_type -> buddyring.coordinator.v1.GetServerRequest
+	16, // 74: buddyring.coordinator.v1.AdminService.UpdateServer:input_type -> buddyring.coordinator.v1.UpdateServerRequest
+	18, // 75: buddyring.coordinator.v1.AdminService.RemoveServer:input_type -> buddyring.coordinator.v1.RemoveServerRequest
+	20, // 76: buddyring.coordinator.v1.AdminService.ReplaceServer:input_type -> buddyring.coordinator.v1.ReplaceServerRequest
+	22, // 77: buddyring.coordinator.v1.AdminService.SetIntent:input_type -> buddyring.coordinator.v1.SetIntentRequest
+	24, // 78: buddyring.coordinator.v1.AdminService.ListIntents:input_type -> buddyring.coordinator.v1.ListIntentsRequest
+	26, // 79: buddyring.coordinator.v1.AdminService.DrainServer:input_type -> buddyring.coordinator.v1.DrainServerRequest
+	28, // 80: buddyring.coordinator.v1.AdminService.ResumeServer:input_type -> buddyring.coordinator.v1.ResumeServerRequest
+	30, // 81: buddyring.coordinator.v1.AdminService.GetRing:input_type -> buddyring.coordinator.v1.GetRingRequest
+	33, // 82: buddyring.coordinator.v1.AdminService.CheckRing:input_type -> buddyring.coordinator.v1.CheckRingRequest
+	36, // 83: buddyring.coordinator.v1.AdminService.RepairRing:input_type -> buddyring.coordinator.v1.RepairRingRequest
+	39, // 84: buddyring.coordinator.v1.AdminService.ListEvents:input_type -> buddyring.coordinator.v1.ListEventsRequest
+	41, // 85: buddyring.coordinator.v1.AdminService.WatchEvents:input_type -> buddyring.coordinator.v1.WatchEventsRequest
+	43, // 86: buddyring.coordinator.v1.AdminService.ExplainServer:input_type -> buddyring.coordinator.v1.ExplainServerRequest
+	48, // 87: buddyring.coordinator.v1.AdminService.GetBrake:input_type -> buddyring.coordinator.v1.GetBrakeRequest
+	54, // 88: buddyring.coordinator.v1.AdminService.ReleaseBrake:input_type -> buddyring.coordinator.v1.ReleaseBrakeRequest
+	56, // 89: buddyring.coordinator.v1.AdminService.ListAlarms:input_type -> buddyring.coordinator.v1.ListAlarmsRequest
+	58, // 90: buddyring.coordinator.v1.AdminService.GetStatus:input_type -> buddyring.coordinator.v1.GetStatusRequest
+	62, // 91: buddyring.coordinator.v1.AdminService.ListRouters:input_type -> buddyring.coordinator.v1.ListRoutersRequest
+	67, // 92: buddyring.coordinator.v1.AdminService.ListSessions:input_type -> buddyring.coordinator.v1.ListSessionsRequest
+	60, // 93: buddyring.coordinator.v1.AdminService.StepDown:input_type -> buddyring.coordinator.v1.StepDownRequest
+	71, // 94: buddyring.coordinator.v1.AdminService.ExportState:input_type -> buddyring.coordinator.v1.ExportStateRequest
+	73, // 95: buddyring.coordinator.v1.AdminService.ImportState:input_type -> buddyring.coordinator.v1.ImportStateRequest
+	3,  // 96: buddyring.coordinator.v1.AdminService.ListPools:output_type -> buddyring.coordinator.v1.ListPoolsResponse
+	5,  // 97: buddyring.coordinator.v1.AdminService.GetPool:output_type -> buddyring.coordinator.v1.GetPoolResponse
+	7,  // 98: buddyring.coordinator.v1.AdminService.CreatePool:output_type -> buddyring.coordinator.v1.CreatePoolResponse
+	9,  // 99: buddyring.coordinator.v1.AdminService.UpdatePool:output_type -> buddyring.coordinator.v1.UpdatePoolResponse
+	11, // 100: buddyring.coordinator.v1.AdminService.DeletePool:output_type -> buddyring.coordinator.v1.DeletePoolResponse
+	13, // 101: buddyring.coordinator.v1.AdminService.ListServers:output_type -> buddyring.coordinator.v1.ListServersResponse
+	15, // 102: buddyring.coordinator.v1.AdminService.GetServer:output_type -> buddyring.coordinator.v1.GetServerResponse
+	17, // 103: buddyring.coordinator.v1.AdminService.UpdateServer:output_type -> buddyring.coordinator.v1.UpdateServerResponse
+	19, // 104: buddyring.coordinator.v1.AdminService.RemoveServer:output_type -> buddyring.coordinator.v1.RemoveServerResponse
+	21, // 105: buddyring.coordinator.v1.AdminService.ReplaceServer:output_type -> buddyring.coordinator.v1.ReplaceServerResponse
+	23, // 106: buddyring.coordinator.v1.AdminService.SetIntent:output_type -> buddyring.coordinator.v1.SetIntentResponse
+	25, // 107: buddyring.coordinator.v1.AdminService.ListIntents:output_type -> buddyring.coordinator.v1.ListIntentsResponse
+	27, // 108: buddyring.coordinator.v1.AdminService.DrainServer:output_type -> buddyring.coordinator.v1.DrainServerResponse
+	29, // 109: buddyring.coordinator.v1.AdminService.ResumeServer:output_type -> buddyring.coordinator.v1.ResumeServerResponse
+	32, // 110: buddyring.coordinator.v1.AdminService.GetRing:output_type -> buddyring.coordinator.v1.GetRingResponse
+	35, // 111: buddyring.coordinator.v1.AdminService.CheckRing:output_type -> buddyring.coordinator.v1.CheckRingResponse
+	38, // 112: buddyring.coordinator.v1.AdminService.RepairRing:output_type -> buddyring.coordinator.v1.RepairRingResponse
+	40, // 113: buddyring.coordinator.v1.AdminService.ListEvents:output_type -> buddyring.coordinator.v1.ListEventsResponse
+	42, // 114: buddyring.coordinator.v1.AdminService.WatchEvents:output_type -> buddyring.coordinator.v1.WatchEventsResponse
+	46, // 115: buddyring.coordinator.v1.AdminService.ExplainServer:output_type -> buddyring.coordinator.v1.ExplainServerResponse
+	53, // 116: buddyring.coordinator.v1.AdminService.GetBrake:output_type -> buddyring.coordinator.v1.GetBrakeResponse
+	55, // 117: buddyring.coordinator.v1.AdminService.ReleaseBrake:output_type -> buddyring.coordinator.v1.ReleaseBrakeResponse
+	57, // 118: buddyring.coordinator.v1.AdminService.ListAlarms:output_type -> buddyring.coordinator.v1.ListAlarmsResponse
+	59, // 119: buddyring.coordinator.v1.AdminService.GetStatus:output_type -> buddyring.coordinator.v1.GetStatusResponse
+	66, // 120: buddyring.coordinator.v1.AdminService.ListRouters:output_type -> buddyring.coordinator.v1.ListRoutersResponse
+	70, // 121: buddyring.coordinator.v1.AdminService.ListSessions:output_type -> buddyring.coordinator.v1.ListSessionsResponse
+	61, // 122: buddyring.coordinator.v1.AdminService.StepDown:output_type -> buddyring.coordinator.v1.StepDownResponse
+	72, // 123: buddyring.coordinator.v1.AdminService.ExportState:output_type -> buddyring.coordinator.v1.ExportStateResponse
+	74, // 124: buddyring.coordinator.v1.AdminService.ImportState:output_type -> buddyring.coordinator.v1.ImportStateResponse
+	96, // [96:125] is the sub-list for method output_type
+	67, // [67:96] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_buddyring_coordinator_v1_admin_proto_init() }
@@ -5781,20 +5924,20 @@ func file_buddyring_coordinator_v1_admin_proto_init() {
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[16].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[20].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[22].OneofWrappers = []any{}
 	file_buddyring_coordinator_v1_admin_proto_msgTypes[24].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[27].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[31].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[32].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
-	file_buddyring_coordinator_v1_admin_proto_msgTypes[59].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[26].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[29].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[33].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[34].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[52].OneofWrappers = []any{}
+	file_buddyring_coordinator_v1_admin_proto_msgTypes[61].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_buddyring_coordinator_v1_admin_proto_rawDesc), len(file_buddyring_coordinator_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   72,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

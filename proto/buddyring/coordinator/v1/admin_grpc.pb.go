@@ -30,6 +30,7 @@ const (
 	AdminService_RemoveServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/RemoveServer"
 	AdminService_ReplaceServer_FullMethodName = "/buddyring.coordinator.v1.AdminService/ReplaceServer"
 	AdminService_SetIntent_FullMethodName     = "/buddyring.coordinator.v1.AdminService/SetIntent"
+	AdminService_ListIntents_FullMethodName   = "/buddyring.coordinator.v1.AdminService/ListIntents"
 	AdminService_DrainServer_FullMethodName   = "/buddyring.coordinator.v1.AdminService/DrainServer"
 	AdminService_ResumeServer_FullMethodName  = "/buddyring.coordinator.v1.AdminService/ResumeServer"
 	AdminService_GetRing_FullMethodName       = "/buddyring.coordinator.v1.AdminService/GetRing"
@@ -66,9 +67,9 @@ const (
 // for a stale expectation; FAILED_PRECONDITION names the safety rule;
 // UNAVAILABLE when the database cannot be reached or another coordinator leads.
 //
-// A standby answers ListPools, GetPool, ListServers, GetServer, GetRing,
-// ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and GetStatus
-// from the database; such an answer has the header buddyring-stale with the age
+// A standby answers ListPools, GetPool, ListServers, GetServer, ListIntents,
+// GetRing, ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and
+// GetStatus from the database; such an answer has the header buddyring-stale with the age
 // of what it shows, in seconds. It lacks what only the leader knows: suspects,
 // streams, warm-up. All else is UNAVAILABLE with ErrorInfo NOT_LEADER, which
 // names the leader's address for agents and routers.
@@ -113,6 +114,9 @@ type AdminServiceClient interface {
 	ReplaceServer(ctx context.Context, in *ReplaceServerRequest, opts ...grpc.CallOption) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(ctx context.Context, in *SetIntentRequest, opts ...grpc.CallOption) (*SetIntentResponse, error)
+	// ListIntents lists the operators' wishes for a pool's ids, members or not, by
+	// id.
+	ListIntents(ctx context.Context, in *ListIntentsRequest, opts ...grpc.CallOption) (*ListIntentsResponse, error)
 	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
 	// every router seen within the last 10 minutes has confirmed that the server
 	// gets no new work, or until the timeout. The server stays in the ring, and
@@ -301,6 +305,16 @@ func (c *adminServiceClient) SetIntent(ctx context.Context, in *SetIntentRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetIntentResponse)
 	err := c.cc.Invoke(ctx, AdminService_SetIntent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListIntents(ctx context.Context, in *ListIntentsRequest, opts ...grpc.CallOption) (*ListIntentsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListIntentsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListIntents_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -515,9 +529,9 @@ type AdminService_ImportStateClient = grpc.ClientStreamingClient[ImportStateRequ
 // for a stale expectation; FAILED_PRECONDITION names the safety rule;
 // UNAVAILABLE when the database cannot be reached or another coordinator leads.
 //
-// A standby answers ListPools, GetPool, ListServers, GetServer, GetRing,
-// ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and GetStatus
-// from the database; such an answer has the header buddyring-stale with the age
+// A standby answers ListPools, GetPool, ListServers, GetServer, ListIntents,
+// GetRing, ListEvents, ExplainServer, ListRouters, ListAlarms (its own) and
+// GetStatus from the database; such an answer has the header buddyring-stale with the age
 // of what it shows, in seconds. It lacks what only the leader knows: suspects,
 // streams, warm-up. All else is UNAVAILABLE with ErrorInfo NOT_LEADER, which
 // names the leader's address for agents and routers.
@@ -562,6 +576,9 @@ type AdminServiceServer interface {
 	ReplaceServer(context.Context, *ReplaceServerRequest) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error)
+	// ListIntents lists the operators' wishes for a pool's ids, members or not, by
+	// id.
+	ListIntents(context.Context, *ListIntentsRequest) (*ListIntentsResponse, error)
 	// DrainServer sets the wish WISH_DRAIN for a member, durably, and waits until
 	// every router seen within the last 10 minutes has confirmed that the server
 	// gets no new work, or until the timeout. The server stays in the ring, and
@@ -678,6 +695,9 @@ func (UnimplementedAdminServiceServer) ReplaceServer(context.Context, *ReplaceSe
 }
 func (UnimplementedAdminServiceServer) SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetIntent not implemented")
+}
+func (UnimplementedAdminServiceServer) ListIntents(context.Context, *ListIntentsRequest) (*ListIntentsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListIntents not implemented")
 }
 func (UnimplementedAdminServiceServer) DrainServer(context.Context, *DrainServerRequest) (*DrainServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DrainServer not implemented")
@@ -945,6 +965,24 @@ func _AdminService_SetIntent_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).SetIntent(ctx, req.(*SetIntentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListIntents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListIntentsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListIntents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListIntents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListIntents(ctx, req.(*ListIntentsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1280,6 +1318,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetIntent",
 			Handler:    _AdminService_SetIntent_Handler,
+		},
+		{
+			MethodName: "ListIntents",
+			Handler:    _AdminService_ListIntents_Handler,
 		},
 		{
 			MethodName: "DrainServer",
