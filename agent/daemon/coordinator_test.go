@@ -132,6 +132,13 @@ func (p *peer) trouble() string {
 	return all[len(all)-1].GetStateTrouble()
 }
 
+// lead makes all that is sent from now on be of an epoch.
+func (p *peer) lead(epoch uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.epoch = epoch
+}
+
 func (p *peer) send(m *pb.SessionResponse) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

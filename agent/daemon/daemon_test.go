@@ -279,20 +279,20 @@ func TestLowerEpochsAreIgnored(t *testing.T) {
 		c := newCoordinator(t)
 		f := start(t, &memory{state: savedState(t)}, c) // knows epoch 3 of this store
 		old := c.next()
-		old.epoch = 2
+		old.lead(2)
 		old.welcome(6, assignmentOf(9, subjectOf("b", addrB)))
 		p := c.next() // it has turned away from the old leader
 		if n := f.network.sent(addrB); n != 0 {
 			t.Errorf("obeyed a stale leader: %d probes", n)
 		}
-		p.epoch = 4
+		p.lead(4)
 		p.welcome(5, assignmentOf(1, subjectOf("a", addrA)))
 		expect(p, (*pb.SessionRequest).GetAssignmentAck)
-		p.epoch = 5
+		p.lead(5)
 		p.assign(assignmentOf(2, subjectOf("a", addrA)))
 		expect(p, (*pb.SessionRequest).GetAssignmentAck)
 		p.pending()
-		p.epoch = 4
+		p.lead(4)
 		p.challenge(1)
 		p.assign(assignmentOf(3, subjectOf("b", addrB)))
 		p.ask(1, subjectOf("b", addrB))

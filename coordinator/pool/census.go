@@ -209,7 +209,7 @@ func (m *Machine) trimLosses() {
 
 // recallLosses takes the losses before the start from what is remembered of
 // those that left. Their zones are known no more. Who has a row that is older
-// than that, by the clock that wrote both, has not left then: it was held anew.
+// than that, if one clock wrote both, has not left then: it was held anew.
 func (m *Machine) recallLosses(state member.PoolState) {
 	joined := map[member.ID]time.Time{}
 	for _, row := range state.Servers {

@@ -24,22 +24,24 @@ func TestTimesOfAnotherClock(t *testing.T) {
 			departed := d.table.departed["c"]
 			departed.LeftAt = departed.LeftAt.Add(ahead - time.Second)
 			d.table.departed["c"] = departed
-			d.table.intents["a"] = member.Intent{
-				ID: "a", Wish: member.WishMaintenance, SetAt: d.now.Add(ahead), ExpiresAt: d.now.Add(ahead + time.Minute),
+			d.table.intents["x"] = member.Intent{
+				ID: "x", Wish: member.WishBanned, SetAt: d.now.Add(ahead), ExpiresAt: d.now.Add(ahead + time.Minute),
 			}
 			d.table.at.Epoch++
 			m, err := pool.New(d.table.load(), pool.Config{Now: d.now})
 			if err != nil {
 				t.Fatal(err)
 			}
+			// From a clock ahead it lasts from now on; one that was behind ends it earlier.
+			left := 5*time.Second + min(ahead, 0)
 			s, _ := m.Server("c")
-			if row := s.Server; row.HeldUntil.After(d.now.Add(5*time.Second)) || row.Since.After(d.now) || row.JoinedAt.After(d.now) {
+			if row := s.Server; !row.HeldUntil.Equal(d.now.Add(left)) || row.Since.After(d.now) || row.JoinedAt.After(d.now) {
 				t.Errorf("since %v, held until %v, at %v", row.Since, row.HeldUntil, d.now)
 			}
 			if d2, _ := m.Departed("c"); d2.LeftAt.After(d.now) {
 				t.Errorf("it will have left at %v", d2.LeftAt)
 			}
-			if i := m.Intents()[0]; i.ExpiresAt.After(d.now.Add(time.Minute)) || i.SetAt.After(d.now) {
+			if i := m.Intents()[0]; !i.ExpiresAt.Equal(d.now.Add(time.Minute+min(ahead, 0))) || i.SetAt.After(d.now) {
 				t.Errorf("set at %v, expires at %v, at %v", i.SetAt, i.ExpiresAt, d.now)
 			}
 			// It was lost, a second before it came back, and counts.

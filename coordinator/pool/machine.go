@@ -214,8 +214,8 @@ func (m *Machine) onClock(at time.Time) time.Time {
 // may be ahead of this one's: then it happened now.
 func (m *Machine) past(at time.Time) time.Time { return earlier(m.onClock(at), m.now) }
 
-// until is onClock of the end of what began at since. The clock of the coordinator
-// that wrote both may be ahead of this one's: then it lasts from now on.
+// until is onClock of the end of what began at since, both by one clock. That of the
+// coordinator that wrote them may be ahead of this one's: then it lasts from now on.
 func (m *Machine) until(at, since time.Time) time.Time {
 	if at.IsZero() {
 		return at

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -108,6 +109,9 @@ func (b *backupWriter) all(ctx context.Context, x tx, header *backupHeader) erro
 	if err := x.QueryRowContext(ctx, "SELECT store_id, epoch FROM leader WHERE id = 1").Scan(&header.StoreID, &header.Epoch); err != nil {
 		return fmt.Errorf("read leader: %w", err)
 	}
+	if err := x.wholePools(ctx); err != nil {
+		return err
+	}
 	if err := b.line(header); err != nil {
 		return err
 	}
@@ -145,12 +149,29 @@ func (b *backupWriter) table(ctx context.Context, x tx, t table) error {
 	}, "SELECT "+t.columns+" FROM "+t.name+t.ofPools()+" ORDER BY "+t.key)
 }
 
-// ofPools leaves out what deleted pools have left in a table of rows of pools.
+// ofPools leaves out what deleted pools have left in a table of rows of pools: events
+// and requests.
 func (t table) ofPools() string {
 	if !t.isOfPool() {
 		return ""
 	}
 	return " WHERE pool IN (SELECT name FROM pool)"
+}
+
+// wholePools fails where a pool has rows and none of its own, because somebody has
+// deleted that by hand: a backup without its servers and bans would be none.
+func (x tx) wholePools(ctx context.Context) error {
+	for _, name := range ofPool {
+		var lost member.Pool
+		err := x.QueryRowContext(ctx, "SELECT pool FROM "+name+" WHERE pool NOT IN (SELECT name FROM pool) LIMIT 1").Scan(&lost)
+		switch {
+		case err == nil:
+			return errNoPool(lost, name)
+		case !errors.Is(err, sql.ErrNoRows):
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // isOfPool reports whether each row is of a pool.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -79,6 +80,9 @@ func TestLostPoolRow(t *testing.T) {
 			if !there || lost.Unreadable == nil || !strings.Contains(lost.Unreadable.Error(), "rows in the table "+of) {
 				t.Fatalf("there: %v, %v", there, lost.Unreadable)
 			}
+			if _, err := s.Backup(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "rows in the table "+of) {
+				t.Errorf("a backup without the pool: %v", err)
+			}
 			// Whoever makes it anew has an empty pool, above all that was seen of it.
 			n := store.NewPool{
 				Name: "web", Settings: member.DefaultSettings(),
@@ -123,13 +127,20 @@ func TestPoolRowIsPutBack(t *testing.T) {
 	c := change(at)
 	c.Put = []member.Server{bare("web-1", 2)}
 	c.Events = []member.Event{{Kind: member.EventJoined, At: noon, ID: "web-1"}}
+	c.Departed = []member.Departed{{ID: "web-2", Incarnation: 1, Cause: member.CauseCrashed, LeftAt: noon}}
 	at = commit(t, s, c)
+	want := member.PoolState{
+		Name: "web", Position: at, ReferenceSize: 2, Settings: member.DefaultSettings(), Servers: c.Put, Departed: c.Departed,
+	}
+	want.Settings.Mode = member.ModePaused
 	alter(t, s, "DELETE FROM pool", string(statement[1]))
 	back, _ := stateOf(t, s, "web")
-	diff(t, "put back", member.PoolState{
-		Name: "web", Position: at, ReferenceSize: 1, Settings: member.DefaultSettings(), Servers: c.Put,
-	}, back)
-	commit(t, s, change(at))
+	diff(t, "put back", want, back)
+	alter(t, s, "DELETE FROM pool", "DELETE FROM event", string(statement[1]))
+	back, _ = stateOf(t, s, "web")
+	want.Position.Revision = 1
+	diff(t, "put back without a history", want, back)
+	commit(t, s, change(want.Position))
 }
 
 // TestPoolTurnedBack: revisions of events that are there cannot be given again.

@@ -8,4 +8,7 @@
 // for what the kernel does by its own wall clock: times of files, and waits until a
 // time, as pthread_cond_timedwait has. A program with such waits waits as long as
 // its clock is ahead too much, or not at all where it is behind.
+//
+// A thread that a signal has interrupted within the first five bytes of such a function
+// would go on in the midst of another instruction; nobody has seen that yet.
 package wallclock
