@@ -157,6 +157,13 @@ func (l *ledger) intended(reason string) {
 	l.intents = append(l.intents, reason)
 }
 
+// changes is how many intents were acknowledged.
+func (l *ledger) changes() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.intents)
+}
+
 // acceptedAfter is when the first session was accepted in an epoch after a given
 // one; false if none was, and then what closes at the next news.
 func (l *ledger) acceptedAfter(epoch uint64) (time.Time, <-chan struct{}, bool) {
