@@ -108,7 +108,7 @@ func (r *run) host(ctx context.Context) error {
 		return err
 	}
 	at := 0
-	err := r.replace(ctx, &r.report.Host, func(c *coordinator) error {
+	err := r.replace(ctx, "was killed with the node that it wrote to", &r.report.Host, func(c *coordinator) error {
 		at = c.gates.inUse()
 		c.proc.Kill()
 		return r.site.cluster.Node(at).Crash()
