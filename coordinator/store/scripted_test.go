@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 
@@ -19,6 +20,8 @@ type scripted struct {
 	// mute are the beginnings of statements that it does not answer; that of a
 	// connection is "CONNECT".
 	mute []string
+	// nameless says that nobody answers who looks up its name.
+	nameless bool
 	// refused is a statement that it does not carry out, or empty.
 	refused string
 	// done are the COMMITs that it has answered; sessions counts connections.
@@ -36,6 +39,12 @@ func (s *scripted) silence(beginnings ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mute = beginnings
+}
+
+func (s *scripted) loseName() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nameless = true
 }
 
 func (s *scripted) refuse(statement string) {
@@ -84,6 +93,13 @@ func (s *scripted) hear(ctx context.Context, statement string) error {
 func (s *scripted) Driver() driver.Driver { return nil }
 
 func (s *scripted) Connect(ctx context.Context) (driver.Conn, error) {
+	s.mu.Lock()
+	nameless := s.nameless
+	s.mu.Unlock()
+	if nameless {
+		<-ctx.Done()
+		return nil, &net.DNSError{Err: ctx.Err().Error(), IsTimeout: true}
+	}
 	if err := s.hear(ctx, "CONNECT"); err != nil {
 		return nil, err
 	}
