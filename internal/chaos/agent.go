@@ -232,7 +232,7 @@ func (a *agent) talk(ctx context.Context, stream pb.AgentService_SessionClient, 
 	defer c.silence.Stop()
 	defer c.leave.Stop()
 	for {
-		act := func() error { return nil }
+		var act func() error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
