@@ -147,8 +147,8 @@ func TestSilentServerIsLeft(t *testing.T) {
 				}
 				before := first.commits()
 				first.silence(mute...)
-				if err := touch(t, s, time.Second); !errors.Is(err, context.DeadlineExceeded) {
-					t.Fatalf("%v, want DeadlineExceeded", err)
+				if err := touch(t, s, time.Second); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "server 0: ") {
+					t.Fatalf("%v, want DeadlineExceeded, and whose it is", err)
 				}
 				if err := touch(t, s, time.Second); err != nil || second.commits() != 1 || first.commits() != before {
 					t.Errorf("%v; %d commits on the other server, want 1", err, second.commits())

@@ -26,7 +26,7 @@ const (
 var (
 	// errReadOnly: the server is a replica, or was told to take no writes.
 	errReadOnly = errors.New("the server is read-only (read_only or super_read_only is set): " +
-		"it is a replica, or somebody has set it; name the primary in --store")
+		"it is a replica: name the primary in --store; or somebody has set it: turn it off")
 	// errNotPrimary: a Galera node on its own does not know what is acknowledged.
 	errNotPrimary = errors.New("the Galera node is not part of a primary component (wsrep_cluster_status, wsrep_ready): " +
 		"bring its cluster back")
