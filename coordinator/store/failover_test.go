@@ -79,6 +79,16 @@ func TestNodeOutOfItsClusterIsLeft(t *testing.T) {
 	})
 }
 
+// TestFormerNodeIsUsed: it shares nothing, and has nobody to share with.
+func TestFormerNodeIsUsed(t *testing.T) {
+	onScripted(t, func(t *testing.T, s *store.Store, first, _ *scripted) {
+		first.former = true
+		if err := touch(t, s, time.Second); err != nil || first.commits() != 1 {
+			t.Error(err)
+		}
+	})
+}
+
 // TestSessionsWithAnOpenTransactionEnd: whoever got such a session next could begin
 // nothing, and would not see what others commit.
 func TestSessionsWithAnOpenTransactionEnd(t *testing.T) {

@@ -20,6 +20,8 @@ type scripted struct {
 	// mute are the beginnings of statements that it does not answer; that of a
 	// connection is "CONNECT".
 	mute []string
+	// former says that it was a node once, and has kept the settings.
+	former bool
 	// nameless says that nobody answers who looks up its name.
 	nameless bool
 	// refused is a statement that it does not carry out, or empty.
@@ -151,6 +153,10 @@ func (c *scriptedConn) QueryContext(ctx context.Context, query string, _ []drive
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
 	switch {
+	case strings.HasPrefix(query, "SHOW GLOBAL VARIABLES") && c.server.former:
+		answer["wsrep_on"], answer["wsrep_provider"] = "OFF", "/usr/lib/galera/libgalera_smm.so"
+	case c.server.former:
+		answer["wsrep_ready"], answer["wsrep_connected"], answer["wsrep_cluster_status"] = "OFF", "OFF", "Disconnected"
 	case strings.HasPrefix(query, "SHOW GLOBAL VARIABLES"):
 		answer["wsrep_on"] = "ON"
 	case c.server.apart:
