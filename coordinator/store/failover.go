@@ -37,6 +37,8 @@ type failover struct {
 	// or is left, so that a caller with a short deadline gets past a server that swallows
 	// packets.
 	next atomic.Uint64
+	// used is the server of the newest session, for the log.
+	used atomic.Pointer[dbServer]
 }
 
 func newFailover(servers []*dbServer, limited bool, log *slog.Logger) *failover {
@@ -106,6 +108,7 @@ func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 		of := s.standing.Load()
 		conn, err := f.session(ctx, s)
 		if err == nil {
+			f.note(ctx, s)
 			return conn, nil
 		}
 		errs = append(errs, fmt.Errorf("connect to %s: %w", s.host.address, err))
@@ -121,6 +124,14 @@ func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 		}
 	}
 	return nil, &connectError{errs}
+}
+
+// note says where the sessions go now: nothing else tells an operator which of several
+// servers it is.
+func (f *failover) note(ctx context.Context, s *dbServer) {
+	if before := f.used.Swap(s); before != nil && before != s {
+		f.log.InfoContext(ctx, "another database server is used", "server", s.host.address, "before", before.host.address)
+	}
 }
 
 func (f *failover) server(at uint64) *dbServer { return f.servers[at%uint64(len(f.servers))] }
