@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/lab"
@@ -41,7 +40,7 @@ func (w *world) audience(routers int) (a *audience, leave func()) {
 	for i := range routers {
 		h := &heard{harmed: map[string]time.Time{}, suspect: map[string]time.Time{}, gone: map[string]time.Time{}}
 		a.routers = append(a.routers, h)
-		asking.Go(func() { h.listen(ctx, w.t, w.Router(i), w.servers) })
+		asking.Go(func() { h.listen(ctx, w, i) })
 	}
 	leave = func() {
 		cancel()
@@ -51,15 +50,18 @@ func (w *world) audience(routers int) (a *audience, leave func()) {
 	return a, leave
 }
 
-func (h *heard) listen(ctx context.Context, t *testing.T, router routerv1.RouterServiceClient, servers []string) {
-	for ctx.Err() == nil {
+// listen asks a router until ctx ends, and calls its first wrong answer an error.
+func (h *heard) listen(ctx context.Context, w *world, i int) {
+	router, servers := w.Router(i), slices.Clone(w.servers)
+	for complained := false; ctx.Err() == nil; {
 		// A router that is stopped says nothing.
 		within, cancel := context.WithTimeout(ctx, time.Second)
 		answer, err := router.Resolve(within, &routerv1.ResolveRequest{Pool: lab.Pool})
 		cancel()
 		if err == nil {
-			if err := h.take(answer, servers); err != nil {
-				t.Errorf("a router answers: %v", err)
+			if wrong := h.take(answer, servers); wrong != nil && !complained {
+				w.t.Errorf("router %d answers: %v", i+1, wrong)
+				complained = true
 			}
 		}
 		select {

@@ -302,6 +302,11 @@ func TestFaultsOverGalera(t *testing.T) {
 	node := w.withoutNode("web-3", "stopped", func(node int) { w.g.Node(node).Signal(t, syscall.SIGSTOP) })
 	w.g.Node(node).Signal(t, syscall.SIGCONT)
 	w.g.Heal(t)
+	node = w.withoutNode("web-7", "killed", func(node int) { w.g.Node(node).Kill(t) })
+	if err := w.g.Rejoin(node); err != nil {
+		t.Fatal(err)
+	}
+	w.g.Heal(t)
 
 	w.withoutStandby()
 	w.withoutLeader()
