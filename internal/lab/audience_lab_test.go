@@ -36,11 +36,12 @@ type heard struct {
 func (w *world) audience(routers int) (a *audience, leave func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	a = &audience{w: w}
+	servers := slices.Clone(w.servers)
 	var asking sync.WaitGroup
 	for i := range routers {
 		h := &heard{harmed: map[string]time.Time{}, suspect: map[string]time.Time{}, gone: map[string]time.Time{}}
 		a.routers = append(a.routers, h)
-		asking.Go(func() { h.listen(ctx, w, i) })
+		asking.Go(func() { h.listen(ctx, w, i, servers) })
 	}
 	leave = func() {
 		cancel()
@@ -51,16 +52,15 @@ func (w *world) audience(routers int) (a *audience, leave func()) {
 }
 
 // listen asks a router until ctx ends, and calls its first wrong answer an error.
-func (h *heard) listen(ctx context.Context, w *world, i int) {
-	router, servers := w.Router(i), slices.Clone(w.servers)
+func (h *heard) listen(ctx context.Context, w *world, i int, servers []string) {
 	for complained := false; ctx.Err() == nil; {
 		// A router that is stopped says nothing.
 		within, cancel := context.WithTimeout(ctx, time.Second)
-		answer, err := router.Resolve(within, &routerv1.ResolveRequest{Pool: lab.Pool})
+		answer, err := w.Router(i).Resolve(within, &routerv1.ResolveRequest{Pool: lab.Pool})
 		cancel()
 		if err == nil {
 			if wrong := h.take(answer, servers); wrong != nil && !complained {
-				w.t.Errorf("router %d answers: %v", i+1, wrong)
+				w.t.Errorf("router %d: %v", i+1, wrong)
 				complained = true
 			}
 		}

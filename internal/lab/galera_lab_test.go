@@ -4,150 +4,18 @@ package lab_test
 
 import (
 	"context"
-	"database/sql"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/buddyring/buddyring/internal/lab"
-	"github.com/buddyring/buddyring/internal/netlab"
-	"github.com/buddyring/buddyring/internal/testdb"
+	"github.com/buddyring/buddyring/internal/process"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
-
-// galera is a cluster under a site, and its nodes as their administrator sees them.
-type galera struct {
-	*testdb.Cluster
-	t     *testing.T
-	store string
-	nodes []*sql.DB
-}
-
-func newGalera(t *testing.T) *galera {
-	t.Helper()
-	const database = "buddyring"
-	g := &galera{Cluster: testdb.StartGalera(t), t: t}
-	g.Node(0).Exec(t, "CREATE DATABASE "+database+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
-	g.store = g.URL(database, 0, 1, 2)
-	for i := range 3 {
-		cfg := mysql.NewConfig()
-		cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", g.Node(i).Socket(), database
-		cfg.Params = map[string]string{"wsrep_sync_wait": "1"}
-		cfg.Logger = &mysql.NopLogger{}
-		c, err := mysql.NewConnector(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		db := sql.OpenDB(c)
-		t.Cleanup(func() { _ = db.Close() }) // sessions to killed nodes cannot end well
-		g.nodes = append(g.nodes, db)
-	}
-	return g
-}
-
-// migrate makes the tables, as an operator does.
-func (g *galera) migrate(host *netlab.Host) error {
-	cmd := exec.CommandContext(g.t.Context(), filepath.Join(os.Getenv(binEnv), "buddyring-coordinator"), "migrate", "--store", g.store)
-	var said strings.Builder
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := host.Start(cmd); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("migrate: %w: %s", err, said.String())
-	}
-	return nil
-}
-
-// written returns the node that changes are written to at present.
-func (g *galera) written() int {
-	g.t.Helper()
-	const enough = 10
-	before := g.sent()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		for i, n := range g.sent() {
-			if n > before[i]+enough {
-				return i
-			}
-		}
-	}
-	g.t.Fatal("nothing is written to any node")
-	return 0
-}
-
-// sent is how many changes each node has sent to the others.
-func (g *galera) sent() []int64 {
-	g.t.Helper()
-	counts := make([]int64, len(g.nodes))
-	for i, db := range g.nodes {
-		err := db.QueryRowContext(g.t.Context(), "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status "+
-			"WHERE variable_name = 'wsrep_replicated'").Scan(&counts[i])
-		if err != nil {
-			g.t.Fatalf("node %d: %v", i, err)
-		}
-	}
-	return counts
-}
-
-// ask returns the rows that a node answers with, sorted, once it has all that any has.
-func (g *galera) ask(node int, query string) (all []string) {
-	g.t.Helper()
-	rows, err := g.nodes[node].QueryContext(g.t.Context(), query)
-	if err != nil {
-		g.t.Fatalf("node %d: %v", node, err)
-	}
-	defer func() { _ = rows.Close() }()
-	columns, err := rows.Columns()
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	values, into := make([]sql.NullString, len(columns)), make([]any, len(columns))
-	for i := range values {
-		into[i] = &values[i]
-	}
-	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
-			g.t.Fatal(err)
-		}
-		row := make([]string, len(values))
-		for i, v := range values {
-			if row[i] = v.String; !v.Valid {
-				row[i] = "NULL"
-			}
-		}
-		all = append(all, strings.Join(row, "\t"))
-	}
-	if err := rows.Err(); err != nil {
-		g.t.Fatal(err)
-	}
-	slices.Sort(all)
-	return all
-}
-
-// equal checks that all nodes have the same rows in all tables of a schema. Nothing may
-// write meanwhile.
-func (g *galera) equal() {
-	g.t.Helper()
-	for _, table := range g.ask(0, "SHOW TABLES") {
-		query := "SELECT * FROM " + table
-		first := g.ask(0, query)
-		for node := 1; node < len(g.nodes); node++ {
-			if d := cmp.Diff(first, g.ask(node, query)); d != "" {
-				g.t.Errorf("the table %s differs (-node 0, +node %d):\n%s", table, node, d)
-			}
-		}
-	}
-}
 
 // galeraWorld is three coordinators on a Galera cluster, two routers and ten servers,
 // under an operator who makes one change after the other.
@@ -222,17 +90,19 @@ func (w *galeraWorld) standby() *lab.Coordinator {
 // ledOn checks that the leader leads on in its epoch, and waits until all others know.
 func (w *galeraWorld) ledOn() {
 	w.t.Helper()
-	const leads = coordinatorv1.LeaderState_LEADER_STATE_LEADER
 	for _, c := range w.Coordinators() {
 		w.await(fmt.Sprintf("the knowledge at %s that %s leads in epoch %d", c.ID(), w.leader.ID(), w.epoch), func(ctx context.Context) error {
 			status, err := c.Status(ctx)
-			switch {
-			case err != nil:
+			if err != nil {
 				return err
-			case (status.GetState() == leads) != (c == w.leader):
-				w.t.Errorf("%s is %v in epoch %d; %s led in epoch %d", c.ID(), status.GetState(), status.GetEpoch(), w.leader.ID(), w.epoch)
-			case status.GetEpoch() != w.epoch || status.GetLeaderId() != w.leader.ID():
-				return fmt.Errorf("it knows of %s in epoch %d", status.GetLeaderId(), status.GetEpoch())
+			}
+			leads := status.GetState() == coordinatorv1.LeaderState_LEADER_STATE_LEADER
+			says := fmt.Sprintf("%s says that %q leads in epoch %d", c.ID(), status.GetLeaderId(), status.GetEpoch())
+			switch {
+			case c == w.leader && !leads, status.GetEpoch() > w.epoch:
+				w.t.Errorf("%s; it was %s in epoch %d", says, w.leader.ID(), w.epoch)
+			case leads != (c == w.leader), status.GetEpoch() != w.epoch, status.GetLeaderId() != w.leader.ID():
+				return errors.New(says)
 			}
 			return nil
 		})
@@ -290,11 +160,11 @@ func (w *galeraWorld) crash(server string) {
 	w.crashed = append(w.crashed, server)
 }
 
-// TestFaultsOverGalera is an installation of three coordinators on a Galera cluster:
-// under load, a node that the leader writes to is stopped, and one is killed, each as a
-// server crashes; then a standby is stopped and killed, and the leader is killed while
-// a router is stopped. Routers steer away at once, nothing that was acknowledged is
-// lost, only the end of the leader ends its epoch, and nobody who is well is removed.
+// TestFaultsOverGalera is an installation of three coordinators on a Galera cluster
+// whose nodes, standbys and leaders are stopped and killed under load: as a server
+// crashes, the node that is written to; then a standby; then the leader, once while a
+// router is stopped. Routers steer away at once, nothing that was acknowledged is lost,
+// only the end of a leader ends its epoch, and nobody who is well is removed.
 func TestFaultsOverGalera(t *testing.T) {
 	t.Parallel()
 	w := newGaleraWorld(t)
@@ -309,9 +179,14 @@ func TestFaultsOverGalera(t *testing.T) {
 	w.g.Heal(t)
 
 	w.withoutStandby()
-	w.withoutLeader()
 
-	w.settled()
+	const first, second = 0, 1
+	w.signal(w.RouterProcess(second), syscall.SIGSTOP)
+	w.withoutLeader("killed", killed, (*lab.Coordinator).Start, first)
+	w.signal(w.RouterProcess(second), syscall.SIGCONT)
+	w.follows(second, w.epoch)
+	w.withoutLeader("stopped", signalled(syscall.SIGSTOP), signalled(syscall.SIGCONT), first, second)
+
 	w.onlyRemoved(w.crashed...)
 	w.rest()
 	for _, c := range w.Coordinators() {
@@ -321,19 +196,31 @@ func TestFaultsOverGalera(t *testing.T) {
 	t.Logf("%d changes acknowledged", len(w.o.acked))
 }
 
+func killed(c *lab.Coordinator) error {
+	c.Process().Kill()
+	return nil
+}
+
+func signalled(sig syscall.Signal) func(*lab.Coordinator) error {
+	return func(c *lab.Coordinator) error { return c.Process().Signal(sig) }
+}
+
+func (w *galeraWorld) signal(p *process.Process, sig syscall.Signal) {
+	w.t.Helper()
+	if err := p.Signal(sig); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // withoutStandby stops a standby for longer than a lease may stand still, and then kills
 // it. Neither changes anything.
 func (w *galeraWorld) withoutStandby() {
 	w.t.Helper()
 	ring, standby := w.ring(), w.standby()
-	if err := standby.Process().Signal(syscall.SIGSTOP); err != nil {
-		w.t.Fatal(err)
-	}
+	w.signal(standby.Process(), syscall.SIGSTOP)
 	time.Sleep(5 * time.Second)
 	w.goesOn()
-	if err := standby.Process().Signal(syscall.SIGCONT); err != nil {
-		w.t.Fatal(err)
-	}
+	w.signal(standby.Process(), syscall.SIGCONT)
 	w.goesOn()
 	w.ledOn()
 	standby.Process().Kill()
@@ -346,35 +233,32 @@ func (w *galeraWorld) withoutStandby() {
 	sameRing(w.t, ring, w.ring())
 }
 
-// withoutLeader kills the leader while a router is stopped. Another coordinator leads,
-// the other router follows it, and so does the stopped one when it goes on.
-func (w *galeraWorld) withoutLeader() {
+// withoutLeader takes the leader away until another coordinator leads and routers
+// follow that one.
+func (w *galeraWorld) withoutLeader(how string, away, back func(*lab.Coordinator) error, routers ...int) {
 	w.t.Helper()
-	const running, stopped = 0, 1
-	if err := w.RouterProcess(stopped).Signal(syscall.SIGSTOP); err != nil {
+	begin, before, gone := time.Now(), w.epoch, w.leader
+	if err := away(gone); err != nil {
 		w.t.Fatal(err)
 	}
-	begin, before, killed := time.Now(), w.epoch, w.leader
-	killed.Process().Kill()
 	w.follow(before)
-	w.t.Logf("another one led %v after the leader was killed", time.Since(begin).Round(time.Millisecond))
+	w.t.Logf("the leader %s: another one led after %v", how, time.Since(begin).Round(time.Millisecond))
 	if w.epoch != before+1 {
 		w.t.Errorf("epoch %d after %d", w.epoch, before)
 	}
-	w.follows(running, w.epoch)
-	if err := w.RouterProcess(stopped).Signal(syscall.SIGCONT); err != nil {
-		w.t.Fatal(err)
+	for _, i := range routers {
+		w.follows(i, w.epoch)
 	}
-	w.follows(stopped, w.epoch)
 	w.goesOn()
-	if err := killed.Start(); err != nil {
+	if err := back(gone); err != nil {
 		w.t.Fatal(err)
 	}
 	w.ledOn()
+	w.settled()
 }
 
 // nothingLost checks that every node has the same tables, with all that was
-// acknowledged. The coordinators must be dead.
+// acknowledged and no change by a leader of the past. The coordinators must be dead.
 func (w *galeraWorld) nothingLost() {
 	w.t.Helper()
 	w.g.equal()
@@ -387,5 +271,10 @@ func (w *galeraWorld) nothingLost() {
 	}
 	if err := w.o.check(events); err != nil {
 		w.t.Error(err)
+	}
+	stale := w.g.ask(0, "SELECT revision FROM (SELECT revision, epoch, LAG(epoch) OVER (ORDER BY revision, seq) AS earlier "+
+		"FROM event WHERE pool = '"+lab.Pool+"') AS history WHERE epoch < earlier")
+	if len(stale) > 0 {
+		w.t.Errorf("the changes of the revisions %q are of an earlier epoch than those before them", stale)
 	}
 }
