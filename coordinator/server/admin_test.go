@@ -430,7 +430,7 @@ func TestEvents(t *testing.T) {
 		}
 		for _, ahead := range []uint64{1, 2} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			next, err := w.admin.WatchEvents(ctx, &pb.WatchEventsRequest{FromRevision: uint64(head) + ahead})
+			next, err := w.admin.WatchEvents(ctx, &pb.WatchEventsRequest{FromRevision: head + ahead})
 			if err != nil {
 				t.Fatalf("watch: %v", err)
 			}
