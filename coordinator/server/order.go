@@ -29,11 +29,14 @@ func (a *adminService) order(ctx context.Context, req changeRequest, expected *u
 	return order{h, call}, err
 }
 
-// give hands the command to the machine and waits for its reply; then as in
-// host.call.
+// give hands the command to the machine, with what was answered to its request id
+// before, and waits for its reply; then as in host.call.
 func (o order) give(ctx context.Context, command func(pool.Call) pool.Input, then func(*pool.Machine, pool.Reply)) error {
+	call, err := o.call, error(nil)
+	if call.Earlier, err = (answers{o.host.table, o.host.tenure}).of(ctx, o.host.pool, call.RequestID); err != nil {
+		return err
+	}
 	return o.host.call(ctx, func(token pool.Token) pool.Input {
-		call := o.call
 		call.Token = token
 		return command(call)
 	}, then)
