@@ -139,12 +139,17 @@ chaos: build ## kill the leader of three coordinators KILLS (100) times, stop an
 	@.ci/prerequisites mariadbd
 	@go run ./internal/chaos/chaos-leader --kills $(KILLS) $(ARGS)
 
+.PHONY: chaos-galera
+chaos-galera: build ## the same on a Galera cluster of three, whose nodes are killed, stopped and cut off as well; 20 minutes
+	@.ci/prerequisites mariadbd galera
+	@go run ./internal/chaos/chaos-leader --galera --kills 20 --crashes 10 --handovers 10 --nodes 24 --clocks 6 $(ARGS)
+
 RUNS ?= 60
 
 .PHONY: chaos-night
 chaos-night: build ## the same RUNS (60) times with fewer faults each, from one seed after the other; hours
 	@.ci/prerequisites mariadbd
-	@go run ./internal/chaos/chaos-leader --runs $(RUNS) --kills 15 --handovers 8 --stops 2 --cuts 2 --outages 4 --crashes 15 $(ARGS)
+	@go run ./internal/chaos/chaos-leader --runs $(RUNS) --kills 15 --handovers 8 --stops 2 --cuts 2 --outages 4 --crashes 15 --clocks 4 $(ARGS)
 
 .PHONY: bench
 bench: ## run the benchmarks

@@ -215,8 +215,8 @@ func underApplierLag(t *testing.T, cluster *testdb.Cluster) {
 	}
 }
 
-// stopAndKill stops the node in use, lets it come back, and kills the node after
-// it; a leader commits all the while.
+// stopAndKill stops the node in use, lets it come back, kills the node after it, and
+// starts that again; a leader commits all the while.
 func stopAndKill(t *testing.T, cluster *testdb.Cluster) {
 	cluster.Node(0).Exec(t, "CREATE DATABASE harm")
 	s := openStore(t, cluster.URL("harm", 0, 1, 2))
@@ -239,8 +239,13 @@ func stopAndKill(t *testing.T, cluster *testdb.Cluster) {
 	cluster.Heal(t)
 	cluster.Node(1).Kill(t)
 	commitSome()
-	checkHistory(t, openStore(t, cluster.URL("harm", 0)), at.Revision)
-	checkHistory(t, openStore(t, cluster.URL("harm", 2)), at.Revision)
+	if err := cluster.Rejoin(1); err != nil {
+		t.Fatal(err)
+	}
+	commitSome()
+	for node := range 3 {
+		checkHistory(t, openStore(t, cluster.URL("harm", node)), at.Revision)
+	}
 }
 
 // commitAtLast commits as a leader does: with a deadline each time, and again

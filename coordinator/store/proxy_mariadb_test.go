@@ -72,7 +72,7 @@ func newProxy(t *testing.T, server *testdb.Server, database string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{URL: testdb.SocketURL(socket, database), server: server.Socket(), listener: l, delivered: make(chan struct{}), hanging: make(chan struct{}, 8), ended: make(chan struct{})}
+	p := &proxy{URL: testdb.SocketURL(database, socket), server: server.Socket(), listener: l, delivered: make(chan struct{}), hanging: make(chan struct{}, 8), ended: make(chan struct{})}
 	p.deliver = sync.OnceFunc(func() { close(p.delivered) })
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {

@@ -33,8 +33,11 @@ type Config struct {
 	Coordinators, Servers int
 	// Watchers is how many scripted routers there are.
 	Watchers int
-	// Agents is how many real agents there are besides, with a real router.
-	Agents int
+	// Agents is how many real agents there are besides, Routers how many real
+	// routers with them.
+	Agents, Routers int
+	// Galera says that the database is a Galera cluster instead of one MariaDB.
+	Galera bool
 	// Kills is how often the leader is killed, Crashes how often together with the
 	// database while Wave (100 if 0) servers join at once, Handovers how often it is told to stop, Stops how often it is
 	// stopped by SIGSTOP, Cuts how often it is cut off from the database, and
@@ -42,9 +45,14 @@ type Config struct {
 	// started again, under a leader that is well. The last three last for StopFor.
 	// Clocks is how often the wall clock of a program is set by ten minutes or more:
 	// the leader's, the database's, the router's and an agent's in turns.
-	Kills, Crashes, Handovers, Stops, Cuts, Outages, Clocks int
-	Wave                                                    int
-	StopFor                                                 time.Duration
+	// Others is how often a standby, a router or an agent is killed and started
+	// again, or stopped for StopFor, in turns; Nodes how often a node of the
+	// cluster is killed, stopped or cut off for StopFor, see harms; Hosts how often
+	// the leader is killed together with the node that it writes to.
+	Kills, Crashes, Handovers, Stops, Cuts, Outages, Clocks, Others, Nodes, Hosts int
+
+	Wave    int
+	StopFor time.Duration
 	// Unsafe lets the database acknowledge what is not on its disk yet, to show
 	// that this is noticed.
 	Unsafe bool
@@ -60,9 +68,6 @@ const (
 	// unsafeTime is when an unsafe database has written at least who leads: it writes
 	// once a second what it has acknowledged.
 	unsafeTime = 3 * time.Second
-	// superseded is how long after an outage a leader that has not renewed its
-	// lease would have been succeeded.
-	superseded = 5 * time.Second
 )
 
 // run is one experiment.
@@ -82,8 +87,9 @@ type run struct {
 	rng *rand.Rand
 	// clocks are those that were set, by the process.
 	clocks map[int]*timepiece
-	// outages counts those of the database, waves those of joining servers.
-	outages, waves int
+	// outages counts those of the database, waves those of joining servers, nodes
+	// those of the cluster that were harmed, others the programs beside the leader.
+	outages, waves, nodes, others int
 }
 
 // random returns a generator for somebody who draws.
@@ -107,7 +113,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 		clocks: map[int]*timepiece{},
 	}
 	r.rng = r.random("faults")
-	if r.real, err = s.startReal(ctx, cfg.Agents); err != nil {
+	if r.real, err = s.startReal(ctx, cfg); err != nil {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, r.real.close()) }()
@@ -169,7 +175,7 @@ func (r *run) faults(ctx context.Context) error {
 	if _, err := r.accepted(ctx, 0); err != nil {
 		return err
 	}
-	if err := r.real.follow(ctx, 1); err != nil {
+	if err := r.real.follow(ctx, 1, r.real.routers...); err != nil {
 		return err
 	}
 	if r.cfg.Unsafe {
@@ -177,7 +183,7 @@ func (r *run) faults(ctx context.Context) error {
 	}
 	do := map[fault]func(context.Context) error{
 		faultKill: r.kill, faultHandover: r.handOver, faultStop: r.stop, faultCrash: r.crash, faultCut: r.cut, faultOutage: r.outage,
-		faultClock: r.setClock,
+		faultClock: r.setClock, faultOther: r.other, faultNode: r.node, faultHost: r.host,
 	}
 	for i, f := range plan(r.cfg, r.rng) {
 		sleep(ctx, time.Duration(r.rng.Int64N(int64(restTime))))
@@ -211,18 +217,18 @@ func (r *run) say(format string, args ...any) {
 
 // kill kills the leader and starts it again once another leads.
 func (r *run) kill(ctx context.Context) error {
-	return r.replace(ctx, &r.report.Failover, func(c *coordinator) error { c.proc.Kill(); return nil })
+	return r.replace(ctx, "was killed", &r.report.Failover, func(c *coordinator) error { c.proc.Kill(); return nil })
 }
 
 // handOver tells the leader to stop, and starts it again.
 func (r *run) handOver(ctx context.Context) error {
-	return r.replace(ctx, &r.report.Handover, func(c *coordinator) error {
+	return r.replace(ctx, "was told to stop", &r.report.Handover, func(c *coordinator) error {
 		c.proc.Expect()
 		return c.proc.Signal(syscall.SIGTERM)
 	})
 }
 
-func (r *run) replace(ctx context.Context, took *Times, end func(*coordinator) error) error {
+func (r *run) replace(ctx context.Context, how string, took *Times, end func(*coordinator) error) error {
 	c, epoch, err := r.site.leader(ctx)
 	if err != nil {
 		return err
@@ -236,7 +242,7 @@ func (r *run) replace(ctx context.Context, took *Times, end func(*coordinator) e
 		return err
 	}
 	*took = append(*took, at.Sub(begin))
-	r.say("%s of epoch %d ended; the first session after it took %s", c.id, epoch, at.Sub(begin).Round(time.Millisecond))
+	r.say("%s of epoch %d %s; the first session after it took %s", c.id, epoch, how, at.Sub(begin).Round(time.Millisecond))
 	<-c.proc.Done()
 	return r.site.start(ctx, c)
 }
@@ -272,13 +278,13 @@ func (r *run) cut(ctx context.Context) error {
 		return err
 	}
 	begin := time.Now()
-	c.gate.shut()
-	defer c.gate.reopen()
+	c.gates.shut()
+	defer c.gates.reopen()
 	if _, err := r.led(ctx, epoch); err != nil {
 		return err
 	}
 	sleep(ctx, r.cfg.StopFor-time.Since(begin))
-	c.gate.reopen()
+	c.gates.reopen()
 	r.say("%s of epoch %d was cut off from the database for %s", c.id, epoch, time.Since(begin).Round(time.Second))
 	return r.standsBy(ctx, c)
 }
@@ -299,30 +305,6 @@ func (r *run) led(ctx context.Context, epoch uint64) (*coordinator, error) {
 		}
 		sleep(ctx, 20*time.Millisecond)
 	}
-}
-
-// outage takes the database away, stopped or killed in turns, and gives it back:
-// the leader, which is well, must lead on in its epoch.
-func (r *run) outage(ctx context.Context) error {
-	c, epoch, err := r.site.leader(ctx)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	if r.outages++; r.outages%2 == 1 {
-		err = r.site.server.Pause()
-		sleep(ctx, r.cfg.StopFor)
-		err = errors.Join(err, r.site.server.Continue())
-	} else {
-		err = r.site.server.Crash()
-		sleep(ctx, r.cfg.StopFor)
-		err = errors.Join(err, r.site.server.Recover()) //nolint:contextcheck // it has a time-out of its own
-	}
-	if err != nil {
-		return err
-	}
-	r.say("the database was away for %s", time.Since(begin).Round(time.Second))
-	return r.leadsOn(ctx, c, epoch, "an outage of "+time.Since(begin).Round(time.Second).String())
 }
 
 // standsBy waits until a coordinator knows that it does not lead.
@@ -353,14 +335,14 @@ func (r *run) settle(ctx context.Context) error {
 	return errors.Join(context.Cause(ctx), last)
 }
 
-// followed waits until the real agents and the router are with the present
+// followed waits until the real agents and the routers are with the present
 // leader.
 func (r *run) followed(ctx context.Context) error {
 	_, epoch, err := r.site.leader(ctx)
 	if err != nil {
 		return err
 	}
-	return r.real.follow(ctx, epoch)
+	return r.real.follow(ctx, epoch, r.real.routers...)
 }
 
 // watched waits until the watchers have all that the table has now.

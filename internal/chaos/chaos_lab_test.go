@@ -71,9 +71,16 @@ func TestFaults(t *testing.T) {
 	}{
 		"histories": {chaos.Config{Servers: 20, Watchers: 3, Kills: 1, Handovers: 1, Crashes: 1, Wave: 40}, 4},
 		"all": {chaos.Config{
-			Servers: 30, Watchers: 2, Agents: 4, Kills: 2, Handovers: 2, Stops: 1, Cuts: 1, Outages: 2, Clocks: clocks,
+			Servers: 30, Watchers: 2, Agents: 4, Routers: 2, Kills: 2, Handovers: 2, Stops: 1, Cuts: 1, Outages: 2, Clocks: clocks,
 			StopFor: 6 * time.Second,
 		}, 7},
+		"programs beside the leader": {chaos.Config{
+			Servers: 10, Watchers: 1, Agents: 4, Routers: 2, Kills: 1, Others: 6, StopFor: 5 * time.Second,
+		}, 2},
+		"galera": {chaos.Config{
+			Servers: 20, Watchers: 2, Agents: 4, Routers: 2, Galera: true, Kills: 1, Crashes: 1, Wave: 20, Outages: 1, Nodes: 6, Hosts: 1,
+			StopFor: 5 * time.Second,
+		}, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -87,7 +94,7 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%d things went wrong", n)
 			}
 			if report.Joins <= c.cfg.Servers || report.Leaves == 0 || report.Intents == 0 || report.Epochs < c.epochs ||
-				report.Clocks != c.cfg.Clocks || report.History.Unknown == 0 || report.History.Messages < 100 || report.History.Streams <= c.cfg.Watchers {
+				report.Clocks != c.cfg.Clocks || report.Others != c.cfg.Others || report.Nodes != c.cfg.Nodes || report.History.Unknown == 0 || report.History.Messages < 100 || report.History.Streams <= c.cfg.Watchers {
 				t.Error("too little has happened to show anything")
 			}
 		})

@@ -17,7 +17,7 @@ func (r *run) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reasons, err := read(ctx, r.site.db, "SELECT text FROM event WHERE pool = 'default' AND kind = 'intent'",
+	reasons, err := read(ctx, r.site.dbs[0], "SELECT text FROM event WHERE pool = 'default' AND kind = 'intent'",
 		func(rows *sql.Rows, all map[string]uint64) error {
 			var text string
 			err := rows.Scan(&text)
@@ -39,14 +39,14 @@ func (r *run) check(ctx context.Context) error {
 	r.report.Joins, r.report.Leaves, r.report.Intents = l.joins, l.leaves, len(l.intents)
 	r.report.StaleEffects = append(append(r.report.StaleEffects, l.staleEffect...), r.real.staleAnswers()...)
 	r.report.WrongRemovals = append(r.report.WrongRemovals, l.removed...)
-	_, err = read(ctx, r.site.db, "SELECT revision FROM pool WHERE name = 'default'",
+	_, err = read(ctx, r.site.dbs[0], "SELECT revision FROM pool WHERE name = 'default'",
 		func(rows *sql.Rows, _ map[string]uint64) error { return rows.Scan(&r.report.Revisions) })
-	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx), r.halfWritten(ctx, rows))
+	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx), r.halfWritten(ctx, rows), r.differences(ctx))
 }
 
 // rows are the incarnations of the members, by id.
 func (r *run) rows(ctx context.Context) (map[string]uint64, error) {
-	return read(ctx, r.site.db, "SELECT server_id, incarnation FROM server WHERE pool = 'default'",
+	return read(ctx, r.site.dbs[0], "SELECT server_id, incarnation FROM server WHERE pool = 'default'",
 		func(rows *sql.Rows, all map[string]uint64) error {
 			var id string
 			var incarnation uint64
@@ -59,7 +59,7 @@ func (r *run) rows(ctx context.Context) (map[string]uint64, error) {
 // halfWritten finds where the rows are not what the events come to: of a change
 // that is written in part.
 func (r *run) halfWritten(ctx context.Context, rows map[string]uint64) error {
-	members, err := read(ctx, r.site.db, "SELECT server_id, incarnation, kind FROM event WHERE pool = 'default' AND "+
+	members, err := read(ctx, r.site.dbs[0], "SELECT server_id, incarnation, kind FROM event WHERE pool = 'default' AND "+
 		"kind IN ('joined', 'adopted', 'removed') ORDER BY revision, seq",
 		func(rows *sql.Rows, all map[string]uint64) error {
 			var id, kind string
@@ -87,7 +87,7 @@ func (r *run) halfWritten(ctx context.Context, rows map[string]uint64) error {
 // only a leader that was not fenced makes such.
 func (r *run) staleWrites(ctx context.Context) error {
 	highest := map[string]uint64{}
-	_, err := read(ctx, r.site.db, "SELECT pool, revision, epoch, text FROM event ORDER BY pool, revision, seq",
+	_, err := read(ctx, r.site.dbs[0], "SELECT pool, revision, epoch, text FROM event ORDER BY pool, revision, seq",
 		func(rows *sql.Rows, _ map[string]uint64) error {
 			var revision, epoch uint64
 			var pool, text string
@@ -106,7 +106,7 @@ func (r *run) staleWrites(ctx context.Context) error {
 // wrongRemovals finds the removals that nobody has asked for, of servers whose
 // host was not dead.
 func (r *run) wrongRemovals(ctx context.Context) error {
-	_, err := read(ctx, r.site.db, "SELECT pool, revision, server_id, cause, text, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', at) FROM event "+
+	_, err := read(ctx, r.site.dbs[0], "SELECT pool, revision, server_id, cause, text, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', at) FROM event "+
 		"WHERE kind = 'removed' AND cause NOT IN ('shutdown', 'operator')",
 		func(rows *sql.Rows, _ map[string]uint64) error {
 			var revision uint64
@@ -122,6 +122,34 @@ func (r *run) wrongRemovals(ctx context.Context) error {
 		})
 	r.report.Deaths = r.mortality.count()
 	return err
+}
+
+// differences finds tables that are not the same on all nodes of a cluster. A change
+// may still be under way: of the real agents' pool, or of the oldest events.
+func (r *run) differences(ctx context.Context) error {
+	var sums []map[string]uint64
+	for range 10 {
+		sums = nil
+		for _, db := range r.site.dbs {
+			sum, err := read(ctx, db, "CHECKSUM TABLE pool, server, departed, intent, event", func(rows *sql.Rows, all map[string]uint64) error {
+				var table string
+				var sum uint64
+				err := rows.Scan(&table, &sum)
+				all[table] = sum
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			sums = append(sums, sum)
+		}
+		if !slices.ContainsFunc(sums, func(sum map[string]uint64) bool { return !maps.Equal(sum, sums[0]) }) {
+			return nil
+		}
+		sleep(ctx, time.Second)
+	}
+	r.report.Differences = append(r.report.Differences, fmt.Sprintf("the checksums of the nodes' tables are %v", sums))
+	return nil
 }
 
 func read(

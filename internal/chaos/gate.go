@@ -8,17 +8,77 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/buddyring/buddyring/internal/testdb"
 )
 
-// gate is one coordinator's way to the database. While it is shut, nothing
+// gates are one coordinator's ways to the servers of the database, in the order in
+// which it tries them.
+type gates []*gate
+
+func newGates(servers []*testdb.Server) (gates, error) {
+	var all gates
+	for _, s := range servers {
+		g, err := newGate(s.Socket())
+		if err != nil {
+			return nil, errors.Join(err, all.close())
+		}
+		all = append(all, g)
+	}
+	return all, nil
+}
+
+// url is the store's, through the gates.
+func (all gates) url() string {
+	sockets := make([]string, len(all))
+	for i, g := range all {
+		sockets[i] = g.socket()
+	}
+	return testdb.SocketURL(database, sockets...)
+}
+
+// inUse is the gate that something has passed last.
+func (all gates) inUse() int {
+	newest := 0
+	for i, g := range all {
+		if g.passed.Load() > all[newest].passed.Load() {
+			newest = i
+		}
+	}
+	return newest
+}
+
+func (all gates) shut() {
+	for _, g := range all {
+		g.shut()
+	}
+}
+
+func (all gates) reopen() {
+	for _, g := range all {
+		g.reopen()
+	}
+}
+
+func (all gates) close() error {
+	var errs []error
+	for _, g := range all {
+		errs = append(errs, g.close())
+	}
+	return errors.Join(errs...)
+}
+
+// gate is one coordinator's way to a server. While it is shut, nothing
 // passes and no connection breaks, as when a network loses everything.
 type gate struct {
 	dir      string
 	server   string
 	listener net.Listener
 	passing  sync.WaitGroup
+	// passed is when something has passed last, in nanoseconds since 1970.
+	passed atomic.Int64
 
 	mu sync.Mutex
 	// open is closed while the gate is open.
@@ -42,8 +102,7 @@ func newGate(server string) (*gate, error) {
 	return g, nil
 }
 
-// url is the store's, through the gate.
-func (g *gate) url() string { return testdb.SocketURL(filepath.Join(g.dir, "sock"), database) }
+func (g *gate) socket() string { return filepath.Join(g.dir, "sock") }
 
 func (g *gate) accept() {
 	for {
@@ -74,6 +133,7 @@ func (g *gate) pass(from, to net.Conn) {
 		open := g.open
 		g.mu.Unlock()
 		<-open
+		g.passed.Store(time.Now().UnixNano())
 		if _, writeErr := to.Write(buffer[:n]); writeErr != nil || err != nil {
 			return
 		}

@@ -58,13 +58,14 @@ func (l *ledger) asking(id string) {
 	}
 }
 
-// anyMember chooses a server that knows that it is a member.
+// anyMember chooses a server that knows that it is a member, and that no operator
+// takes out.
 func (l *ledger) anyMember(rng *rand.Rand) (id string, incarnation uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ids []string
 	for id, m := range l.servers {
-		if m.part == in && strings.HasPrefix(id, serverPrefix) {
+		if m.part == in && strings.HasPrefix(id, serverPrefix) && !l.isDoomed(id, m) {
 			ids = append(ids, id)
 		}
 	}
@@ -155,6 +156,13 @@ func (l *ledger) intended(reason string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.intents = append(l.intents, reason)
+}
+
+// changes is how many intents were acknowledged.
+func (l *ledger) changes() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.intents)
 }
 
 // acceptedAfter is when the first session was accepted in an epoch after a given

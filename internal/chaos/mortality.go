@@ -36,10 +36,16 @@ type mortality struct {
 
 func newMortality() *mortality { return &mortality{deaths: map[string][]death{}} }
 
-func (m *mortality) kill(id string, now time.Time) {
+// kill lets a host crash, unless it is dead.
+func (m *mortality) kill(id string, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.deaths[id] = append(m.deaths[id], death{begin: now})
+	list := m.deaths[id]
+	if len(list) > 0 && list[len(list)-1].end.IsZero() {
+		return false
+	}
+	m.deaths[id] = append(list, death{begin: now})
+	return true
 }
 
 func (m *mortality) revive(id string, now time.Time) {
@@ -91,10 +97,9 @@ func (m *mortality) reap(ctx context.Context, l *ledger, rng *rand.Rand, calm *a
 	for ctx.Err() == nil && !calm.Load() {
 		sleep(ctx, time.Duration(rng.Int64N(int64(deathInterval))))
 		id, _, ok := l.anyMember(rng)
-		if !ok || calm.Load() {
+		if !ok || calm.Load() || !m.kill(id, time.Now()) {
 			continue
 		}
-		m.kill(id, time.Now())
 		sleep(ctx, time.Duration(rng.Int64N(int64(deathTime))))
 		m.revive(id, time.Now())
 	}

@@ -14,6 +14,9 @@ const (
 	faultCut      fault = "cut"
 	faultOutage   fault = "outage"
 	faultClock    fault = "clock"
+	faultOther    fault = "other"
+	faultNode     fault = "node"
+	faultHost     fault = "host"
 )
 
 // plan is all faults in an order that is drawn.
@@ -30,6 +33,9 @@ func plan(cfg Config, rng *rand.Rand) []fault {
 		{faultCut, cfg.Cuts},
 		{faultOutage, cfg.Outages},
 		{faultClock, cfg.Clocks},
+		{faultOther, cfg.Others},
+		{faultNode, cfg.Nodes},
+		{faultHost, cfg.Hosts},
 	} {
 		for range part.times {
 			all = append(all, part.what)

@@ -26,7 +26,7 @@ func (s *site) makeBarrier(ctx context.Context) error {
 	for _, statement := range []string{
 		"CREATE DATABASE chaos", "CREATE TABLE " + barrier + " (n BIGINT NOT NULL) ENGINE = InnoDB", "INSERT INTO " + barrier + " VALUES (0)",
 	} {
-		if err := s.server.Do(ctx, statement); err != nil {
+		if err := s.servers.Servers()[0].Do(ctx, statement); err != nil {
 			return fmt.Errorf("make barrier: %w", err)
 		}
 	}
@@ -81,11 +81,12 @@ func (r *reader) table(ctx context.Context) {
 	r.revisions.Store(&revisions)
 }
 
-// read reads all pools in one transaction, and then writes something durable:
+// read reads all pools in one transaction on any server, and then writes something durable:
 // InnoDB shows a change before it is on the disk, where everything up to a
 // later commit is. Without that a read could show what a crash undoes.
 func (r *reader) read(ctx context.Context) (found map[string]history.Result, err error) {
-	tx, err := r.site.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	db := r.site.dbs[r.rng.IntN(len(r.site.dbs))]
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +131,7 @@ func (r *reader) read(ctx context.Context) (found map[string]history.Result, err
 	if err := tx.Commit(); err != nil {
 		return nil, err
 	}
-	_, err = r.site.db.ExecContext(ctx, "UPDATE "+barrier+" SET n = n + 1")
+	_, err = db.ExecContext(ctx, "UPDATE "+barrier+" SET n = n + 1")
 	return found, err
 }
 

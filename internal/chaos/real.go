@@ -22,131 +22,202 @@ import (
 // realPool is that of the real agents, who see each other on loopback.
 const realPool = "real"
 
-// realPart are real agents and a real router, which find the leader as those of an
-// installation do. Without agents there is no router either.
+// realPart are real agents and real routers, which find the leader as those of an
+// installation do. Without agents there are no routers either.
 type realPart struct {
 	site   *site
-	agents int
-	// services are what the agents' servers serve: their probes connect to them.
+	agents []*realProgram
+	// services are what the agents' servers serve: probes connect to them.
 	services []net.Listener
-	procs    []*process.Process
-	conn     *grpc.ClientConn
-	router   routerv1.RouterServiceClient
+	serving  sync.WaitGroup
+	routers  []*realRouter
 	failed   chan error
+}
+
+// realProgram is an agent or a router, which can be started again.
+type realProgram struct {
+	*process.Process
+
+	program process.Program
+}
+
+// realRouter is a router, and what has been seen of it.
+type realRouter struct {
+	realProgram
+
+	name   string
+	conn   *grpc.ClientConn
+	client routerv1.RouterServiceClient
 
 	mu sync.Mutex
+	// epoch is the highest that it has answered with since it was started.
+	epoch uint64
 	// stale are the answers of an epoch below that of an earlier one.
 	stale []string
 }
 
-// watch asks the router all the time, until ctx ends. It keeps the epochs that it
-// has seen: what it answers never goes back.
-func (r *realPart) watch(ctx context.Context) {
-	var highest uint64
-	for r.agents > 0 && ctx.Err() == nil {
-		within, cancel := context.WithTimeout(ctx, askTime)
-		res, err := r.router.Resolve(within, &routerv1.ResolveRequest{Pool: realPool})
-		cancel()
-		if epoch := res.GetFreshness().GetEpoch(); err == nil && epoch < highest {
-			r.mu.Lock()
-			r.stale = append(r.stale, fmt.Sprintf("the router answers of epoch %d after one of %d", epoch, highest))
-			r.mu.Unlock()
-		} else {
-			highest = max(highest, epoch)
-		}
-		sleep(ctx, readInterval)
-	}
-}
-
-// staleAnswers are what watch has found.
-func (r *realPart) staleAnswers() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.stale)
-}
-
-func (s *site) startReal(ctx context.Context, agents int) (r *realPart, err error) {
-	r = &realPart{site: s, agents: agents, failed: make(chan error, agents+1)}
+func (s *site) startReal(ctx context.Context, cfg Config) (r *realPart, err error) {
+	r = &realPart{site: s, failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if agents == 0 {
+	if cfg.Agents == 0 {
 		return r, nil
 	}
-	address, err := freeport.Find(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all := strings.Join(s.addresses(), ",")
-	if err := r.run("buddyring-router", "router", "--id", "router", "--coordinator", all, "--listen", address); err != nil {
-		return nil, err
-	}
-	if r.conn, err = s.dial(address); err != nil {
-		return nil, err
-	}
-	r.router = routerv1.NewRouterServiceClient(r.conn)
-	for n := range agents {
-		host := "127.0.1." + strconv.Itoa(n+1)
-		lis, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
-		if err != nil {
-			return nil, fmt.Errorf("serve at %s: %w", host, err)
-		}
-		r.services = append(r.services, lis)
-		_, port, err := net.SplitHostPort(lis.Addr().String())
-		if err != nil {
+	for n := range cfg.Routers {
+		if err := r.startRouter(ctx, "router-"+strconv.Itoa(n+1)); err != nil {
 			return nil, err
 		}
-		id := "real-" + strconv.Itoa(n+1)
-		err = r.run("buddyring-agent", id, "--coordinator", all, "--id", id, "--pool", realPool,
-			"--probe-address", host, "--probe", "tcp://:"+port, "--endpoint", "http="+lis.Addr().String())
-		if err != nil {
+	}
+	for n := range cfg.Agents {
+		if err := r.startAgent(ctx, n); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
 }
 
-func (r *realPart) run(program, name string, args ...string) error {
-	proc, err := process.Start(here{}, process.Program{
-		Name: name, Path: filepath.Join(r.site.bin, program), Log: filepath.Join(r.site.dir, name+".log"),
-		Args: append(args, "--http-listen", "127.0.0.1:0", "--state-dir", filepath.Join(r.site.dir, name)),
-	}, func(err error) { r.failed <- err })
+func (r *realPart) startRouter(ctx context.Context, name string) error {
+	address, err := freeport.Find(ctx)
 	if err != nil {
 		return err
 	}
-	r.procs = append(r.procs, proc)
+	conn, err := r.site.dial(address)
+	if err != nil {
+		return err
+	}
+	router := &realRouter{
+		realProgram: r.program("buddyring-router", name, "--id", name, "--listen", address),
+		name:        name, conn: conn, client: routerv1.NewRouterServiceClient(conn),
+	}
+	r.routers = append(r.routers, router)
+	return r.start(&router.realProgram)
+}
+
+func (r *realPart) startAgent(ctx context.Context, n int) error {
+	host, id := "127.0.1."+strconv.Itoa(n+1), "real-"+strconv.Itoa(n+1)
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return fmt.Errorf("serve at %s: %w", host, err)
+	}
+	r.services = append(r.services, lis)
+	r.serving.Go(func() { serve(lis) })
+	_, port, err := net.SplitHostPort(lis.Addr().String())
+	if err != nil {
+		return err
+	}
+	agent := r.program("buddyring-agent", id, "--id", id, "--pool", realPool,
+		"--probe-address", host, "--probe", "tcp://:"+port, "--endpoint", "http="+lis.Addr().String())
+	r.agents = append(r.agents, &agent)
+	return r.start(&agent)
+}
+
+// serve lets everybody connect, until the listener is closed.
+func serve(lis net.Listener) {
+	for {
+		conn, err := lis.Accept()
+		if err != nil {
+			return
+		}
+		_ = conn.Close() // there is nothing to say
+	}
+}
+
+func (r *realPart) program(path, name string, args ...string) realProgram {
+	return realProgram{program: process.Program{
+		Name: name, Path: filepath.Join(r.site.bin, path), Log: filepath.Join(r.site.dir, name+".log"),
+		Args: append(args, "--coordinator", strings.Join(r.site.addresses(), ","), "--http-listen", "127.0.0.1:0",
+			"--state-dir", filepath.Join(r.site.dir, name)),
+	}}
+}
+
+// start starts a program, again with the state that it has on disk.
+func (r *realPart) start(p *realProgram) (err error) {
+	p.Process, err = process.Start(here{}, p.program, func(err error) {
+		select {
+		case r.failed <- err:
+		default: // one is enough
+		}
+	})
+	return err
+}
+
+// restart starts a router that was killed.
+func (r *realPart) restart(router *realRouter) error {
+	router.mu.Lock()
+	router.epoch = 0 // it has what was on its disk
+	router.mu.Unlock()
+	return r.start(&router.realProgram)
+}
+
+// watch asks the routers all the time, until ctx ends: what one answers never goes
+// back.
+func (r *realPart) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		for _, router := range r.routers {
+			router.look(ctx)
+		}
+		sleep(ctx, readInterval)
+	}
+}
+
+func (router *realRouter) look(ctx context.Context) {
+	res, err := router.resolve(ctx, realPool)
+	if err != nil {
+		return
+	}
+	router.mu.Lock()
+	defer router.mu.Unlock()
+	if epoch := res.GetFreshness().GetEpoch(); epoch < router.epoch {
+		router.stale = append(router.stale, fmt.Sprintf("%s answers of epoch %d after one of %d", router.name, epoch, router.epoch))
+	} else {
+		router.epoch = epoch
+	}
+}
+
+func (router *realRouter) resolve(ctx context.Context, pool string) (*routerv1.ResolveResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return router.client.Resolve(ctx, &routerv1.ResolveRequest{Pool: pool})
+}
+
+// staleAnswers are what watch has found.
+func (r *realPart) staleAnswers() (all []string) {
+	for _, router := range r.routers {
+		router.mu.Lock()
+		all = append(all, router.stale...)
+		router.mu.Unlock()
+	}
+	return all
+}
+
+// follow waits until the routers serve all the agents' servers as a leader of an
+// epoch tells them to. Without routers there is nothing to wait for.
+func (r *realPart) follow(ctx context.Context, epoch uint64, routers ...*realRouter) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("a router does not follow the leader"))
+	defer cancel()
+	for _, router := range routers {
+		for {
+			last := r.follows(ctx, router, epoch)
+			if last == nil {
+				break
+			}
+			select {
+			case err := <-r.failed:
+				return err
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				return errors.Join(context.Cause(ctx), last)
+			}
+		}
+	}
 	return nil
 }
 
-// follow waits until the router serves all the agents' servers as a leader of an
-// epoch tells it to. Without agents there is nothing to wait for.
-func (r *realPart) follow(ctx context.Context, epoch uint64) error {
-	if r.agents == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("the router does not follow the leader"))
-	defer cancel()
-	var last error
-	for ctx.Err() == nil {
-		if last = r.follows(ctx, epoch); last == nil {
-			return nil
-		}
-		select {
-		case err := <-r.failed:
-			return err
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
-	return errors.Join(context.Cause(ctx), last)
-}
-
-func (r *realPart) follows(ctx context.Context, epoch uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	res, err := r.router.Resolve(ctx, &routerv1.ResolveRequest{Pool: realPool})
+func (r *realPart) follows(ctx context.Context, router *realRouter, epoch uint64) error {
+	res, err := router.resolve(ctx, realPool)
 	if err != nil {
 		return err
 	}
@@ -156,22 +227,39 @@ func (r *realPart) follows(ctx context.Context, epoch uint64) error {
 			well++
 		}
 	}
-	if f := res.GetFreshness(); f.GetStale() || f.GetEpoch() < epoch || well != r.agents {
-		return fmt.Errorf("the router has %d of %d servers, of epoch %d, stale: %v", well, r.agents, f.GetEpoch(), f.GetStale())
+	if f := res.GetFreshness(); f.GetStale() || f.GetEpoch() < epoch || well != len(r.agents) {
+		return fmt.Errorf("%s has %d of %d servers, of epoch %d, stale: %v", router.name, well, len(r.agents), f.GetEpoch(), f.GetStale())
 	}
 	return nil
 }
 
+// avoids reports whether a router sends nobody to a server.
+func (router *realRouter) avoids(ctx context.Context, pool, id string) bool {
+	res, err := router.resolve(ctx, pool)
+	return err == nil && !slices.ContainsFunc(res.GetServers(), func(s *routerv1.Server) bool {
+		return s.GetServerId() == id && s.GetState() == routerv1.State_STATE_ACTIVE
+	})
+}
+
 func (r *realPart) close() error {
 	var errs []error
-	for _, p := range r.procs {
+	for _, p := range r.programs() {
 		p.Kill()
 	}
 	for _, lis := range r.services {
 		errs = append(errs, lis.Close())
 	}
-	if r.conn != nil {
-		errs = append(errs, r.conn.Close())
+	r.serving.Wait()
+	for _, router := range r.routers {
+		errs = append(errs, router.conn.Close())
 	}
 	return errors.Join(errs...)
+}
+
+func (r *realPart) programs() []*realProgram {
+	all := slices.Clone(r.agents)
+	for _, router := range r.routers {
+		all = append(all, &router.realProgram)
+	}
+	return slices.DeleteFunc(all, func(p *realProgram) bool { return p.Process == nil })
 }

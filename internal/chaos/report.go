@@ -36,11 +36,18 @@ type Report struct {
 	Servers      int      `json:"servers"`
 	// Failover is the time from the kill of the leader to the first session that
 	// another one accepts; Handover, from SIGTERM; Stopped, from SIGSTOP; Crashed,
-	// from the return of a database that was killed together with the leader.
+	// from the return of a database that was killed together with the leader; Host,
+	// from the kill of the leader and the node of the cluster that it writes to.
 	Failover Times `json:"failover"`
 	Handover Times `json:"handover"`
 	Stopped  Times `json:"stopped"`
 	Crashed  Times `json:"crashed"`
+	Host     Times `json:"host"`
+	// Steered is, while a node of the cluster was harmed, the time from the crash
+	// of a server until no router sent anybody there; Resumed, from the harm until
+	// a change was acknowledged that was asked for after it.
+	Steered Times `json:"steered"`
+	Resumed Times `json:"resumed"`
 	// What was acknowledged, and how much the table has. WaveJoins are those that
 	// were acknowledged right before leader and database were killed together.
 	Joins int `json:"joins"`
@@ -52,8 +59,12 @@ type Report struct {
 	WaveJoins int    `json:"wave_joins"`
 	Revisions uint64 `json:"revisions"`
 	Epochs    uint64 `json:"epochs"`
-	// Clocks is how often the wall clock of a program was set.
+	// Clocks is how often the wall clock of a program was set, Others how often
+	// a standby, a router or an agent was killed or stopped, Nodes how often a
+	// node of the cluster was harmed.
 	Clocks int `json:"clocks"`
+	Others int `json:"others"`
+	Nodes  int `json:"nodes"`
 	// History is what was judged.
 	History Judged `json:"history"`
 	// What must not be.
@@ -63,9 +74,11 @@ type Report struct {
 	StaleWrites   []string `json:"stale_writes"`
 	StaleEffects  []string `json:"stale_effects"`
 	WrongRemovals []string `json:"wrong_removals"`
-	// Superseded are leaders that were well and lost the lead by an outage of the
-	// database, or by a clock that was set.
+	// Superseded are leaders that were well and lost the lead, by an outage of the
+	// database or of a node, by a clock that was set, or by what another program did.
 	Superseded []string `json:"superseded"`
+	// Differences are those between the nodes of a cluster.
+	Differences []string `json:"differences"`
 }
 
 // Judged counts what a history has: operations, those of them without an answer,
@@ -100,6 +113,7 @@ func (r *Report) wrongs() []wrong {
 		{"    stale effects at agents and routers", &r.StaleEffects},
 		{"S1  wrong removals", &r.WrongRemovals},
 		{"    leaders that were well and lost the lead", &r.Superseded},
+		{"    tables that differ between nodes", &r.Differences},
 	}
 }
 
@@ -117,9 +131,12 @@ func (r *Report) Add(o Report) {
 	r.Seeds = append(r.Seeds, o.Seeds...)
 	r.Failover, r.Handover = append(r.Failover, o.Failover...), append(r.Handover, o.Handover...)
 	r.Stopped, r.Crashed = append(r.Stopped, o.Stopped...), append(r.Crashed, o.Crashed...)
+	r.Host = append(r.Host, o.Host...)
 	r.Joins, r.Leaves, r.Intents, r.WaveJoins = r.Joins+o.Joins, r.Leaves+o.Leaves, r.Intents+o.Intents, r.WaveJoins+o.WaveJoins
 	r.Deaths, r.Removed = r.Deaths+o.Deaths, r.Removed+o.Removed
-	r.Revisions, r.Epochs, r.Clocks = r.Revisions+o.Revisions, r.Epochs+o.Epochs, r.Clocks+o.Clocks
+	r.Steered, r.Resumed = append(r.Steered, o.Steered...), append(r.Resumed, o.Resumed...)
+	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
+	r.Clocks, r.Others, r.Nodes = r.Clocks+o.Clocks, r.Others+o.Others, r.Nodes+o.Nodes
 	h, g := &r.History, o.History
 	h.Operations, h.Unknown = h.Operations+g.Operations, h.Unknown+g.Unknown
 	h.Streams, h.Messages = h.Streams+g.Streams, h.Messages+g.Messages
@@ -133,11 +150,13 @@ func (r *Report) Add(o Report) {
 func (r Report) Write(w io.Writer) error {
 	lines := []string{
 		fmt.Sprintf("%d coordinators, %d servers; seed %s", r.Coordinators, r.Servers, strings.Trim(fmt.Sprint(r.Seeds), "[]")),
-		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs; %d times a clock was set",
-			r.Joins, r.Leaves, r.Intents, r.Removed, r.Deaths, r.Revisions, r.Epochs, r.Clocks),
+		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs",
+			r.Joins, r.Leaves, r.Intents, r.Removed, r.Deaths, r.Revisions, r.Epochs),
+		fmt.Sprintf("besides: %d times a clock was set, %d times a standby, a router or an agent killed or stopped, %d times a node of Galera harmed",
+			r.Clocks, r.Others, r.Nodes),
 		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d watch streams",
 			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams),
-		fmt.Sprintf("%-60s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),
+		fmt.Sprintf("%-66s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),
 	}
 	for _, t := range []struct {
 		name  string
@@ -147,15 +166,18 @@ func (r Report) Write(w io.Writer) error {
 		{"S1  SIGTERM → first session (≤ 0.5 s)", r.Handover},
 		{"    SIGSTOP → first session", r.Stopped},
 		{"    leader and database killed: database back → session", r.Crashed},
+		{"    leader and the node in use killed → first session", r.Host},
+		{"S2  node harmed: crash of a server → avoided by all routers (≤ 1 s)", r.Steered},
+		{"    node harmed → next change acknowledged", r.Resumed},
 	} {
 		if len(t.times) > 0 {
-			lines = append(lines, fmt.Sprintf("%-60s %5d %7.2f s %7.2f s %7.2f s", t.name, len(t.times),
+			lines = append(lines, fmt.Sprintf("%-66s %5d %7.2f s %7.2f s %7.2f s", t.name, len(t.times),
 				t.times.Quantile(.5).Seconds(), t.times.Quantile(.99).Seconds(), t.times.Quantile(1).Seconds()))
 		}
 	}
-	lines = append(lines, fmt.Sprintf("%-60s %5d", "    joins acknowledged right before leader and database died", r.WaveJoins), "what must not be:")
+	lines = append(lines, fmt.Sprintf("%-66s %5d", "    joins acknowledged right before leader and database died", r.WaveJoins), "what must not be:")
 	for _, c := range r.wrongs() {
-		lines = append(lines, fmt.Sprintf("%-60s %5d", c.name, len(*c.what)))
+		lines = append(lines, fmt.Sprintf("%-66s %5d", c.name, len(*c.what)))
 		for _, text := range (*c.what)[:min(10, len(*c.what))] {
 			lines = append(lines, "        "+text)
 		}

@@ -38,14 +38,28 @@ const flush = "innodb_flush_log_at_trx_commit"
 // askTime bounds a question to a coordinator.
 const askTime = time.Second
 
+// servers are what the coordinators write to: one MariaDB, or a Galera cluster. They
+// crash, recover, pause and go on together.
+type servers interface {
+	Servers() []*testdb.Server
+	Crash() error
+	Recover() error
+	Pause() error
+	Continue() error
+	Close() error
+}
+
 // site is a database and the coordinators on it.
 type site struct {
 	bin, dir    string
 	unsafe      bool
 	credentials *rpc.Credentials
-	server      *testdb.Server
-	db          *sql.DB
-	all         []*coordinator
+	servers     servers
+	// cluster is what servers is with Galera, else nil.
+	cluster *testdb.Cluster
+	// dbs are the servers, for somebody who only looks.
+	dbs []*sql.DB
+	all []*coordinator
 }
 
 // coordinator is one of them. It listens by itself, so that a dead one refuses
@@ -53,7 +67,7 @@ type site struct {
 type coordinator struct {
 	id             string
 	address, admin string
-	gate           *gate
+	gates          gates
 	proc           *process.Process
 	conn           *grpc.ClientConn
 	client         pb.AdminServiceClient
@@ -75,21 +89,21 @@ func newSite(ctx context.Context, cfg Config) (s *site, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	var options []string
-	if cfg.Unsafe {
-		options = append(options, "--"+flush+"=0")
-	}
-	if s.server, err = testdb.New(options...); err != nil { //nolint:contextcheck // it has a time-out of its own
+	if err := s.startServers(cfg); err != nil { //nolint:contextcheck // it has a time-out of its own
 		return nil, err
 	}
-	if err := s.server.Do(ctx, "CREATE DATABASE "+database+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"); err != nil {
+	if err := s.servers.Servers()[0].Do(ctx, "CREATE DATABASE "+database+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"); err != nil {
 		return nil, fmt.Errorf("make database: %w", err)
 	}
 	if err := s.makeBarrier(ctx); err != nil {
 		return nil, err
 	}
-	if s.db, err = open(s.server.Socket()); err != nil {
-		return nil, err
+	for _, server := range s.servers.Servers() {
+		db, err := open(server.Socket())
+		if err != nil {
+			return nil, err
+		}
+		s.dbs = append(s.dbs, db)
 	}
 	for i := range cfg.Coordinators {
 		c, err := s.newCoordinator(ctx, "c"+strconv.Itoa(i+1))
@@ -104,10 +118,41 @@ func newSite(ctx context.Context, cfg Config) (s *site, err error) {
 	return s, nil
 }
 
-// open opens the database as somebody who only looks.
+func (s *site) startServers(cfg Config) error {
+	if cfg.Galera {
+		cluster, err := testdb.NewCluster()
+		if err != nil {
+			return err
+		}
+		s.servers, s.cluster = cluster, cluster
+		return nil
+	}
+	var options []string
+	if cfg.Unsafe {
+		options = append(options, "--"+flush+"=0")
+	}
+	server, err := testdb.New(options...)
+	if err != nil {
+		return err
+	}
+	s.servers = server
+	return nil
+}
+
+// whole waits until all nodes of the cluster work together, if there is one.
+func (s *site) whole(ctx context.Context) error {
+	if s.cluster == nil {
+		return nil
+	}
+	return s.cluster.AwaitWhole(ctx)
+}
+
+// open opens the database as somebody who only looks, on a node of a cluster at what
+// any node has acknowledged.
 func open(socket string) (*sql.DB, error) {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Net, cfg.Addr, cfg.DBName, cfg.Logger = "root", "unix", socket, database, &mysql.NopLogger{}
+	cfg.Params = map[string]string{"wsrep_sync_wait": "1"}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("configure connection: %w", err)
@@ -128,7 +173,7 @@ func (s *site) newCoordinator(ctx context.Context, id string) (*coordinator, err
 	if err != nil {
 		return nil, err
 	}
-	if c.gate, err = newGate(s.server.Socket()); err != nil {
+	if c.gates, err = newGates(s.servers.Servers()); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	c.conn, c.client = conn, pb.NewAdminServiceClient(conn)
@@ -146,7 +191,7 @@ func (s *site) dial(address string) (*grpc.ClientConn, error) {
 func (s *site) start(ctx context.Context, c *coordinator) error {
 	failed := make(chan error, 1)
 	args := []string{
-		"--id", c.id, "--store", c.gate.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
+		"--id", c.id, "--store", c.gates.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
 		"--admin-listen", c.admin, "--http-listen", "127.0.0.1:0", "--allow-local-addresses",
 	}
 	if s.unsafe {
@@ -216,13 +261,13 @@ func (s *site) close() error {
 			_ = c.proc.Signal(syscall.SIGCONT) // it may have ended
 			c.proc.Kill()
 		}
-		errs = append(errs, c.conn.Close(), c.gate.close())
+		errs = append(errs, c.conn.Close(), c.gates.close())
 	}
-	if s.db != nil {
-		errs = append(errs, s.db.Close())
+	for _, db := range s.dbs {
+		errs = append(errs, db.Close())
 	}
-	if s.server != nil {
-		errs = append(errs, s.server.Close())
+	if s.servers != nil {
+		errs = append(errs, s.servers.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -70,7 +70,7 @@ func (r *run) crash(ctx context.Context) error {
 		return err
 	}
 	welcomed := r.ledger.members(wavePrefix)
-	if err := r.site.server.Recover(); err != nil { //nolint:contextcheck // it has a time-out of its own
+	if err := r.site.servers.Recover(); err != nil {
 		return err
 	}
 	up := time.Now()
@@ -103,7 +103,7 @@ func (r *run) joining(ctx context.Context, n int) error {
 func (r *run) killBoth(c *coordinator) error {
 	kill := []func() error{
 		func() error { c.proc.Expect(); return c.proc.Signal(syscall.SIGKILL) },
-		r.site.server.Crash,
+		r.site.servers.Crash,
 	}
 	first := r.rng.IntN(2)
 	err := errors.Join(kill[first](), kill[1-first]())

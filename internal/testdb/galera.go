@@ -1,14 +1,11 @@
 package testdb
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -95,14 +92,9 @@ var sharedCluster = sync.OnceValues(func() (*Cluster, error) {
 // ends with the test.
 func StartGalera(t testing.TB) *Cluster {
 	t.Helper()
-	hosts, fronts := addresses()
-	l, err := newLinks(hosts, fronts)
+	c, err := NewCluster()
 	if err != nil {
-		t.Fatalf("start a Galera cluster: %v", err)
-	}
-	c := &Cluster{links: l}
-	if err := c.start(hosts, fronts); err != nil {
-		t.Fatalf("start a Galera cluster: %v", errors.Join(err, l.close()))
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -110,7 +102,7 @@ func StartGalera(t testing.TB) *Cluster {
 				t.Logf("node %d: %s", i, s.logTail())
 			}
 		}
-		if err := errors.Join(c.close(), l.close()); err != nil {
+		if err := c.Close(); err != nil {
 			t.Errorf("stop the Galera cluster: %v", err)
 		}
 	})
@@ -290,28 +282,18 @@ func (c *Cluster) Database(t testing.TB) string {
 // URL returns the store URL of a database on nodes, in the order in which they
 // are tried.
 func (c *Cluster) URL(database string, nodes ...int) string {
-	hosts := make([]string, len(nodes))
+	sockets := make([]string, len(nodes))
 	for i, n := range nodes {
-		hosts[i] = escapeSocket(c.nodes[n].socket())
+		sockets[i] = c.nodes[n].socket()
 	}
-	return "mysql://root@" + strings.Join(hosts, ",") + "/" + database
+	return SocketURL(database, sockets...)
 }
 
-// Heal waits until all nodes are back in the cluster, after SIGCONT or Mend. One that
-// was stopped may say for a while what was so before: all must have the same view.
+// Heal waits until all nodes are back in the cluster, as AwaitWhole.
 func (c *Cluster) Heal(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	for {
-		err := c.whole(ctx)
-		if err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("heal the Galera cluster: %v", err)
-		}
-		time.Sleep(20 * time.Millisecond)
+	if err := c.AwaitWhole(context.Background()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -333,93 +315,17 @@ func (c *Cluster) whole(ctx context.Context) error {
 // KillAll ends all nodes by SIGKILL at once, and keeps their data.
 func (c *Cluster) KillAll(t testing.TB) {
 	t.Helper()
-	for _, s := range c.nodes {
-		s.Signal(t, syscall.SIGKILL)
-	}
-	for _, s := range c.nodes {
-		s.Kill(t)
+	if err := c.Crash(); err != nil {
+		t.Fatalf("kill the Galera cluster: %v", err)
 	}
 }
 
-// Rebuild brings a cluster back of which all nodes were killed: the one that has
-// come furthest makes it anew, and the others join.
+// Rebuild brings a cluster back of which all nodes were killed, as Recover.
 func (c *Cluster) Rebuild(t testing.TB) {
 	t.Helper()
-	if err := c.rebuild(); err != nil {
+	if err := c.Recover(); err != nil {
 		t.Fatalf("rebuild the Galera cluster: %v", err)
 	}
-}
-
-func (c *Cluster) rebuild() error {
-	type survivor struct {
-		*Server
-
-		at place
-	}
-	var all []survivor
-	for i, s := range c.nodes {
-		at, err := s.recovered()
-		if err != nil {
-			return fmt.Errorf("node %d: %w", i, err)
-		}
-		all = append(all, survivor{s, at})
-	}
-	slices.SortStableFunc(all, func(a, b survivor) int { return cmp.Compare(b.at.seqno, a.at.seqno) })
-	if err := all[0].mayBootstrap(); err != nil {
-		return err
-	}
-	for i, s := range all {
-		once := []string{fmt.Sprintf("--wsrep-start-position=%s:%d", s.at.history, s.at.seqno)}
-		if i == 0 {
-			once = append(once, "--wsrep-new-cluster")
-		}
-		if err := s.join(i+1, once...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// place is how far a node has come in a history.
-type place struct {
-	history string
-	seqno   int64
-}
-
-// recovered asks the data of a node that was killed how far it has come.
-func (s *Server) recovered() (at place, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	args := append(s.arguments("--skip-networking", "--socket="+s.socket(), "--wsrep-recover"), s.options...)
-	out, err := exec.CommandContext(ctx, s.mariadbd, args...).CombinedOutput() //nolint:gosec // our own program
-	const says = "Recovered position: "
-	_, position, ok := strings.Cut(string(out), says)
-	if err == nil && !ok {
-		err = errors.New("it does not say")
-	}
-	if err != nil {
-		return place{}, fmt.Errorf("recover position: %w\n%s", err, out)
-	}
-	history, seqno, _ := strings.Cut(strings.Fields(position)[0], ":")
-	if _, err := fmt.Sscan(strings.Split(seqno, ",")[0], &at.seqno); err != nil {
-		return place{}, fmt.Errorf("recover position: %q: %w", position, err)
-	}
-	at.history = history
-	return at, nil
-}
-
-// mayBootstrap lets a node make a cluster that was not the last to leave it.
-func (s *Server) mayBootstrap() error {
-	path := filepath.Join(s.data(), "grastate.dat")
-	state, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("read state of node: %w", err)
-	}
-	state = bytes.ReplaceAll(state, []byte("safe_to_bootstrap: 0"), []byte("safe_to_bootstrap: 1"))
-	if err := os.WriteFile(path, state, 0o600); err != nil { //nolint:gosec // our own directory
-		return fmt.Errorf("write state of node: %w", err)
-	}
-	return nil
 }
 
 func (c *Cluster) close() error {

@@ -264,18 +264,21 @@ func (s *Server) Database(t testing.TB) string {
 
 // URL returns the store URL of a database on this server.
 func (s *Server) URL(database string) string {
-	return SocketURL(s.socket(), database)
+	return SocketURL(database, s.socket())
 }
 
 // Socket returns the path of the server's socket.
 func (s *Server) Socket() string { return s.socket() }
 
-// SocketURL returns the store URL of a database behind a socket.
-func SocketURL(socket, database string) string {
-	return "mysql://root@" + escapeSocket(socket) + "/" + database
+// SocketURL returns the store URL of a database behind sockets, in the order in which
+// they are tried.
+func SocketURL(database string, sockets ...string) string {
+	hosts := make([]string, len(sockets))
+	for i, s := range sockets {
+		hosts[i] = strings.ReplaceAll(url.PathEscape(s), "/", "%2F")
+	}
+	return "mysql://root@" + strings.Join(hosts, ",") + "/" + database
 }
-
-func escapeSocket(path string) string { return strings.ReplaceAll(url.PathEscape(path), "/", "%2F") }
 
 // Exec runs a statement as the server's administrator.
 func (s *Server) Exec(t testing.TB, statement string) {

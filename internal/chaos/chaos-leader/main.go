@@ -1,5 +1,5 @@
 // Command chaos-leader kills, stops and replaces the leader of three real
-// coordinators on a MariaDB while servers join and leave, judges the history of
+// coordinators on a MariaDB or a Galera cluster while servers join and leave, judges the history of
 // all that was asked and seen, and prints how long there was no leader and what
 // went wrong.
 package main
@@ -37,6 +37,9 @@ func run() int {
 	var o options
 	flags(&o)
 	flag.Parse()
+	if !o.Galera {
+		o.Nodes, o.Hosts = 0, 0
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	do := measure
@@ -58,6 +61,8 @@ func flags(o *options) {
 	flag.IntVar(&o.Servers, "servers", 100, "number of scripted agents")
 	flag.IntVar(&o.Watchers, "watchers", 4, "number of scripted routers")
 	flag.IntVar(&o.Agents, "agents", 4, "number of real agents")
+	flag.IntVar(&o.Routers, "routers", 2, "number of real routers, if there are real agents")
+	flag.BoolVar(&o.Galera, "galera", false, "use a Galera cluster of three nodes")
 	flag.IntVar(&o.Kills, "kills", 100, "how often the leader is killed")
 	flag.IntVar(&o.Handovers, "handovers", 20, "how often it is told to stop")
 	flag.IntVar(&o.Stops, "stops", 3, "how often it is stopped by SIGSTOP and continued")
@@ -68,6 +73,9 @@ func flags(o *options) {
 		clocks = 12
 	}
 	flag.IntVar(&o.Clocks, "clocks", clocks, "how often the wall clock of a program is set; on Linux on amd64")
+	flag.IntVar(&o.Others, "others", 6, "how often a standby, a router or an agent is killed or stopped, in turns")
+	flag.IntVar(&o.Nodes, "nodes", 12, "how often a node of the Galera cluster is harmed: killed, stopped, cut off or slowed down, in turns")
+	flag.IntVar(&o.Hosts, "hosts", 6, "how often the leader is killed together with the Galera node that it writes to")
 	flag.DurationVar(&o.StopFor, "stop-for", 20*time.Second, "how long stops, cuts and outages last")
 	flag.IntVar(&o.Crashes, "crashes", 50, "how often it is killed together with the database, while servers join")
 	flag.IntVar(&o.Wave, "wave", 100, "how many servers join at once then")
@@ -108,10 +116,10 @@ func measure(ctx context.Context, o options) (err error) {
 
 // command is that of one experiment with this one's settings.
 func command() string {
-	words := []string{"go run ./internal/chaos/chaos-leader --seed SEED"}
+	words := []string{"go run ./internal/chaos/chaos-leader --seed=SEED"}
 	flag.Visit(func(f *flag.Flag) {
 		if f.Name != "seed" && f.Name != "runs" && f.Name != "json" {
-			words = append(words, fmt.Sprintf("--%s %s", f.Name, f.Value))
+			words = append(words, fmt.Sprintf("--%s=%s", f.Name, f.Value))
 		}
 	})
 	return strings.Join(words, " ")

@@ -1,0 +1,178 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// slowLink is by how much each message between nodes is late when links are slow.
+const slowLink = 50 * time.Millisecond
+
+// harm is what is done to a node of the cluster, and how it ends.
+type harm struct {
+	name     string
+	do, undo func(*run, *coordinator, int) error
+}
+
+// harms are the kinds of harm, which are done in turns: to the node that the leader
+// writes to, and then each to another one.
+func harms() []harm {
+	return []harm{
+		{
+			"killed",
+			func(r *run, _ *coordinator, node int) error { return r.site.cluster.Node(node).Crash() },
+			func(r *run, _ *coordinator, node int) error { return r.site.cluster.Rejoin(node) },
+		},
+		{
+			"stopped",
+			func(r *run, _ *coordinator, node int) error { return r.site.cluster.Node(node).Pause() },
+			func(r *run, _ *coordinator, node int) error { return r.site.cluster.Node(node).Continue() },
+		},
+		{
+			"cut off from the other nodes",
+			func(r *run, _ *coordinator, node int) error { r.site.cluster.Isolate(node); return nil },
+			mend,
+		},
+		{
+			"cut off from the leader",
+			func(_ *run, leader *coordinator, node int) error { leader.gates[node].shut(); return nil },
+			func(_ *run, leader *coordinator, node int) error { leader.gates[node].reopen(); return nil },
+		},
+		{
+			"cut off from one other node",
+			func(r *run, _ *coordinator, node int) error { r.site.cluster.Sever(node, r.another(node)); return nil },
+			mend,
+		},
+		{
+			"among slow links",
+			func(r *run, _ *coordinator, _ int) error { r.site.cluster.Slow(slowLink); return nil },
+			mend,
+		},
+	}
+}
+
+func mend(r *run, _ *coordinator, _ int) error { r.site.cluster.Mend(); return nil }
+
+// another is a node beside this one.
+func (r *run) another(node int) int {
+	all := len(r.site.cluster.Servers())
+	return (node + 1 + r.rng.IntN(all-1)) % all
+}
+
+// node harms one node of the cluster for a while. Suspects reach the routers
+// meanwhile, changes go on through the other nodes, and the leader leads on in its
+// epoch.
+func (r *run) node(ctx context.Context) error {
+	if err := r.site.whole(ctx); err != nil {
+		return err
+	}
+	c, epoch, err := r.site.leader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.real.follow(ctx, epoch, r.real.routers...); err != nil {
+		return err
+	}
+	h, at, which := harms()[r.nodes%len(harms())], c.gates.inUse(), ", in use,"
+	if r.nodes/len(harms())%2 == 1 {
+		at, which = r.another(at), ""
+	}
+	r.nodes++
+	r.report.Nodes++
+	what := fmt.Sprintf("node %d%s was %s", at, which, h.name)
+	begin := time.Now()
+	if err := h.do(r, c, at); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	victim, err := r.goesOn(ctx, what)
+	sleep(ctx, r.cfg.StopFor-time.Since(begin))
+	err = errors.Join(err, h.undo(r, c, at), r.site.whole(ctx))
+	if victim != "" {
+		r.mortality.revive(victim, time.Now())
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return r.leadsOn(ctx, c, epoch, what)
+}
+
+// host kills the leader together with the node that it writes to, and starts both
+// again once another leads.
+func (r *run) host(ctx context.Context) error {
+	if err := r.site.whole(ctx); err != nil {
+		return err
+	}
+	at := 0
+	err := r.replace(ctx, "was killed with the node that it wrote to", &r.report.Host, func(c *coordinator) error {
+		at = c.gates.inUse()
+		c.proc.Kill()
+		return r.site.cluster.Node(at).Crash()
+	})
+	if err != nil {
+		return err
+	}
+	return r.site.cluster.Rejoin(at) //nolint:contextcheck // it has a time-out of its own
+}
+
+// goesOn crashes a server, which stays dead, and waits until all routers avoid it and
+// another change is acknowledged.
+func (r *run) goesOn(ctx context.Context, what string) (victim string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it takes too long"))
+	defer cancel()
+	begin := time.Now()
+	var resumed time.Duration
+	var changes errgroup.Group
+	changes.Go(func() (err error) { resumed, err = r.changes(ctx, begin); return err })
+	victim, crash, err := r.strike(ctx)
+	if err == nil {
+		err = r.avoided(ctx, victim)
+	}
+	steered := time.Since(crash)
+	if err := errors.Join(err, changes.Wait()); err != nil {
+		return victim, err
+	}
+	r.report.Steered, r.report.Resumed = append(r.report.Steered, steered), append(r.report.Resumed, resumed)
+	r.say("%s: the routers avoided a server %s after its crash, changes went on after %s",
+		what, steered.Round(time.Millisecond), resumed.Round(time.Millisecond))
+	return victim, nil
+}
+
+// changes waits until a change is acknowledged that was asked for since.
+func (r *run) changes(ctx context.Context, since time.Time) (time.Duration, error) {
+	// One may have been under way.
+	for enough := r.ledger.changes() + 2; r.ledger.changes() < enough; sleep(ctx, time.Millisecond) {
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("no change is acknowledged: %w", context.Cause(ctx))
+		}
+	}
+	return time.Since(since), nil
+}
+
+// strike crashes a server that all routers serve.
+func (r *run) strike(ctx context.Context) (id string, at time.Time, err error) {
+	for ctx.Err() == nil {
+		id, _, ok := r.ledger.anyMember(r.rng)
+		unknown := func(router *realRouter) bool { return router.avoids(ctx, chaosPool, id) }
+		if at := time.Now(); ok && !slices.ContainsFunc(r.real.routers, unknown) && r.mortality.kill(id, at) {
+			return id, at, nil
+		}
+	}
+	return "", time.Time{}, fmt.Errorf("crash a server: %w", context.Cause(ctx))
+}
+
+// avoided waits until all routers avoid a server.
+func (r *run) avoided(ctx context.Context, id string) error {
+	for _, router := range r.real.routers {
+		for ; !router.avoids(ctx, chaosPool, id); sleep(ctx, 5*time.Millisecond) {
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s sends clients to %s, which is dead: %w", router.name, id, context.Cause(ctx))
+			}
+		}
+	}
+	return nil
+}
