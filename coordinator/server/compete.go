@@ -128,7 +128,11 @@ func (s *Server) look(ctx context.Context, watch *lease.Watch) lease.Step {
 	if err != nil {
 		return lease.Wait
 	}
+	before := watch.Sight().MovedAt
 	step := watch.See(lease.Look{Asked: asked, Answered: time.Now(), Lease: l})
+	if !watch.Sight().MovedAt.Equal(before) {
+		s.health.committed(nil, time.Now()) // by another one
+	}
 	s.see(watch.Sight())
 	return step
 }
