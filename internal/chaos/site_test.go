@@ -29,7 +29,6 @@ func TestNobodyLeads(t *testing.T) {
 func TestCoordinatorThatCrashes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	//nolint:gosec // it is run
 	if err := os.WriteFile(filepath.Join(dir, "buddyring-coordinator"), []byte("#!/bin/sh\nexit 3\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
