@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 
 	"github.com/buddyring/buddyring/buddyctl/output"
 	"github.com/buddyring/buddyring/internal/member"
@@ -19,9 +17,6 @@ import (
 
 // defaultLast is how many events are shown unless more are asked for.
 const defaultLast = 50
-
-// reconnectPause is between attempts to follow events again.
-const reconnectPause = time.Second
 
 // eventQuery says which events are wanted.
 type eventQuery struct {
@@ -61,7 +56,7 @@ func (a *app) eventsCommand() *cobra.Command {
 
 func (a *app) events(ctx context.Context, q eventQuery) error {
 	var past []*coordinatorv1.Event
-	var head place
+	var head *coordinatorv1.Event
 	err := a.askAdmin(ctx, func(ctx context.Context, c coordinatorv1.AdminServiceClient) (err error) {
 		if head, err = a.newest(ctx, c); err != nil {
 			return err
@@ -80,43 +75,20 @@ func (a *app) events(ctx context.Context, q eventQuery) error {
 		if err := a.writeEvent(a.Stdout, e); err != nil {
 			return err
 		}
-		head = head.later(placeOf(e))
+		if place(head, e) < 0 {
+			head = e
+		}
 	}
 	return a.follow(ctx, q, head)
 }
 
-// place is where an event stands in its pool's history.
-type place struct {
-	revision uint64
-	seq      uint32
-	// known is false where there is no event yet.
-	known bool
-}
-
-func placeOf(e *coordinatorv1.Event) place { return place{e.GetRevision(), e.GetSeq(), true} }
-
-// before reports whether p comes before o; the unknown place is before all.
-func (p place) before(o place) bool {
-	if p.known != o.known {
-		return o.known
-	}
-	return p.revision < o.revision || p.revision == o.revision && p.seq < o.seq
-}
-
-func (p place) later(o place) place {
-	if p.before(o) {
-		return o
-	}
-	return p
-}
-
-// newest returns the place of the newest event of the pool.
-func (a *app) newest(ctx context.Context, c coordinatorv1.AdminServiceClient) (place, error) {
+// newest returns the newest event of the pool, nil if there is none.
+func (a *app) newest(ctx context.Context, c coordinatorv1.AdminServiceClient) (*coordinatorv1.Event, error) {
 	page, err := c.ListEvents(ctx, &coordinatorv1.ListEventsRequest{Pool: a.pool, PageSize: 1})
 	if err != nil || len(page.GetEvents()) == 0 {
-		return place{}, err
+		return nil, err
 	}
-	return placeOf(page.GetEvents()[0]), nil
+	return page.GetEvents()[0], nil
 }
 
 // past returns past events, newest first.
@@ -185,70 +157,4 @@ func (a *app) writeEvent(w io.Writer, e *coordinatorv1.Event) error {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
-}
-
-// follow writes the events after head until ctx ends, which is no error. When
-// the coordinator is lost it goes on where it was as soon as one is back.
-func (a *app) follow(ctx context.Context, q eventQuery, head place) error {
-	lost := false
-	for {
-		err := a.reach(ctx, a.coordinators(), func(ctx context.Context, cc *grpc.ClientConn) error {
-			return a.watch(ctx, coordinatorv1.NewAdminServiceClient(cc), head, func(e *coordinatorv1.Event) error {
-				lost = false
-				if !head.before(placeOf(e)) {
-					return nil
-				}
-				head = placeOf(e)
-				if !q.wants(e) {
-					return nil
-				}
-				return a.writeEvent(a.Stdout, e)
-			})
-		})
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // to be interrupted is how following ends
-		case errors.Is(err, member.ErrCompacted):
-			return fmt.Errorf("the history no longer reaches back to revision %d; start again: %w", head.revision, err)
-		case !elsewhere(err):
-			return err
-		}
-		if !lost {
-			lost = true
-			a.complain(output.Line(err.Error()) + "; trying again")
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(reconnectPause):
-		}
-	}
-}
-
-// watch passes events on until the stream ends.
-func (a *app) watch(
-	ctx context.Context, c coordinatorv1.AdminServiceClient, from place, each func(*coordinatorv1.Event) error,
-) error {
-	stream, err := c.WatchEvents(ctx, &coordinatorv1.WatchEventsRequest{Pool: a.pool, FromRevision: from.revision})
-	if err != nil {
-		return err
-	}
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("%w: the coordinator ended the stream", member.ErrUnavailable)
-		}
-		if err != nil {
-			return err
-		}
-		if err := each(m.GetEvent()); err != nil {
-			return err
-		}
-	}
-}
-
-// wants reports whether the event is asked for; the stream has no filter.
-func (q eventQuery) wants(e *coordinatorv1.Event) bool {
-	return (q.server == "" || q.server == e.GetServerId()) &&
-		(len(q.kinds) == 0 || slices.Contains(q.kinds, e.GetKind())) && e.GetRevision() >= q.since
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/buddyring/buddyring/buddyctl/command"
 	"github.com/buddyring/buddyring/buddyctl/output"
@@ -69,13 +71,22 @@ func lastWords(text string) []string {
 	return words
 }
 
+// seen are the events of the last revision that the list has, oldest first.
+func seen(t *testing.T) []*coordinatorv1.Event {
+	t.Helper()
+	all := busyEvents()
+	last := slices.DeleteFunc(all, func(e *coordinatorv1.Event) bool { return e.GetRevision() < all[0].GetRevision() })
+	slices.Reverse(last)
+	return last
+}
+
 func TestFollowGoesOnAfterALostStream(t *testing.T) {
 	t.Parallel()
 	event := func(revision uint64, seq uint32, server, text string) *coordinatorv1.Event {
 		return &coordinatorv1.Event{Revision: revision, Seq: seq, At: ago(time.Second), Kind: "joined", ServerId: server, Text: text}
 	}
-	// The list ends at (42, 1); streams begin with what was seen already.
-	known := []*coordinatorv1.Event{event(42, 0, "db-5", "twice"), event(42, 1, "db-5", "twice")}
+	// Streams begin with what was seen already.
+	known := seen(t)
 	for name, c := range map[string]struct {
 		args []string
 		want []string
@@ -90,7 +101,7 @@ func TestFollowGoesOnAfterALostStream(t *testing.T) {
 				n, admin := busy(t)
 				s := &stream{
 					parts: [][]*coordinatorv1.Event{
-						append(known, event(42, 2, "db-6", "a"), event(43, 0, "db-9", "b")),
+						append(slices.Clone(known), event(42, 2, "db-6", "a"), event(43, 0, "db-9", "b")),
 						{event(43, 0, "db-9", "b"), event(44, 0, "db-7", "c")},
 					},
 					ends: []error{member.ErrUnavailable, nil},
@@ -114,6 +125,50 @@ func TestFollowGoesOnAfterALostStream(t *testing.T) {
 	}
 }
 
+// TestFollowGoesOnWhenTheHistoryWentBack is of a history that lacks what was shown: it
+// ends before that, goes on otherwise, or has something else there.
+func TestFollowGoesOnWhenTheHistoryWentBack(t *testing.T) {
+	t.Parallel()
+	event := func(revision uint64, since time.Duration, text string) *coordinatorv1.Event {
+		return &coordinatorv1.Event{Revision: revision, Seq: 1, At: timestamppb.New(noon.Add(since)), Kind: "joined", ServerId: "db-7", Text: text}
+	}
+	for name, first := range map[string]*stream{
+		"it ends before":     {parts: [][]*coordinatorv1.Event{nil}, ends: []error{member.ErrAhead}},
+		"it goes on at once": {parts: [][]*coordinatorv1.Event{{event(43, 2*time.Second, "x")}}, ends: []error{nil}},
+		"another event":      {parts: [][]*coordinatorv1.Event{{event(42, 2*time.Second, "x")}}, ends: []error{nil}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				n, admin := busy(t)
+				head := admin.events[0]
+				again := []*coordinatorv1.Event{event(41, 2*time.Second, "since"), event(40, time.Second, "since"), event(39, -time.Hour, "long-ago")}
+				s := &stream{
+					parts: [][]*coordinatorv1.Event{first.parts[0], {again[0], event(42, 3*time.Second, "new")}},
+					ends:  []error{first.ends[0], nil},
+				}
+				admin.watch = func(ctx context.Context, r *coordinatorv1.WatchEventsRequest, send func(*coordinatorv1.Event) error) error {
+					admin.events = again
+					return s.watch(ctx, r, send)
+				}
+				r := n.runUntil(t, "events", "-f", "-n", "1")
+				if r.code != 0 {
+					t.Errorf("exit %d", r.code)
+				}
+				if diff := cmp.Diff([]string{"since", "since", "new"}, lastWords(r.stdout)[1:]); diff != "" {
+					t.Errorf("events (-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff([]uint64{head.GetRevision(), 41}, s.from); diff != "" {
+					t.Errorf("asked from (-want +got):\n%s", diff)
+				}
+				if !strings.Contains(r.stderr, "the history went back: revision 42") || strings.Count(r.stderr, "\n") != 1 {
+					t.Errorf("stderr %q", r.stderr)
+				}
+			})
+		})
+	}
+}
+
 func TestFollowAsDocuments(t *testing.T) {
 	t.Parallel()
 	for format, count := range map[string]func(string) int{
@@ -122,7 +177,8 @@ func TestFollowAsDocuments(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n, admin := busy(t)
-			admin.watch = (&stream{parts: [][]*coordinatorv1.Event{{{Revision: 43, Kind: "joined"}}}, ends: []error{nil}}).watch
+			events := append(seen(t), &coordinatorv1.Event{Revision: 43, Kind: "joined"})
+			admin.watch = (&stream{parts: [][]*coordinatorv1.Event{events}, ends: []error{nil}}).watch
 			r := n.runUntil(t, "events", "-f", "-n", "2", "-o", format)
 			if r.code != 0 || count(r.stdout) != 3 {
 				t.Errorf("%s: exit %d, stdout %q, stderr %q", format, r.code, r.stdout, r.stderr)

@@ -25,7 +25,7 @@ func (b *batch) call(c command) bool {
 	reply := func(r member.Revision, err error) {
 		m.emit(Reply{Token: c.Token, Revision: r, Err: err, Repairs: b.repairs[c.Token]})
 	}
-	if done, known := m.requests[c.RequestID]; known {
+	if done := m.answered(c.Call); done != nil {
 		if done.Hash != c.Hash {
 			reply(0, member.Invalid("request_id", "%q was used for another request", c.RequestID))
 		} else {
@@ -62,6 +62,19 @@ func (b *batch) call(c command) bool {
 	}
 	b.after(func() { reply(revision, nil) }, func(err error) { reply(0, err) })
 	return true
+}
+
+// answered returns the request that a call repeats, or nil. What the table says of
+// this machine's own changes is not heard: it may show one that is not durable yet,
+// and never will be.
+func (m *Machine) answered(c Call) *member.Request {
+	if done, known := m.requests[c.RequestID]; known {
+		return &done
+	}
+	if c.RequestID != "" && c.Earlier != nil && c.Earlier.Revision <= m.loaded {
+		return c.Earlier
+	}
+	return nil
 }
 
 // prepare checks a command and returns what it does, nil for nothing.

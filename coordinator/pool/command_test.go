@@ -250,6 +250,34 @@ func TestRequestsAreAnsweredOnce(t *testing.T) {
 	}
 }
 
+// The table may show a change of this leader that is not durable yet, and then is lost:
+// it answers nothing, also when another change has got its revision.
+func TestRequestThatIsNotDurableIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.pool("a", "b", "c")
+	d.table.at.Epoch++
+	d.boot()
+	drain := func(c pool.Call) pool.Input { return pool.SetIntent{Call: c, ID: "b", Wish: member.WishDrain} }
+	loaded := d.table.at.Revision
+	lost := member.Request{ID: "r", Hash: "h", Revision: loaded + 1, At: d.now}
+	d.intend("c", member.WishDrain)
+	d.commit()
+	c := d.call(drain, pool.Call{RequestID: "r", Hash: "h", Earlier: &lost})
+	if c.reply != nil || d.flight == nil {
+		t.Fatalf("answered by a change that is lost: %+v", c.reply)
+	}
+	d.commit()
+	if c.reply == nil || c.reply.Revision != loaded+2 {
+		t.Errorf("reply %+v", c.reply)
+	}
+	early := lost
+	early.ID, early.Revision = "s", loaded
+	if c := d.call(drain, pool.Call{RequestID: "s", Hash: "h", Earlier: &early}); d.flight != nil || c.reply == nil || c.reply.Revision != loaded {
+		t.Errorf("what was durable before is not the answer: %+v", c.reply)
+	}
+}
+
 func TestExpectedRevision(t *testing.T) {
 	t.Parallel()
 	d := busy(t)

@@ -703,11 +703,31 @@ func (d *desk) call(in func(pool.Call) pool.Input, of pool.Call) *call {
 	d.t.Helper()
 	d.last++
 	of.Token = pool.Token(d.last)
+	if of.Earlier == nil {
+		of.Earlier = d.answered(of.RequestID)
+	}
 	c := &call{of: of}
 	d.calls[of.Token] = c
 	c.in = in(of)
 	d.step(c.in)
 	return c
+}
+
+// answered is what the table tells of a request id, also of the change under way: its
+// COMMIT may not be through, and it may be lost yet.
+func (d *desk) answered(id string) *member.Request {
+	if r, ok := d.table.requests[id]; ok {
+		return &r
+	}
+	if d.flight == nil {
+		return nil
+	}
+	for _, r := range d.flight.Requests {
+		if r.ID == id {
+			return &r
+		}
+	}
+	return nil
 }
 
 func (d *desk) intend(id member.ID, w member.Wish) *call {

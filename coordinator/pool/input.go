@@ -151,8 +151,11 @@ type Call struct {
 	// hash of the call's content.
 	RequestID string
 	Hash      string
-	Reason    string
-	Actor     string
+	// Earlier is the request of that id in the table, if there is one that is
+	// still kept. The machine knows only those that it has answered itself.
+	Earlier *member.Request
+	Reason  string
+	Actor   string
 	// ExpectedRevision is nil for any.
 	ExpectedRevision *member.Revision
 	// ValidateOnly asks for all checks and no change.

@@ -77,7 +77,10 @@ type Machine struct {
 	servers  map[member.ID]*server
 	intents  map[member.ID]member.Intent
 	departed map[member.ID]member.Departed
+	// requests are those that this machine has answered. loaded is the revision at
+	// which it began: all up to there was durable.
 	requests map[string]member.Request
+	loaded   member.Revision
 
 	sessions map[SessionID]*session
 	rounds   map[uint64]*server
@@ -156,7 +159,7 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 		name: state.Name, position: state.Position, settings: state.Settings, reference: state.ReferenceSize,
 		ring: r, unwritten: unwritten, servers: make(map[member.ID]*server, r.Len()),
 		intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
-		requests: map[string]member.Request{}, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
+		requests: map[string]member.Request{}, loaded: state.Position.Revision, sessions: map[SessionID]*session{}, joining: map[member.ID]*session{},
 		rounds: map[uint64]*server{}, alarms: map[member.AlarmKey]member.Alarm{},
 		logs: map[member.ID][]Decision{}, due: map[member.ID]bool{}, stale: map[member.ID]bool{},
 		confirmed: map[member.ID]bool{}, marked: map[member.ID]bool{}, ailing: map[member.ID]bool{}, guard: newGuard(cfg.Now),
@@ -177,10 +180,6 @@ func New(state member.PoolState, cfg Config) (*Machine, error) {
 	for _, d := range state.Departed {
 		d.LeftAt = m.past(d.LeftAt)
 		m.keepDeparted(d)
-	}
-	for _, q := range state.Requests {
-		q.At = m.onClock(q.At)
-		m.keepRequest(q)
 	}
 	m.adoptLeaves()
 	m.recallLosses(state)

@@ -60,9 +60,6 @@ func (tb *table) load() member.PoolState {
 	for _, id := range slices.Sorted(maps.Keys(tb.departed)) {
 		state.Departed = append(state.Departed, tb.departed[id])
 	}
-	for _, id := range slices.Sorted(maps.Keys(tb.requests)) {
-		state.Requests = append(state.Requests, tb.requests[id])
-	}
 	return state
 }
 

@@ -91,8 +91,11 @@ func (a *adminService) WatchEvents(req *pb.WatchEventsRequest, stream pb.AdminSe
 		return err
 	}
 	cursor := h.history.head().Revision
-	if from := req.GetFromRevision(); from > 0 {
-		cursor = member.Revision(from - 1)
+	if from := member.Revision(req.GetFromRevision()); from > 0 {
+		if from > cursor+1 {
+			return fmt.Errorf("watch pool %s from revision %d: %w, at %d", h.pool, from, member.ErrAhead, cursor)
+		}
+		cursor = from - 1
 	}
 	for {
 		news := a.bell.next()

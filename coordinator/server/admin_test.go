@@ -428,6 +428,17 @@ func TestEvents(t *testing.T) {
 		if got := received(t, live, head); !cmp.Equal(got, all[1:]) {
 			t.Errorf("live: %v instead of %v", got, all[1:])
 		}
+		for _, ahead := range []uint64{1, 2} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			next, err := w.admin.WatchEvents(ctx, &pb.WatchEventsRequest{FromRevision: head + ahead})
+			if err != nil {
+				t.Fatalf("watch: %v", err)
+			}
+			if err := endOf(next.Recv); errors.Is(err, member.ErrAhead) != (ahead > 1) {
+				t.Errorf("%d after the last revision: %v", ahead, err)
+			}
+			cancel()
+		}
 		var listed []string
 		req := &pb.ListEventsRequest{PageSize: 2}
 		for {

@@ -196,8 +196,11 @@ func (t *term) prepareRemoval(ctx context.Context, r removal) (member.Change, er
 		ID: rand.Text(), Pool: r.pool, Base: state.Position,
 		Delete: &member.Deletion{At: time.Now(), Actor: r.call.Actor, Reason: r.call.Reason},
 	}
-	if slices.ContainsFunc(state.Requests, func(q member.Request) bool { return q.ID == r.call.RequestID }) {
-		return change, member.Invalid("request_id", "%q was used for another request", r.call.RequestID)
+	switch used, err := t.pools.answers().of(ctx, r.pool, r.call.RequestID); {
+	case err != nil:
+		return change, err
+	case used != nil:
+		return change, usedBefore(r.call.RequestID)
 	}
 	if r.call.RequestID != "" {
 		change.Requests = []member.Request{{

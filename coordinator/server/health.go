@@ -44,7 +44,8 @@ func (h *health) renewed(err error, now time.Time) {
 	h.judge(now)
 }
 
-// committed takes the outcome of a commit, or of an attempt to take the lead.
+// committed takes the outcome of a commit, or of an attempt to take the lead; of
+// another coordinator's too where this one only looks on.
 func (h *health) committed(err error, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

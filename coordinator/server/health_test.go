@@ -21,12 +21,14 @@ type readOnly struct {
 	server.Store
 
 	full atomic.Bool
+	// closed refuses whoever would take the lead, and not who has it.
+	closed atomic.Bool
 }
 
 var errDiskFull = fmt.Errorf("%w: database or disk is full", member.ErrUnavailable)
 
 func (r *readOnly) Lead(ctx context.Context, c store.Claim) (store.Leadership, error) {
-	if r.full.Load() {
+	if r.full.Load() || r.closed.Load() {
 		return store.Leadership{}, errDiskFull
 	}
 	return r.Store.Lead(ctx, c)
@@ -60,6 +62,31 @@ func TestLeadNotTakenIsAnAlarm(t *testing.T) {
 		if got := w.alarms(); slices.Contains(got, "STORE_FAILING") {
 			t.Errorf("alarms of the leader: %v", got)
 		}
+	})
+}
+
+// A standby that could not take over ends the alarm when another one writes again, and
+// not when it has forgotten: it is ready, and nobody is to be called.
+func TestLeadNotTakenIsForgottenWhenAnotherLeads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := &readOnly{Store: newTable()}
+		c := startCluster(t, table, 2)
+		first, standby := c.all[0], c.all[1]
+		time.Sleep(10 * time.Second)
+		table.full.Store(true)
+		table.closed.Store(true)
+		time.Sleep(6 * time.Second)
+		if got := standby.alarms(); !slices.Contains(got, "STORE_FAILING") {
+			t.Errorf("alarms of the standby: %v", got)
+		}
+		table.full.Store(false)
+		time.Sleep(2 * time.Second)
+		if got := standby.alarms(); slices.Contains(got, "STORE_FAILING") || standby.page("/readyz") != 200 {
+			t.Errorf("alarms of the standby: %v", got)
+		}
+		first.leads(0)
+		standby.standsBy(0)
 	})
 }
 

@@ -32,7 +32,7 @@ type host struct {
 
 	lead    leadership
 	tenure  *tenure
-	table   Table
+	table   Changes
 	dialer  dialer
 	history *history
 	marks   *marks

@@ -55,9 +55,20 @@ func calledCoordinator(id string) func(*server.Config) {
 // successor waits until one of the coordinators but the first leads.
 func (c *cluster) successor(within time.Duration) *world {
 	c.t.Helper()
+	return c.leaderOf(c.all[1:], within)
+}
+
+// leader waits until one of the coordinators leads.
+func (c *cluster) leader(within time.Duration) *world {
+	c.t.Helper()
+	return c.leaderOf(c.all, within)
+}
+
+func (c *cluster) leaderOf(some []*world, within time.Duration) *world {
+	c.t.Helper()
 	var leader *world
 	eventually(c.t, within, func() error {
-		for _, w := range c.all[1:] {
+		for _, w := range some {
 			status, err := w.admin.GetStatus(c.t.Context(), &pb.GetStatusRequest{})
 			if err == nil && status.GetState() == pb.LeaderState_LEADER_STATE_LEADER {
 				leader = w

@@ -54,6 +54,13 @@ func (l *link) Release(ctx context.Context, epoch member.Epoch) error {
 	return l.Store.Release(ctx, epoch)
 }
 
+func (l *link) Requests(ctx context.Context, id string) ([]store.PoolRequest, error) {
+	if err := l.broken(); err != nil {
+		return nil, err
+	}
+	return l.Store.Requests(ctx, id)
+}
+
 func (l *link) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	if err := l.broken(); err != nil {
 		return nil, err

@@ -49,6 +49,7 @@ type table struct {
 
 type tablePool struct {
 	state     member.PoolState
+	requests  []member.Request
 	compacted member.Revision
 	rows      map[member.ID]member.Server
 	intents   map[member.ID]member.Intent
@@ -75,7 +76,7 @@ func (t *table) backup() *table {
 	for name, p := range t.pools {
 		own := *p
 		own.rows, own.intents, own.departed = maps.Clone(p.rows), maps.Clone(p.intents), maps.Clone(p.departed)
-		own.events, own.state.Requests = slices.Clone(p.events), slices.Clone(p.state.Requests)
+		own.events, own.requests = slices.Clone(p.events), slices.Clone(p.requests)
 		c.pools[name] = &own
 	}
 	return c
@@ -234,7 +235,6 @@ func (t *table) LoadPools(context.Context) ([]member.PoolState, error) {
 		state.Servers = p.servers()
 		state.Intents = slices.Collect(maps.Values(p.intents))
 		state.Departed = slices.Collect(maps.Values(p.departed))
-		state.Requests = slices.Clone(p.state.Requests)
 		states = append(states, state)
 	}
 	return states, nil
@@ -266,14 +266,15 @@ func (t *table) CreatePool(_ context.Context, epoch member.Epoch, n store.NewPoo
 	p := &tablePool{
 		state: member.PoolState{
 			Name: n.Name, Position: member.Position{Epoch: epoch, Revision: first}, LastChange: rand.Text(),
-			Settings: n.Settings, Requests: slices.Clone(n.Requests),
+			Settings: n.Settings,
 		},
-		rows: map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
+		requests: slices.Clone(n.Requests),
+		rows:     map[member.ID]member.Server{}, intents: map[member.ID]member.Intent{}, departed: map[member.ID]member.Departed{},
 	}
-	for i := range p.state.Requests {
-		p.state.Requests[i].Revision = first
+	for i := range p.requests {
+		p.requests[i].Revision = first
 	}
-	p.state.Requests = append(p.state.Requests, t.kept[n.Name]...)
+	p.requests = append(p.requests, t.kept[n.Name]...)
 	p.record(n.Events)
 	t.pools[n.Name] = p
 	if t.losing {
@@ -369,7 +370,7 @@ func (t *table) write(c member.Change) error {
 			d.Request = c.Requests[0]
 		}
 		t.deleted[c.Pool], t.ends[c.Pool] = d, c.ID
-		t.kept[c.Pool] = slices.Concat(p.state.Requests, c.Requests)
+		t.kept[c.Pool] = slices.Concat(p.requests, c.Requests)
 		delete(t.pools, c.Pool)
 		return nil
 	}
@@ -399,19 +400,37 @@ func (t *table) write(c member.Change) error {
 	if c.ReferenceSize != nil {
 		p.state.ReferenceSize = *c.ReferenceSize
 	}
-	p.state.Requests = append(p.state.Requests, c.Requests...)
+	p.requests = append(p.requests, c.Requests...)
 	p.record(c.Events)
 	return nil
+}
+
+func (t *table) Requests(_ context.Context, id string) ([]store.PoolRequest, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failing != nil {
+		return nil, t.failing
+	}
+	all := maps.Clone(t.kept)
+	for name, p := range t.pools {
+		all[name] = p.requests
+	}
+	var found []store.PoolRequest
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		for _, r := range all[name] {
+			if r.ID == id && time.Since(r.At) < store.RequestLife {
+				found = append(found, store.PoolRequest{Pool: name, Request: r})
+			}
+		}
+	}
+	return found, nil
 }
 
 func (t *table) DeletedPools(context.Context) ([]member.DeletedPool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []member.DeletedPool
-	for name, d := range t.deleted {
-		if t.pools[name] == nil {
-			d.Requests = slices.Clone(t.kept[name])
-		}
+	for _, d := range t.deleted {
 		all = append(all, d)
 	}
 	return all, nil

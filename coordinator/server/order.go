@@ -29,11 +29,16 @@ func (a *adminService) order(ctx context.Context, req changeRequest, expected *u
 	return order{h, call}, err
 }
 
-// give hands the command to the machine and waits for its reply; then as in
-// host.call.
+// give hands the command to the machine, with what was answered to its request id
+// before, and waits for its reply; then as in host.call.
 func (o order) give(ctx context.Context, command func(pool.Call) pool.Input, then func(*pool.Machine, pool.Reply)) error {
+	earlier, err := answers{o.host.table, o.host.tenure}.of(ctx, o.host.pool, o.call.RequestID)
+	if err != nil {
+		return err
+	}
+	call := o.call
+	call.Earlier = earlier
 	return o.host.call(ctx, func(token pool.Token) pool.Input {
-		call := o.call
 		call.Token = token
 		return command(call)
 	}, then)

@@ -19,6 +19,9 @@ const (
 	peersEvery = time.Second
 	// peerTime bounds one answer.
 	peerTime = time.Second
+	// tellTime bounds the telling that the lease is free: a standby that does not hear
+	// of it sees it by itself.
+	tellTime = lease.PollEvery
 )
 
 // peerService tells the other coordinators what this one knows of the lead.
@@ -26,10 +29,14 @@ type peerService struct {
 	pb.UnimplementedPeerServiceServer
 
 	standing func(time.Time) standing
+	// asked hears of each question.
+	asked func()
 }
 
-// GetLead tells who leads.
+// GetLead tells who leads. A standby then looks by itself: whoever asks may have given
+// the lease back.
 func (p *peerService) GetLead(context.Context, *pb.GetLeadRequest) (*pb.GetLeadResponse, error) {
+	p.asked()
 	at := p.standing(time.Now())
 	return &pb.GetLeadResponse{
 		StoreId: at.storeID, Epoch: uint64(at.epoch), LeaderId: string(at.leaderID), Leader: at.leader,
@@ -61,6 +68,16 @@ func (t *term) askPeers(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// tellPeers has the other coordinators look at the lease, which is free. The first one
+// that sees it takes it.
+func (t *term) tellPeers(ctx context.Context) {
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTime)
+	defer cancel()
+	peers := peers{Server: t.Server, conns: map[string]*grpc.ClientConn{}}
+	defer peers.close()
+	peers.lead(within, t.lead.storeID)
 }
 
 // peers are the connections to the other coordinators.

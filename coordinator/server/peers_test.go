@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,4 +99,60 @@ func TestPoolOfALaterEpochIsNotTakenOver(t *testing.T) {
 			t.Errorf("taken over: %v, %v", res, err)
 		}
 	})
+}
+
+// The lease is taken as soon as it is free, whenever that is between two looks of those
+// who stand by: its holder has told them.
+func TestFreeLeaseIsToldToTheOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, newTable(), 3)
+		time.Sleep(20 * time.Second) // they know one another
+		leader := c.all[0]
+		for range 4 {
+			time.Sleep(10*time.Second + 70*time.Millisecond)
+			begin := time.Now()
+			if _, err := leader.admin.StepDown(t.Context(), &pb.StepDownRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			leader = c.leader(time.Second)
+			if took := time.Since(begin); took > 20*time.Millisecond {
+				t.Errorf("the lease was free for %s", took)
+			}
+		}
+	})
+}
+
+// A standby that is asked without end looks at the lease hardly more often for that.
+func TestQuestionsDoNotMultiplyLooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := &watched{Store: newTable()}
+		c := startCluster(t, table, 2)
+		standby := pb.NewPeerServiceClient(c.all[1].connect("agent"))
+		time.Sleep(10 * time.Second)
+		before := table.looks.Load()
+		for range 1000 {
+			if _, err := standby.GetLead(t.Context(), &pb.GetLeadRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if looks := table.looks.Load() - before; looks < 40 || looks > 85 {
+			t.Errorf("%d looks in 10 s", looks)
+		}
+		c.all[1].standsBy(0)
+	})
+}
+
+// watched is a table that counts the looks at the lease.
+type watched struct {
+	server.Store
+
+	looks atomic.Int64
+}
+
+func (w *watched) Lease(ctx context.Context) (member.Lease, error) {
+	w.looks.Add(1)
+	return w.Store.Lease(ctx)
 }

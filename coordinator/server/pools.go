@@ -36,8 +36,8 @@ type pools struct {
 	mu     sync.Mutex
 	// present is replaced as a whole, under mu.
 	present atomic.Pointer[roster]
-	// made are the answers to the request ids of CreatePool.
-	made map[requestKey]madePool
+	// made are the request ids by which this leader has made pools.
+	made map[string]member.Request
 	// aside says of the pools that are in the table and not served why not.
 	aside map[member.Pool]error
 }
@@ -52,26 +52,17 @@ type roster struct {
 	deletions int
 }
 
-type requestKey struct{ id, hash string }
-
-// madePool is the answer to a request, and at which revision it took effect. That it
-// was a CreatePool is not sure of those from the table, unless their hash says so.
-type madePool struct {
-	pool     member.Pool
-	revision member.Revision
-	at       time.Time
-	sure     bool
-}
-
 func newPools(table Table, lead leadership, b *bell, autoCreate bool) *pools {
 	p := &pools{
 		table: table, lead: lead, bell: b, autoCreate: autoCreate,
-		making: make(chan struct{}, 1), made: map[requestKey]madePool{},
+		making: make(chan struct{}, 1), made: map[string]member.Request{},
 		aside: map[member.Pool]error{},
 	}
 	p.present.Store(&roster{})
 	return p
 }
+
+func (p *pools) answers() answers { return answers{p.table, p.tenure} }
 
 // list returns the hosts by the names of their pools; it must not be changed.
 func (p *pools) list() []*host { return p.present.Load().all }
@@ -121,8 +112,6 @@ func (p *pools) open(state member.PoolState) error {
 	err := state.Unreadable
 	if err == nil {
 		_, err = p.add(state)
-	} else {
-		p.remember(state.Name, state.Requests)
 	}
 	if errors.Is(err, errTermOver) {
 		return err
@@ -172,7 +161,6 @@ func (p *pools) add(state member.PoolState) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.remember(state.Name, state.Requests)
 	p.mu.Lock()
 	next := *p.present.Load()
 	next.all = append(slices.Clone(next.all), h)
@@ -268,7 +256,7 @@ func (p *pools) alone(ctx context.Context) (release func(), err error) {
 func (p *pools) takeOver(ctx context.Context, n newPool) (*host, error) {
 	state, err := p.load(ctx, n.name)
 	if errors.Is(err, member.ErrNotFound) {
-		return nil, member.Invalid("request_id", "%q was used for another request", n.call.RequestID)
+		return nil, usedBefore(n.call.RequestID)
 	}
 	if err != nil {
 		return nil, err
@@ -280,9 +268,12 @@ func (p *pools) takeOver(ctx context.Context, n newPool) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	same := func(r member.Request) bool { return r.ID == n.call.RequestID && r.Hash == n.call.Hash }
-	if !slices.ContainsFunc(state.Requests, same) {
-		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
+	r, err := p.answers().of(ctx, n.name, n.call.RequestID)
+	if err == nil && (r == nil || r.Hash != n.call.Hash) {
+		err = member.ErrAlreadyExists
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create pool %s: %w", n.name, err)
 	}
 	return h, nil
 }

@@ -10,9 +10,6 @@ import (
 
 // recall takes over the deleted pools of the table.
 func (p *pools) recall(all []member.DeletedPool) {
-	for _, d := range all {
-		p.remember(d.Name, d.Requests)
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.present.Store(p.present.Load().without(all...))
@@ -65,7 +62,7 @@ func (p *pools) deletedBy(name member.Pool, call pool.Call) (d member.DeletedPoo
 	case !found || call.RequestID == "" || d.Request.ID != call.RequestID:
 		return member.DeletedPool{}, false, nil
 	case d.Request.Hash != call.Hash:
-		return member.DeletedPool{}, false, member.Invalid("request_id", "%q was used for another request", call.RequestID)
+		return member.DeletedPool{}, false, usedBefore(call.RequestID)
 	}
 	return d, true, nil
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/store"
@@ -13,7 +14,7 @@ import (
 // changed.
 func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
 	if n.call.RequestID != "" {
-		if h, err := p.repeated(n); h != nil || err != nil {
+		if h, err := p.repeated(ctx, n); h != nil || err != nil {
 			return h, err
 		}
 	}
@@ -29,45 +30,46 @@ func (p *pools) createFor(ctx context.Context, n newPool) (*host, error) {
 	}
 	if n.call.RequestID != "" {
 		p.mu.Lock()
-		key := requestKey{n.call.RequestID, n.call.Hash}
-		made := p.made[key]
-		made.sure = true
-		p.made[key] = made
+		p.made[n.call.RequestID] = member.Request{ID: n.call.RequestID, Hash: n.call.Hash, At: time.Now()}
 		p.mu.Unlock()
 	}
 	return h, nil
 }
 
-// remember keeps the requests of a pool, one of which may have made it.
-func (p *pools) remember(name member.Pool, requests []member.Request) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, r := range requests {
-		p.made[requestKey{r.ID, r.Hash}] = madePool{pool: name, revision: r.Revision, at: r.At}
-	}
-}
-
 // repeated returns the pool that an earlier call with the same request id has
 // made, nil if there was none.
-func (p *pools) repeated(n newPool) (*host, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for key, m := range p.made {
-		switch {
-		case time.Since(m.at) >= store.RequestLife:
-			delete(p.made, key)
-		case key.id == n.call.RequestID && key.hash == n.call.Hash:
-			d, deleted := p.deletion(m.pool)
-			if h := p.find(m.pool); h != nil && (!deleted || m.revision > d.Position.Revision) {
-				return h, nil
-			}
-			if p.aside[m.pool] != nil {
-				return nil, fmt.Errorf("create pool %s: %w", m.pool, member.ErrAlreadyExists)
-			}
-			return nil, fmt.Errorf("create pool %s: %w: it was deleted since", m.pool, member.ErrNotFound)
-		case key.id == n.call.RequestID && (m.sure || m.pool == n.name):
-			return nil, member.Invalid("request_id", "%q was used for another request", n.call.RequestID)
+func (p *pools) repeated(ctx context.Context, n newPool) (*host, error) {
+	rows, err := p.answers().to(ctx, n.call.RequestID)
+	if err != nil {
+		return nil, fmt.Errorf("create pool %s: %w", n.name, err)
+	}
+	for _, r := range rows {
+		if r.Hash == n.call.Hash {
+			return p.madeBy(r)
 		}
 	}
+	for _, r := range rows {
+		if r.Pool == n.name {
+			return nil, usedBefore(n.call.RequestID)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.made, func(_ string, r member.Request) bool { return time.Since(r.At) >= store.RequestLife })
+	if r, made := p.made[n.call.RequestID]; made && r.Hash != n.call.Hash {
+		return nil, usedBefore(n.call.RequestID)
+	}
 	return nil, nil
+}
+
+// madeBy returns the pool that a request has made, nil while it is not served yet: then
+// the maker has had no answer, or waits for it.
+func (p *pools) madeBy(r store.PoolRequest) (*host, error) {
+	if d, deleted := p.deletion(r.Pool); deleted && r.Revision <= d.Position.Revision {
+		return nil, fmt.Errorf("create pool %s: %w: it was deleted since", r.Pool, member.ErrNotFound)
+	}
+	if p.whyAside(r.Pool) != nil {
+		return nil, fmt.Errorf("create pool %s: %w", r.Pool, member.ErrAlreadyExists)
+	}
+	return p.find(r.Pool), nil
 }

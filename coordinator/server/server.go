@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/buddyring/buddyring/coordinator/lease"
 	"github.com/buddyring/buddyring/internal/member"
@@ -53,6 +54,10 @@ type Server struct {
 	claimed time.Time
 	// others are the addresses of the other coordinators on the database.
 	others atomic.Pointer[[]string]
+	// asked has room for a question of one of them, and asking limits how many are
+	// heard.
+	asked  chan struct{}
+	asking *rate.Limiter
 }
 
 // New returns a coordinator that does nothing until Run. Its metrics are on the
@@ -70,6 +75,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, metrics: m, alarms: a, own: own,
 		health: &health{alarms: own, up: m.storeUp}, settled: newEnding(), guard: quota.NewGuard(deps.Registry, deps.Logger),
+		asked: make(chan struct{}, 1), asking: rate.NewLimiter(rate.Every(lease.PollEvery), 2),
 	}
 	s.shelf = &shelf{Server: s}
 	s.sight.Store(&lease.Sight{})
@@ -100,7 +106,7 @@ func (s *Server) makeServers() {
 			pb.PeerService_ServiceDesc.ServiceName:       {rpc.RoleCoordinator},
 		},
 	})
-	pb.RegisterPeerServiceServer(s.agentServer.GRPC(), &peerService{standing: s.standing})
+	pb.RegisterPeerServiceServer(s.agentServer.GRPC(), &peerService{standing: s.standing, asked: s.hasten})
 	s.agentServer.GRPC().RegisterService(behind(pb.AgentService_ServiceDesc, s.agentDoor), nil)
 	s.agentServer.GRPC().RegisterService(behind(pb.MembershipService_ServiceDesc, s.memberDoor), nil)
 	s.adminServer = rpc.NewServer(rpc.ServerConfig{

@@ -39,12 +39,18 @@ type Lease interface {
 
 // Table holds the pools.
 type Table interface {
+	Changes
 	LoadPools(ctx context.Context) ([]member.PoolState, error)
 	CreatePool(ctx context.Context, epoch member.Epoch, n store.NewPool) (member.PoolState, error)
-	Commit(ctx context.Context, change member.Change) error
-	Settle(ctx context.Context, change member.Change) (isIn bool, err error)
 	Servers(ctx context.Context, pool member.Pool) (store.ServerRows, error)
 	DeletedPools(ctx context.Context) ([]member.DeletedPool, error)
+}
+
+// Changes makes changes of pools durable, and tells which requests they have answered.
+type Changes interface {
+	Commit(ctx context.Context, change member.Change) error
+	Settle(ctx context.Context, change member.Change) (isIn bool, err error)
+	Requests(ctx context.Context, id string) ([]store.PoolRequest, error)
 }
 
 // EventTable holds the pools' past.

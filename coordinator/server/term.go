@@ -273,8 +273,14 @@ func (t *term) end(ctx context.Context) {
 	t.close()
 	why := t.over.reason()
 	t.endHosts(t.farewell(why))
+	var telling sync.WaitGroup
+	defer telling.Wait()
 	if !overtaken(why) {
-		t.released.end(t.giveBack(ctx, t.lead.epoch))
+		err := t.giveBack(ctx, t.lead.epoch)
+		t.released.end(err)
+		if err == nil {
+			telling.Go(func() { t.tellPeers(ctx) })
+		}
 	}
 	t.released.end(nil)
 	t.closing.end(t.farewell(why))

@@ -50,7 +50,7 @@ func (s *spoilt) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	for i, state := range states {
 		if p := s.pool.Load(); p != nil && state.Name == *p {
 			states[i] = member.PoolState{
-				Name: *p, Position: state.Position, Requests: state.Requests, Unreadable: errors.New(`read server web-9: "odd" is no probe`),
+				Name: *p, Position: state.Position, Unreadable: errors.New(`read server web-9: "odd" is no probe`),
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -87,7 +88,15 @@ func (s *session) QueryContext(ctx context.Context, query string, args []driver.
 	asked := time.Now()
 	r, err := s.mysqlConn.QueryContext(ctx, query, args)
 	s.listen(asked, blocksNever, err)
-	return r, err
+	return r, s.named(err)
+}
+
+// named has a caller whose time is over know of which server it was.
+func (s *session) named(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("at %s: %w", s.server.host.address, err)
 }
 
 // blocks says whether a well server may leave a statement without an answer.
@@ -115,7 +124,7 @@ func (s *session) ask(ctx context.Context, b blocks, statement func(context.Cont
 		return errLeft
 	}
 	s.listen(asked, b, err)
-	return err
+	return s.named(err)
 }
 
 // listen takes how a statement ended that was sent at a time. A caller's deadline

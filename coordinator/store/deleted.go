@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
@@ -100,7 +99,7 @@ func (s *Store) DeletedPools(ctx context.Context) ([]member.DeletedPool, error) 
 	var all []member.DeletedPool
 	err := s.read(ctx, func(x tx) error {
 		all = nil
-		err := x.each(ctx, func(rows *sql.Rows) error {
+		return x.each(ctx, func(rows *sql.Rows) error {
 			var d member.DeletedPool
 			var change string
 			err := rows.Scan(&d.Name, &d.Position.Epoch, &d.Position.Revision, &change, instant{&d.At}, &d.Actor, &d.Reason,
@@ -109,18 +108,6 @@ func (s *Store) DeletedPools(ctx context.Context) ([]member.DeletedPool, error) 
 			all = append(all, d)
 			return err
 		}, "SELECT "+deletedColumns+" FROM deleted_pool ORDER BY name")
-		if err != nil {
-			return err
-		}
-		return x.each(ctx, func(rows *sql.Rows) error {
-			name, v, err := scanRequest(rows)
-			i := slices.IndexFunc(all, func(d member.DeletedPool) bool { return d.Name == name })
-			if i >= 0 && err == nil {
-				all[i].Requests = append(all[i].Requests, v)
-			}
-			return err
-		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? AND pool NOT IN (SELECT name FROM pool) ORDER BY pool, at, request_id",
-			timestamp(time.Now().Add(-RequestLife)))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read deleted pools: %w", err)

@@ -3,7 +3,6 @@ package store_test
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -49,7 +48,6 @@ func TestDeletePool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, _ := stateOf(t, s, "web")
 	c := end(at)
 	for range 2 { // a repeat is answered alike
 		if err := s.Commit(t.Context(), c); err != nil {
@@ -61,7 +59,7 @@ func TestDeletePool(t *testing.T) {
 	}
 	want := []member.DeletedPool{{
 		Name: "web", Position: member.Position{Epoch: at.Epoch, Revision: c.Revision()},
-		Deletion: *c.Delete, Request: c.Requests[0], Requests: before.Requests,
+		Deletion: *c.Delete, Request: c.Requests[0],
 	}}
 	deleted, err := s.DeletedPools(t.Context())
 	if err != nil {
@@ -76,13 +74,13 @@ func TestDeletePool(t *testing.T) {
 		t.Errorf("a change of the deleted pool: %v", err)
 	}
 	again, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{
-		Name: "web", Settings: member.DefaultSettings(), Requests: []member.Request{{ID: "new", At: noon}},
+		Name: "web", Settings: member.DefaultSettings(), Requests: []member.Request{{ID: "new", At: time.Now()}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Position.Revision != c.Revision()+1 || again.Requests[0].Revision != again.Position.Revision {
-		t.Errorf("the new one is at %v, its request at %d", again.Position, again.Requests[0].Revision)
+	if r := requestsOf(t, s, "new"); again.Position.Revision != c.Revision()+1 || len(r) != 1 || r[0].Revision != again.Position.Revision {
+		t.Errorf("the new one is at %v, its request %v", again.Position, r)
 	}
 	state, _ := stateOf(t, s, "web")
 	if len(state.Servers)+len(state.Intents)+len(state.Departed) > 0 || state.Position != again.Position {
@@ -111,16 +109,8 @@ func TestRequestsOfADeletedPool(t *testing.T) {
 	if err := s.Commit(t.Context(), deletion); err != nil {
 		t.Fatal(err)
 	}
-	kept := slices.Concat(wish.Requests, deletion.Requests)
-	known := func(s *store.Store, want []member.Request) {
-		t.Helper()
-		deleted, err := s.DeletedPools(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		diff(t, "requests of the deleted pool", want, deleted[0].Requests)
-	}
-	known(s, kept)
+	all := []string{"end", "old", "wish"}
+	diff(t, "known of the deleted pool", []string{"end", "wish"}, known(t, s, all...))
 	_, err := s.CreatePool(t.Context(), at.Epoch, store.NewPool{
 		Name: "web", Settings: member.DefaultSettings(), Requests: []member.Request{{ID: "wish", Hash: "other", At: now}},
 	})
@@ -134,23 +124,15 @@ func TestRequestsOfADeletedPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := member.Request{ID: "old", Hash: "new", Revision: again.Position.Revision, At: now}
-	diff(t, "requests of the new pool", slices.Concat([]member.Request{own}, kept), again.Requests)
-	state, _ := stateOf(t, s, "web")
-	if len(state.Requests) != 3 {
-		t.Errorf("the table has the requests %v", state.Requests)
-	}
-	known(s, nil)
+	diff(t, "the new pool's request", []store.PoolRequest{{Pool: "web", Request: own}}, requestsOf(t, s, "old"))
+	diff(t, "known of the new pool", all, known(t, s, all...))
 	to := openStore(t, freshURL(t))
 	restore(t, to, backup(t, s), false)
-	if state, _ := stateOf(t, to, "web"); len(state.Requests) != 3 {
-		t.Errorf("a restored table has the requests %v", state.Requests)
-	}
+	diff(t, "known in a restored table", all, known(t, to, all...))
 	if n, err := s.Prune(t.Context(), "web", store.Retention{RequestsSince: now, Limit: 100}); err != nil || n == 0 {
 		t.Errorf("%d rows were pruned, %v", n, err)
 	}
-	if state, _ := stateOf(t, s, "web"); len(state.Requests) != 2 {
-		t.Errorf("after pruning the table has the requests %v", state.Requests)
-	}
+	diff(t, "known after pruning", []string{"end", "old"}, known(t, s, all...))
 }
 
 // newest returns the pool's history, newest first.

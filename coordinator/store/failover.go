@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,8 @@ type failover struct {
 	// or is left, so that a caller with a short deadline gets past a server that swallows
 	// packets.
 	next atomic.Uint64
+	// used is the server of the newest session, for the log.
+	used atomic.Pointer[dbServer]
 }
 
 func newFailover(servers []*dbServer, limited bool, log *slog.Logger) *failover {
@@ -69,33 +72,51 @@ func newStanding() *standing {
 }
 
 // renew ends a standing, if it is the present one: the server may go on with new
-// sessions.
-func (s *dbServer) renew(of *standing) bool { return s.standing.CompareAndSwap(of, newStanding()) }
+// sessions. What waits for it is given up no sooner than what begins with those.
+func (s *dbServer) renew(of *standing) {
+	s.standing.CompareAndSwap(of, &standing{left: of.left, leave: of.leave})
+}
 
 // leave ends a standing, if it is the present one: the next server is used, and what
 // waits for this one is given up.
 func (f *failover) leave(s *dbServer, of *standing) {
-	if !s.renew(of) || len(f.servers) == 1 {
+	if len(f.servers) == 1 {
+		s.renew(of)
 		return
 	}
-	if at := f.next.Load(); f.servers[at%uint64(len(f.servers))] == s {
+	if !s.standing.CompareAndSwap(of, newStanding()) {
+		return
+	}
+	if at := f.next.Load(); f.server(at) == s {
 		f.next.CompareAndSwap(at, at+1)
 	}
 	of.leave()
 }
 
-// Connect implements driver.Connector.
+// Connect implements driver.Connector. It tries each server once, wherever others that
+// connect at the same time have come to.
 func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 	var errs []error
+	tried := make(map[*dbServer]bool, len(f.servers))
 	for range f.servers {
 		at, asked := f.next.Load(), time.Now()
-		s := f.servers[at%uint64(len(f.servers))]
+		for tried[f.server(at)] {
+			at++
+		}
+		s := f.server(at)
+		tried[s] = true
+		of := s.standing.Load()
 		conn, err := f.session(ctx, s)
 		if err == nil {
+			f.note(ctx, s)
 			return conn, nil
 		}
 		errs = append(errs, fmt.Errorf("connect to %s: %w", s.host.address, err))
-		if ctx.Err() == nil || time.Since(asked) >= patience {
+		late := time.Since(asked) >= patience
+		if late && isSilence(err) {
+			f.leave(s, of)
+		}
+		if late || ctx.Err() == nil {
 			f.next.CompareAndSwap(at, at+1)
 		}
 		if ctx.Err() != nil {
@@ -103,6 +124,24 @@ func (f *failover) Connect(ctx context.Context) (driver.Conn, error) {
 		}
 	}
 	return nil, &connectError{errs}
+}
+
+// note says where the sessions go now: nothing else tells an operator which of several
+// servers it is.
+func (f *failover) note(ctx context.Context, s *dbServer) {
+	if before := f.used.Swap(s); before != nil && before != s {
+		f.log.InfoContext(ctx, "another database server is used", "server", s.host.address, "before", before.host.address)
+	}
+}
+
+func (f *failover) server(at uint64) *dbServer { return f.servers[at%uint64(len(f.servers))] }
+
+// isSilence is whether a server has said nothing to who connects. One whose name nobody
+// can look up may well be there for the sessions that it has.
+func isSilence(err error) bool {
+	var network net.Error
+	var name *net.DNSError
+	return errors.As(err, &network) && network.Timeout() && !errors.As(err, &name)
 }
 
 // connectError wraps why no server could be connected to: never a defect of

@@ -79,6 +79,16 @@ func TestNodeOutOfItsClusterIsLeft(t *testing.T) {
 	})
 }
 
+// TestFormerNodeIsUsed: it shares nothing, and has nobody to share with.
+func TestFormerNodeIsUsed(t *testing.T) {
+	onScripted(t, func(t *testing.T, s *store.Store, first, _ *scripted) {
+		first.former = true
+		if err := touch(t, s, time.Second); err != nil || first.commits() != 1 {
+			t.Error(err)
+		}
+	})
+}
+
 // TestSessionsWithAnOpenTransactionEnd: whoever got such a session next could begin
 // nothing, and would not see what others commit.
 func TestSessionsWithAnOpenTransactionEnd(t *testing.T) {
@@ -147,8 +157,8 @@ func TestSilentServerIsLeft(t *testing.T) {
 				}
 				before := first.commits()
 				first.silence(mute...)
-				if err := touch(t, s, time.Second); !errors.Is(err, context.DeadlineExceeded) {
-					t.Fatalf("%v, want DeadlineExceeded", err)
+				if err := touch(t, s, time.Second); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "server 0: ") {
+					t.Fatalf("%v, want DeadlineExceeded, and whose it is", err)
 				}
 				if err := touch(t, s, time.Second); err != nil || second.commits() != 1 || first.commits() != before {
 					t.Errorf("%v; %d commits on the other server, want 1", err, second.commits())
@@ -159,20 +169,83 @@ func TestSilentServerIsLeft(t *testing.T) {
 }
 
 // TestSilenceEndsWhatIsUnderWay: a change whose caller would wait longer is made
-// through the other server.
+// through the other server, whoever notices: a session, or somebody who gets none.
 func TestSilenceEndsWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		idle int
+		// mute is what it does not answer from then on, when a COMMIT hangs already.
+		mute []string
+		// others are the times of those who ask next, one after the other.
+		others []time.Duration
+	}{
+		"to a session":                          {2, nil, []time.Duration{2 * time.Second}},
+		"to whoever connects":                   {1, []string{""}, []time.Duration{2 * time.Second}},
+		"to whoever connects, with little time": {1, []string{""}, []time.Duration{time.Second}},
+		"to whoever connects, after a lock":     {2, []string{"UPDATE", "CONNECT"}, []time.Duration{time.Second, time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onScripted(t, func(t *testing.T, s *store.Store, first, second *scripted) {
+				idle(t, s, c.idle)
+				first.silence("COMMIT")
+				begin := time.Now()
+				done := make(chan error)
+				go func() { done <- touch(t, s, 10*time.Second) }()
+				synctest.Wait()
+				first.silence(append(c.mute, "COMMIT")...)
+				for _, within := range c.others {
+					_ = touch(t, s, within)
+				}
+				err := <-done
+				if took := time.Since(begin); err != nil || took > 3*time.Second || second.commits() == 0 {
+					t.Errorf("%v after %v, and %d commits on the other server", err, took, second.commits())
+				}
+			})
+		})
+	}
+}
+
+// TestSessionsOutliveTheResolver: a name that nobody can look up says nothing about the
+// server.
+func TestSessionsOutliveTheResolver(t *testing.T) {
 	onScripted(t, func(t *testing.T, s *store.Store, first, second *scripted) {
-		idle(t, s, 2)
+		idle(t, s, 1)
 		first.silence("COMMIT")
-		begin := time.Now()
+		first.loseName()
 		done := make(chan error)
 		go func() { done <- touch(t, s, 10*time.Second) }()
-		if err := touch(t, s, 2*time.Second); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v, want DeadlineExceeded", err)
+		synctest.Wait()
+		second.leave(true)
+		if err := touch(t, s, 5*time.Second); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("%v, want ErrUnavailable", err)
 		}
-		err := <-done
-		if took := time.Since(begin); err != nil || took > 3*time.Second || second.commits() != 1 {
-			t.Errorf("%v after %v, and %d commits on the other server", err, took, second.commits())
+		if err := <-done; !errors.Is(err, store.ErrOutcomeUnknown) || !strings.Contains(err.Error(), "commit: ") {
+			t.Errorf("%v, want that of the COMMIT, at its end", err)
+		}
+	})
+}
+
+// TestEachServerIsTriedOnce also when others connect at the same time: else one that is
+// stopped takes all the time, and none is left for those that are well.
+func TestEachServerIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var servers [3]scripted
+		s := store.OnServers(true, &servers[0], &servers[1], &servers[2])
+		servers[0].silence("CONNECT")
+		servers[1].leave(true)
+		servers[2].leave(true)
+		all := make(chan error)
+		for range 3 {
+			go func() { all <- touch(t, s, 1600*time.Millisecond) }()
+		}
+		for range 3 {
+			if err := <-all; err == nil || strings.Count(err.Error(), "deadline exceeded") > 1 {
+				t.Errorf("%v, want what each server said, once", err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

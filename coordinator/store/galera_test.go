@@ -130,8 +130,27 @@ func TestHarmedCluster(t *testing.T) {
 	t.Parallel()
 	cluster := testdb.StartGalera(t)
 	t.Run("applier lag", func(t *testing.T) { underApplierLag(t, cluster) })
+	t.Run("a node that shares nothing", func(t *testing.T) { shareNothing(t, cluster) })
 	t.Run("a node that is cut off", func(t *testing.T) { cutOff(t, cluster) })
 	t.Run("stopped and killed nodes", func(t *testing.T) { stopAndKill(t, cluster) })
+}
+
+// shareNothing turns the replication of a node off, for all sessions that begin from
+// then on. Its cluster does not notice.
+func shareNothing(t *testing.T, cluster *testdb.Cluster) {
+	cluster.Node(0).Exec(t, "CREATE DATABASE unshared")
+	cluster.Node(0).Exec(t, "SET GLOBAL wsrep_on = OFF")
+	t.Cleanup(func() { cluster.Node(0).Exec(t, "SET GLOBAL wsrep_on = ON") })
+	s := openStore(t, cluster.URL("unshared", 0, 1, 2))
+	lead(t, s)
+	var holders int
+	if err := connect(t, cluster.Node(1), "unshared").QueryRowContext(t.Context(), "SELECT COUNT(*) FROM leader").Scan(&holders); err != nil || holders != 1 {
+		t.Errorf("%d rows on another node, %v", holders, err)
+	}
+	cfg := store.Config{URL: cluster.URL("unshared", 0)}
+	if _, err := store.Open(t.Context(), cfg); !errors.Is(err, member.ErrUnavailable) {
+		t.Errorf("%v, want ErrUnavailable", err)
+	}
 }
 
 // cutOff cuts the node in use off from the others in the midst of a transaction. The

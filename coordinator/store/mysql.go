@@ -147,7 +147,7 @@ func classifyMySQL(err error) class {
 	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, mysql.ErrMalformPkt) ||
 		errors.Is(err, mysql.ErrPktSync) || errors.Is(err, mysql.ErrBusyBuffer) || errors.Is(err, errReadOnly) ||
-		errors.Is(err, errNotPrimary) || errors.Is(err, errLeft) {
+		errors.Is(err, errNotPrimary) || errors.Is(err, errUnshared) || errors.Is(err, errLeft) {
 		return passing
 	}
 	e, ok := errors.AsType[*mysql.MySQLError](err)

@@ -8,13 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/buddyring/buddyring/internal/member"
 )
-
-// RequestLife is how long the answer to a client's request id is kept.
-const RequestLife = time.Hour
 
 // firstRevision is that of a pool's creation, unless there was one of its name
 // before.
@@ -31,7 +27,7 @@ type NewPool struct {
 }
 
 // CreatePool creates an empty pool, whole or not at all: at revision 1, or above
-// the last one of a deleted pool of that name, whose requests are known in it. Rows
+// the last one of a deleted pool of that name, whose requests are kept. Rows
 // that a pool of that name has left, whose own row somebody deleted by hand, go. It returns
 // member.ErrAlreadyExists if there is one of that name, which is durable then, and
 // member.ErrFenced when epoch is over.
@@ -58,15 +54,6 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 		if err != nil {
 			return err
 		}
-		requests := slices.Clone(n.Requests)
-		for i := range requests {
-			requests[i].Revision = state.Position.Revision
-		}
-		before, err := x.requestsBefore(ctx, n.Name, state.Position.Revision)
-		if err != nil {
-			return err
-		}
-		state.Requests = slices.Concat(requests, before)
 		if !created {
 			return nil
 		}
@@ -75,6 +62,10 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 		}
 		if err := x.insertEvents(ctx, n.Name, state.Position, n.Events); err != nil {
 			return err
+		}
+		requests := slices.Clone(n.Requests)
+		for i := range requests {
+			requests[i].Revision = state.Position.Revision
 		}
 		return insertRequests(ctx, x, n.Name, requests)
 	})
@@ -85,21 +76,6 @@ func (s *Store) CreatePool(ctx context.Context, epoch member.Epoch, n NewPool) (
 		return member.PoolState{}, fmt.Errorf("create pool %s: %w", n.Name, err)
 	}
 	return state, nil
-}
-
-// requestsBefore are those of earlier pools of a name whose answers are still kept.
-func (x tx) requestsBefore(ctx context.Context, name member.Pool, first member.Revision) ([]member.Request, error) {
-	var kept []member.Request
-	err := x.each(ctx, func(rows *sql.Rows) error {
-		_, v, err := scanRequest(rows)
-		kept = append(kept, v)
-		return err
-	}, "SELECT "+requestColumns+" FROM request WHERE pool = ? AND revision < ? AND at >= ? ORDER BY at, request_id",
-		name, first, timestamp(time.Now().Add(-RequestLife)))
-	if err != nil {
-		return nil, fmt.Errorf("read requests: %w", err)
-	}
-	return kept, nil
 }
 
 // insertPool reports whether it has created the pool; if not, an earlier
@@ -135,7 +111,7 @@ func (x tx) insertPool(ctx context.Context, p *member.PoolState) (bool, error) {
 func (s *Store) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	var pools []member.PoolState
 	err := s.read(ctx, func(x tx) (err error) {
-		pools, err = loadPools(ctx, x, time.Now().Add(-RequestLife))
+		pools, err = loadPools(ctx, x)
 		return err
 	})
 	if err != nil {
@@ -144,8 +120,7 @@ func (s *Store) LoadPools(ctx context.Context) ([]member.PoolState, error) {
 	return pools, nil
 }
 
-// loadPools leaves out requests from before since.
-func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, error) {
+func loadPools(ctx context.Context, x tx) ([]member.PoolState, error) {
 	var pools []member.PoolState
 	index := map[member.Pool]int{}
 	err := x.each(ctx, func(rows *sql.Rows) error {
@@ -165,15 +140,14 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 		return nil, fmt.Errorf("read pools: %w", err)
 	}
 	// in puts what belongs to a pool into it, or why it cannot be read. A row of no
-	// pool makes one that cannot be; requests, of no table here, outlive theirs.
+	// pool makes one that cannot be.
 	in := func(of string, name member.Pool, err error, put func(*member.PoolState)) {
 		i, ok := index[name]
-		if !ok && of != "" {
+		if !ok {
 			i, index[name] = len(pools), len(pools)
 			pools = append(pools, member.PoolState{Name: name, Unreadable: errNoPool(name, of)})
 		}
 		switch {
-		case !ok:
 		case err == nil:
 			put(&pools[i])
 		case pools[i].Unreadable == nil:
@@ -196,12 +170,6 @@ func loadPools(ctx context.Context, x tx, since time.Time) ([]member.PoolState, 
 			in("departed", name, err, func(p *member.PoolState) { p.Departed = append(p.Departed, v) })
 			return nil
 		}, "SELECT "+departedColumns+" FROM departed ORDER BY pool, server_id"),
-		// They may be thousands: in the order of the primary key nothing is sorted.
-		x.each(ctx, func(rows *sql.Rows) error {
-			name, v, err := scanRequest(rows)
-			in("", name, err, func(p *member.PoolState) { p.Requests = append(p.Requests, v) })
-			return nil
-		}, "SELECT "+requestColumns+" FROM request WHERE at >= ? ORDER BY pool, request_id", timestamp(since)),
 	)
 	slices.SortStableFunc(pools, func(a, b member.PoolState) int { return cmp.Compare(a.Name, b.Name) })
 	return pools, err

@@ -32,8 +32,9 @@ func TestCreatePool(t *testing.T) {
 	}
 	want := member.PoolState{
 		Name: "web", Position: member.Position{Epoch: l.Epoch, Revision: 1}, LastChange: created.LastChange, Settings: settings,
-		Requests: []member.Request{{ID: "r", Hash: "h", Revision: 1, At: now}},
 	}
+	requests := []store.PoolRequest{{Pool: "web", Request: member.Request{ID: "r", Hash: "h", Revision: 1, At: now}}}
+	diff(t, "requests", requests, requestsOf(t, s, "r"))
 	diff(t, "returned", want, created)
 	pools, err := s.LoadPools(t.Context())
 	if err != nil {
@@ -68,7 +69,6 @@ func TestLoadPools(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now().UTC().Truncate(time.Microsecond)
 	size := 7
 	c := change(at)
 	c.ReferenceSize = &size
@@ -81,10 +81,6 @@ func TestLoadPools(t *testing.T) {
 		ID: "web-7", Incarnation: 1, Cause: member.CauseCrashed, BootID: "b", LeftAt: noon, FlapScore: 1.5,
 		HoldDown: 10 * time.Second,
 	}}
-	c.Requests = []member.Request{
-		{ID: "recent", Hash: "h", Revision: 2, At: now},
-		{ID: "old", Hash: "h", Revision: 2, At: now.Add(-61 * time.Minute)},
-	}
 	at = commit(t, s, c)
 	pools, err := s.LoadPools(t.Context())
 	if err != nil {
@@ -97,7 +93,6 @@ func TestLoadPools(t *testing.T) {
 			Servers:  []member.Server{bare("web-1.example", 2), server("web-2", 2)},
 			Intents:  []member.Intent{c.Intents[1], c.Intents[0]},
 			Departed: c.Departed,
-			Requests: c.Requests[:1],
 		},
 	}, pools)
 }

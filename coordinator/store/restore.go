@@ -207,7 +207,7 @@ func (x tx) moveOn(ctx context.Context, to *Restored, o RestoreOptions) error {
 			return member.Invalid("backup", "%d rows of table %s are of no pool", strays, t.name)
 		}
 	}
-	pools, err := loadPools(ctx, x, time.Unix(0, 0))
+	pools, err := loadPools(ctx, x)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 
@@ -19,6 +20,10 @@ type scripted struct {
 	// mute are the beginnings of statements that it does not answer; that of a
 	// connection is "CONNECT".
 	mute []string
+	// former says that it was a node once, and has kept the settings.
+	former bool
+	// nameless says that nobody answers who looks up its name.
+	nameless bool
 	// refused is a statement that it does not carry out, or empty.
 	refused string
 	// done are the COMMITs that it has answered; sessions counts connections.
@@ -36,6 +41,12 @@ func (s *scripted) silence(beginnings ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mute = beginnings
+}
+
+func (s *scripted) loseName() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nameless = true
 }
 
 func (s *scripted) refuse(statement string) {
@@ -84,6 +95,13 @@ func (s *scripted) hear(ctx context.Context, statement string) error {
 func (s *scripted) Driver() driver.Driver { return nil }
 
 func (s *scripted) Connect(ctx context.Context) (driver.Conn, error) {
+	s.mu.Lock()
+	nameless := s.nameless
+	s.mu.Unlock()
+	if nameless {
+		<-ctx.Done()
+		return nil, &net.DNSError{Err: ctx.Err().Error(), IsTimeout: true}
+	}
 	if err := s.hear(ctx, "CONNECT"); err != nil {
 		return nil, err
 	}
@@ -135,6 +153,10 @@ func (c *scriptedConn) QueryContext(ctx context.Context, query string, _ []drive
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
 	switch {
+	case strings.HasPrefix(query, "SHOW GLOBAL VARIABLES") && c.server.former:
+		answer["wsrep_on"], answer["wsrep_provider"] = "OFF", "/usr/lib/galera/libgalera_smm.so"
+	case c.server.former:
+		answer["wsrep_ready"], answer["wsrep_connected"], answer["wsrep_cluster_status"] = "OFF", "OFF", "Disconnected"
 	case strings.HasPrefix(query, "SHOW GLOBAL VARIABLES"):
 		answer["wsrep_on"] = "ON"
 	case c.server.apart:

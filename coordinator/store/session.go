@@ -26,10 +26,12 @@ const (
 var (
 	// errReadOnly: the server is a replica, or was told to take no writes.
 	errReadOnly = errors.New("the server is read-only (read_only or super_read_only is set): " +
-		"it is a replica, or somebody has set it; name the primary in --store")
+		"it is a replica: name the primary in --store; or somebody has set it: turn it off")
 	// errNotPrimary: a Galera node on its own does not know what is acknowledged.
 	errNotPrimary = errors.New("the Galera node is not part of a primary component (wsrep_cluster_status, wsrep_ready): " +
 		"bring its cluster back")
+	// errUnshared: what is written there is lost to the other nodes, and parts them.
+	errUnshared = errors.New("the Galera node keeps what is written to it from its cluster (wsrep_on): SET GLOBAL wsrep_on = ON")
 )
 
 // variables are settings or states of a server by their lower-case names. What a
@@ -46,7 +48,7 @@ func (v variables) has(name string) bool {
 // asked are the settings that matter to us.
 var asked = []string{ //nolint:gochecknoglobals // a constant list
 	"version", "read_only", "super_read_only", "log_bin", "sync_binlog", "innodb_flush_log_at_trx_commit",
-	"wsrep_on", "max_statement_time", "max_execution_time",
+	"wsrep_on", "wsrep_provider", "max_statement_time", "max_execution_time",
 }
 
 // settingsOf reads the global settings of the server behind c.
@@ -64,10 +66,8 @@ func (f *failover) tune(ctx context.Context, s *dbServer, c mysqlConn) error {
 	if settings.on("read_only") || settings.on("super_read_only") {
 		return errReadOnly
 	}
-	if settings.on("wsrep_on") {
-		if err := checkPrimary(ctx, c); err != nil {
-			return err
-		}
+	if err := checkNode(ctx, c, settings); err != nil {
+		return err
 	}
 	if f.checked.Load() {
 		f.warn(ctx, s, settings)
@@ -109,14 +109,21 @@ func sessionSettings(has variables, limited bool) variables {
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d.Seconds())) }
 
-// checkPrimary asks what a node on its own still answers.
-func checkPrimary(ctx context.Context, c driver.QueryerContext) error {
-	state, err := show(ctx, c, "SHOW STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_cluster_status')")
-	if err != nil {
-		return err
+// checkNode passes by a Galera node on its own, which still answers some questions, and
+// one that takes writes for itself. A server that is told of a provider may have none.
+func checkNode(ctx context.Context, c driver.QueryerContext, settings variables) error {
+	on, provider := settings.on("wsrep_on"), settings["wsrep_provider"]
+	if !on && (provider == "" || provider == "none") {
+		return nil
 	}
-	if !state.on("wsrep_ready") || state["wsrep_cluster_status"] != "Primary" {
+	state, err := show(ctx, c, "SHOW STATUS WHERE Variable_name IN ('wsrep_connected', 'wsrep_ready', 'wsrep_cluster_status')")
+	switch {
+	case err != nil:
+		return err
+	case on && (!state.on("wsrep_ready") || state["wsrep_cluster_status"] != "Primary"):
 		return errNotPrimary
+	case !on && state.on("wsrep_connected"):
+		return errUnshared
 	}
 	return nil
 }

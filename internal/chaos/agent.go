@@ -232,26 +232,28 @@ func (a *agent) talk(ctx context.Context, stream pb.AgentService_SessionClient, 
 	defer c.silence.Stop()
 	defer c.leave.Stop()
 	for {
+		var act func() error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-look.C:
-			c.look()
+			act = func() error { c.look(); return nil }
 		case q := <-c.probed:
-			c.verdict(q, true)
+			act = func() error { c.verdict(q, true); return nil }
 		case <-c.silence.C:
-			return errSilent
+			act = func() error { return errSilent }
 		case <-digest.C:
-			c.digest()
+			act = func() error { c.digest(); return nil }
 		case <-c.leave.C:
-			c.askToLeave()
+			act = func() error { c.askToLeave(); return nil }
 		case m := <-inbox:
-			if err := c.take(m); err != nil {
-				return err
-			}
+			act = func() error { return c.take(m) }
 		}
 		if c.dies(ctx, inbox) {
 			return errDied
+		}
+		if err := act(); err != nil {
+			return err
 		}
 	}
 }

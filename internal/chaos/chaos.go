@@ -217,18 +217,18 @@ func (r *run) say(format string, args ...any) {
 
 // kill kills the leader and starts it again once another leads.
 func (r *run) kill(ctx context.Context) error {
-	return r.replace(ctx, &r.report.Failover, func(c *coordinator) error { c.proc.Kill(); return nil })
+	return r.replace(ctx, "was killed", &r.report.Failover, func(c *coordinator) error { c.proc.Kill(); return nil })
 }
 
 // handOver tells the leader to stop, and starts it again.
 func (r *run) handOver(ctx context.Context) error {
-	return r.replace(ctx, &r.report.Handover, func(c *coordinator) error {
+	return r.replace(ctx, "was told to stop", &r.report.Handover, func(c *coordinator) error {
 		c.proc.Expect()
 		return c.proc.Signal(syscall.SIGTERM)
 	})
 }
 
-func (r *run) replace(ctx context.Context, took *Times, end func(*coordinator) error) error {
+func (r *run) replace(ctx context.Context, how string, took *Times, end func(*coordinator) error) error {
 	c, epoch, err := r.site.leader(ctx)
 	if err != nil {
 		return err
@@ -242,7 +242,7 @@ func (r *run) replace(ctx context.Context, took *Times, end func(*coordinator) e
 		return err
 	}
 	*took = append(*took, at.Sub(begin))
-	r.say("%s of epoch %d ended; the first session after it took %s", c.id, epoch, at.Sub(begin).Round(time.Millisecond))
+	r.say("%s of epoch %d %s; the first session after it took %s", c.id, epoch, how, at.Sub(begin).Round(time.Millisecond))
 	<-c.proc.Done()
 	return r.site.start(ctx, c)
 }

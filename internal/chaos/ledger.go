@@ -58,13 +58,14 @@ func (l *ledger) asking(id string) {
 	}
 }
 
-// anyMember chooses a server that knows that it is a member.
+// anyMember chooses a server that knows that it is a member, and that no operator
+// takes out.
 func (l *ledger) anyMember(rng *rand.Rand) (id string, incarnation uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ids []string
 	for id, m := range l.servers {
-		if m.part == in && strings.HasPrefix(id, serverPrefix) {
+		if m.part == in && strings.HasPrefix(id, serverPrefix) && !l.isDoomed(id, m) {
 			ids = append(ids, id)
 		}
 	}

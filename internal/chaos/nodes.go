@@ -68,7 +68,7 @@ func (r *run) another(node int) int {
 // meanwhile, changes go on through the other nodes, and the leader leads on in its
 // epoch.
 func (r *run) node(ctx context.Context) error {
-	if err := r.site.cluster.AwaitWhole(); err != nil { //nolint:contextcheck // it has a time-out of its own
+	if err := r.site.whole(ctx); err != nil {
 		return err
 	}
 	c, epoch, err := r.site.leader(ctx)
@@ -91,7 +91,7 @@ func (r *run) node(ctx context.Context) error {
 	}
 	victim, err := r.goesOn(ctx, what)
 	sleep(ctx, r.cfg.StopFor-time.Since(begin))
-	err = errors.Join(err, h.undo(r, c, at), r.site.cluster.AwaitWhole()) //nolint:contextcheck // they have time-outs of their own
+	err = errors.Join(err, h.undo(r, c, at), r.site.whole(ctx))
 	if victim != "" {
 		r.mortality.revive(victim, time.Now())
 	}
@@ -104,11 +104,11 @@ func (r *run) node(ctx context.Context) error {
 // host kills the leader together with the node that it writes to, and starts both
 // again once another leads.
 func (r *run) host(ctx context.Context) error {
-	if err := r.site.cluster.AwaitWhole(); err != nil { //nolint:contextcheck // it has a time-out of its own
+	if err := r.site.whole(ctx); err != nil {
 		return err
 	}
 	at := 0
-	err := r.replace(ctx, &r.report.Host, func(c *coordinator) error {
+	err := r.replace(ctx, "was killed with the node that it wrote to", &r.report.Host, func(c *coordinator) error {
 		at = c.gates.inUse()
 		c.proc.Kill()
 		return r.site.cluster.Node(at).Crash()

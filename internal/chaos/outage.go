@@ -28,7 +28,7 @@ func (r *run) outage(ctx context.Context) error {
 		sleep(ctx, r.cfg.StopFor)
 		err = errors.Join(err, r.site.servers.Recover())
 	}
-	if err != nil {
+	if err := errors.Join(err, r.site.whole(ctx)); err != nil {
 		return err
 	}
 	r.say("the database was away for %s", time.Since(begin).Round(time.Second))

@@ -27,8 +27,9 @@ const realPool = "real"
 type realPart struct {
 	site   *site
 	agents []*realProgram
-	// services are what the agents' servers serve: their probes connect to them.
+	// services are what the agents' servers serve: probes connect to them.
 	services []net.Listener
+	serving  sync.WaitGroup
 	routers  []*realRouter
 	failed   chan error
 }
@@ -102,6 +103,7 @@ func (r *realPart) startAgent(ctx context.Context, n int) error {
 		return fmt.Errorf("serve at %s: %w", host, err)
 	}
 	r.services = append(r.services, lis)
+	r.serving.Go(func() { serve(lis) })
 	_, port, err := net.SplitHostPort(lis.Addr().String())
 	if err != nil {
 		return err
@@ -110,6 +112,17 @@ func (r *realPart) startAgent(ctx context.Context, n int) error {
 		"--probe-address", host, "--probe", "tcp://:"+port, "--endpoint", "http="+lis.Addr().String())
 	r.agents = append(r.agents, &agent)
 	return r.start(&agent)
+}
+
+// serve lets everybody connect, until the listener is closed.
+func serve(lis net.Listener) {
+	for {
+		conn, err := lis.Accept()
+		if err != nil {
+			return
+		}
+		_ = conn.Close() // there is nothing to say
+	}
 }
 
 func (r *realPart) program(path, name string, args ...string) realProgram {
@@ -236,6 +249,7 @@ func (r *realPart) close() error {
 	for _, lis := range r.services {
 		errs = append(errs, lis.Close())
 	}
+	r.serving.Wait()
 	for _, router := range r.routers {
 		errs = append(errs, router.conn.Close())
 	}

@@ -139,6 +139,14 @@ func (s *site) startServers(cfg Config) error {
 	return nil
 }
 
+// whole waits until all nodes of the cluster work together, if there is one.
+func (s *site) whole(ctx context.Context) error {
+	if s.cluster == nil {
+		return nil
+	}
+	return s.cluster.AwaitWhole(ctx)
+}
+
 // open opens the database as somebody who only looks, on a node of a cluster at what
 // any node has acknowledged.
 func open(socket string) (*sql.DB, error) {

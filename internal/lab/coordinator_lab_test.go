@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,13 +26,15 @@ import (
 // reason of its own, and keeps which were acknowledged.
 type operator struct {
 	acked []string
+	// done is how many those are; it may be read at any time.
+	done atomic.Int64
 	// asked counts the requests, failed those without an answer.
 	asked, failed int
 }
 
 func reason(i int) string { return "reason " + strconv.Itoa(i) + "." }
 
-func (o *operator) work(ctx context.Context, admin coordinatorv1.AdminServiceClient) {
+func (o *operator) work(ctx context.Context, admin func() coordinatorv1.AdminServiceClient) {
 	for i := 0; ctx.Err() == nil; i++ {
 		request := &coordinatorv1.SetIntentRequest{
 			Pool: lab.Pool, ServerId: "planned-" + strconv.Itoa(i%20), Wish: coordinatorv1.Wish_WISH_MAINTENANCE,
@@ -42,7 +45,7 @@ func (o *operator) work(ctx context.Context, admin coordinatorv1.AdminServiceCli
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
 			o.asked++
-			_, err := admin.SetIntent(ctx, request)
+			_, err := admin().SetIntent(ctx, request)
 			if err != nil {
 				o.failed++
 			}
@@ -52,6 +55,7 @@ func (o *operator) work(ctx context.Context, admin coordinatorv1.AdminServiceCli
 			return
 		}
 		o.acked = append(o.acked, request.GetReason())
+		o.done.Add(1)
 	}
 }
 
@@ -89,7 +93,7 @@ func TestCoordinatorKilledAtAnyMoment(t *testing.T) {
 	defer stop()
 	o := &operator{}
 	var working sync.WaitGroup
-	working.Go(func() { o.work(ctx, w.Admin()) })
+	working.Go(func() { o.work(ctx, w.Admin) })
 	// The joins are a storm, and the coordinator dies in the middle of it.
 	for _, server := range names(servers) {
 		w.start(lab.AgentConfig{Server: server})

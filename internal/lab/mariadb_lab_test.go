@@ -236,7 +236,7 @@ func TestCoordinatorOnMariaDBWithTLS(t *testing.T) {
 	defer stop()
 	o := &operator{}
 	var working sync.WaitGroup
-	working.Go(func() { o.work(ctx, w.Admin()) })
+	working.Go(func() { o.work(ctx, w.Admin) })
 	kills, acknowledged := 0, 0
 	kill := func() {
 		w.Coordinator().Kill()

@@ -17,22 +17,18 @@ import (
 	"github.com/buddyring/buddyring/internal/netlab"
 	"github.com/buddyring/buddyring/internal/process"
 	"github.com/buddyring/buddyring/internal/rpc"
-	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
 // Pool is the pool that all servers of a site are in.
 const Pool = "default"
 
-// agentPort is the coordinator's port for agents and routers, dnsPort the routers'
+// agentPort is the coordinators' port for agents and routers, dnsPort the routers'
 // for DNS.
 const (
 	agentPort = 7400
 	dnsPort   = 7553
 )
-
-// coordinatorHost is the host of the coordinator.
-const coordinatorHost = "coordinator"
 
 // Config describes a site.
 type Config struct {
@@ -43,14 +39,17 @@ type Config struct {
 	// Routers is how many routers there are; with DNS they answer that, too.
 	Routers int
 	DNS     bool
-	// Store is the coordinator's --store; a SQLite file in Dir if empty.
+	// Coordinators is how many coordinators there are, each on a host of its own; one
+	// if it is 0. Several need a Store that they can share.
+	Coordinators int
+	// Store is the coordinators' --store; a SQLite file in Dir if empty.
 	Store string
-	// StoreFlags are further flags of the coordinator, for its store.
+	// StoreFlags are further flags of the coordinators, for their store.
 	StoreFlags []string
 	// Prepare, if not nil, is called when the network is there and nothing runs on
-	// it yet, with the coordinator's host.
+	// it yet, with the first coordinator's host.
 	Prepare func(*netlab.Host) error
-	// CA is a folder of "buddyctl ca" with certificates for the coordinator, the
+	// CA is a folder of "buddyctl ca" with certificates for the coordinators, the
 	// routers, the agents, and Operator. Without it nothing is secured.
 	CA string
 }
@@ -78,20 +77,17 @@ func (c Config) security(name string) []string {
 	return []string{"--tls-cert", s.CertFile, "--tls-key", s.KeyFile, "--tls-ca", s.CAFile}
 }
 
-// Site is a network with a coordinator and routers. Its methods may be called
+// Site is a network with coordinators and routers. Its methods may be called
 // at the same time, but not two about the same program.
 type Site struct {
-	cfg Config
-	lab *netlab.Lab
-	// admin is the admin listener, which outlives the coordinators that it is
-	// handed to, and the connection to it.
-	admin     *net.TCPListener
-	adminConn *grpc.ClientConn
-	routers   []*router
-	agents    netip.AddrPort
+	cfg          Config
+	lab          *netlab.Lab
+	coordinators []*Coordinator
+	routers      []*router
 
-	mu          sync.Mutex
-	coordinator *process.Process
+	mu sync.Mutex
+	// leader is the coordinator that led when Leader was last asked.
+	leader *Coordinator
 	// all are all processes ever started.
 	all []*process.Process
 	// troubles are programs that have ended by themselves.
@@ -105,7 +101,7 @@ type router struct {
 	process  *process.Process
 }
 
-// New builds the network and starts the coordinator and the routers.
+// New builds the network and starts the coordinators and the routers.
 func New(cfg Config) (*Site, error) {
 	s := &Site{cfg: cfg}
 	if err := s.start(); err != nil {
@@ -115,26 +111,17 @@ func New(cfg Config) (*Site, error) {
 }
 
 func (s *Site) start() (err error) {
-	hosts := append(slices.Clone(s.cfg.Hosts), coordinatorHost)
+	hosts := slices.Clone(s.cfg.Hosts)
+	for i := range max(1, s.cfg.Coordinators) {
+		hosts = append(hosts, coordinatorName(i))
+	}
 	for i := range s.cfg.Routers {
 		hosts = append(hosts, routerName(i))
 	}
 	if s.lab, err = netlab.New(netlab.Config{Hosts: hosts}); err != nil {
 		return err
 	}
-	s.agents = netip.AddrPortFrom(s.lab.Host(coordinatorHost).Addr(), agentPort)
-	if s.cfg.Prepare != nil {
-		if err := s.cfg.Prepare(s.lab.Host(coordinatorHost)); err != nil {
-			return err
-		}
-	}
-	if s.admin, s.adminConn, err = s.open(rpc.RoleCoordinator); err != nil {
-		return err
-	}
-	if s.cfg.Store == "" {
-		s.cfg.Store = "sqlite:" + filepath.Join(s.cfg.Dir, "buddyring.db")
-	}
-	if err := s.StartCoordinator(); err != nil {
+	if err := s.startCoordinators(); err != nil {
 		return err
 	}
 	for i := range s.cfg.Routers {
@@ -172,37 +159,11 @@ func (s *Site) open(role rpc.Role) (*net.TCPListener, *grpc.ClientConn, error) {
 	return lis, conn, nil
 }
 
-// StartCoordinator starts the coordinator, again on the same database.
-func (s *Site) StartCoordinator() error {
-	p, err := s.run(coordinatorHost, process.Program{
-		Name: coordinatorHost, Path: filepath.Join(s.cfg.Bin, "buddyring-coordinator"),
-		Args: slices.Concat([]string{
-			"--store", s.cfg.Store, "--state-dir", filepath.Join(s.cfg.Dir, coordinatorHost),
-			"--listen", s.agents.String(), "--http-listen", "127.0.0.1:7402", "--id", coordinatorHost,
-		}, s.cfg.StoreFlags, s.cfg.security("coordinator-"+coordinatorHost)),
-		Listeners: []process.Listener{{Name: "admin", Listener: s.admin}},
-	})
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.coordinator = p
-	return nil
-}
-
-// Coordinator is the running coordinator.
-func (s *Site) Coordinator() *process.Process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.coordinator
-}
-
 // StartRouter starts a router, again with the same state.
 func (s *Site) StartRouter(i int) error {
 	name := routerName(i)
 	args := append([]string{
-		"--coordinator", s.agents.String(), "--id", name,
+		"--coordinator", s.addresses(), "--id", name,
 		"--state-dir", filepath.Join(s.cfg.Dir, name), "--http-listen", "127.0.0.1:7502",
 	}, s.cfg.security("router-"+name)...)
 	if s.cfg.DNS {
@@ -247,14 +208,6 @@ func (s *Site) Troubles() error {
 	return errors.Join(s.troubles...)
 }
 
-// Admin is the coordinator's API for operators.
-func (s *Site) Admin() coordinatorv1.AdminServiceClient {
-	return coordinatorv1.NewAdminServiceClient(s.adminConn)
-}
-
-// AdminAddress is where buddyctl reaches the coordinator from outside.
-func (s *Site) AdminAddress() string { return s.admin.Addr().String() }
-
 // Router is a router's API.
 func (s *Site) Router(i int) routerv1.RouterServiceClient {
 	return routerv1.NewRouterServiceClient(s.routers[i].conn)
@@ -270,12 +223,6 @@ func (s *Site) DNSAddress(i int) string {
 
 // Host is a host of the network.
 func (s *Site) Host(name string) *netlab.Host { return s.lab.Host(name) }
-
-// CoordinatorHost is where the coordinator runs.
-func (s *Site) CoordinatorHost() *netlab.Host { return s.lab.Host(coordinatorHost) }
-
-// AgentsAddress is where agents and routers reach the coordinator from inside.
-func (s *Site) AgentsAddress() string { return s.agents.String() }
 
 // Agent is a server's agent and what it keeps on disk.
 type Agent struct {
@@ -324,7 +271,7 @@ func (s *Site) StartAgent(c AgentConfig) (*Agent, error) {
 		}
 	}
 	args := append([]string{
-		"--coordinator", s.agents.String(), "--pool", Pool, "--id", c.Server, "--probe-address", host.Addr().String(),
+		"--coordinator", s.addresses(), "--pool", Pool, "--id", c.Server, "--probe-address", host.Addr().String(),
 		"--zone", "zone", "--rack", c.Rack, "--state-dir", c.Dir, "--boot-id-file", bootID,
 		"--http-listen", "127.0.0.1:0", "--on-term", "leave",
 	}, s.cfg.security("agent-"+Pool+"."+c.Server)...)
@@ -376,8 +323,10 @@ func (s *Site) Close() error {
 			errs = append(errs, r.conn.Close(), r.listener.Close())
 		}
 	}
-	if s.adminConn != nil {
-		errs = append(errs, s.adminConn.Close(), s.admin.Close())
+	for _, c := range s.coordinators {
+		if c.conn != nil {
+			errs = append(errs, c.conn.Close(), c.admin.Close())
+		}
 	}
 	if s.lab != nil {
 		errs = append(errs, s.lab.Close())

@@ -48,9 +48,6 @@ type DeletedPool struct {
 	Deletion
 	// Request is the client's request that has deleted it; its ID may be empty.
 	Request Request
-	// Requests are all whose answers are still kept, where there is no other pool of
-	// that name.
-	Requests []Request
 }
 
 // Revision is the revision that the change will have.

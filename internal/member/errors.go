@@ -29,6 +29,9 @@ var (
 	ErrPermission = errors.New("permission denied")
 	// ErrCompacted: the history no longer reaches back that far.
 	ErrCompacted = errors.New("compacted")
+	// ErrAhead: the history does not reach that far. It is another one, or has lost
+	// its end.
+	ErrAhead = errors.New("the history ends before")
 	// ErrExhausted: a limit is reached; try again later.
 	ErrExhausted = errors.New("limit reached")
 )

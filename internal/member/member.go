@@ -266,8 +266,6 @@ type PoolState struct {
 	Servers       []Server
 	Intents       []Intent
 	Departed      []Departed
-	// Requests are the client requests answered within the last hour.
-	Requests []Request
 	// Unreadable says which row of the pool cannot be read, and why; nil where all
 	// could be. Then nothing but the name is to be relied on.
 	Unreadable error

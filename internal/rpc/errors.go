@@ -41,6 +41,7 @@ func mappings() []mapping {
 		{member.ErrStale, codes.Aborted, "STALE", 0},
 		{member.ErrRefused, codes.FailedPrecondition, "REFUSED", 0},
 		{member.ErrCompacted, codes.OutOfRange, "COMPACTED", 0},
+		{member.ErrAhead, codes.OutOfRange, "AHEAD", 0},
 		{member.ErrExhausted, codes.ResourceExhausted, "EXHAUSTED", time.Second},
 		{member.ErrUnavailable, codes.Unavailable, "UNAVAILABLE", time.Second},
 		{member.ErrNotLeader, codes.Unavailable, "NOT_LEADER", 0},

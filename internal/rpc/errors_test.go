@@ -35,6 +35,7 @@ func vocabulary() map[string]error {
 		"ErrUnavailable": member.ErrUnavailable, "ErrNotLeader": member.ErrNotLeader,
 		"ErrFenced": member.ErrFenced, "ErrPermission": member.ErrPermission,
 		"ErrCompacted": member.ErrCompacted, "ErrExhausted": member.ErrExhausted,
+		"ErrAhead": member.ErrAhead,
 	}
 }
 

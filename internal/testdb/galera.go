@@ -292,7 +292,7 @@ func (c *Cluster) URL(database string, nodes ...int) string {
 // Heal waits until all nodes are back in the cluster, as AwaitWhole.
 func (c *Cluster) Heal(t testing.TB) {
 	t.Helper()
-	if err := c.AwaitWhole(); err != nil {
+	if err := c.AwaitWhole(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -87,8 +87,8 @@ func (c *Cluster) each(do func(*Server) error) error {
 // AwaitWhole waits until all nodes are back in the cluster, after Continue, Mend or
 // Rejoin. One that was stopped may say for a while what was so before: all must have
 // the same view.
-func (c *Cluster) AwaitWhole() error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+func (c *Cluster) AwaitWhole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
 		err := c.whole(ctx)

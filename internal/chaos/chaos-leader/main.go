@@ -116,10 +116,10 @@ func measure(ctx context.Context, o options) (err error) {
 
 // command is that of one experiment with this one's settings.
 func command() string {
-	words := []string{"go run ./internal/chaos/chaos-leader --seed SEED"}
+	words := []string{"go run ./internal/chaos/chaos-leader --seed=SEED"}
 	flag.Visit(func(f *flag.Flag) {
 		if f.Name != "seed" && f.Name != "runs" && f.Name != "json" {
-			words = append(words, fmt.Sprintf("--%s %s", f.Name, f.Value))
+			words = append(words, fmt.Sprintf("--%s=%s", f.Name, f.Value))
 		}
 	})
 	return strings.Join(words, " ")

@@ -2909,7 +2909,8 @@ type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// May be empty where only one pool exists.
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	// From this revision on; 0 for new events only.
+	// From this revision on; 0 for new events only. Who resumes asks for the last
+	// revision that it has seen, and looks whether that is still the same.
 	FromRevision  uint64 `protobuf:"varint,2,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

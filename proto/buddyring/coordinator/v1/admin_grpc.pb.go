@@ -145,7 +145,9 @@ type AdminServiceClient interface {
 	// ListEvents lists a pool's history, newest first.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// WatchEvents streams a pool's history from a revision on, then live.
-	// OUT_OF_RANGE when the history no longer reaches back that far.
+	// OUT_OF_RANGE when the history no longer reaches back that far (COMPACTED), or
+	// does not reach that far yet (AHEAD): who has seen that revision has seen another
+	// history, or one that has lost its end.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// ExplainServer tells why a server is where it is, or why it left: decisions
 	// with all their evidence, newest first. Known ids are those of members and
@@ -607,7 +609,9 @@ type AdminServiceServer interface {
 	// ListEvents lists a pool's history, newest first.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// WatchEvents streams a pool's history from a revision on, then live.
-	// OUT_OF_RANGE when the history no longer reaches back that far.
+	// OUT_OF_RANGE when the history no longer reaches back that far (COMPACTED), or
+	// does not reach that far yet (AHEAD): who has seen that revision has seen another
+	// history, or one that has lost its end.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// ExplainServer tells why a server is where it is, or why it left: decisions
 	// with all their evidence, newest first. Known ids are those of members and

@@ -31,9 +31,10 @@ const (
 // spiffe://DOMAIN/buddyring/coordinator/ID.
 type PeerServiceClient interface {
 	// GetLead tells what a coordinator knows of the lead, whether it leads, stands
-	// by, or reaches the database at all. It changes nothing. A leader that cannot
+	// by, or reaches the database at all. It changes nothing; a standby looks at the
+	// lease when it is asked, a few times a second at most. A leader that cannot
 	// renew its lease asks the others, and gives way to a higher epoch of the same
-	// store.
+	// store. One that has given it back asks them so that they see it at once.
 	GetLead(ctx context.Context, in *GetLeadRequest, opts ...grpc.CallOption) (*GetLeadResponse, error)
 }
 
@@ -64,9 +65,10 @@ func (c *peerServiceClient) GetLead(ctx context.Context, in *GetLeadRequest, opt
 // spiffe://DOMAIN/buddyring/coordinator/ID.
 type PeerServiceServer interface {
 	// GetLead tells what a coordinator knows of the lead, whether it leads, stands
-	// by, or reaches the database at all. It changes nothing. A leader that cannot
+	// by, or reaches the database at all. It changes nothing; a standby looks at the
+	// lease when it is asked, a few times a second at most. A leader that cannot
 	// renew its lease asks the others, and gives way to a higher epoch of the same
-	// store.
+	// store. One that has given it back asks them so that they see it at once.
 	GetLead(context.Context, *GetLeadRequest) (*GetLeadResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }

@@ -1,0 +1,145 @@
+//go:build lab && mariadb && linux
+
+package lab_test
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/buddyring/buddyring/internal/netlab"
+	"github.com/buddyring/buddyring/internal/testdb"
+)
+
+// galera is a cluster under a site, and its nodes as their administrator sees them.
+type galera struct {
+	*testdb.Cluster
+	t     *testing.T
+	store string
+	nodes []*sql.DB
+}
+
+func newGalera(t *testing.T) *galera {
+	t.Helper()
+	const database = "buddyring"
+	g := &galera{Cluster: testdb.StartGalera(t), t: t}
+	g.Node(0).Exec(t, "CREATE DATABASE "+database+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+	g.store = g.URL(database, 0, 1, 2)
+	for i := range 3 {
+		cfg := mysql.NewConfig()
+		cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", g.Node(i).Socket(), database
+		cfg.Params = map[string]string{"wsrep_sync_wait": "1"}
+		cfg.Logger = &mysql.NopLogger{}
+		c, err := mysql.NewConnector(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db := sql.OpenDB(c)
+		t.Cleanup(func() { _ = db.Close() }) // sessions to killed nodes cannot end well
+		g.nodes = append(g.nodes, db)
+	}
+	return g
+}
+
+// migrate makes the tables, as an operator does.
+func (g *galera) migrate(host *netlab.Host) error {
+	cmd := exec.CommandContext(g.t.Context(), filepath.Join(os.Getenv(binEnv), "buddyring-coordinator"), "migrate", "--store", g.store)
+	var said strings.Builder
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := host.Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("migrate: %w: %s", err, said.String())
+	}
+	return nil
+}
+
+// written returns the node that changes are written to at present.
+func (g *galera) written() int {
+	g.t.Helper()
+	const enough = 10
+	before := g.sent()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for i, n := range g.sent() {
+			if n > before[i]+enough {
+				return i
+			}
+		}
+	}
+	g.t.Fatal("nothing is written to any node")
+	return 0
+}
+
+// sent is how many changes each node has sent to the others.
+func (g *galera) sent() []int64 {
+	g.t.Helper()
+	counts := make([]int64, len(g.nodes))
+	for i, db := range g.nodes {
+		err := db.QueryRowContext(g.t.Context(), "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status "+
+			"WHERE variable_name = 'wsrep_replicated'").Scan(&counts[i])
+		if err != nil {
+			g.t.Fatalf("node %d: %v", i, err)
+		}
+	}
+	return counts
+}
+
+// ask returns the rows that a node answers with, sorted, once it has all that any has.
+func (g *galera) ask(node int, query string) (all []string) {
+	g.t.Helper()
+	rows, err := g.nodes[node].QueryContext(g.t.Context(), query)
+	if err != nil {
+		g.t.Fatalf("node %d: %v", node, err)
+	}
+	defer func() { _ = rows.Close() }()
+	columns, err := rows.Columns()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	values, into := make([]sql.NullString, len(columns)), make([]any, len(columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			g.t.Fatal(err)
+		}
+		row := make([]string, len(values))
+		for i, v := range values {
+			if row[i] = v.String; !v.Valid {
+				row[i] = "NULL"
+			}
+		}
+		all = append(all, strings.Join(row, "\t"))
+	}
+	if err := rows.Err(); err != nil {
+		g.t.Fatal(err)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// equal checks that all nodes have the same rows in all tables of a schema. Nothing may
+// write meanwhile.
+func (g *galera) equal() {
+	g.t.Helper()
+	for _, table := range g.ask(0, "SHOW TABLES") {
+		query := "SELECT * FROM " + table
+		first := g.ask(0, query)
+		for node := 1; node < len(g.nodes); node++ {
+			if d := cmp.Diff(first, g.ask(node, query)); d != "" {
+				g.t.Errorf("the table %s differs (-node 0, +node %d):\n%s", table, node, d)
+			}
+		}
+	}
+}
