@@ -37,6 +37,22 @@ func (m *Machine) SweptNow(id member.ID) bool {
 // Wakes is the number of looks that are arranged.
 func (m *Machine) Wakes() int { return len(m.wakes) }
 
+// RoomAfter is for how many wakes there is room once so many have come and a few are
+// left, and whether all left in order.
+func RoomAfter(many, left int) (room int, inOrder bool) {
+	var w wakes
+	for i := range many {
+		w.push(wakeAt{num: uint64(many - i)})
+	}
+	inOrder = true
+	for before := w.pop(); len(w) > left; {
+		next := w.pop()
+		inOrder = inOrder && before.before(next)
+		before = next
+	}
+	return cap(w), inOrder
+}
+
 // Misses reports whether a watcher's sight of a member is negative.
 func (m *Machine) Misses(observer, id member.ID) bool { return m.misses(observer, m.servers[id]) }
 

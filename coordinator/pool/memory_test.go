@@ -9,7 +9,16 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// Each test here is about how long the machine remembers something, and fails when it
+// Thousands of members that come at once leave no room behind for the looks at them.
+func TestWakesGiveRoomBack(t *testing.T) {
+	t.Parallel()
+	const many, left = 50_000, 2000
+	if room, inOrder := pool.RoomAfter(many, left); room > 4*left || !inOrder {
+		t.Errorf("%d of %d are left, with room for %d; in order: %v", left, many, room, inOrder)
+	}
+}
+
+// Each other test here is about how long the machine remembers something, and fails when it
 // is much more or less.
 
 // Two that have missed a server to the end of a round make it suspect for two seconds,

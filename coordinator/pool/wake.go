@@ -46,6 +46,10 @@ type wakeAt struct {
 	num  uint64
 }
 
+// manyWakes is for how many there may always be room. Thousands of members that come
+// at once have several each for a while, and one afterwards.
+const manyWakes = 1024
+
 // wakes is a heap: the first one is due first. push and pop are those of
 // container/heap without the allocations.
 type wakes []wakeAt
@@ -68,6 +72,9 @@ func (w *wakes) pop() wakeAt {
 	first, last := h[0], len(h)-1
 	h[0], h[last] = h[last], wakeAt{}
 	h = h[:last]
+	if cap(h) > manyWakes && last < cap(h)/4 {
+		h = append(make(wakes, 0, 2*last), h...)
+	}
 	*w = h
 	for i := 0; ; {
 		child := 2*i + 1

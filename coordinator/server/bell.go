@@ -28,9 +28,10 @@ func (b *bell) ring() {
 
 // ending is a one-time end with its reason. It is safe for concurrent use.
 type ending struct {
-	once sync.Once
-	ch   chan struct{}
-	// err is written before ch closes.
+	mu sync.Mutex
+	// ch closes at the end, and is nil from then on: thousands of sessions keep
+	// their endings, and need no channels for those that are over.
+	ch  chan struct{}
 	err error
 }
 
@@ -38,27 +39,37 @@ func newEnding() *ending { return &ending{ch: make(chan struct{})} }
 
 // end ends it; only the first reason counts.
 func (e *ending) end(err error) {
-	e.once.Do(func() {
-		e.err = err
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ch != nil {
 		close(e.ch)
-	})
+		e.ch, e.err = nil, err
+	}
 }
 
-func (e *ending) done() <-chan struct{} { return e.ch }
+func (e *ending) done() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ch != nil {
+		return e.ch
+	}
+	over := make(chan struct{})
+	close(over)
+	return over
+}
 
 // ended reports whether it is over.
 func (e *ending) ended() bool {
-	select {
-	case <-e.ch:
-		return true
-	default:
-		return false
-	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ch == nil
 }
 
 // reason is for use after done.
 func (e *ending) reason() error {
-	<-e.ch
+	<-e.done()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	return e.err
 }
 

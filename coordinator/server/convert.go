@@ -53,13 +53,14 @@ func toSpec(s member.Spec) *pb.ServerSpec {
 	for i, e := range s.Endpoints {
 		endpoints[i] = &pb.Endpoint{Name: e.Name, Address: e.Address, Protocol: e.Protocol}
 	}
+	weight := s.Weight // a pointer to the field would keep all of s
 	return &pb.ServerSpec{
 		ProbeAddresses: toAddresses(s.ProbeAddresses),
 		Probe:          s.Probe.String(),
 		Endpoints:      endpoints,
 		Zone:           s.Zone,
 		Rack:           s.Rack,
-		Weight:         &s.Weight,
+		Weight:         &weight,
 		Labels:         s.Labels,
 	}
 }

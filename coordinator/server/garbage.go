@@ -12,7 +12,8 @@ const (
 	// Thousands of streams at rest hold much memory and make little garbage: the
 	// heap may then grow by restPercent before it is collected. While there is much
 	// to do collections would take too long, and it may grow by busyPercent, which
-	// is Go's own.
+	// is Go's own. What that has left would stay with the process for good, as far as
+	// it is less than a tenth of the heap, and is returned to the system.
 	restPercent, busyPercent = 10, 100
 	// thriftEvery is how often is looked how much was allocated meanwhile: from the
 	// busyShare-th part of the live heap on it is much, up to the restShare-th little.
@@ -34,7 +35,7 @@ func beThrifty(ctx context.Context) {
 	defer debug.SetGCPercent(before)
 	tick := time.NewTicker(thriftEvery)
 	defer tick.Stop()
-	percent := busyPercent
+	at := thrift{percent: busyPercent}
 	last, _ := heap()
 	for {
 		select {
@@ -43,24 +44,37 @@ func beThrifty(ctx context.Context) {
 		case <-tick.C:
 		}
 		now, live := heap()
-		if next := thrift(percent, now-last, live); next != percent {
-			percent = next
-			debug.SetGCPercent(percent)
+		next := at.after(now-last, live)
+		if next.percent != at.percent {
+			debug.SetGCPercent(next.percent)
 		}
-		last = now
+		if next.returned && !at.returned {
+			debug.FreeOSMemory()
+		}
+		at, last = next, now
 	}
 }
 
-// thrift is by how much the heap may grow when so much was allocated beside so much
-// that is live.
-func thrift(percent int, allocated, live uint64) int {
+// thrift is by how much the heap may grow, and whether the system got back what was
+// free when there was less to do.
+type thrift struct {
+	percent  int
+	returned bool
+}
+
+// after is what follows once so much was allocated beside so much that is live.
+// Memory is returned after a second time with little: pools of buffers still hold
+// theirs at the first.
+func (t thrift) after(allocated, live uint64) thrift {
 	switch {
 	case allocated >= live/busyShare:
-		return busyPercent
-	case allocated <= live/restShare:
-		return restPercent
+		return thrift{percent: busyPercent}
+	case allocated > live/restShare:
+		return t
+	case t.percent == busyPercent:
+		return thrift{percent: restPercent}
 	}
-	return percent
+	return thrift{percent: restPercent, returned: true}
 }
 
 // heap is what was allocated so far and what the last collection has left, in bytes.

@@ -156,7 +156,7 @@ func TestBusyMachineKeepsItsAgents(t *testing.T) {
 		}
 		acks := 0
 		s := newSession(1, 1, func(write func()) { write() }, func(any) error { acks++; return nil })
-		s.welcomed.end(nil)
+		s.welcomed.Store(true)
 		h := &host{mail: newMail(), over: newEnding()}
 		done := make(chan error, 1)
 		go func() { done <- relay(&said, s, h) }()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -45,18 +46,34 @@ type session struct {
 	writing, closed bool
 	idle            chan struct{}
 
-	// greeted ends when a proper Hello has come, welcomed when the machine has
-	// accepted it.
-	greeted, welcomed *ending
-	over              *ending
+	// late ends the session unless what is expected next comes in time; nil when
+	// nothing is.
+	late *time.Timer
+
+	// welcomed says that the machine has accepted the agent.
+	welcomed atomic.Bool
+	over     *ending
 }
 
 // newSession returns a session whose messages go to send, on goroutines that spawn
 // starts.
 func newSession(id pool.SessionID, epoch member.Epoch, spawn func(func()), send func(any) error) *session {
 	return &session{
-		id: id, epoch: epoch, spawn: spawn, send: send,
-		greeted: newEnding(), welcomed: newEnding(), over: newEnding(),
+		id: id, epoch: epoch, spawn: spawn, send: send, over: newEnding(),
+	}
+}
+
+// expect ends the session for a reason after a time, unless something else is
+// expected by then; without a reason nothing is.
+func (s *session) expect(within time.Duration, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.late != nil {
+		s.late.Stop()
+		s.late = nil
+	}
+	if why != nil && !s.closed {
+		s.late = time.AfterFunc(within, func() { s.over.end(why) })
 	}
 }
 
@@ -170,7 +187,8 @@ func (s *session) welcome(w pool.Welcome, storeID string, coordinators []string)
 		Assignment:      toAssignment(w.Assignment),
 		Standing:        toStanding(w.Standing),
 	}}})
-	s.welcomed.end(nil)
+	s.welcomed.Store(true)
+	s.expect(0, nil)
 }
 
 // reconnectSpread keeps the agents of a pool from all coming back at once.
@@ -202,7 +220,7 @@ func (s *session) challenge(nonce uint64) {
 // called on the goroutine that reads, which sends by itself unless another one is
 // about it: an agent that takes nothing need not be listened to.
 func (s *session) acknowledge(seq uint64) {
-	if s.welcomed.ended() && s.queue(rpc.NewEncoded(encodeDigestAck(s.epoch, seq))) {
+	if s.welcomed.Load() && s.queue(rpc.NewEncoded(encodeDigestAck(s.epoch, seq))) {
 		s.write()
 	}
 }
