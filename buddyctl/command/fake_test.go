@@ -145,6 +145,8 @@ type fakeAdmin struct {
 	drains map[string]time.Duration
 	// fail, if set, is asked before every call.
 	fail func(method string) error
+	// listed, if set, hears of each list of events that is made.
+	listed func()
 	// watch, if set, serves WatchEvents.
 	watch func(context.Context, *coordinatorv1.WatchEventsRequest, func(*coordinatorv1.Event) error) error
 
@@ -326,6 +328,9 @@ func (f *fakeAdmin) RepairRing(_ context.Context, r *coordinatorv1.RepairRingReq
 
 func (f *fakeAdmin) ListEvents(_ context.Context, r *coordinatorv1.ListEventsRequest) (*coordinatorv1.ListEventsResponse, error) {
 	items, next := page(f.events, r.GetPageToken())
+	if f.listed != nil {
+		f.listed()
+	}
 	return &coordinatorv1.ListEventsResponse{Events: items, NextPageToken: next}, f.heard("ListEvents", r)
 }
 

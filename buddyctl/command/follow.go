@@ -111,8 +111,12 @@ func (f *follower) pass(e *coordinatorv1.Event) error {
 // what was shown.
 func (f *follower) begin(ctx context.Context, c coordinatorv1.AdminServiceClient) error {
 	before := f.head
+	newest, err := f.newest(ctx, c) // what happens after it, the next stream tells
+	if err != nil {
+		return err
+	}
 	var events []*coordinatorv1.Event
-	_, err := pages(func(token string) ([]*coordinatorv1.Event, string, error) {
+	_, err = pages(func(token string) ([]*coordinatorv1.Event, string, error) {
 		page, err := c.ListEvents(ctx, &coordinatorv1.ListEventsRequest{Pool: f.pool, PageSize: pageSize, PageToken: token})
 		for _, e := range page.GetEvents() {
 			if !e.GetAt().AsTime().After(before.GetAt().AsTime()) {
@@ -122,10 +126,6 @@ func (f *follower) begin(ctx context.Context, c coordinatorv1.AdminServiceClient
 		}
 		return nil, page.GetNextPageToken(), err
 	})
-	if err != nil {
-		return err
-	}
-	newest, err := f.newest(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -169,6 +169,39 @@ func TestFollowGoesOnWhenTheHistoryWentBack(t *testing.T) {
 	}
 }
 
+// TestFollowMissesNothingWhenTheHistoryWentBack, also not what happens while it looks how
+// far that goes.
+func TestFollowMissesNothingWhenTheHistoryWentBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n, admin := busy(t)
+		event := func(revision uint64, since time.Duration, text string) *coordinatorv1.Event {
+			return &coordinatorv1.Event{Revision: revision, At: timestamppb.New(noon.Add(since)), Kind: "joined", ServerId: "db-7", Text: text}
+		}
+		old, news := event(40, -time.Hour, "long-ago"), event(41, time.Second, "meanwhile")
+		admin.watch = func(ctx context.Context, r *coordinatorv1.WatchEventsRequest, send func(*coordinatorv1.Event) error) error {
+			if r.GetFromRevision() > news.GetRevision() {
+				admin.events = []*coordinatorv1.Event{old}
+				admin.listed = func() { admin.events = []*coordinatorv1.Event{news, old} }
+				return member.ErrAhead
+			}
+			for _, e := range []*coordinatorv1.Event{old, news} {
+				if e.GetRevision() >= r.GetFromRevision() {
+					if err := send(e); err != nil {
+						return err
+					}
+				}
+			}
+			<-ctx.Done()
+			return nil
+		}
+		r := n.runUntil(t, "events", "-f", "-n", "1")
+		if diff := cmp.Diff([]string{"meanwhile"}, lastWords(r.stdout)[1:]); r.code != 0 || diff != "" {
+			t.Errorf("exit %d, events (-want +got):\n%s", r.code, diff)
+		}
+	})
+}
+
 func TestFollowAsDocuments(t *testing.T) {
 	t.Parallel()
 	for format, count := range map[string]func(string) int{

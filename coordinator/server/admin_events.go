@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
@@ -93,6 +94,9 @@ func (a *adminService) WatchEvents(req *pb.WatchEventsRequest, stream pb.AdminSe
 	cursor := h.history.head().Revision
 	if from := member.Revision(req.GetFromRevision()); from > 0 {
 		if from > cursor+1 {
+			if err := h.tenure.check(time.Now()); err != nil {
+				return err // another one may lead, and have made that revision
+			}
 			return fmt.Errorf("watch pool %s from revision %d: %w, at %d", h.pool, from, member.ErrAhead, cursor)
 		}
 		cursor = from - 1

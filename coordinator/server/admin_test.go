@@ -483,6 +483,26 @@ func TestEvents(t *testing.T) {
 	})
 }
 
+// A leader that does not hold the lease any more has nothing to say about a revision that
+// it does not know: its successor may have made it.
+func TestEventsAheadOfALeaderThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cut := &link{Store: newTable()}
+		w := start(t, cut)
+		w.join("web-1", "web-2", "web-3")
+		cut.down.Store(true)
+		time.Sleep(5 * time.Second)
+		stream, err := w.admin.WatchEvents(t.Context(), &pb.WatchEventsRequest{FromRevision: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := endOf(stream.Recv); !errors.Is(err, member.ErrUnavailable) {
+			t.Errorf("%v, want ErrUnavailable", err)
+		}
+	})
+}
+
 func nameOf(e *pb.Event) string {
 	return fmt.Sprintf("%d.%d %s %s", e.GetRevision(), e.GetSeq(), e.GetKind(), e.GetServerId())
 }

@@ -130,7 +130,7 @@ func (s *Server) look(ctx context.Context, watch *lease.Watch) lease.Step {
 	}
 	before := watch.Sight().MovedAt
 	step := watch.See(lease.Look{Asked: asked, Answered: time.Now(), Lease: l})
-	if !watch.Sight().MovedAt.Equal(before) {
+	if !before.IsZero() && !watch.Sight().MovedAt.Equal(before) {
 		s.health.committed(nil, time.Now()) // by another one
 	}
 	s.see(watch.Sight())

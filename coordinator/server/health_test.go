@@ -90,6 +90,42 @@ func TestLeadNotTakenIsForgottenWhenAnotherLeads(t *testing.T) {
 	})
 }
 
+// writesNothing is a table that keeps the lease and makes nothing else durable.
+type writesNothing struct {
+	server.Store
+
+	full atomic.Bool
+}
+
+func (w *writesNothing) Commit(ctx context.Context, c member.Change) error {
+	if w.full.Load() {
+		return errDiskFull
+	}
+	return w.Store.Commit(ctx, c)
+}
+
+// A leader of the past has seen nobody write only because it looks at the lease again.
+func TestFailureIsNotForgottenWithTheLead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		table := &writesNothing{Store: newTable()}
+		w := start(t, table)
+		w.join("web-1", "web-2", "web-3")
+		table.full.Store(true)
+		if _, err := w.admin.SetIntent(t.Context(), &pb.SetIntentRequest{ServerId: "web-1", Wish: pb.Wish_WISH_DRAIN}); err == nil {
+			t.Fatal("it was written")
+		}
+		if _, err := w.admin.StepDown(t.Context(), &pb.StepDownRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		w.standsBy(time.Second)
+		time.Sleep(time.Second)
+		if got := w.alarms(); !slices.Contains(got, "STORE_FAILING") {
+			t.Errorf("alarms: %v", got)
+		}
+	})
+}
+
 // A leader whose database is away is not told to end its term, after which there
 // would be none.
 func TestStepDownWithoutDatabase(t *testing.T) {

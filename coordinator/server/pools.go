@@ -221,7 +221,7 @@ func (p *pools) create(ctx context.Context, n newPool) (*host, error) {
 	}
 	defer release()
 	if p.has(n.name) {
-		return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
+		return p.madeMeanwhile(ctx, n)
 	}
 	if len(p.list()) >= maxPools {
 		return nil, fmt.Errorf("create pool %s: %w: there are %d pools", n.name, member.ErrExhausted, maxPools)

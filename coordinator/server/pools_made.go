@@ -62,6 +62,17 @@ func (p *pools) repeated(ctx context.Context, n newPool) (*host, error) {
 	return nil, nil
 }
 
+// madeMeanwhile answers for a pool that there is: the call that has made it may be the
+// same one, sent again while it was under way.
+func (p *pools) madeMeanwhile(ctx context.Context, n newPool) (*host, error) {
+	if n.call.RequestID != "" {
+		if h, err := p.repeated(ctx, n); h != nil || err != nil {
+			return h, err
+		}
+	}
+	return nil, fmt.Errorf("create pool %s: %w", n.name, member.ErrAlreadyExists)
+}
+
 // madeBy returns the pool that a request has made, nil while it is not served yet: then
 // the maker has had no answer, or waits for it.
 func (p *pools) madeBy(r store.PoolRequest) (*host, error) {

@@ -88,6 +88,39 @@ func TestRequestThatCannotBeLookedUp(t *testing.T) {
 	})
 }
 
+// slow is a table that makes pools slowly.
+type slow struct{ server.Store }
+
+func (s slow) CreatePool(ctx context.Context, e member.Epoch, n store.NewPool) (member.PoolState, error) {
+	time.Sleep(time.Second)
+	return s.Store.CreatePool(ctx, e, n)
+}
+
+// A client that loses patience and asks again, while its request is under way, gets what
+// the first attempt makes.
+func TestPoolIsMadeOnceForWhoAsksAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, slow{newTable()})
+		w.leads(5 * time.Second)
+		ends := make(chan error, 2)
+		for range cap(ends) {
+			go func() {
+				_, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games", RequestId: "games"})
+				ends <- err
+			}()
+		}
+		for range cap(ends) {
+			if err := <-ends; err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := w.admin.CreatePool(t.Context(), &pb.CreatePoolRequest{Pool: "games", RequestId: "other"}); !errors.Is(err, member.ErrAlreadyExists) {
+			t.Errorf("another request: %v", err)
+		}
+	})
+}
+
 // A leader that may make nothing durable says so, and leaves the database alone.
 func TestRequestOfALeaderThatIsCutOff(t *testing.T) {
 	t.Parallel()

@@ -89,6 +89,21 @@ func TestFormerNodeIsUsed(t *testing.T) {
 	})
 }
 
+// TestNodeOfPerconaIsUsed while it is in its cluster: it tells of wsrep_on only what is so
+// in a session.
+func TestNodeOfPerconaIsUsed(t *testing.T) {
+	onScripted(t, func(t *testing.T, s *store.Store, first, second *scripted) {
+		first.percona = true
+		if err := touch(t, s, time.Second); err != nil || first.commits() != 1 {
+			t.Errorf("%v, %d commits", err, first.commits())
+		}
+		first.leave(true)
+		if err := touch(t, s, time.Second); err != nil || second.commits() != 1 {
+			t.Errorf("out of its cluster: %v, %d commits on the other one", err, second.commits())
+		}
+	})
+}
+
 // TestSessionsWithAnOpenTransactionEnd: whoever got such a session next could begin
 // nothing, and would not see what others commit.
 func TestSessionsWithAnOpenTransactionEnd(t *testing.T) {

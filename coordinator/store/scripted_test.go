@@ -22,6 +22,8 @@ type scripted struct {
 	mute []string
 	// former says that it was a node once, and has kept the settings.
 	former bool
+	// percona says that wsrep_on is not global.
+	percona bool
 	// nameless says that nobody answers who looks up its name.
 	nameless bool
 	// refused is a statement that it does not carry out, or empty.
@@ -153,16 +155,18 @@ func (c *scriptedConn) QueryContext(ctx context.Context, query string, _ []drive
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
 	switch {
-	case strings.HasPrefix(query, "SHOW GLOBAL VARIABLES") && c.server.former:
+	case strings.Contains(query, "VARIABLES") && c.server.former:
 		answer["wsrep_on"], answer["wsrep_provider"] = "OFF", "/usr/lib/galera/libgalera_smm.so"
+	case strings.HasPrefix(query, "SHOW GLOBAL VARIABLES") && c.server.percona:
+		answer["wsrep_provider"] = "/usr/lib/galera4/libgalera_smm.so"
 	case c.server.former:
 		answer["wsrep_ready"], answer["wsrep_connected"], answer["wsrep_cluster_status"] = "OFF", "OFF", "Disconnected"
-	case strings.HasPrefix(query, "SHOW GLOBAL VARIABLES"):
-		answer["wsrep_on"] = "ON"
+	case strings.Contains(query, "VARIABLES"):
+		answer["wsrep_on"], answer["wsrep_provider"] = "ON", "/usr/lib/galera/libgalera_smm.so"
 	case c.server.apart:
 		answer["wsrep_ready"], answer["wsrep_cluster_status"] = "OFF", "non-Primary"
 	default:
-		answer["wsrep_ready"], answer["wsrep_cluster_status"] = "ON", "Primary"
+		answer["wsrep_ready"], answer["wsrep_connected"], answer["wsrep_cluster_status"] = "ON", "ON", "Primary"
 	}
 	rows := &scriptedRows{}
 	for name, value := range answer {

@@ -51,9 +51,10 @@ var asked = []string{ //nolint:gochecknoglobals // a constant list
 	"wsrep_on", "wsrep_provider", "max_statement_time", "max_execution_time",
 }
 
-// settingsOf reads the global settings of the server behind c.
+// settingsOf reads the settings of a new session of the server behind c: wsrep_on of
+// Percona's Galera nodes is of sessions only.
 func settingsOf(ctx context.Context, c driver.QueryerContext) (variables, error) {
-	return show(ctx, c, "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('"+strings.Join(asked, "', '")+"')")
+	return show(ctx, c, "SHOW VARIABLES WHERE Variable_name IN ('"+strings.Join(asked, "', '")+"')")
 }
 
 // tune makes sessions on MariaDB, MySQL and Galera alike, and passes by servers

@@ -117,7 +117,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, r.real.close()) }()
-	if err = r.live(ctx); err != nil {
+	if err = errors.Join(r.live(ctx), s.crashes(), r.real.crashes()); err != nil {
 		s.logs(cfg.Progress)
 	} else {
 		r.reader.table(ctx)
@@ -243,7 +243,11 @@ func (r *run) replace(ctx context.Context, how string, took *Times, end func(*co
 	}
 	*took = append(*took, at.Sub(begin))
 	r.say("%s of epoch %d %s; the first session after it took %s", c.id, epoch, how, at.Sub(begin).Round(time.Millisecond))
-	<-c.proc.Done()
+	select {
+	case <-c.proc.Done():
+	case <-time.After(patience):
+		return fmt.Errorf("%s does not end", c.id)
+	}
 	return r.site.start(ctx, c)
 }
 

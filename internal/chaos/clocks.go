@@ -30,7 +30,7 @@ type program struct {
 // programs are those whose clocks are set, in turns.
 func (r *run) programs(leader *coordinator) []program {
 	all := []program{{leader.id + ", which leads", leader.proc.Pid()}, {"the database", r.site.servers.Servers()[0].Pid()}}
-	if r.cfg.Agents > 0 {
+	if len(r.real.routers) > 0 {
 		all = append(all, program{"a router", r.real.routers[0].Pid()}, program{"an agent", r.real.agents[0].Pid()})
 	}
 	return all

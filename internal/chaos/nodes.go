@@ -155,7 +155,7 @@ func (r *run) changes(ctx context.Context, since time.Time) (time.Duration, erro
 
 // strike crashes a server that all routers serve.
 func (r *run) strike(ctx context.Context) (id string, at time.Time, err error) {
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
 		id, _, ok := r.ledger.anyMember(r.rng)
 		unknown := func(router *realRouter) bool { return router.avoids(ctx, chaosPool, id) }
 		if at := time.Now(); ok && !slices.ContainsFunc(r.real.routers, unknown) && r.mortality.kill(id, at) {

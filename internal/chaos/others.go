@@ -31,7 +31,7 @@ func (r *run) bystanders(leader *coordinator, epoch uint64) []bystander {
 		restart: func(ctx context.Context) error { return r.site.start(ctx, standby) },
 		back:    func(ctx context.Context) error { return r.standsBy(ctx, standby) },
 	}}
-	if r.cfg.Agents == 0 {
+	if len(r.real.routers) == 0 {
 		return all
 	}
 	follow := func(ctx context.Context) error { return r.real.follow(ctx, epoch, r.real.routers...) }

@@ -233,6 +233,16 @@ func (r *realPart) follows(ctx context.Context, router *realRouter, epoch uint64
 	return nil
 }
 
+// crashes tells of a program that has ended by itself.
+func (r *realPart) crashes() error {
+	select {
+	case err := <-r.failed:
+		return err
+	default:
+		return nil
+	}
+}
+
 // avoids reports whether a router sends nobody to a server.
 func (router *realRouter) avoids(ctx context.Context, pool, id string) bool {
 	res, err := router.resolve(ctx, pool)

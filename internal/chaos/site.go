@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -60,6 +61,10 @@ type site struct {
 	// dbs are the servers, for somebody who only looks.
 	dbs []*sql.DB
 	all []*coordinator
+
+	mu sync.Mutex
+	// crashed are the coordinators that nobody has ended.
+	crashed []error
 }
 
 // coordinator is one of them. It listens by itself, so that a dead one refuses
@@ -189,6 +194,8 @@ func (s *site) dial(address string) (*grpc.ClientConn, error) {
 
 // start starts a coordinator and waits until it answers.
 func (s *site) start(ctx context.Context, c *coordinator) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it does not answer"))
+	defer cancel()
 	failed := make(chan error, 1)
 	args := []string{
 		"--id", c.id, "--store", c.gates.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
@@ -200,7 +207,12 @@ func (s *site) start(ctx context.Context, c *coordinator) error {
 	proc, err := process.Start(here{}, process.Program{
 		Name: c.id, Path: filepath.Join(s.bin, "buddyring-coordinator"), Log: filepath.Join(s.dir, c.id+".log"),
 		Args: args,
-	}, func(err error) { failed <- err })
+	}, func(err error) {
+		s.mu.Lock()
+		s.crashed = append(s.crashed, err)
+		s.mu.Unlock()
+		failed <- err
+	})
 	if err != nil {
 		return err
 	}
@@ -227,6 +239,8 @@ func (c *coordinator) status(ctx context.Context) (*pb.GetStatusResponse, error)
 
 // leader waits until a coordinator says that it leads.
 func (s *site) leader(ctx context.Context) (*coordinator, uint64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("nobody leads"))
+	defer cancel()
 	for ctx.Err() == nil {
 		for _, c := range s.all {
 			status, err := c.status(ctx)
@@ -237,6 +251,13 @@ func (s *site) leader(ctx context.Context) (*coordinator, uint64, error) {
 		sleep(ctx, 20*time.Millisecond)
 	}
 	return nil, 0, fmt.Errorf("find the leader: %w", context.Cause(ctx))
+}
+
+// crashes tells of the coordinators that have ended by themselves.
+func (s *site) crashes() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.crashed...)
 }
 
 func (s *site) addresses() []string {

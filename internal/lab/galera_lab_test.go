@@ -132,15 +132,18 @@ func (w *galeraWorld) withoutNode(server, how string, harm func(node int)) (node
 	harm(node)
 	before, begin := w.o.done.Load(), time.Now()
 	w.crash(server)
+	var last time.Duration
 	for i := range w.routers {
 		took, marked := w.steers(i, server)
+		last = max(last, took)
 		w.t.Logf("node %d %s: router %d steered away from %s after %v", node, how, i+1, server, took.Round(time.Millisecond))
 		if !marked || took > 3*time.Second {
 			w.t.Errorf("router %d steered away from %s after %v, by a mark: %t; want a mark, sooner", i+1, server, took, marked)
 		}
 	}
-	// What was under way may have been answered just now.
-	if n := w.o.done.Load() - before; n > 1 {
+	// What was under way may have been answered just now. On a slow machine the other
+	// nodes may have given that one up by now, which takes them 2 s.
+	if n := w.o.done.Load() - before; n > 1 && last < 1500*time.Millisecond {
 		w.t.Errorf("%d changes were acknowledged meanwhile: the database was well", n)
 	}
 	w.goesOn()

@@ -35,7 +35,7 @@ func TestRouterStoppedWhileAServerCrashes(t *testing.T) {
 	a.removed(running, "web-2")
 	w.awaitConfirmed("web-2", incarnation, "router-1")
 	a.harms("web-4")
-	partial := w.drain("web-4", time.Second)
+	partial := w.drain("web-4", 3*time.Second)
 	missing := partial.GetMissing()
 	if partial.GetState() != coordinatorv1.DrainState_DRAIN_STATE_PARTIAL || len(missing) != 1 ||
 		missing[0].GetRouterId() != "router-2" || !missing[0].GetConnected() || missing[0].GetAppliedRevision() >= partial.GetRevision() {
