@@ -89,6 +89,10 @@ func calls() []call {
 // stands still for a moment. It takes the right to trace the process (ptrace(2)).
 func Of(pid int) (*Clock, error) {
 	start, image, err := vdso(pid)
+	for begin := time.Now(); errors.Is(err, errNoVDSO) && time.Since(begin) < loadTime; {
+		time.Sleep(time.Millisecond)
+		start, image, err = vdso(pid)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("take over the clock of process %d: %w", pid, err)
 	}
@@ -186,6 +190,12 @@ func address(symbols []elf.Symbol, name string) (int64, error) {
 	return 0, fmt.Errorf("the vDSO has no %s", name)
 }
 
+var errNoVDSO = errors.New("it has no vDSO")
+
+// loadTime is how long the kernel may take to load a program that was just started:
+// until then it has no vDSO.
+const loadTime = time.Second
+
 // vdso reads the vDSO of a process, and says where it is.
 func vdso(pid int) (start int64, image []byte, err error) {
 	maps, err := os.ReadFile(proc(pid, "maps"))
@@ -209,7 +219,7 @@ func vdso(pid int) (start int64, image []byte, err error) {
 		_, err = memory.ReadAt(image, start)
 		return start, image, err
 	}
-	return 0, nil, errors.New("it has no vDSO")
+	return 0, nil, errNoVDSO
 }
 
 // write writes into a process while it stands still, and no thread of it is busy
