@@ -142,19 +142,10 @@ func (f *follower) begin(ctx context.Context, c coordinatorv1.AdminServiceClient
 	return nil
 }
 
-// place compares where two events stand in a pool's history; nil is before all.
+// place compares where two events stand in a pool's history. Nil is before all, for
+// revisions begin with 1.
 func place(a, b *coordinatorv1.Event) int {
-	if a == nil || b == nil {
-		return cmp.Compare(known(a), known(b))
-	}
 	return cmp.Or(cmp.Compare(a.GetRevision(), b.GetRevision()), cmp.Compare(a.GetSeq(), b.GetSeq()))
-}
-
-func known(e *coordinatorv1.Event) int {
-	if e == nil {
-		return 0
-	}
-	return 1
 }
 
 // same reports whether two events are one, told twice: times are rounded in a table.
