@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -146,11 +148,12 @@ func copyRow(r *pb.Server) *pb.Server {
 	}
 }
 
-// put takes a row. What a server says about itself hardly ever changes, and is
-// shared by all versions of its row.
+// put takes a row. What a server says about itself hardly ever changes, nor when it
+// joined, and is shared by all versions of its row.
 func (h *history) put(s member.Server) *pb.Server {
 	var spec *pb.ServerSpec
-	if old, ok := h.rows[s.ID]; ok {
+	old, ok := h.rows[s.ID]
+	if ok {
 		h.phases[member.Phase(old.GetPhase())]--
 		spec = old.GetSpec()
 	}
@@ -158,9 +161,19 @@ func (h *history) put(s member.Server) *pb.Server {
 		spec = toSpec(s.Spec)
 	}
 	row := toRowWith(spec, h.name, s, h.wishes[s.ID])
+	row.JoinedAt = shared(old.GetJoinedAt(), row.GetJoinedAt())
+	row.PhaseSince = shared(old.GetPhaseSince(), row.GetPhaseSince())
 	h.rows[s.ID] = row
 	h.phases[s.Phase]++
 	return row
+}
+
+// shared is the old message of a time that is still the same.
+func shared(old, now *timestamppb.Timestamp) *timestamppb.Timestamp {
+	if old != nil && now != nil && old.GetSeconds() == now.GetSeconds() && old.GetNanos() == now.GetNanos() {
+		return old
+	}
+	return now
 }
 
 func (h *history) drop(r member.Removal) bool {

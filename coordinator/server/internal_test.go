@@ -372,6 +372,29 @@ func TestHistoryShowsIntents(t *testing.T) {
 
 // Versions of a row share what the server says about itself, as long as it says the
 // same.
+func TestHistorySharesTimes(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory()
+	joined, since := time.Unix(1_000, 5), time.Unix(2_000, 5)
+	row := member.Server{ID: "a", Incarnation: 2, Phase: member.PhaseJoining, JoinedAt: joined, Since: since}
+	first := h.put(row)
+	row.Phase, row.Since, row.HeldUntil = member.PhaseHeld, time.Unix(2_000, 6), time.Unix(3_000, 0)
+	second := h.put(row)
+	if second.GetJoinedAt() != first.GetJoinedAt() {
+		t.Error("a row with the same JoinedAt has one of its own")
+	}
+	if diff := cmp.Diff(toRow(h.name, row, 0), second, protocmp.Transform()); diff != "" {
+		t.Errorf("the second version (-want +got):\n%s", diff)
+	}
+	row.JoinedAt, row.Since = time.Unix(1_001, 5), time.Time{}
+	if diff := cmp.Diff(toRow(h.name, row, 0), h.put(row), protocmp.Transform()); diff != "" {
+		t.Errorf("the third version (-want +got):\n%s", diff)
+	}
+	if first.GetPhaseSince().AsTime() != since.UTC() {
+		t.Errorf("the first version is since %s now, want %s", first.GetPhaseSince().AsTime(), since.UTC())
+	}
+}
+
 func TestHistorySharesSpecs(t *testing.T) {
 	t.Parallel()
 	spec := func() member.Spec {
