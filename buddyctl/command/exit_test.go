@@ -145,6 +145,10 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	if len(standby.requests) != 1 || len(leader.requests) != 1 {
 		t.Errorf("the standby heard %d requests, the leader %d", len(standby.requests), len(leader.requests))
 	}
+	r = n.run(t, "remove", "db-1", "--admin", "10.0.0.1:7401,127.0.0.1:1")
+	if want := "no coordinator can do this now at 10.0.0.1:7401: not the leader"; r.code != 3 || !strings.Contains(r.stderr, want) {
+		t.Errorf("exit %d, stderr %q, want %q in it", r.code, r.stderr, want)
+	}
 	r = n.run(t, "status", "--admin", "127.0.0.1:1,127.0.0.1:2")
 	if r.code != 3 || !strings.Contains(r.stderr, "at 127.0.0.1:1: connection refused; at 127.0.0.1:2: connection refused") {
 		t.Errorf("exit %d, stderr %q", r.code, r.stderr)

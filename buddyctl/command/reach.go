@@ -139,22 +139,20 @@ type unreachableError struct {
 }
 
 func (e *unreachableError) Error() string {
-	reasons := make([]string, len(e.attempts))
+	reasons, what := make([]string, len(e.attempts)), "cannot reach a "+e.target.name
+	if errors.Is(e.Unwrap(), context.DeadlineExceeded) {
+		what = "no answer from a " + e.target.name
+	}
 	// silent are those of the reasons that are not the words of a coordinator or a
 	// router, which may speak of its database's connections.
 	var silent []string
 	for i, a := range e.attempts {
 		reasons[i] = a.address + ": " + reason(a.err)
-		if !answered(a.err) {
+		if answered(a.err) {
+			what = "no " + e.target.name + " can do this now"
+		} else {
 			silent = append(silent, reasons[i])
 		}
-	}
-	what := "cannot reach a " + e.target.name
-	switch last := e.Unwrap(); {
-	case answered(last):
-		what = "no " + e.target.name + " can do this now"
-	case errors.Is(last, context.DeadlineExceeded):
-		what = "no answer from a " + e.target.name
 	}
 	text := what + " at " + strings.Join(reasons, "; at ")
 	if hint := hint(strings.Join(silent, "; "), e.target); hint != "" {
