@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-sql-driver/mysql"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/buddyring/buddyring/coordinator/store"
@@ -28,7 +27,7 @@ func TestMySQLSchemaIsWhatTheMigrationsMake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	migrated, written := openMySQL(t, path.Base(a)), openMySQL(t, path.Base(b))
+	migrated, written := testdb.Shared(t).Open(t, path.Base(a)), testdb.Shared(t).Open(t, path.Base(b))
 	list := statements(string(script))
 	for _, statement := range append(list, list...) { // what it says can be said again
 		if _, err := written.ExecContext(t.Context(), statement); err != nil {
@@ -43,19 +42,6 @@ func TestMySQLSchemaIsWhatTheMigrationsMake(t *testing.T) {
 			t.Errorf("table %s does not compare byte by byte:\n%s", table, text)
 		}
 	}
-}
-
-func openMySQL(t *testing.T, database string) *gosql.DB {
-	t.Helper()
-	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", testdb.Shared(t).Socket(), database
-	c, err := mysql.NewConnector(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := gosql.OpenDB(c)
-	t.Cleanup(func() { _ = db.Close() })
-	return db
 }
 
 func describe(t *testing.T, db *gosql.DB) map[string]string {

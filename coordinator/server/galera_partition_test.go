@@ -4,14 +4,11 @@ package server_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"path"
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/go-sql-driver/mysql"
 
 	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
@@ -42,7 +39,6 @@ func TestPartitionsOfGalera(t *testing.T) {
 	r := c1.newRouter("r1").subscribe()
 	knowsOf(t, c1, agents[0], "c2:7400")
 	epoch := epochOf(t, c1)
-	nodes := watchNodes(t, cluster)
 	var took []time.Duration
 
 	var l load
@@ -63,14 +59,14 @@ func TestPartitionsOfGalera(t *testing.T) {
 	cluster.Mend()
 	cluster.Heal(t)
 
-	cluster.Isolate(nodes.written(t))
+	cluster.Isolate(cluster.Written(t))
 	took = append(took, suspect(t, r, agents[6]))
 	l.goesOn(t, time.Minute)
 	leadsIn(t, c2, epoch)
 	cluster.Mend()
 	cluster.Heal(t)
 
-	at := nodes.written(t)
+	at := cluster.Written(t)
 	cluster.Sever(at, (at+1)%3)
 	took = append(took, suspect(t, r, agents[5]))
 	l.goesOn(t, time.Minute)
@@ -184,49 +180,5 @@ func oneLeaderAtATime(t *testing.T, s *store.Store, epoch uint64) {
 	}
 	if uint64(last.Epoch) != epoch {
 		t.Errorf("the last of %d events is of epoch %d, want %d", len(events), last.Epoch, epoch)
-	}
-}
-
-// nodes are those of a cluster, as their administrator sees them.
-type nodes []*sql.DB
-
-func watchNodes(t *testing.T, cluster *testdb.Cluster) nodes {
-	t.Helper()
-	var all nodes
-	for i := range 3 {
-		cfg := mysql.NewConfig()
-		cfg.User, cfg.Net, cfg.Addr = "root", "unix", cluster.Node(i).Socket()
-		c, err := mysql.NewConnector(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		db := sql.OpenDB(c)
-		t.Cleanup(func() { _ = db.Close() })
-		all = append(all, db)
-	}
-	return all
-}
-
-// written returns the node that changes are written to at present.
-func (n nodes) written(t *testing.T) int {
-	t.Helper()
-	sent := func() (counts [3]int64) {
-		for i, db := range n {
-			err := db.QueryRowContext(t.Context(), "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status "+
-				"WHERE variable_name = 'wsrep_replicated'").Scan(&counts[i])
-			if err != nil {
-				t.Fatalf("node %d: %v", i, err)
-			}
-		}
-		return counts
-	}
-	before := sent()
-	for {
-		for i, count := range sent() {
-			if count > before[i]+10 {
-				return i
-			}
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }

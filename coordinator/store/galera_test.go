@@ -38,18 +38,11 @@ func onNodes(t *testing.T) (stores []*store.Store, at member.Position, database 
 
 func connect(t *testing.T, s *testdb.Server, database string) *sql.Conn {
 	t.Helper()
-	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", s.Socket(), database
-	connector, err := mysql.NewConnector(cfg)
+	conn, err := s.Open(t, database).Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := sql.OpenDB(connector)
-	conn, err := db.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = errors.Join(conn.Close(), db.Close()) })
+	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 

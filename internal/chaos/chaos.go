@@ -87,9 +87,8 @@ type run struct {
 	rng *rand.Rand
 	// clocks are those that were set, by the process.
 	clocks map[int]*timepiece
-	// outages counts those of the database, waves those of joining servers, nodes
-	// those of the cluster that were harmed, others the programs beside the leader.
-	outages, waves, nodes, others int
+	// outages counts those of the database, waves those of joining servers.
+	outages, waves int
 }
 
 // random returns a generator for somebody who draws.

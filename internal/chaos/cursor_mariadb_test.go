@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/buddyring/buddyring/internal/history"
 	"github.com/buddyring/buddyring/internal/testdb"
 )
@@ -43,14 +41,7 @@ func TestRevisionsFromAutoIncrementAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server.Exec(t, "CREATE DATABASE "+name)
-			cfg := mysql.NewConfig()
-			cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", server.Socket(), name
-			db, err := sql.Open("mysql", cfg.FormatDSN())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = db.Close() })
-			findings := history.Judge(followed(t, db, c.numbering), time.Second).Findings
+			findings := history.Judge(followed(t, server.Open(t, name), c.numbering), time.Second).Findings
 			if c.rule == "" && len(findings) > 0 || c.rule != "" && !slices.ContainsFunc(findings, func(f history.Finding) bool { return f.Rule == c.rule }) {
 				t.Errorf("found %v, want a breach of %q", findings, c.rule)
 			}

@@ -78,11 +78,10 @@ func (r *run) node(ctx context.Context) error {
 	if err := r.real.follow(ctx, epoch, r.real.routers...); err != nil {
 		return err
 	}
-	h, at, which := harms()[r.nodes%len(harms())], c.gates.inUse(), ", in use,"
-	if r.nodes/len(harms())%2 == 1 {
+	h, at, which := harms()[r.report.Nodes%len(harms())], c.gates.inUse(), ", in use,"
+	if r.report.Nodes/len(harms())%2 == 1 {
 		at, which = r.another(at), ""
 	}
-	r.nodes++
 	r.report.Nodes++
 	what := fmt.Sprintf("node %d%s was %s", at, which, h.name)
 	begin := time.Now()

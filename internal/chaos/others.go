@@ -57,14 +57,13 @@ func (r *run) other(ctx context.Context) error {
 		return err
 	}
 	all := r.bystanders(c, epoch)
-	b := all[r.others%len(all)]
+	b := all[r.report.Others%len(all)]
 	what, end, begin := "was killed", func() error { b.proc.Kill(); return nil }, b.restart
-	if r.others/len(all)%2 == 1 {
+	if r.report.Others/len(all)%2 == 1 {
 		what = "was stopped for " + r.cfg.StopFor.String()
 		end = func() error { return b.proc.Signal(syscall.SIGSTOP) }
 		begin = func(ctx context.Context) error { sleep(ctx, r.cfg.StopFor); return b.proc.Signal(syscall.SIGCONT) }
 	}
-	r.others++
 	r.report.Others++
 	if err := end(); err != nil {
 		return err

@@ -127,7 +127,7 @@ func (w *galeraWorld) goesOn() {
 func (w *galeraWorld) withoutNode(server, how string, harm func(node int)) (node int) {
 	w.t.Helper()
 	w.settled()
-	node = w.g.written()
+	node = w.g.Written(w.t)
 	incarnation := w.row(server).GetIncarnation()
 	harm(node)
 	before, begin := w.o.done.Load(), time.Now()

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/google/go-cmp/cmp"
@@ -62,36 +61,6 @@ func (g *galera) migrate(host *netlab.Host) error {
 		return fmt.Errorf("migrate: %w: %s", err, said.String())
 	}
 	return nil
-}
-
-// written returns the node that changes are written to at present.
-func (g *galera) written() int {
-	g.t.Helper()
-	const enough = 10
-	before := g.sent()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		for i, n := range g.sent() {
-			if n > before[i]+enough {
-				return i
-			}
-		}
-	}
-	g.t.Fatal("nothing is written to any node")
-	return 0
-}
-
-// sent is how many changes each node has sent to the others.
-func (g *galera) sent() []int64 {
-	g.t.Helper()
-	counts := make([]int64, len(g.nodes))
-	for i, db := range g.nodes {
-		err := db.QueryRowContext(g.t.Context(), "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status "+
-			"WHERE variable_name = 'wsrep_replicated'").Scan(&counts[i])
-		if err != nil {
-			g.t.Fatalf("node %d: %v", i, err)
-		}
-	}
-	return counts
 }
 
 // ask returns the rows that a node answers with, sorted, once it has all that any has.

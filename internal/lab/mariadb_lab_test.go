@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/buddyring/buddyring/internal/lab"
 	"github.com/buddyring/buddyring/internal/netlab"
 	"github.com/buddyring/buddyring/internal/testdb"
@@ -56,15 +54,7 @@ func newMariaDB(t *testing.T, dir string, servers []string) *mariadb {
 	m.Exec(t, "CREATE DATABASE buddyring CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
 	m.Exec(t, "CREATE USER buddyring@localhost IDENTIFIED BY 'a long password' REQUIRE SSL")
 	m.Exec(t, "GRANT "+grants+" ON buddyring.* TO buddyring@localhost")
-	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", m.Socket(), "buddyring"
-	cfg.Logger = &mysql.NopLogger{}
-	connector, err := mysql.NewConnector(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.db = sql.OpenDB(connector)
-	t.Cleanup(func() { _ = m.db.Close() })
+	m.db = m.Open(t, "buddyring")
 	return m
 }
 

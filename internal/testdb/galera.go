@@ -3,6 +3,7 @@ package testdb
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -250,7 +251,7 @@ func (s *Server) waitUntilSynced(size int) error {
 // view returns which view of its cluster a node has. It is an error unless that is of
 // a size, and the node has all that the others have.
 func (s *Server) view(ctx context.Context, size int) (number string, err error) {
-	db, err := s.open()
+	db, err := s.open("")
 	if err != nil {
 		return "", err
 	}
@@ -287,6 +288,41 @@ func (c *Cluster) URL(database string, nodes ...int) string {
 		sockets[i] = c.nodes[n].socket()
 	}
 	return SocketURL(database, sockets...)
+}
+
+// Written returns the node that somebody writes to. It waits until a node has sent the
+// others a few changes.
+func (c *Cluster) Written(t testing.TB) int {
+	t.Helper()
+	const few = 10
+	nodes := make([]*sql.DB, len(c.nodes))
+	for i, s := range c.nodes {
+		nodes[i] = s.Open(t, "")
+	}
+	before := sent(t, nodes)
+	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for i, n := range sent(t, nodes) {
+			if n > before[i]+few {
+				return i
+			}
+		}
+	}
+	t.Fatal("nobody writes to any node")
+	return 0
+}
+
+// sent is how many changes each node has sent to the others.
+func sent(t testing.TB, nodes []*sql.DB) []int64 {
+	t.Helper()
+	counts := make([]int64, len(nodes))
+	for i, db := range nodes {
+		err := db.QueryRowContext(t.Context(), "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status "+
+			"WHERE variable_name = 'wsrep_replicated'").Scan(&counts[i])
+		if err != nil {
+			t.Fatalf("node %d: %v", i, err)
+		}
+	}
+	return counts
 }
 
 // Heal waits until all nodes are back in the cluster, as AwaitWhole.

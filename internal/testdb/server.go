@@ -208,7 +208,7 @@ func (s *Server) endsWithin(d time.Duration) bool {
 // exec runs a statement as the server's administrator, on a connection of its
 // own, so that nothing is left behind.
 func (s *Server) exec(ctx context.Context, statement string) error {
-	db, err := s.open()
+	db, err := s.open("")
 	if err != nil {
 		return err
 	}
@@ -216,9 +216,9 @@ func (s *Server) exec(ctx context.Context, statement string) error {
 	return errors.Join(err, db.Close())
 }
 
-func (s *Server) open() (*sql.DB, error) {
+func (s *Server) open(database string) (*sql.DB, error) {
 	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr = "root", "unix", s.socket()
+	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", s.socket(), database
 	cfg.Logger = &mysql.NopLogger{}
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
@@ -278,6 +278,18 @@ func SocketURL(database string, sockets ...string) string {
 		hosts[i] = strings.ReplaceAll(url.PathEscape(s), "/", "%2F")
 	}
 	return "mysql://root@" + strings.Join(hosts, ",") + "/" + database
+}
+
+// Open opens a database as the server's administrator, "" for none, until the test
+// ends.
+func (s *Server) Open(t testing.TB, database string) *sql.DB {
+	t.Helper()
+	db, err := s.open(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() }) // sessions to killed servers cannot end well
+	return db
 }
 
 // Exec runs a statement as the server's administrator.

@@ -3,7 +3,6 @@
 package testdb_test
 
 import (
-	"database/sql"
 	"errors"
 	"io/fs"
 	"os"
@@ -15,23 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/buddyring/buddyring/internal/testdb"
 )
-
-func open(t *testing.T, s *testdb.Server, database string) *sql.DB {
-	t.Helper()
-	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", s.Socket(), database
-	c, err := mysql.NewConnector(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := sql.OpenDB(c)
-	t.Cleanup(func() { _ = db.Close() })
-	return db
-}
 
 func TestDatabasesAreFreshAndApart(t *testing.T) {
 	t.Parallel()
@@ -50,7 +34,7 @@ func TestKilledServerKeepsItsData(t *testing.T) {
 	s.Kill(t)
 	s.Restart(t)
 	var n int
-	if err := open(t, s, "kept").QueryRowContext(t.Context(), "SELECT n FROM x").Scan(&n); err != nil || n != 42 {
+	if err := s.Open(t, "kept").QueryRowContext(t.Context(), "SELECT n FROM x").Scan(&n); err != nil || n != 42 {
 		t.Errorf("after the kill: %d, %v", n, err)
 	}
 }
