@@ -20,6 +20,7 @@ const (
 	alarmRouterSilent = "ROUTER_SILENT"
 	alarmRouterTwice  = "ROUTER_TWICE"
 	alarmWentBack     = "HISTORY_WENT_BACK"
+	alarmStoreChanged = "STORE_CHANGED"
 	alarmUnreadable   = "POOL_UNREADABLE"
 )
 
@@ -30,7 +31,7 @@ func AlarmNames() []string {
 		"AGENT_DOWN", "AGENT_STATE_UNSAVED", "BRAKE", alarmDiskLow, "FLOOR", alarmWentBack, "ICMP_FILTERED",
 		"LAST_SERVER_SILENT", "NOT_JOINING", "OBSERVER_MUTED", alarmUnreadable, "REMOVAL_CONTRADICTED", "RING_BROKEN", alarmRouterSilent,
 		alarmRouterTwice, "SERVICES_DOWN",
-		"SERVICE_DOWN", alarmStoreFailing, "UNREACHED",
+		"SERVICE_DOWN", alarmStoreChanged, alarmStoreFailing, "UNREACHED",
 	}
 }
 

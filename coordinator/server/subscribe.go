@@ -275,6 +275,9 @@ func (s *subscription) start() error {
 				name, p.Epoch, s.service.lead.epoch, &member.NotLeaderError{})
 		}
 	}
+	if s.storeID != "" && !s.sameStore() {
+		s.service.alarms.raise(storeChanged(s.router, s.storeID, s.service.lead.storeID))
+	}
 	return s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Start{Start: &pb.StreamStart{
 		StoreId:          s.service.lead.storeID,
 		Epoch:            uint64(s.service.lead.epoch),
@@ -433,6 +436,15 @@ func (s *subscription) bookmark() error {
 	return s.send(&pb.SubscribeResponse{Message: &pb.SubscribeResponse_Bookmark{
 		Bookmark: &pb.Bookmark{Positions: positions},
 	}})
+}
+
+// storeChanged tells that a router comes from another database. It is one alarm for
+// all of them.
+func storeChanged(id member.ID, from, to string) member.Alarm {
+	return member.Alarm{
+		Name: alarmStoreChanged, Since: time.Now(),
+		Text: fmt.Sprintf("router %s comes from the store %s, and this is %s: was a backup restored, or is it the wrong database?", id, from, to),
+	}
 }
 
 // wentBack tells what a router has that the history does not.

@@ -163,6 +163,9 @@ func TestSubscribeResumes(t *testing.T) {
 		if got := r.messages(); !cmp.Equal(got[1:3], []string{"compacted default other", fmt.Sprintf("snapshot default %d", last)}) {
 			t.Errorf("from another store: %v", got)
 		}
+		if got := w.alarms(); !cmp.Equal(got, []string{"STORE_CHANGED"}) {
+			t.Errorf("alarms: %v", got)
+		}
 		r.cancel()
 		<-r.over
 
@@ -177,10 +180,11 @@ func TestSubscribeResumes(t *testing.T) {
 			t.Errorf("alarms: %v", w.alarms())
 		}
 		time.Sleep(15 * time.Minute)
-		if slices.Contains(w.alarms(), "HISTORY_WENT_BACK") {
-			t.Error("the alarm stays for ever")
+		if got := w.alarms(); len(got) > 0 {
+			t.Errorf("alarms stay for ever: %v", got)
 		}
-		w.edges("default", "HISTORY_WENT_BACK: router r1 has", "HISTORY_WENT_BACK of r1 is over")
+		w.edges("default", "STORE_CHANGED: router r1 comes from the store another store", "HISTORY_WENT_BACK: router r1 has",
+			"HISTORY_WENT_BACK of r1 is over", "STORE_CHANGED is over")
 	})
 }
 

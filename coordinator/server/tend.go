@@ -18,8 +18,9 @@ const (
 	rowTime = 3 * time.Second
 	// tendEvery is how often routers are looked after.
 	tendEvery = time.Second
-	// wentBackMemory is how long that alarm stays: it tells of a moment.
-	wentBackMemory = 10 * time.Minute
+	// otherHistoryMemory is how long the alarms stay that a router brings from another
+	// history: they tell of a moment.
+	otherHistoryMemory = 10 * time.Minute
 
 	pruneFirst = time.Minute
 	pruneEvery = 10 * time.Minute
@@ -121,7 +122,9 @@ func (t *term) tendRouters(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			t.own.expire(alarmWentBack, now.Add(-wentBackMemory), now)
+			for _, name := range []string{alarmWentBack, alarmStoreChanged} {
+				t.own.expire(name, now.Add(-otherHistoryMemory), now)
+			}
 			due, left := t.routers.tend(now)
 			if t.tenure.check(now) == nil {
 				t.writeRouters(ctx, due, now)
