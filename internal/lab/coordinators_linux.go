@@ -91,6 +91,9 @@ func (c *Coordinator) Start() error {
 	return nil
 }
 
+// Move lets the coordinators that start from now on use another store.
+func (s *Site) Move(store string) { s.cfg.Store = store }
+
 // ID is its id.
 func (c *Coordinator) ID() string { return c.id }
 
