@@ -140,9 +140,6 @@ type unreachableError struct {
 
 func (e *unreachableError) Error() string {
 	reasons, what := make([]string, len(e.attempts)), "cannot reach a "+e.target.name
-	if errors.Is(e.Unwrap(), context.DeadlineExceeded) {
-		what = "no answer from a " + e.target.name
-	}
 	// silent are those of the reasons that are not the words of a coordinator or a
 	// router, which may speak of its database's connections.
 	var silent []string
@@ -153,6 +150,9 @@ func (e *unreachableError) Error() string {
 		} else {
 			silent = append(silent, reasons[i])
 		}
+	}
+	if last := e.Unwrap(); errors.Is(last, context.DeadlineExceeded) && !answered(last) {
+		what = "no answer from a " + e.target.name
 	}
 	text := what + " at " + strings.Join(reasons, "; at ")
 	if hint := hint(strings.Join(silent, "; "), e.target); hint != "" {

@@ -10,12 +10,10 @@ import (
 
 const (
 	// Thousands of streams at rest hold much memory and make little garbage: the
-	// heap may then grow by restPercent before it is collected. At 10,000 streams 10
-	// would save some 1.5 KiB of memory for each, for a quarter more processor time.
-	// While there is much to do collections would take too long, and it may grow by
-	// busyPercent, which is Go's own. What that has left would stay with the process
-	// for good, as far as it is less than a tenth of the heap, and is returned to the
-	// system.
+	// heap may then grow by restPercent before it is collected. While there is much
+	// to do collections would take too long, and it may grow by busyPercent, which
+	// is Go's own. What that has left would stay with the process for good, as far as
+	// it is less than a tenth of the heap, and is returned to the system.
 	restPercent, busyPercent = 18, 100
 	// thriftEvery is how often is looked how much was allocated meanwhile: from the
 	// busyShare-th part of the live heap on it is much, up to the restShare-th little.

@@ -148,8 +148,8 @@ func copyRow(r *pb.Server) *pb.Server {
 	}
 }
 
-// put takes a row. What a server says about itself hardly ever changes, nor when it
-// joined, and is shared by all versions of its row.
+// put takes a row. What a server says about itself hardly ever changes, and is
+// shared by all versions of its row, as are their times.
 func (h *history) put(s member.Server) *pb.Server {
 	var spec *pb.ServerSpec
 	old, ok := h.rows[s.ID]

@@ -370,8 +370,6 @@ func TestHistoryShowsIntents(t *testing.T) {
 	}
 }
 
-// Versions of a row share what the server says about itself, as long as it says the
-// same.
 func TestHistorySharesTimes(t *testing.T) {
 	t.Parallel()
 	h := newTestHistory()
@@ -386,15 +384,21 @@ func TestHistorySharesTimes(t *testing.T) {
 	if diff := cmp.Diff(toRow(h.name, row, 0), second, protocmp.Transform()); diff != "" {
 		t.Errorf("the second version (-want +got):\n%s", diff)
 	}
+	third := h.put(row)
+	if third.GetPhaseSince() != second.GetPhaseSince() {
+		t.Error("a row in the same phase has a PhaseSince of its own")
+	}
 	row.JoinedAt, row.Since = time.Unix(1_001, 5), time.Time{}
 	if diff := cmp.Diff(toRow(h.name, row, 0), h.put(row), protocmp.Transform()); diff != "" {
-		t.Errorf("the third version (-want +got):\n%s", diff)
+		t.Errorf("the last version (-want +got):\n%s", diff)
 	}
 	if first.GetPhaseSince().AsTime() != since.UTC() {
 		t.Errorf("the first version is since %s now, want %s", first.GetPhaseSince().AsTime(), since.UTC())
 	}
 }
 
+// Versions of a row share what the server says about itself, as long as it says the
+// same.
 func TestHistorySharesSpecs(t *testing.T) {
 	t.Parallel()
 	spec := func() member.Spec {
