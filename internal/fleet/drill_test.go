@@ -73,8 +73,8 @@ func TestRestoreUnderARunningPool(t *testing.T) {
 		if got := f.removals(); len(got) != 0 {
 			f.t.Errorf("removals: %v", got)
 		}
-		if got := f.alarms(); len(got) != 0 {
-			f.t.Errorf("alarms: %v", got)
+		if got, want := f.alarms(), []string{"STORE_CHANGED"}; !slices.Equal(got, want) {
+			f.t.Errorf("alarms: %v, want %v", got, want)
 		}
 		status := f.status()
 		if status.GetStoreId() == store || status.GetPools()[0].GetRevision() < 1_000_000_000 {
