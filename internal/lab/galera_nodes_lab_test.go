@@ -5,9 +5,6 @@ package lab_test
 import (
 	"database/sql"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -51,14 +48,8 @@ func newGalera(t *testing.T) *galera {
 
 // migrate makes the tables, as an operator does.
 func (g *galera) migrate(host *netlab.Host) error {
-	cmd := exec.CommandContext(g.t.Context(), filepath.Join(os.Getenv(binEnv), "buddyring-coordinator"), "migrate", "--store", g.store)
-	var said strings.Builder
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := host.Start(cmd); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("migrate: %w: %s", err, said.String())
+	if said, err := runCoordinator(g.t, host, "migrate", "--store", g.store); err != nil {
+		return fmt.Errorf("migrate: %w: %s", err, said)
 	}
 	return nil
 }

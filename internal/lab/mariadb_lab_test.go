@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,10 +107,15 @@ func (m *mariadb) prepare(host *netlab.Host) error {
 	return nil
 }
 
-// coordinator runs the program on its host until it ends by itself.
+// coordinator runs the program for this store, as runCoordinator.
 func (m *mariadb) coordinator(host *netlab.Host, args ...string) (string, error) {
-	cmd := exec.CommandContext(m.t.Context(), filepath.Join(os.Getenv(binEnv), "buddyring-coordinator"),
-		append(append(args, "--store", storeURL), m.flags()...)...)
+	return runCoordinator(m.t, host, slices.Concat(args, []string{"--store", storeURL}, m.flags())...)
+}
+
+// runCoordinator runs the program on its host until it ends by itself, and returns
+// what it has said.
+func runCoordinator(t *testing.T, host *netlab.Host, args ...string) (string, error) {
+	cmd := exec.CommandContext(t.Context(), filepath.Join(os.Getenv(binEnv), "buddyring-coordinator"), args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := host.Start(cmd); err != nil {

@@ -6,15 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/buddyring/buddyring/internal/lab"
 	"github.com/buddyring/buddyring/internal/testdb"
 	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
+	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
 
 // TestMoveFromSQLiteToMariaDB goes the way of docs/database.md, with the real programs
@@ -83,19 +83,14 @@ func TestMoveFromSQLiteToMariaDB(t *testing.T) {
 	}
 }
 
-// coordinator runs the program on its host until it ends by itself.
+// coordinator runs the program, which must end well, and returns what it has said.
 func (w *world) coordinator(args ...string) string {
 	w.t.Helper()
-	cmd := exec.CommandContext(w.t.Context(), filepath.Join(os.Getenv(binEnv), "buddyring-coordinator"), args...)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := w.CoordinatorHost().Start(cmd); err != nil {
-		w.t.Fatal(err)
+	said, err := runCoordinator(w.t, w.CoordinatorHost(), args...)
+	if err != nil {
+		w.t.Fatalf("buddyring-coordinator %s: %v\n%s", strings.Join(args, " "), err, said)
 	}
-	if err := cmd.Wait(); err != nil {
-		w.t.Fatalf("buddyring-coordinator %s: %v\n%s", strings.Join(args, " "), err, out.String())
-	}
-	return out.String()
+	return said
 }
 
 func (w *world) storeStatus() *coordinatorv1.GetStatusResponse {
@@ -108,9 +103,10 @@ func (w *world) storeStatus() *coordinatorv1.GetStatusResponse {
 }
 
 // moved waits until the pool is settled on another database than before, by a later
-// epoch and far higher revisions, and the router has its view from there.
+// epoch and far higher revisions, and both routers have their views from there.
 func (w *world) moved(before *coordinatorv1.GetStatusResponse) {
 	w.t.Helper()
+	from := before.GetPools()[0].GetRevision() + 1_000_000_000
 	w.await("the coordinator of another database", func(ctx context.Context) error {
 		now, err := w.Coordinators()[0].Status(ctx)
 		switch {
@@ -118,7 +114,7 @@ func (w *world) moved(before *coordinatorv1.GetStatusResponse) {
 			return err
 		case now.GetStoreId() == before.GetStoreId() || now.GetEpoch() <= before.GetEpoch():
 			return fmt.Errorf("the store is %s, in epoch %d", now.GetStoreId(), now.GetEpoch())
-		case len(now.GetPools()) != 1 || now.GetPools()[0].GetRevision() < before.GetPools()[0].GetRevision()+1_000_000_000:
+		case len(now.GetPools()) != 1 || now.GetPools()[0].GetRevision() < from:
 			return fmt.Errorf("the pools are %v", now.GetPools())
 		case now.GetState() != coordinatorv1.LeaderState_LEADER_STATE_LEADER:
 			return errors.New("it does not lead")
@@ -126,7 +122,16 @@ func (w *world) moved(before *coordinatorv1.GetStatusResponse) {
 		return nil
 	})
 	w.settled()
-	w.await("the router's view", w.routed)
+	for i := range 2 {
+		w.await(fmt.Sprintf("the view of router %d", i+1), func(ctx context.Context) error {
+			answer, err := w.Router(i).Resolve(ctx, &routerv1.ResolveRequest{Pool: lab.Pool})
+			if err == nil && answer.GetFreshness().GetRevision() < from {
+				err = fmt.Errorf("it is of revision %d", answer.GetFreshness().GetRevision())
+			}
+			return err
+		})
+	}
+	w.await("a view of all servers", w.routed)
 }
 
 // wishes checks what operators wish, all of it.
