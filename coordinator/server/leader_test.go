@@ -234,7 +234,8 @@ func TestAlarmsEndWithTheTerm(t *testing.T) {
 		agents[4].connect()
 		agents[4].welcomed()
 		agents[0].kill()
-		time.Sleep(10 * time.Second)
+		// The alarm is raised 5 s later, and its edge is written 5 s after that.
+		time.Sleep(11 * time.Second)
 		first.edges("default", "REMOVAL_CONTRADICTED", "AGENT_DOWN")
 		if _, err := first.admin.StepDown(t.Context(), &pb.StepDownRequest{}); err != nil {
 			t.Fatal(err)
