@@ -1,11 +1,25 @@
 package server
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
+)
+
+const (
+	// untoldFor is how long a deletion is told of that the history does not have. It is
+	// shorter than keepEvents: what was told is not told again once it is pruned.
+	// untoldLimit bounds the events that are looked at, the newest.
+	untoldFor   = 24 * time.Hour
+	untoldLimit = 1000
+	// tellPause is the pause before the history is looked at again.
+	tellPause = time.Second
 )
 
 // recall takes over the deleted pools of the table.
@@ -78,4 +92,48 @@ func (r *roster) deletedSince(has map[member.Pool]member.Revision) []member.Dele
 		}
 	}
 	return gone
+}
+
+// eventOf tells of a deletion in the history of the default pool.
+func eventOf(d member.DeletedPool) member.Event {
+	text := fmt.Sprintf("pool %s was deleted at revision %d", d.Name, d.Position.Revision)
+	if d.Reason != "" {
+		text += ": " + d.Reason
+	}
+	return member.Event{Kind: member.EventPoolDeleted, Actor: d.Actor, Text: text}
+}
+
+// tellInherited tells of the deletions that earlier leaders have made and not told of:
+// the history has them some seconds later, in another change.
+func (t *term) tellInherited(ctx context.Context) {
+	for len(t.inherited) > 0 {
+		told, err := t.deps.Store.Events(ctx, store.EventQuery{
+			Pool: member.DefaultPool, Kinds: []member.EventKind{member.EventPoolDeleted}, Limit: untoldLimit,
+		})
+		if err == nil {
+			for _, e := range untold(t.inherited, told, time.Now()) {
+				t.own.note("", e)
+			}
+			return
+		}
+		select {
+		case <-time.After(tellPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// untold returns the events of the deletions, but old ones, that are not among those
+// that the history has.
+func untold(deleted []member.DeletedPool, told []member.Event, now time.Time) []member.Event {
+	var events []member.Event
+	for _, d := range deleted {
+		e := eventOf(d)
+		known := slices.ContainsFunc(told, func(o member.Event) bool { return o.Text == e.Text })
+		if !known && now.Sub(d.At) < untoldFor {
+			events = append(events, e)
+		}
+	}
+	return events
 }

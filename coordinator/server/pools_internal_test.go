@@ -137,3 +137,22 @@ func TestRoutersForgetADeletedPool(t *testing.T) {
 		}
 	}
 }
+
+// A deletion of which the history does not tell is told of once, and not again when
+// its event is so old that it may have been pruned.
+func TestUntold(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
+	deleted := func(name member.Pool, revision member.Revision, ago time.Duration) member.DeletedPool {
+		return member.DeletedPool{
+			Name: name, Position: member.Position{Epoch: 1, Revision: revision},
+			Deletion: member.Deletion{At: now.Add(-ago), Actor: "ann", Reason: "closed"},
+		}
+	}
+	all := []member.DeletedPool{deleted("told", 7, time.Hour), deleted("untold", 8, time.Hour), deleted("again", 9, time.Hour), deleted("old", 3, 25*time.Hour)}
+	told := []member.Event{eventOf(all[0]), eventOf(deleted("again", 5, 2*time.Hour))}
+	want := []member.Event{eventOf(all[1]), eventOf(all[2])}
+	if got := untold(all, told, now); !slices.EqualFunc(got, want, func(a, b member.Event) bool { return a.Text == b.Text && a.Actor == b.Actor }) {
+		t.Errorf("untold are %v, want %v", got, want)
+	}
+}

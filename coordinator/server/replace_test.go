@@ -51,3 +51,39 @@ func TestReplaceServer(t *testing.T) {
 		w.consistent()
 	})
 }
+
+// That another machine may take a name ends with the leader who was asked for it: by
+// another request the next one allows it.
+func TestNameIsGivenAwayByOneLeader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, newTable(), 2)
+		first := c.all[0]
+		agents := first.join("web-1", "web-2", "web-3")
+		give := func(w *world, request string) {
+			t.Helper()
+			_, err := w.admin.ReplaceServer(t.Context(), &pb.ReplaceServerRequest{ServerId: "web-1", ReplacementId: "web-1", RequestId: request})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		give(first, "once")
+		if _, err := first.admin.StepDown(t.Context(), &pb.StepDownRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		next := c.successor(time.Second)
+		moveTo(t, next, agents...)
+		give(next, "once")
+		other := next.newAgent("web-1")
+		other.hello.BootId, other.hello.InstanceId = "other boot", "other run"
+		other.hello.Spec.ProbeAddresses = []string{"10.1.1.1"}
+		other.connect()
+		if err := heard(t, other.over); !errors.Is(err, member.ErrAlreadyExists) {
+			t.Errorf("the other machine is told %v", err)
+		}
+		give(next, "again")
+		other.connect()
+		other.welcomed()
+		next.consistent()
+	})
+}

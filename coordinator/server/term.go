@@ -27,6 +27,8 @@ type term struct {
 	marks   *marks
 	routers *routers
 	pools   *pools
+	// inherited are the deletions of pools by earlier leaders.
+	inherited []member.DeletedPool
 	// over ends when the term has to, with the reason; released, when the lease
 	// is given back, with an error if it could not be; closing ends the streams.
 	over, released, closing *ending
@@ -99,6 +101,7 @@ func (s *Server) start(ctx context.Context, w won, tenure *tenure) (*term, error
 		return nil, err
 	}
 	t := s.newTerm(ctx, w, tenure)
+	t.inherited = deleted
 	t.pools.recall(deleted)
 	for _, r := range rows {
 		t.routers.remember(r, time.Now())
@@ -201,11 +204,7 @@ func (t *term) forget(d member.DeletedPool) {
 	t.routers.forget(d.Name)
 	t.marks.forget(d.Name)
 	t.metrics.forgetPool(d.Name)
-	text := fmt.Sprintf("pool %s was deleted at revision %d", d.Name, d.Position.Revision)
-	if d.Reason != "" {
-		text += ": " + d.Reason
-	}
-	t.own.note("", member.Event{Kind: member.EventPoolDeleted, Actor: d.Actor, Text: text})
+	t.own.note("", eventOf(d))
 }
 
 func (t *term) makeServices() {
@@ -231,7 +230,7 @@ func (t *term) run(ctx context.Context) error {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){t.keepLead, t.askPeers, t.tendRouters, t.reopen, t.prune, t.deliver} {
+	for _, loop := range []func(context.Context){t.keepLead, t.askPeers, t.tendRouters, t.reopen, t.prune, t.deliver, t.tellInherited} {
 		loops.Go(func() { loop(working) })
 	}
 	select {

@@ -103,7 +103,8 @@ type AdminServiceClient interface {
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
 	// ReplaceServer lets one member take the place of another on the ring, which
 	// leaves, in one change. The id that leaves is banned, since its agent would join
-	// again at once; SetIntent ends that. FAILED_PRECONDITION, unless force is set:
+	// again at once; SetIntent ends that. All of it is in the table or nothing is: the
+	// next leader has nothing to finish. FAILED_PRECONDITION, unless force is set:
 	// not_ready while the newcomer is not ACTIVE, is suspect or has its service down;
 	// brake, zone_brake or floor while they hold removals; floor when too many others
 	// are away.
@@ -111,6 +112,8 @@ type AdminServiceClient interface {
 	// With the same id twice, it lets another machine take the name over within a
 	// minute, also from one that lives: what is ALREADY_EXISTS otherwise. It keeps
 	// the place and gets a new incarnation; the one before is refused from then on.
+	// The minute ends with its leader: if nobody has taken the name by then, ask once
+	// more, with another request_id.
 	ReplaceServer(ctx context.Context, in *ReplaceServerRequest, opts ...grpc.CallOption) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(ctx context.Context, in *SetIntentRequest, opts ...grpc.CallOption) (*SetIntentResponse, error)
@@ -567,7 +570,8 @@ type AdminServiceServer interface {
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
 	// ReplaceServer lets one member take the place of another on the ring, which
 	// leaves, in one change. The id that leaves is banned, since its agent would join
-	// again at once; SetIntent ends that. FAILED_PRECONDITION, unless force is set:
+	// again at once; SetIntent ends that. All of it is in the table or nothing is: the
+	// next leader has nothing to finish. FAILED_PRECONDITION, unless force is set:
 	// not_ready while the newcomer is not ACTIVE, is suspect or has its service down;
 	// brake, zone_brake or floor while they hold removals; floor when too many others
 	// are away.
@@ -575,6 +579,8 @@ type AdminServiceServer interface {
 	// With the same id twice, it lets another machine take the name over within a
 	// minute, also from one that lives: what is ALREADY_EXISTS otherwise. It keeps
 	// the place and gets a new incarnation; the one before is refused from then on.
+	// The minute ends with its leader: if nobody has taken the name by then, ask once
+	// more, with another request_id.
 	ReplaceServer(context.Context, *ReplaceServerRequest) (*ReplaceServerResponse, error)
 	// SetIntent sets the operator's wish for an id, member or not.
 	SetIntent(context.Context, *SetIntentRequest) (*SetIntentResponse, error)
