@@ -70,7 +70,7 @@ func revisionsCount(t *testing.T, url string) {
 // the same time: no change is seen before all of lower revisions are.
 func TestFollowerMissesNoRevision(t *testing.T) {
 	t.Parallel()
-	const writers, changes = 4, 10
+	const writers, changes = 3, 10
 	url := freshURL(t)
 	s := openStore(t, url)
 	p, err := s.CreatePool(t.Context(), lead(t, s).Epoch, store.NewPool{Name: "web", Settings: member.DefaultSettings()})
@@ -79,7 +79,7 @@ func TestFollowerMissesNoRevision(t *testing.T) {
 	}
 	var made atomic.Int64
 	var wg sync.WaitGroup
-	for i, own := range []*store.Store{s, openStore(t, url), openStore(t, url), openStore(t, url)}[:writers] {
+	for i, own := range [writers]*store.Store{s, openStore(t, url), openStore(t, url)} {
 		wg.Go(func() {
 			for n := 0; n < changes && !t.Failed(); {
 				shown, err := own.Servers(t.Context(), "web")
@@ -106,6 +106,7 @@ func TestFollowerMissesNoRevision(t *testing.T) {
 		defer close(ended)
 		wg.Wait()
 	}()
+	defer func() { <-ended }()
 	for last := false; !last; {
 		select {
 		case <-ended:
