@@ -70,8 +70,12 @@ func (s *Server) adminDoor(ctx context.Context, method string) (any, error) {
 	if !slices.Contains(readFromTable(), method) {
 		return nil, s.notLeader()
 	}
-	admin, age, err := s.shelf.service(ctx)
-	if err != nil && !slices.Contains(toldWithoutTable(), method) {
+	told, within := slices.Contains(toldWithoutTable(), method), shelfTime
+	if told {
+		within = toldTime
+	}
+	admin, age, err := s.shelf.service(ctx, within)
+	if err != nil && !told {
 		return nil, err
 	}
 	stale := metadata.Pairs(rpc.StaleHeader, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/buddyring/buddyring/coordinator/server"
@@ -15,6 +16,8 @@ type link struct {
 	server.Store
 
 	down atomic.Bool
+	// lossy loses what is read, without an error.
+	lossy atomic.Bool
 	// tries counts what was to be made durable, whether it came through or not.
 	tries atomic.Int64
 }
@@ -26,8 +29,17 @@ func (l *link) broken() error {
 	return nil
 }
 
+// lost is broken for what is read.
+func (l *link) lost(ctx context.Context) error {
+	if l.lossy.Load() {
+		<-ctx.Done()
+		return fmt.Errorf("%w: %w", member.ErrUnavailable, ctx.Err())
+	}
+	return l.broken()
+}
+
 func (l *link) Lease(ctx context.Context) (member.Lease, error) {
-	if err := l.broken(); err != nil {
+	if err := l.lost(ctx); err != nil {
 		return member.Lease{}, err
 	}
 	return l.Store.Lease(ctx)
@@ -62,7 +74,7 @@ func (l *link) Requests(ctx context.Context, id string) ([]store.PoolRequest, er
 }
 
 func (l *link) LoadPools(ctx context.Context) ([]member.PoolState, error) {
-	if err := l.broken(); err != nil {
+	if err := l.lost(ctx); err != nil {
 		return nil, err
 	}
 	return l.Store.LoadPools(ctx)

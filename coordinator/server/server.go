@@ -77,7 +77,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		health: &health{alarms: own, up: m.storeUp}, settled: newEnding(), guard: quota.NewGuard(deps.Registry, deps.Logger),
 		asked: make(chan struct{}, 1), asking: rate.NewLimiter(rate.Every(lease.PollEvery), 2),
 	}
-	s.shelf = &shelf{Server: s}
+	s.shelf = newShelf(s)
 	s.sight.Store(&lease.Sight{})
 	s.others.Store(&[]string{})
 	s.gauges(deps.Registry)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
@@ -16,8 +17,10 @@ const (
 	// shelfAge is how old what a standby shows may be before it reads the table
 	// again.
 	shelfAge = time.Second
-	// shelfTime bounds such a reading.
+	// shelfTime bounds the wait for such a reading; toldTime, for what is told without
+	// it too: of a database that does not answer, for one.
 	shelfTime = 5 * time.Second
+	toldTime  = 500 * time.Millisecond
 )
 
 // shelf is what a standby shows of the table: the same service that a leader
@@ -26,37 +29,59 @@ const (
 type shelf struct {
 	*Server
 
-	mu    sync.Mutex
-	admin *adminService
-	read  time.Time
+	// reading is held by whoever reads the table.
+	reading chan struct{}
+	// shown is what was read last; nil for nothing.
+	shown atomic.Pointer[shown]
 }
 
+// shown is what was read of the table, and when that was asked for.
+type shown struct {
+	admin *adminService
+	asked time.Time
+}
+
+func newShelf(s *Server) *shelf { return &shelf{Server: s, reading: make(chan struct{}, 1)} }
+
 // service returns what answers operators, and how old that is. Where the table
-// cannot be read, it comes with the error and is what was read before, or empty.
-func (s *shelf) service(ctx context.Context) (*adminService, time.Duration, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.admin != nil && !s.read.IsZero() && time.Since(s.read) < shelfAge {
-		return s.admin, time.Since(s.read), nil
+// cannot be read within a time, it comes with the error and is what was read before,
+// or empty.
+func (s *shelf) service(ctx context.Context, within time.Duration) (*adminService, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := s.refresh(ctx)
+	now := s.shown.Load()
+	if now == nil {
+		now = &shown{admin: s.over(newPools(s.deps.Store, leadership{}, newBell(), false), newRouters(s.own))}
+	}
+	return now.admin, time.Since(now.asked), err
+}
+
+// refresh reads the table, unless what is shown is fresh.
+func (s *shelf) refresh(ctx context.Context) error {
+	select {
+	case s.reading <- struct{}{}:
+		defer func() { <-s.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if now := s.shown.Load(); now != nil && time.Since(now.asked) < shelfAge {
+		return nil
 	}
 	asked := time.Now()
-	fresh, err := s.load(ctx)
+	admin, err := s.load(ctx)
 	if err == nil {
-		s.admin, s.read = fresh, asked
-	} else if s.admin == nil {
-		s.admin = s.over(newPools(s.deps.Store, leadership{}, newBell(), false), newRouters(s.own))
+		s.shown.Store(&shown{admin: admin, asked: asked})
 	}
-	return s.admin, time.Since(s.read), err
+	return err
 }
 
 func (s *shelf) load(ctx context.Context) (*adminService, error) {
-	within, cancel := context.WithTimeout(ctx, shelfTime)
-	defer cancel()
-	states, err := s.deps.Store.LoadPools(within)
+	states, err := s.deps.Store.LoadPools(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.deps.Store.Routers(within)
+	rows, err := s.deps.Store.Routers(ctx)
 	if err != nil {
 		return nil, err
 	}

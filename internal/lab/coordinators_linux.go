@@ -59,7 +59,7 @@ func (s *Site) startCoordinators() (err error) {
 	}
 	s.leader = s.coordinators[0]
 	if s.cfg.Prepare != nil {
-		if err := s.cfg.Prepare(s.CoordinatorHost()); err != nil {
+		if err := s.cfg.Prepare(s); err != nil {
 			return err
 		}
 	}
@@ -97,6 +97,12 @@ func (s *Site) Move(store string) { s.cfg.Store = store }
 // ID is its id.
 func (c *Coordinator) ID() string { return c.id }
 
+// Host is where it runs.
+func (c *Coordinator) Host() *netlab.Host { return c.site.Host(c.id) }
+
+// Address is where agents and routers reach it from inside.
+func (c *Coordinator) Address() string { return c.agents.String() }
+
 // Process is the running coordinator.
 func (c *Coordinator) Process() *process.Process {
 	c.site.mu.Lock()
@@ -108,10 +114,11 @@ func (c *Coordinator) Process() *process.Process {
 func (c *Coordinator) Status(ctx context.Context) (*coordinatorv1.GetStatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	return c.client().GetStatus(ctx, &coordinatorv1.GetStatusRequest{})
+	return c.Admin().GetStatus(ctx, &coordinatorv1.GetStatusRequest{})
 }
 
-func (c *Coordinator) client() coordinatorv1.AdminServiceClient {
+// Admin is its API for operators.
+func (c *Coordinator) Admin() coordinatorv1.AdminServiceClient {
 	return coordinatorv1.NewAdminServiceClient(c.conn)
 }
 
@@ -154,7 +161,7 @@ func (s *Site) Leader(ctx context.Context, after uint64) (leader *Coordinator, e
 func (s *Site) Admin() coordinatorv1.AdminServiceClient {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.leader.client()
+	return s.leader.Admin()
 }
 
 // StartCoordinator starts the first coordinator, again on the same database.
@@ -164,19 +171,19 @@ func (s *Site) StartCoordinator() error { return s.coordinators[0].Start() }
 func (s *Site) Coordinator() *process.Process { return s.coordinators[0].Process() }
 
 // CoordinatorHost is where the first coordinator runs.
-func (s *Site) CoordinatorHost() *netlab.Host { return s.lab.Host(s.coordinators[0].id) }
+func (s *Site) CoordinatorHost() *netlab.Host { return s.coordinators[0].Host() }
 
 // AdminAddress is where buddyctl reaches the first coordinator from outside.
 func (s *Site) AdminAddress() string { return s.coordinators[0].admin.Addr().String() }
 
 // AgentsAddress is where agents and routers reach the first coordinator from inside.
-func (s *Site) AgentsAddress() string { return s.coordinators[0].agents.String() }
+func (s *Site) AgentsAddress() string { return s.coordinators[0].Address() }
 
 // addresses are those of all coordinators, for agents and routers.
 func (s *Site) addresses() string {
 	all := make([]string, len(s.coordinators))
 	for i, c := range s.coordinators {
-		all[i] = c.agents.String()
+		all[i] = c.Address()
 	}
 	return strings.Join(all, ",")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,18 +18,19 @@ import (
 )
 
 // sever loses all that two hosts send to each other, until the returned function is
-// called.
+// called, or the test ends.
 func sever(t *testing.T, a, b *netlab.Host) (mend func()) {
 	t.Helper()
 	if err := errors.Join(a.Cut(b.Addr()), b.Cut(a.Addr())); err != nil {
 		t.Fatal(err)
 	}
-	return func() {
-		t.Helper()
+	mend = sync.OnceFunc(func() {
 		if err := errors.Join(a.Mend(b.Addr()), b.Mend(a.Addr())); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
-	}
+	})
+	t.Cleanup(mend)
+	return mend
 }
 
 // has says what is wrong when a router does not have a server, or has it though it

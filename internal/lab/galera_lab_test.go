@@ -4,121 +4,23 @@ package lab_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/buddyring/buddyring/internal/lab"
-	"github.com/buddyring/buddyring/internal/process"
-	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
-// galeraWorld is three coordinators on a Galera cluster, two routers and ten servers,
-// under an operator who makes one change after the other.
+// galeraWorld is a Galera cluster under coordinators.
 type galeraWorld struct {
-	*world
-	*audience
+	*several
 	g *galera
-	o *operator
-	// leader leads, in epoch.
-	leader *lab.Coordinator
-	epoch  uint64
-	// crashed are the servers that did.
-	crashed []string
-	// rest ends operator and audience.
-	rest func()
 }
 
 func newGaleraWorld(t *testing.T) *galeraWorld {
 	t.Helper()
-	const routers = 2
 	g := newGalera(t)
-	w := &world{t: t, dir: t.TempDir(), agents: map[string]*lab.Agent{}, servers: names(10)}
-	w.Site = newSite(t, lab.Config{
-		Bin: os.Getenv(binEnv), Dir: w.dir, Hosts: w.servers, Routers: routers, Coordinators: 3, Store: g.store, Prepare: g.migrate,
-	})
-	gw := &galeraWorld{world: w, g: g, o: &operator{}}
-	gw.follow(0)
-	for _, server := range w.servers {
-		w.start(lab.AgentConfig{Server: server})
-	}
-	w.settled()
-	a, leave := w.audience(routers)
-	gw.audience = a
-	ctx, stop := context.WithCancel(t.Context())
-	var working sync.WaitGroup
-	working.Go(func() { gw.o.work(ctx, w.Admin) })
-	gw.rest = func() {
-		leave()
-		stop()
-		working.Wait()
-	}
-	t.Cleanup(gw.rest)
-	for i := range routers {
-		a.follows(i, gw.epoch)
-	}
-	gw.goesOn()
-	return gw
-}
-
-// follow waits until a coordinator leads in an epoch after a given one.
-func (w *galeraWorld) follow(after uint64) {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	leader, epoch, err := w.Leader(ctx, after)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.leader, w.epoch = leader, epoch
-}
-
-// standby returns one of the coordinators that do not lead.
-func (w *galeraWorld) standby() *lab.Coordinator {
-	for _, c := range w.Coordinators() {
-		if c != w.leader {
-			return c
-		}
-	}
-	return nil
-}
-
-// ledOn checks that the leader leads on in its epoch, and waits until all others know.
-func (w *galeraWorld) ledOn() {
-	w.t.Helper()
-	for _, c := range w.Coordinators() {
-		w.await(fmt.Sprintf("the knowledge at %s that %s leads in epoch %d", c.ID(), w.leader.ID(), w.epoch), func(ctx context.Context) error {
-			status, err := c.Status(ctx)
-			if err != nil {
-				return err
-			}
-			leads := status.GetState() == coordinatorv1.LeaderState_LEADER_STATE_LEADER
-			says := fmt.Sprintf("%s says that %q leads in epoch %d", c.ID(), status.GetLeaderId(), status.GetEpoch())
-			switch {
-			case c == w.leader && !leads, status.GetEpoch() > w.epoch:
-				w.t.Errorf("%s; it was %s in epoch %d", says, w.leader.ID(), w.epoch)
-			case leads != (c == w.leader), status.GetEpoch() != w.epoch, status.GetLeaderId() != w.leader.ID():
-				return errors.New(says)
-			}
-			return nil
-		})
-	}
-}
-
-// goesOn waits until more changes are acknowledged.
-func (w *galeraWorld) goesOn() {
-	w.t.Helper()
-	before := w.o.done.Load()
-	w.await("another change", func(context.Context) error {
-		if n := w.o.done.Load() - before; n < 10 {
-			return fmt.Errorf("%d changes acknowledged", n)
-		}
-		return nil
-	})
+	return &galeraWorld{several: newSeveral(t, lab.Config{Store: g.store, Prepare: g.migrate}), g: g}
 }
 
 // withoutNode crashes a server at the moment in which harm takes a node of the cluster
@@ -132,15 +34,7 @@ func (w *galeraWorld) withoutNode(server, how string, harm func(node int)) (node
 	harm(node)
 	before, begin := w.o.done.Load(), time.Now()
 	w.crash(server)
-	var last time.Duration
-	for i := range w.routers {
-		took, marked := w.steers(i, server)
-		last = max(last, took)
-		w.t.Logf("node %d %s: router %d steered away from %s after %v", node, how, i+1, server, took.Round(time.Millisecond))
-		if !marked || took > 3*time.Second {
-			w.t.Errorf("router %d steered away from %s after %v, by a mark: %t; want a mark, sooner", i+1, server, took, marked)
-		}
-	}
+	last := w.steersAtOnce(server)
 	// What was under way may have been answered just now. On a slow machine the other
 	// nodes may have given that one up by now, which takes them 2 s.
 	if n := w.o.done.Load() - before; n > 1 && last < 1500*time.Millisecond {
@@ -155,12 +49,6 @@ func (w *galeraWorld) withoutNode(server, how string, harm func(node int)) (node
 	}
 	w.ledOn()
 	return node
-}
-
-func (w *galeraWorld) crash(server string) {
-	w.t.Helper()
-	w.audience.crash(server)
-	w.crashed = append(w.crashed, server)
 }
 
 // TestFaultsOverGalera is an installation of three coordinators on a Galera cluster
@@ -190,29 +78,8 @@ func TestFaultsOverGalera(t *testing.T) {
 	w.follows(second, w.epoch)
 	w.withoutLeader("stopped", signalled(syscall.SIGSTOP), signalled(syscall.SIGCONT), first, second)
 
-	w.onlyRemoved(w.crashed...)
-	w.rest()
-	for _, c := range w.Coordinators() {
-		c.Process().Kill()
-	}
-	w.nothingLost()
-	t.Logf("%d changes acknowledged", len(w.o.acked))
-}
-
-func killed(c *lab.Coordinator) error {
-	c.Process().Kill()
-	return nil
-}
-
-func signalled(sig syscall.Signal) func(*lab.Coordinator) error {
-	return func(c *lab.Coordinator) error { return c.Process().Signal(sig) }
-}
-
-func (w *galeraWorld) signal(p *process.Process, sig syscall.Signal) {
-	w.t.Helper()
-	if err := p.Signal(sig); err != nil {
-		w.t.Fatal(err)
-	}
+	w.ends(w.g.nodes[0])
+	w.g.equal()
 }
 
 // withoutStandby stops a standby for longer than a lease may stand still, and then kills
@@ -234,50 +101,4 @@ func (w *galeraWorld) withoutStandby() {
 	w.ledOn()
 	w.settled()
 	sameRing(w.t, ring, w.ring())
-}
-
-// withoutLeader takes the leader away until another coordinator leads and routers
-// follow that one.
-func (w *galeraWorld) withoutLeader(how string, away, back func(*lab.Coordinator) error, routers ...int) {
-	w.t.Helper()
-	begin, before, gone := time.Now(), w.epoch, w.leader
-	if err := away(gone); err != nil {
-		w.t.Fatal(err)
-	}
-	w.follow(before)
-	w.t.Logf("the leader %s: another one led after %v", how, time.Since(begin).Round(time.Millisecond))
-	if w.epoch != before+1 {
-		w.t.Errorf("epoch %d after %d", w.epoch, before)
-	}
-	for _, i := range routers {
-		w.follows(i, w.epoch)
-	}
-	w.goesOn()
-	if err := back(gone); err != nil {
-		w.t.Fatal(err)
-	}
-	w.ledOn()
-	w.settled()
-}
-
-// nothingLost checks that every node has the same tables, with all that was
-// acknowledged and no change by a leader of the past. The coordinators must be dead.
-func (w *galeraWorld) nothingLost() {
-	w.t.Helper()
-	w.g.equal()
-	if len(w.o.acked) == 0 {
-		w.t.Error("no request was ever acknowledged: the test has shown nothing")
-	}
-	var events []*coordinatorv1.Event
-	for _, text := range w.g.ask(0, "SELECT text FROM event WHERE kind = 'intent'") {
-		events = append(events, &coordinatorv1.Event{Text: text})
-	}
-	if err := w.o.check(events); err != nil {
-		w.t.Error(err)
-	}
-	stale := w.g.ask(0, "SELECT revision FROM (SELECT revision, epoch, LAG(epoch) OVER (ORDER BY revision, seq) AS earlier "+
-		"FROM event WHERE pool = '"+lab.Pool+"') AS history WHERE epoch < earlier")
-	if len(stale) > 0 {
-		w.t.Errorf("the changes of the revisions %q are of an earlier epoch than those before them", stale)
-	}
 }

@@ -4,15 +4,12 @@ package lab_test
 
 import (
 	"database/sql"
-	"fmt"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/buddyring/buddyring/internal/netlab"
+	"github.com/buddyring/buddyring/internal/lab"
 	"github.com/buddyring/buddyring/internal/testdb"
 )
 
@@ -47,46 +44,12 @@ func newGalera(t *testing.T) *galera {
 }
 
 // migrate makes the tables, as an operator does.
-func (g *galera) migrate(host *netlab.Host) error {
-	if said, err := runCoordinator(g.t, host, "migrate", "--store", g.store); err != nil {
-		return fmt.Errorf("migrate: %w: %s", err, said)
-	}
-	return nil
-}
+func (g *galera) migrate(site *lab.Site) error { return migrate(g.t, site, g.store) }
 
 // ask returns the rows that a node answers with, sorted, once it has all that any has.
-func (g *galera) ask(node int, query string) (all []string) {
+func (g *galera) ask(node int, query string) []string {
 	g.t.Helper()
-	rows, err := g.nodes[node].QueryContext(g.t.Context(), query)
-	if err != nil {
-		g.t.Fatalf("node %d: %v", node, err)
-	}
-	defer func() { _ = rows.Close() }()
-	columns, err := rows.Columns()
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	values, into := make([]sql.NullString, len(columns)), make([]any, len(columns))
-	for i := range values {
-		into[i] = &values[i]
-	}
-	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
-			g.t.Fatal(err)
-		}
-		row := make([]string, len(values))
-		for i, v := range values {
-			if row[i] = v.String; !v.Valid {
-				row[i] = "NULL"
-			}
-		}
-		all = append(all, strings.Join(row, "\t"))
-	}
-	if err := rows.Err(); err != nil {
-		g.t.Fatal(err)
-	}
-	slices.Sort(all)
-	return all
+	return ask(g.t, g.nodes[node], query)
 }
 
 // equal checks that all nodes have the same rows in all tables of a schema. Nothing may

@@ -91,7 +91,8 @@ const storeURL = "mysql://buddyring@" + address + "/buddyring"
 
 // prepare lets the coordinator's host reach the server, and makes the schema as
 // an operator does.
-func (m *mariadb) prepare(host *netlab.Host) error {
+func (m *mariadb) prepare(site *lab.Site) error {
+	host := site.CoordinatorHost()
 	lis, err := host.Listen(m.t.Context(), "tcp", address)
 	if err != nil {
 		return err
@@ -152,6 +153,49 @@ func (m *mariadb) rows() map[string]memberRow {
 		m.t.Fatal(err)
 	}
 	return all
+}
+
+// ask returns the rows that a database answers with, sorted.
+func ask(t *testing.T, db *sql.DB, query string) (all []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	columns, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, into := make([]sql.NullString, len(columns)), make([]any, len(columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			t.Fatal(err)
+		}
+		row := make([]string, len(values))
+		for i, v := range values {
+			if row[i] = v.String; !v.Valid {
+				row[i] = "NULL"
+			}
+		}
+		all = append(all, strings.Join(row, "\t"))
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// migrate makes the tables of a store, as an operator does.
+func migrate(t *testing.T, site *lab.Site, store string) error {
+	if said, err := runCoordinator(t, site.CoordinatorHost(), "migrate", "--store", store); err != nil {
+		return fmt.Errorf("migrate: %w: %s", err, said)
+	}
+	return nil
 }
 
 // checkRing follows the first buddies once round the ring, and checks that the

@@ -47,8 +47,8 @@ type Config struct {
 	// StoreFlags are further flags of the coordinators, for their store.
 	StoreFlags []string
 	// Prepare, if not nil, is called when the network is there and nothing runs on
-	// it yet, with the first coordinator's host.
-	Prepare func(*netlab.Host) error
+	// it yet.
+	Prepare func(*Site) error
 	// CA is a folder of "buddyctl ca" with certificates for the coordinators, the
 	// routers, the agents, and Operator. Without it nothing is secured.
 	CA string
