@@ -170,7 +170,12 @@ func (h *Host) ShowPing() error {
 // the sender; the other direction stays as it is.
 func (h *Host) Cut(to netip.Addr) error {
 	nowhere := net.HardwareAddr{2, 0, 0, 0, 0, 0xff}
-	return h.neighbour(to, nowhere, (*netlink.Handle).NeighSet)
+	return h.send(to, nowhere)
+}
+
+// send has all that the host sends to an address go to whoever has hw.
+func (h *Host) send(to netip.Addr, hw net.HardwareAddr) error {
+	return h.neighbour(to, hw, (*netlink.Handle).NeighSet)
 }
 
 // Mend undoes Cut.

@@ -119,7 +119,7 @@ func (c *Cluster) start(hosts, seeds []string) error {
 		return err
 	}
 	for i := range hosts {
-		s, err := newServer(nodeOptions(provider, i, hosts[i], seeds)...)
+		s, err := newServer("", nodeOptions(provider, i, hosts[i], seeds)...)
 		if err != nil {
 			return errors.Join(err, c.close())
 		}

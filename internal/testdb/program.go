@@ -9,7 +9,7 @@ import (
 )
 
 // New returns a server for a program that is no test, which ends it with Close.
-func New(options ...string) (*Server, error) { return start(options...) }
+func New(options ...string) (*Server, error) { return start("", options...) }
 
 // Close ends the server and removes its data.
 func (s *Server) Close() error { return s.close() }

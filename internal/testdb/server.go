@@ -56,8 +56,10 @@ type Server struct {
 	pid  int
 }
 
-func start(options ...string) (*Server, error) {
-	s, err := newServer(options...)
+// start starts a server whose directory is in parent, or in that of temporary files if
+// that is "".
+func start(parent string, options ...string) (*Server, error) {
+	s, err := newServer(parent, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +73,12 @@ func start(options ...string) (*Server, error) {
 }
 
 // newServer returns a server with an empty directory that does not run.
-func newServer(options ...string) (*Server, error) {
+func newServer(parent string, options ...string) (*Server, error) {
 	mariadbd, err := findProgram()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := makeDir()
+	dir, err := makeDir(parent)
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +94,13 @@ func findProgram() (string, error) {
 	return "", errors.New("mariadbd is missing: run `make test`, which installs it, or `apt-get install --no-install-recommends mariadb-server-core`")
 }
 
-// makeDir returns a directory whose path is short enough for a socket in it.
-func makeDir() (string, error) {
-	parent := os.TempDir()
-	if len(parent) > 60 {
-		parent = "/tmp"
+// makeDir returns a directory in parent, whose path must be short enough for a socket,
+// or in that of temporary files if it is "".
+func makeDir(parent string) (string, error) {
+	if parent == "" {
+		if parent = os.TempDir(); len(parent) > 60 {
+			parent = "/tmp"
+		}
 	}
 	dir, err := os.MkdirTemp(parent, "buddyring-testdb-")
 	if err != nil {

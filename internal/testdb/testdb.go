@@ -34,7 +34,7 @@ func Shared(t testing.TB) *Server {
 
 //nolint:gochecknoglobals // one server per test process is the purpose; it ends with the process
 var shared = sync.OnceValues(func() (*Server, error) {
-	s, err := start()
+	s, err := start("")
 	if err != nil {
 		return nil, fmt.Errorf("start the shared MariaDB: %w", err)
 	}
@@ -45,7 +45,14 @@ var shared = sync.OnceValues(func() (*Server, error) {
 // give it options of mariadbd. It ends with the test.
 func Start(t testing.TB, options ...string) *Server {
 	t.Helper()
-	s, err := start(options...)
+	return StartIn(t, "", options...)
+}
+
+// StartIn is Start with the server's files in a directory, such as a small disk, that of
+// temporary files if it is "". Its path is to be short: a socket is in it.
+func StartIn(t testing.TB, dir string, options ...string) *Server {
+	t.Helper()
+	s, err := start(dir, options...)
 	if err != nil {
 		t.Fatalf("start a MariaDB: %v", err)
 	}
