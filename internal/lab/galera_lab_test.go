@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/internal/lab"
+	coordinatorv1 "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
 
 // galeraWorld is a Galera cluster under coordinators.
@@ -54,8 +55,9 @@ func (w *galeraWorld) withoutNode(server, how string, harm func(node int)) (node
 // TestFaultsOverGalera is an installation of three coordinators on a Galera cluster
 // whose nodes, standbys and leaders are stopped and killed under load: as a server
 // crashes, the node that is written to; then a standby; then the leader, once while a
-// router is stopped. Routers steer away at once, nothing that was acknowledged is lost,
-// only the end of a leader ends its epoch, and nobody who is well is removed.
+// router is stopped, and once while all that stand by are on a node that lags. Routers
+// steer away at once, nothing that was acknowledged is lost, only the end of a leader
+// ends its epoch, and nobody who is well is removed.
 func TestFaultsOverGalera(t *testing.T) {
 	t.Parallel()
 	w := newGaleraWorld(t)
@@ -77,6 +79,8 @@ func TestFaultsOverGalera(t *testing.T) {
 	w.signal(w.RouterProcess(second), syscall.SIGCONT)
 	w.follows(second, w.epoch)
 	w.withoutLeader("stopped", signalled(syscall.SIGSTOP), signalled(syscall.SIGCONT), first, second)
+
+	w.behindApplierLag("web-9")
 
 	w.ends(w.g.nodes[0])
 	w.g.equal()
@@ -101,4 +105,51 @@ func (w *galeraWorld) withoutStandby() {
 	w.ledOn()
 	w.settled()
 	sameRing(w.t, ring, w.ring())
+}
+
+// behindApplierLag kills the leader when both standbys write to a node that does not
+// know yet what the leader has acknowledged. Whoever takes over does so when it knows
+// all of it.
+func (w *galeraWorld) behindApplierLag(server string) {
+	w.t.Helper()
+	node := (w.g.Written(w.t) + 1) % len(w.g.nodes)
+	w.Move(w.g.URL(galeraDatabase, node))
+	for _, c := range w.Coordinators() {
+		if c == w.leader {
+			continue
+		}
+		c.Process().Kill()
+		if err := c.Start(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.ledOn()
+	incarnation := w.row(server).GetIncarnation()
+	knows, release := w.g.hold(node)
+	w.goesOn()
+	w.crash(server)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if _, _, err := w.Removed(ctx, server, incarnation); err != nil {
+		w.t.Fatal(err)
+	}
+	if knows("SELECT 1 FROM server WHERE server_id = '"+server+"'") != 1 {
+		w.t.Error("the node knows of the removal: it does not lag")
+	}
+	w.withoutLeader("killed, and the others behind a node that lags", func(c *lab.Coordinator) error {
+		c.Process().Kill()
+		time.Sleep(5 * time.Second) // longer than a lease may stand still
+		for _, other := range w.Coordinators() {
+			if other == c {
+				continue
+			}
+			status, err := other.Status(w.t.Context())
+			if err != nil || status.GetState() != coordinatorv1.LeaderState_LEADER_STATE_STANDBY {
+				w.t.Errorf("%s says %v, %v; want a standby, for it does not know what was acknowledged", other.ID(), status, err)
+			}
+		}
+		release()
+		return nil
+	}, (*lab.Coordinator).Start, 0, 1)
+	w.Move(w.g.store)
 }
