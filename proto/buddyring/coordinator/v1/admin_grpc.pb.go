@@ -161,7 +161,8 @@ type AdminServiceClient interface {
 	GetBrake(ctx context.Context, in *GetBrakeRequest, opts ...grpc.CallOption) (*GetBrakeResponse, error)
 	// ReleaseBrake confirms that servers whose removal brake or floor hold are
 	// gone: for a minute it passes both, if the observers still miss them then.
-	// Routers let go of the servers that they keep back. FAILED_PRECONDITION
+	// That ends with its leader: of the next one, ask once more, with another
+	// request_id. Routers let go of the servers that they keep back. FAILED_PRECONDITION
 	// (not_held) when a server that is named is not held, or nothing is.
 	ReleaseBrake(ctx context.Context, in *ReleaseBrakeRequest, opts ...grpc.CallOption) (*ReleaseBrakeResponse, error)
 	// ListAlarms lists the active alarms, newest first.
@@ -628,7 +629,8 @@ type AdminServiceServer interface {
 	GetBrake(context.Context, *GetBrakeRequest) (*GetBrakeResponse, error)
 	// ReleaseBrake confirms that servers whose removal brake or floor hold are
 	// gone: for a minute it passes both, if the observers still miss them then.
-	// Routers let go of the servers that they keep back. FAILED_PRECONDITION
+	// That ends with its leader: of the next one, ask once more, with another
+	// request_id. Routers let go of the servers that they keep back. FAILED_PRECONDITION
 	// (not_held) when a server that is named is not held, or nothing is.
 	ReleaseBrake(context.Context, *ReleaseBrakeRequest) (*ReleaseBrakeResponse, error)
 	// ListAlarms lists the active alarms, newest first.
