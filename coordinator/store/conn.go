@@ -129,7 +129,8 @@ func (s *session) ask(ctx context.Context, b blocks, statement func(context.Cont
 
 // listen takes how a statement ended that was sent at a time. A caller's deadline
 // is a network error too, and comes first. A server that is silent is left, for it may
-// be so to statements only, and still let others connect. One whose connection has
+// be so to statements only, and still let others connect; so is one without room, for
+// another one of its cluster may have some. One whose connection has
 // broken is asked again, and so is one that may have waited for a lock: on another node
 // the lock would not be seen, and whoever has it would fail.
 func (s *session) listen(asked time.Time, b blocks, err error) {
@@ -137,7 +138,7 @@ func (s *session) listen(asked time.Time, b blocks, err error) {
 	late := time.Since(asked) >= patience
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
-	case mysqlNumber(err) == notReady:
+	case mysqlNumber(err) == notReady, isFull(err):
 		s.failover.leave(s.server, s.standing)
 	case isRefusal(err):
 		// MariaDB looks up the rights to a database when a session begins, and goes on

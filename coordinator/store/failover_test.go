@@ -89,6 +89,21 @@ func TestFormerNodeIsUsed(t *testing.T) {
 	})
 }
 
+// TestFullServerIsLeft: one write fails, and the next finds room on another server.
+func TestFullServerIsLeft(t *testing.T) {
+	onScripted(t, func(t *testing.T, s *store.Store, first, second *scripted) {
+		idle(t, s, 3)
+		before := first.commits()
+		first.fill()
+		if err := touch(t, s, time.Second); !errors.Is(err, member.ErrUnavailable) {
+			t.Fatalf("%v, want ErrUnavailable", err)
+		}
+		if err := touch(t, s, time.Second); err != nil || second.commits() != 1 || first.commits() != before {
+			t.Errorf("%v; %d commits on the other server, want 1", err, second.commits())
+		}
+	})
+}
+
 // TestNodeOfPerconaIsUsed while it is in its cluster: it tells of wsrep_on only what is so
 // in a session.
 func TestNodeOfPerconaIsUsed(t *testing.T) {

@@ -194,6 +194,13 @@ const statementCommit = "COMMIT"
 // and SHOW.
 const notReady = 1047
 
+// isFull is whether a server has no room for what it was to write: on its disk, or in a
+// table, which is what InnoDB calls a full disk.
+func isFull(err error) bool {
+	number := mysqlNumber(err)
+	return number == 1021 || number == 1114
+}
+
 func mysqlNumber(err error) uint16 {
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {
 		return e.Number

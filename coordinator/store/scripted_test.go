@@ -20,6 +20,8 @@ type scripted struct {
 	// mute are the beginnings of statements that it does not answer; that of a
 	// connection is "CONNECT".
 	mute []string
+	// full says that it has no room for what is written.
+	full bool
 	// former says that it was a node once, and has kept the settings.
 	former bool
 	// percona says that wsrep_on is not global.
@@ -43,6 +45,12 @@ func (s *scripted) silence(beginnings ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mute = beginnings
+}
+
+func (s *scripted) fill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = true
 }
 
 func (s *scripted) loseName() {
@@ -84,6 +92,9 @@ func (s *scripted) hear(ctx context.Context, statement string) error {
 	asks := strings.HasPrefix(statement, "SHOW") || strings.HasPrefix(statement, "SET") || statement == "CONNECT"
 	if s.apart && !asks {
 		return &mysql.MySQLError{Number: 1047, Message: "WSREP has not yet prepared node for application use"}
+	}
+	if s.full && strings.HasPrefix(statement, "UPDATE") {
+		return &mysql.MySQLError{Number: 1114, Message: "The table 'event' is full"}
 	}
 	if statement == s.refused {
 		return &mysql.MySQLError{Number: 1317, Message: "Query execution was interrupted"}

@@ -32,7 +32,7 @@ func TestFullDiskUnderMariaDB(t *testing.T) {
 	})
 	incarnation := s.row(gone).GetIncarnation()
 	free := fill(t, disk)
-	s.useUp()
+	s.useUp(member.MaxReasonBytes, 1) // small ones find room between large ones
 	s.await("the alarm", func(ctx context.Context) error { return fails(ctx, s.leader, true) })
 
 	s.crash(gone)
@@ -67,17 +67,12 @@ func TestFullDiskUnderMariaDB(t *testing.T) {
 	s.ends(server.Open(t, "buddyring"))
 }
 
-// useUp makes changes until they are refused: large ones, and then such as find room
-// between those.
-func (s *several) useUp() {
+// useUp makes changes of each of these sizes, until one is refused.
+func (s *several) useUp(sizes ...int) {
 	s.t.Helper()
-	for _, size := range []int{member.MaxReasonBytes, 1} {
+	for _, size := range sizes {
 		for n := 0; ; n++ {
-			ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
-			_, err := s.Admin().SetIntent(ctx, &coordinatorv1.SetIntentRequest{
-				Pool: lab.Pool, ServerId: "planned", Wish: coordinatorv1.Wish_WISH_BANNED, Reason: strings.Repeat("x", size),
-			})
-			cancel()
+			err := s.change(size)
 			if errors.Is(err, member.ErrUnavailable) {
 				s.t.Logf("%d changes of %d bytes found room", n, size)
 				break
@@ -87,4 +82,44 @@ func (s *several) useUp() {
 			}
 		}
 	}
+}
+
+// change makes a change of that size.
+func (s *several) change(size int) error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := s.Admin().SetIntent(ctx, &coordinatorv1.SetIntentRequest{
+		Pool: lab.Pool, ServerId: "planned", Wish: coordinatorv1.Wish_WISH_BANNED, Reason: strings.Repeat("x", size),
+	})
+	return err
+}
+
+// TestFullDiskUnderAGaleraNode fills the disk of the node that all write to. The leader
+// goes on over another one, which the full one cannot follow.
+func TestFullDiskUnderAGaleraNode(t *testing.T) {
+	t.Parallel()
+	disk := t.TempDir()
+	smallDisk(t, disk, "330m")
+	w := newGaleraWorld(t, disk)
+	const full = 0
+	if node := w.g.Written(t); node != full {
+		t.Fatalf("node %d is written to", node)
+	}
+	ring := w.ring()
+	fill(t, disk)
+	w.await("the use of another node", func(context.Context) error {
+		// The first one that finds no room fails, whose it is.
+		if err := w.change(member.MaxReasonBytes); err != nil && !errors.Is(err, member.ErrUnavailable) {
+			t.Error(err)
+		}
+		if w.g.Written(t) == full {
+			return errors.New("the full one is written to")
+		}
+		return nil
+	})
+	w.goesOn()
+	w.ledOn()
+	w.settled()
+	sameRing(t, ring, w.ring())
+	w.ends(w.g.nodes[1])
 }

@@ -18,9 +18,9 @@ type galeraWorld struct {
 	g *galera
 }
 
-func newGaleraWorld(t *testing.T) *galeraWorld {
+func newGaleraWorld(t *testing.T, dirs ...string) *galeraWorld {
 	t.Helper()
-	g := newGalera(t)
+	g := newGalera(t, dirs...)
 	return &galeraWorld{several: newSeveral(t, lab.Config{Store: g.store, Prepare: g.migrate}), g: g}
 }
 

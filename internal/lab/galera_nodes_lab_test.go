@@ -25,9 +25,9 @@ type galera struct {
 
 const galeraDatabase = "buddyring"
 
-func newGalera(t *testing.T) *galera {
+func newGalera(t *testing.T, dirs ...string) *galera {
 	t.Helper()
-	g := &galera{Cluster: testdb.StartGalera(t), t: t}
+	g := &galera{Cluster: testdb.StartGalera(t, dirs...), t: t}
 	g.Node(0).Exec(t, "CREATE DATABASE "+galeraDatabase+" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
 	g.store = g.URL(galeraDatabase, 0, 1, 2)
 	for i := range 3 {

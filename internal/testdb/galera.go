@@ -57,6 +57,8 @@ type Cluster struct {
 	nodes []*Server
 	// links are between the nodes of a cluster that tests may harm, else nil.
 	links *links
+	// dirs are where the nodes have their files, "" where temporary files are.
+	dirs  [clusterSize]string
 	count atomic.Int64
 }
 
@@ -89,11 +91,11 @@ var sharedCluster = sync.OnceValues(func() (*Cluster, error) {
 	return c, nil
 })
 
-// StartGalera returns a cluster of the test's own, for tests that harm it. It
-// ends with the test.
-func StartGalera(t testing.TB) *Cluster {
+// StartGalera returns a cluster of the test's own, for tests that harm it, its first
+// nodes with their files in dirs, as StartIn. It ends with the test.
+func StartGalera(t testing.TB, dirs ...string) *Cluster {
 	t.Helper()
-	c, err := NewCluster()
+	c, err := NewCluster(dirs...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,7 @@ func (c *Cluster) start(hosts, seeds []string) error {
 		return err
 	}
 	for i := range hosts {
-		s, err := newServer("", nodeOptions(provider, i, hosts[i], seeds)...)
+		s, err := newServer(c.dirs[i], nodeOptions(provider, i, hosts[i], seeds)...)
 		if err != nil {
 			return errors.Join(err, c.close())
 		}

@@ -44,14 +44,15 @@ func (s *Server) signal(sig syscall.Signal) error {
 }
 
 // NewCluster returns a Galera cluster that may be harmed, for a program that is no
-// test, which ends it with Close.
-func NewCluster() (*Cluster, error) {
+// test, which ends it with Close. Its first nodes have their files in dirs.
+func NewCluster(dirs ...string) (*Cluster, error) {
 	hosts, fronts := addresses()
 	l, err := newLinks(hosts, fronts)
 	if err != nil {
 		return nil, fmt.Errorf("start a Galera cluster: %w", err)
 	}
 	c := &Cluster{links: l}
+	copy(c.dirs[:], dirs)
 	if err := c.start(hosts, fronts); err != nil {
 		return nil, errors.Join(fmt.Errorf("start a Galera cluster: %w", err), l.close())
 	}
