@@ -81,6 +81,7 @@ type run struct {
 	mortality *mortality
 	reader    *reader
 	watchers  []*watcher
+	clients   []*client
 	calm      atomic.Bool
 	report    Report
 	// rng is that of the faults.
@@ -148,9 +149,13 @@ func (r *run) live(ctx context.Context) error {
 	}
 	r.reader = newReader(r.site, r.history, r.random("reader"))
 	lives.Go(func() { r.reader.work(living) })
-	for name, work := range map[string]func(*operator, context.Context){"intents": (*operator).intend, "removals": (*operator).remove} {
-		o := &operator{site: r.site, ledger: r.ledger, history: r.history, rng: r.random(name), calm: &r.calm}
+	for name, work := range operators() {
+		o := &operator{name: name, site: r.site, ledger: r.ledger, history: r.history, rng: r.random(name), calm: &r.calm}
 		lives.Go(func() { work(o, living) })
+	}
+	r.clients = newClients(r)
+	for _, c := range r.clients {
+		lives.Go(func() { c.live(living) })
 	}
 	lives.Go(func() { r.real.watch(living) })
 	lives.Go(func() { r.mortality.reap(living, r.ledger, r.random("deaths"), &r.calm) })
@@ -348,17 +353,19 @@ func (r *run) followed(ctx context.Context) error {
 	return r.real.follow(ctx, epoch, r.real.routers...)
 }
 
-// watched waits until the watchers have all that the table has now.
+// watched waits until the watchers, and the clients of the routers, have all that the
+// table has now.
 func (r *run) watched(ctx context.Context) error {
 	r.reader.revisions.Store(nil)
 	for ctx.Err() == nil {
 		revisions := r.reader.revisions.Load()
-		if revisions != nil && !slices.ContainsFunc(r.watchers, func(w *watcher) bool { return !w.has(*revisions) }) {
+		if revisions != nil && !slices.ContainsFunc(r.watchers, func(w *watcher) bool { return !w.has(*revisions) }) &&
+			!slices.ContainsFunc(r.clients, func(c *client) bool { return !c.has(ctx, *revisions) }) {
 			return nil
 		}
 		sleep(ctx, 20*time.Millisecond)
 	}
-	return errors.New("the watchers do not get all changes")
+	return errors.New("the watchers, or the routers' clients, do not get all changes")
 }
 
 func (r *run) consistent(ctx context.Context) error {

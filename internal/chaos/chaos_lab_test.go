@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/buddyring/buddyring/internal/chaos"
+	"github.com/buddyring/buddyring/internal/history"
 	"github.com/buddyring/buddyring/internal/wallclock"
 )
 
@@ -93,7 +94,15 @@ func TestFaults(t *testing.T) {
 			if n := report.Wrong(); n != 0 {
 				t.Errorf("%d things went wrong", n)
 			}
-			if report.Joins <= c.cfg.Servers || report.Leaves == 0 || report.Intents == 0 || report.Epochs < c.epochs ||
+			for _, kind := range history.OrderKinds() {
+				if report.Orders[kind] == 0 {
+					t.Errorf("no operator's %s was acknowledged", kind)
+				}
+			}
+			if h := report.History; c.cfg.Routers > 0 && (h.Compared < 100 || h.Resumed == 0) {
+				t.Error("too little was told to clients of routers to show anything")
+			}
+			if report.Joins <= c.cfg.Servers || report.Leaves == 0 || report.Epochs < c.epochs ||
 				report.Clocks != c.cfg.Clocks || report.Others != c.cfg.Others || report.Nodes != c.cfg.Nodes || report.History.Unknown == 0 || report.History.Messages < 100 || report.History.Streams <= c.cfg.Watchers {
 				t.Error("too little has happened to show anything")
 			}

@@ -17,31 +17,49 @@ func (r *run) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reasons, err := read(ctx, r.site.dbs[0], "SELECT text FROM event WHERE pool = 'default' AND kind = 'intent'",
-		func(rows *sql.Rows, all map[string]uint64) error {
-			var text string
-			err := rows.Scan(&text)
-			if _, reason, ok := strings.Cut(text, reasonPrefix); ok {
-				all[reasonPrefix+reason]++
-			}
-			return err
-		})
-	if err != nil {
-		return err
-	}
 	l := r.ledger
-	r.report.Lost = slices.Concat(l.lost, l.compare(rows))
-	for _, reason := range l.intents {
-		if n := reasons[reason]; n != 1 {
-			r.report.Lost = append(r.report.Lost, fmt.Sprintf("the intent with %q was acknowledged, and is %d times in the history", reason, n))
-		}
-	}
-	r.report.Joins, r.report.Leaves, r.report.Intents = l.joins, l.leaves, len(l.intents)
+	r.loses(l.lost, l.compare(rows))
+	r.report.Joins, r.report.Leaves, r.report.Orders = l.joins, l.leaves, l.acknowledged
 	r.report.StaleEffects = append(append(r.report.StaleEffects, l.staleEffect...), r.real.staleAnswers()...)
 	r.report.WrongRemovals = append(r.report.WrongRemovals, l.removed...)
 	_, err = read(ctx, r.site.dbs[0], "SELECT revision FROM pool WHERE name = 'default'",
 		func(rows *sql.Rows, _ map[string]uint64) error { return rows.Scan(&r.report.Revisions) })
-	return errors.Join(err, r.staleWrites(ctx), r.wrongRemovals(ctx), r.halfWritten(ctx, rows), r.differences(ctx))
+	return errors.Join(err, r.orders(ctx), r.staleWrites(ctx), r.wrongRemovals(ctx), r.halfWritten(ctx, rows), r.differences(ctx))
+}
+
+// orders compares what operators were told with the events and the pools.
+func (r *run) orders(ctx context.Context) error {
+	events, eventsErr := read(ctx, r.site.dbs[0], "SELECT kind, text FROM event WHERE pool = 'default'",
+		func(rows *sql.Rows, all map[string]uint64) error {
+			var kind, text string
+			err := rows.Scan(&kind, &text)
+			if _, reason, ok := strings.Cut(text, reasonPrefix); ok {
+				all[kind+" "+reasonPrefix+reason]++
+			}
+			return err
+		})
+	settings, settingsErr := r.texts(ctx, "SELECT name, JSON_VALUE(settings, '$.hold_down_max') FROM pool")
+	deleted, deletedErr := r.texts(ctx, "SELECT name, reason FROM deleted_pool")
+	if err := errors.Join(eventsErr, settingsErr, deletedErr); err != nil {
+		return err
+	}
+	r.loses(r.ledger.compareOrders(events), r.ledger.comparePools(settings, deleted))
+	return nil
+}
+
+// loses adds to what is lost, of which the crashes may have told already.
+func (r *run) loses(lists ...[]string) {
+	r.report.Lost = append(r.report.Lost, slices.Concat(lists...)...)
+}
+
+func (r *run) texts(ctx context.Context, query string) (map[string]string, error) {
+	all := map[string]string{}
+	return all, each(ctx, r.site.dbs[0], query, func(rows *sql.Rows) error {
+		var name, text string
+		err := rows.Scan(&name, &text)
+		all[name] = text
+		return err
+	})
 }
 
 // rows are the incarnations of the members, by id.
@@ -131,7 +149,7 @@ func (r *run) differences(ctx context.Context) error {
 	for range 10 {
 		sums = nil
 		for _, db := range r.site.dbs {
-			sum, err := read(ctx, db, "CHECKSUM TABLE pool, server, departed, intent, event", func(rows *sql.Rows, all map[string]uint64) error {
+			sum, err := read(ctx, db, "CHECKSUM TABLE pool, deleted_pool, server, departed, intent, event", func(rows *sql.Rows, all map[string]uint64) error {
 				var table string
 				var sum uint64
 				err := rows.Scan(&table, &sum)

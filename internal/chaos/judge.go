@@ -22,11 +22,28 @@ const historyFile = "history.json"
 func (r *run) judge() history.Verdict {
 	h := r.history.History()
 	v := history.Judge(h, judgeTime)
-	r.report.History = Judged{Operations: v.Operations, Unknown: v.Unknown, Streams: len(h.Streams), Messages: v.Messages}
+	r.report.History = judged(h, v)
 	for _, f := range v.Findings {
 		r.report.Breaches = append(r.report.Breaches, f.String())
 	}
 	return v
+}
+
+func judged(h history.History, v history.Verdict) Judged {
+	j := Judged{Operations: v.Operations, Unknown: v.Unknown, Messages: v.Messages, Compared: v.Compared}
+	for _, s := range h.Streams {
+		switch {
+		case s.Router == "":
+			j.Streams++
+		case len(s.Messages) == 0:
+		case s.Messages[0].Kind != history.Snapshot:
+			j.Resumed++
+			fallthrough
+		default:
+			j.Clients++
+		}
+	}
+	return j
 }
 
 // keep writes the history to a file, and the charts.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/buddyring/buddyring/internal/history"
 )
 
 // part is what a server was told last about its membership.
@@ -33,8 +35,12 @@ type ledger struct {
 	// doomed are the incarnations that an operator has asked to take out, by
 	// server.
 	doomed map[string]uint64
-	// intents are the reasons of the acknowledged ones.
-	intents []string
+	// orders are those of the chaos pool by reason, promises are about the side pools,
+	// acknowledged counts both. intents are the wishes that somebody sets all the time.
+	orders       map[string]order
+	promises     map[string]promise
+	acknowledged map[history.Kind]int
+	intents      int
 	// accepted is when the first session was accepted in an epoch.
 	accepted map[uint64]time.Time
 	// news is closed at the next first session of an epoch.
@@ -46,6 +52,7 @@ type ledger struct {
 func newLedger() *ledger {
 	return &ledger{
 		servers: map[string]membership{}, doomed: map[string]uint64{}, accepted: map[uint64]time.Time{}, news: make(chan struct{}),
+		orders: map[string]order{}, promises: map[string]promise{}, acknowledged: map[history.Kind]int{},
 	}
 }
 
@@ -152,17 +159,11 @@ func (l *ledger) stale(id string, epoch, floor uint64) {
 	l.staleEffect = append(l.staleEffect, fmt.Sprintf("%s got an effect of epoch %d after one of %d", id, epoch, floor))
 }
 
-func (l *ledger) intended(reason string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.intents = append(l.intents, reason)
-}
-
 // changes is how many intents were acknowledged.
 func (l *ledger) changes() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.intents)
+	return l.intents
 }
 
 // acceptedAfter is when the first session was accepted in an epoch after a given

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/buddyring/buddyring/internal/history"
 )
 
 // The ledger finds what must not be: a check that cannot fail would be none.
@@ -111,12 +113,12 @@ func TestReportsAddUp(t *testing.T) {
 	total := newReport(Config{Seed: 1})
 	for kind := range kinds {
 		one := newReport(Config{Seed: uint64(2 + kind)})
-		one.Failover, one.Joins, one.History.Messages = Times{time.Second}, 1, 1
+		one.Failover, one.Joins, one.History.Messages, one.Orders[history.Drain] = Times{time.Second}, 1, 1, 1
 		what := one.wrongs()[kind].what
 		*what = append(*what, "something")
 		total.Add(one)
 	}
-	if total.Wrong() != kinds || len(total.Failover) != kinds || total.Joins != kinds || total.History.Messages != kinds || len(total.Seeds) != kinds+1 {
+	if total.Wrong() != kinds || len(total.Failover) != kinds || total.Joins != kinds || total.History.Messages != kinds || total.Orders[history.Drain] != kinds || len(total.Seeds) != kinds+1 {
 		t.Errorf("%+v", total)
 	}
 }

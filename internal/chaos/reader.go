@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ type reader struct {
 	rng     *rand.Rand
 
 	// last is what each pool had when it was read last, so that what has not
-	// changed is kept once.
+	// changed is kept once, and a pool that is gone is missed.
 	last map[string]history.Result
 	// revisions are the newest that were read, by pool.
 	revisions atomic.Pointer[map[string]uint64]
@@ -70,12 +71,19 @@ func (r *reader) table(ctx context.Context) {
 	}
 	end := time.Now()
 	revisions := map[string]uint64{}
+	for _, pool := range slices.Concat(sidePools(), slices.Collect(maps.Keys(r.last))) {
+		if _, is := found[pool]; !is {
+			found[pool] = history.Result{Missing: true}
+		}
+	}
 	for pool, result := range found {
 		if before := r.last[pool]; slices.Equal(before.Rows, result.Rows) {
 			result.Rows = before.Rows
 		}
 		r.last[pool] = result
-		revisions[pool] = result.Revision
+		if !result.Missing {
+			revisions[pool] = result.Revision
+		}
 		r.history.Call(history.Operation{Kind: history.Read, Pool: pool, Client: "table"}, begin).Return(result, end)
 	}
 	r.revisions.Store(&revisions)
@@ -96,30 +104,31 @@ func (r *reader) read(ctx context.Context) (found map[string]history.Result, err
 		query string
 		scan  func(*sql.Rows) error
 	}{
-		{"SELECT name, epoch, revision, last_change_id FROM pool", func(rows *sql.Rows) error {
+		{"SELECT name, epoch, revision, last_change_id, JSON_VALUE(settings, '$.hold_down_max') FROM pool", func(rows *sql.Rows) error {
 			var pool string
-			result := history.Result{Intents: map[string]string{}}
-			err := rows.Scan(&pool, &result.Epoch, &result.Revision, &result.ChangeID)
+			result := history.Result{Intents: map[string]history.Intent{}}
+			err := rows.Scan(&pool, &result.Epoch, &result.Revision, &result.ChangeID, &result.Settings)
 			found[pool] = result
 			return err
 		}},
 		{
-			"SELECT pool, server_id, instance_id, incarnation, phase, COALESCE(first_buddy, ''), COALESCE(second_buddy, '') FROM server " +
-				"ORDER BY pool, server_id", func(rows *sql.Rows) error {
+			"SELECT pool, server_id, instance_id, incarnation, phase, COALESCE(first_buddy, ''), COALESCE(second_buddy, ''), " +
+				"COALESCE(JSON_VALUE(labels, '$." + noteLabel + "'), '') FROM server ORDER BY pool, server_id", func(rows *sql.Rows) error {
 				var pool string
 				var row history.Row
-				err := rows.Scan(&pool, &row.ID, &row.Run, &row.Incarnation, &row.Phase, &row.First, &row.Second)
+				err := rows.Scan(&pool, &row.ID, &row.Run, &row.Incarnation, &row.Phase, &row.First, &row.Second, &row.Note)
 				result := found[pool]
 				result.Rows = append(result.Rows, row)
 				found[pool] = result
 				return err
 			},
 		},
-		{"SELECT pool, server_id, reason FROM intent", func(rows *sql.Rows) error {
-			var pool, id, reason string
-			err := rows.Scan(&pool, &id, &reason)
+		{"SELECT pool, server_id, wish, reason FROM intent", func(rows *sql.Rows) error {
+			var pool, id string
+			var intent history.Intent
+			err := rows.Scan(&pool, &id, &intent.Wish, &intent.Reason)
 			if intents := found[pool].Intents; intents != nil {
-				intents[id] = reason
+				intents[id] = intent
 			}
 			return err
 		}},

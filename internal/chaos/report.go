@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/buddyring/buddyring/internal/history"
 )
 
 // Times are how long something took, each time.
@@ -55,10 +57,11 @@ type Report struct {
 	Deaths    int    `json:"deaths"`
 	Removed   int    `json:"removed"`
 	Leaves    int    `json:"leaves"`
-	Intents   int    `json:"intents"`
 	WaveJoins int    `json:"wave_joins"`
 	Revisions uint64 `json:"revisions"`
 	Epochs    uint64 `json:"epochs"`
+	// Orders are the operators' changes that were acknowledged, by kind.
+	Orders map[history.Kind]int `json:"orders"`
 	// Clocks is how often the wall clock of a program was set, Others how often
 	// a standby, a router or an agent was killed or stopped, Nodes how often a
 	// node of the cluster was harmed.
@@ -82,16 +85,26 @@ type Report struct {
 }
 
 // Judged counts what a history has: operations, those of them without an answer,
-// watch streams and their messages.
+// streams of routers and of their clients, and their messages. Resumed are the
+// streams of clients that went on from where one had ended, Compared the messages to
+// clients after which it is known who got work by the table.
 type Judged struct {
 	Operations int `json:"operations"`
 	Unknown    int `json:"unknown"`
 	Streams    int `json:"streams"`
+	Clients    int `json:"client_streams"`
+	Resumed    int `json:"client_streams_resumed"`
 	Messages   int `json:"messages"`
+	Compared   int `json:"client_messages_compared"`
+}
+
+func (j *Judged) add(o Judged) {
+	j.Operations, j.Unknown, j.Messages, j.Compared = j.Operations+o.Operations, j.Unknown+o.Unknown, j.Messages+o.Messages, j.Compared+o.Compared
+	j.Streams, j.Clients, j.Resumed = j.Streams+o.Streams, j.Clients+o.Clients, j.Resumed+o.Resumed
 }
 
 func newReport(cfg Config) Report {
-	r := Report{Seeds: []uint64{cfg.Seed}, Coordinators: cfg.Coordinators, Servers: cfg.Servers}
+	r := Report{Seeds: []uint64{cfg.Seed}, Coordinators: cfg.Coordinators, Servers: cfg.Servers, Orders: map[history.Kind]int{}}
 	for _, list := range r.wrongs() {
 		*list.what = []string{}
 	}
@@ -106,7 +119,7 @@ type wrong struct {
 
 func (r *Report) wrongs() []wrong {
 	return []wrong{
-		{"S3  breaches of linearizability or of a watch guarantee", &r.Breaches},
+		{"S3  breaches of linearizability or of a guarantee to watchers", &r.Breaches},
 		{"S1  lost acknowledged changes", &r.Lost},
 		{"    half-written changes", &r.Half},
 		{"S1  stale writes", &r.StaleWrites},
@@ -132,30 +145,41 @@ func (r *Report) Add(o Report) {
 	r.Failover, r.Handover = append(r.Failover, o.Failover...), append(r.Handover, o.Handover...)
 	r.Stopped, r.Crashed = append(r.Stopped, o.Stopped...), append(r.Crashed, o.Crashed...)
 	r.Host = append(r.Host, o.Host...)
-	r.Joins, r.Leaves, r.Intents, r.WaveJoins = r.Joins+o.Joins, r.Leaves+o.Leaves, r.Intents+o.Intents, r.WaveJoins+o.WaveJoins
+	r.Joins, r.Leaves, r.WaveJoins = r.Joins+o.Joins, r.Leaves+o.Leaves, r.WaveJoins+o.WaveJoins
+	for kind, n := range o.Orders {
+		r.Orders[kind] += n
+	}
 	r.Deaths, r.Removed = r.Deaths+o.Deaths, r.Removed+o.Removed
 	r.Steered, r.Resumed = append(r.Steered, o.Steered...), append(r.Resumed, o.Resumed...)
 	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
 	r.Clocks, r.Others, r.Nodes = r.Clocks+o.Clocks, r.Others+o.Others, r.Nodes+o.Nodes
-	h, g := &r.History, o.History
-	h.Operations, h.Unknown = h.Operations+g.Operations, h.Unknown+g.Unknown
-	h.Streams, h.Messages = h.Streams+g.Streams, h.Messages+g.Messages
+	r.History.add(o.History)
 	mine := r.wrongs()
 	for i, list := range o.wrongs() {
 		*mine[i].what = append(*mine[i].what, *list.what...)
 	}
 }
 
+// orders lists the operators' changes.
+func (r Report) orders() string {
+	var list []string
+	for _, kind := range history.OrderKinds() {
+		list = append(list, fmt.Sprintf("%d %s", r.Orders[kind], kind))
+	}
+	return strings.Join(list, ", ")
+}
+
 // Write writes the report for people.
 func (r Report) Write(w io.Writer) error {
 	lines := []string{
 		fmt.Sprintf("%d coordinators, %d servers; seed %s", r.Coordinators, r.Servers, strings.Trim(fmt.Sprint(r.Seeds), "[]")),
-		fmt.Sprintf("acknowledged: %d joins, %d leaves, %d intents; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs",
-			r.Joins, r.Leaves, r.Intents, r.Removed, r.Deaths, r.Revisions, r.Epochs),
+		fmt.Sprintf("acknowledged: %d joins, %d leaves; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs",
+			r.Joins, r.Leaves, r.Removed, r.Deaths, r.Revisions, r.Epochs),
+		"acknowledged to operators: " + r.orders(),
 		fmt.Sprintf("besides: %d times a clock was set, %d times a standby, a router or an agent killed or stopped, %d times a node of Galera harmed",
 			r.Clocks, r.Others, r.Nodes),
-		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d watch streams",
-			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams),
+		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d streams of routers and %d of clients; %d of clients resumed, %d messages to them compared with the table",
+			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams, r.History.Clients, r.History.Resumed, r.History.Compared),
 		fmt.Sprintf("%-66s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),
 	}
 	for _, t := range []struct {

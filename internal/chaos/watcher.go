@@ -235,7 +235,7 @@ func members(servers []*pb.Server) []history.Row {
 	for _, s := range servers {
 		list = append(list, history.Row{
 			ID: s.GetServerId(), Incarnation: s.GetIncarnation(), Phase: phase(s.GetPhase()),
-			First: s.GetFirstBuddy(), Second: s.GetSecondBuddy(),
+			First: s.GetFirstBuddy(), Second: s.GetSecondBuddy(), Note: s.GetSpec().GetLabels()[noteLabel],
 		})
 	}
 	return list

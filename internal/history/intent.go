@@ -10,8 +10,8 @@ import (
 
 // wish is the state of one id's intent.
 type wish struct {
-	ended bool
-	value string
+	ended  bool
+	intent Intent
 }
 
 func intentModel() porcupine.Model {
@@ -29,32 +29,57 @@ func intentModel() porcupine.Model {
 
 func (w *wish) step(input any) bool {
 	if g, ok := input.(glance); ok {
-		return w.value == g.value
+		return w.intent == g.intent
 	}
 	o, _ := input.(Operation)
-	if o.Kind == theEnd {
-		w.ended = true
-		return true
+	if w.ended {
+		return !o.Known
 	}
-	w.value = o.Value
-	return !w.ended
+	before := w.intent
+	switch o.Kind {
+	case theEnd:
+		w.ended = true
+	case Intend, Drain, Replace:
+		w.intent = o.Intent
+	case Resume:
+		if w.intent.Wish != "" && w.intent.Wish != wishDrain {
+			return false
+		}
+		w.intent = Intent{}
+	case Delete:
+		w.intent = Intent{}
+	case Hello, Leave, Remove, Lost, Over, Update, Create, Configure, Read, Ask, stands:
+		return false
+	}
+	return o.Known || w.intent != before
 }
 
+// What may be wanted, as far as rows follow it.
+const (
+	wishDrain  = "drain"
+	wishBanned = "banned"
+)
+
 // settleIntents finds out what became of those without an answer, as
-// settleHellos does.
+// settleHellos does. Of those that want nothing, and of drains, which
+// may be why a resume was possible, it is left open.
 func settleIntents(ops []Operation, reads []reading) []Operation {
-	by := map[string]time.Duration{}
+	by := map[Intent]time.Duration{}
 	for _, r := range reads {
-		if at, known := by[r.saw.value]; !known || r.answer < at {
-			by[r.saw.value] = r.answer
+		if at, known := by[r.saw.intent]; !known || r.answer < at {
+			by[r.saw.intent] = r.answer
 		}
 	}
 	ops = slices.Clone(ops)
 	settled := ops[:0]
 	for _, o := range ops {
-		if !o.Known {
-			at, seen := by[o.Value]
-			if !seen {
+		if !o.Known && o.Intent != (Intent{}) {
+			at, seen := by[o.Intent]
+			switch {
+			case !seen && o.Kind == Drain:
+				settled = append(settled, o)
+				continue
+			case !seen:
 				continue
 			}
 			// One that was seen before it was asked for has no order, which is right.

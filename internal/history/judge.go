@@ -27,8 +27,12 @@ const (
 	OneHistory Rule = "one history"
 	// Ring: the members are one symmetric cycle at every revision.
 	Ring Rule = "ring"
+	// Obeyed: what operators want of a server shows in its row.
+	Obeyed Rule = "obeyed"
 	// Fenced: nobody is told anything of a lower epoch than it has seen.
 	Fenced Rule = "fenced"
+	// Told: a client knows who gets work by the rows of its revision.
+	Told Rule = "told"
 
 	// Ordered: changes come by revision; none comes after a later one.
 	Ordered Rule = "ordered"
@@ -63,8 +67,9 @@ type Verdict struct {
 	// Charts show some of the operations that are not linearizable.
 	Charts []Chart
 	// Operations, Unknown and Messages count what was judged; Unknown are the
-	// operations without an answer.
-	Operations, Unknown, Messages int
+	// operations without an answer, Compared the messages to clients after which it
+	// is known who gets work.
+	Operations, Unknown, Messages, Compared int
 }
 
 // Chart shows operations and how far they could be put in order.
@@ -99,7 +104,11 @@ func Judge(h History, within time.Duration) Verdict {
 	states := newStates()
 	v.add(advancing(h.Operations))
 	v.add(states.operations(h.Operations))
+	v.add(obeyed(h.Operations))
 	v.add(watch(h.Streams, states))
+	findings, compared := clients(h.Streams, states)
+	v.add(findings)
+	v.Compared = compared
 	findings, charts := linearizable(h.Operations, within)
 	v.add(findings)
 	v.Charts = charts
@@ -184,8 +193,11 @@ func (o *Operation) String() string {
 	if o.Server != "" {
 		text += " of " + o.Server
 	}
-	if o.Value != "" {
-		text += fmt.Sprintf(" (%q)", o.Value)
+	if o.By != "" {
+		text += " by " + o.By
 	}
-	return fmt.Sprintf("%s by %s at %s", text, o.Client, o.Call)
+	if why := o.Value + o.Intent.Reason; why != "" {
+		text += fmt.Sprintf(" (%q)", why)
+	}
+	return fmt.Sprintf("%s, asked by %s at %s", text, o.Client, o.Call)
 }

@@ -245,12 +245,18 @@ func row(run string, incarnation uint64) history.Row {
 }
 
 func intend(value string, revision uint64) history.Operation {
-	return history.Operation{Kind: history.Intend, Server: "s", Value: value, Result: history.Result{Revision: revision}}
+	return history.Operation{Kind: history.Intend, Server: "s", Intent: wanted(value), Result: history.Result{Revision: revision}}
 }
 
-func wishes(revision uint64, value string) history.Operation {
-	o := read(revision)
-	o.Result.Intents = map[string]string{"s": value}
+// wanted is an intent of which the wish and the reason are two words.
+func wanted(value string) history.Intent {
+	wish, reason, _ := strings.Cut(value, " ")
+	return history.Intent{Wish: wish, Reason: reason}
+}
+
+func wishes(revision uint64, value string, rows ...history.Row) history.Operation {
+	o := read(revision, rows...)
+	o.Result.Intents = map[string]history.Intent{"s": wanted(value)}
 	return o
 }
 
@@ -263,11 +269,7 @@ func TestOperations(t *testing.T) {
 	past.Result.Epoch = 0
 	later := read(3)
 	later.Result.Epoch = 2
-	for name, c := range map[string]struct {
-		order string
-		ops   map[string]history.Operation
-		rule  history.Rule
-	}{
+	judgeAll(t, map[string]judged{
 		"a join that is read": {"a+ a- r+ r-", map[string]history.Operation{"a": hello("x", 0, 2, false), "r": read(2, row("x", 2))}, ""},
 		"answered before it was committed": {
 			"a+ a- r+ r-", map[string]history.Operation{"a": hello("x", 0, 2, false), "r": read(1)}, history.Linearizable,
@@ -343,7 +345,19 @@ func TestOperations(t *testing.T) {
 		"a read that goes back":                 {"r+ r- s+ s-", map[string]history.Operation{"r": read(5), "s": read(4)}, history.Advancing},
 		"an epoch that goes back":               {"r+ r- s+ s-", map[string]history.Operation{"r": read(3), "s": past}, history.Advancing},
 		"one revision with two outcomes":        {"r+ s+ r- s-", map[string]history.Operation{"r": read(3), "s": read(3, row("x", 2))}, history.OneHistory},
-	} {
+	})
+}
+
+// judged is a short history, and the rule that it breaks.
+type judged struct {
+	order string
+	ops   map[string]history.Operation
+	rule  history.Rule
+}
+
+func judgeAll(t *testing.T, all map[string]judged) {
+	t.Helper()
+	for name, c := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := script(c.order, c.ops)
@@ -372,7 +386,7 @@ func TestUndecided(t *testing.T) {
 	r := wishes(2, "nobody's")
 	r.Pool, r.Call, r.Return, r.Known = "p", 500, 501, true
 	for server := range 5 {
-		r.Result.Intents[fmt.Sprint(server)] = "nobody's"
+		r.Result.Intents[fmt.Sprint(server)] = wanted("nobody's")
 	}
 	h.Operations = append(h.Operations, r)
 	begin := time.Now()

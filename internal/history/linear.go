@@ -17,8 +17,8 @@ const (
 	chartLimit = 10
 )
 
-// linearizable looks for an order of the operations, apart for each server and
-// each intent: operations about different ones commute. Answers of coordinators
+// linearizable looks for an order of the operations, apart for each server, each
+// intent and each pool: operations about different ones commute. Answers of coordinators
 // are not among them: a leader of the past shows the past until it knows.
 func linearizable(all []Operation, within time.Duration) (found []Finding, charts []Chart) {
 	undecided := 0
@@ -45,7 +45,7 @@ func linearizable(all []Operation, within time.Duration) (found []Finding, chart
 	return found, charts
 }
 
-// partition is what was asked about one server, or one id's intent.
+// partition is what was asked about one server, one id's intent, or one pool.
 type partition struct {
 	pool, name string
 	model      porcupine.Model
@@ -53,7 +53,7 @@ type partition struct {
 	reads      []reading
 }
 
-// reading is what a read of the pool says of one server, or one intent.
+// reading is what a read of the pool says of one server, one intent, or the pool.
 type reading struct {
 	client       string
 	call, answer time.Duration
@@ -61,9 +61,11 @@ type reading struct {
 }
 
 type glance struct {
-	there bool
-	row   Row
-	value string
+	there  bool
+	row    Row
+	intent Intent
+	// settings are those of a pool.
+	settings string
 }
 
 // partitions are those of all pools whose changes were recorded: one that was
@@ -84,33 +86,66 @@ func partitions(all []Operation) (parts []partition) {
 	return parts
 }
 
-// poolOperations are those of one pool, by server and by id of an intent.
+// poolOperations are those of one pool: about the pool, by server, and by id of an
+// intent.
 type poolOperations struct {
-	reads             []Operation
+	reads, pool       []Operation
 	members, intents  map[string][]Operation
 	changed, intended bool
 }
 
 func (p *poolOperations) add(o Operation) {
 	switch o.Kind {
-	case Ask:
+	case Ask, stands:
 	case Read:
-		if !o.Known {
-			return
-		}
-		p.reads = append(p.reads, o)
-		for _, r := range o.Result.Rows {
-			mention(p.members, r.ID)
-		}
-		for id := range o.Result.Intents {
-			mention(p.intents, id)
-		}
-	case Intend:
-		p.intended = true
-		p.intents[o.Server] = append(p.intents[o.Server], o)
+		p.read(o)
 	case Hello, Leave, Remove, Lost, Over, theEnd:
 		p.changed = true
+		fallthrough
+	case Update:
 		p.members[o.Server] = append(p.members[o.Server], o)
+	case Intend, Resume:
+		p.intend(o)
+	case Drain, Replace:
+		p.intend(o)
+		p.admit(o)
+	case Create, Configure, Delete:
+		p.pool = append(p.pool, o)
+	}
+}
+
+func (p *poolOperations) read(o Operation) {
+	if !o.Known {
+		return
+	}
+	p.reads = append(p.reads, o)
+	for _, r := range o.Result.Rows {
+		mention(p.members, r.ID)
+	}
+	for id := range o.Result.Intents {
+		mention(p.intents, id)
+	}
+}
+
+func (p *poolOperations) intend(o Operation) {
+	p.intended = true
+	p.intents[o.Server] = append(p.intents[o.Server], o)
+}
+
+// stands is the kind of an operation that wants a server to be a member, of an
+// incarnation if it names one.
+const stands Kind = "stands"
+
+// admit takes what an operation means to members.
+func (p *poolOperations) admit(o Operation) {
+	member := o
+	member.Kind = stands
+	if o.Kind == Replace {
+		p.members[o.Server] = append(p.members[o.Server], o)
+		member.Server, member.Incarnation = o.By, 0
+	}
+	if o.Known {
+		p.members[member.Server] = append(p.members[member.Server], member)
 	}
 }
 
@@ -122,6 +157,11 @@ func mention(all map[string][]Operation, id string) {
 }
 
 func (p *poolOperations) partitions(pool string) (parts []partition) {
+	if len(p.pool) > 0 {
+		reads := p.readings(func(r Result) glance { return glance{there: !r.Missing, settings: r.Settings} })
+		parts = append(parts, partition{pool, "pool " + pool, poolModel(), p.pool, reads})
+	}
+	ends := slices.DeleteFunc(slices.Clone(p.pool), func(o Operation) bool { return o.Kind != Delete })
 	if p.changed {
 		for _, id := range sortedKeys(p.members) {
 			reads := p.readings(func(r Result) glance {
@@ -131,14 +171,15 @@ func (p *poolOperations) partitions(pool string) (parts []partition) {
 				}
 				return glance{there: true, row: r.Rows[i]}
 			})
-			ops := settleHellos(p.doubtThePast(p.members[id]), reads)
+			ops := slices.Concat(settleHellos(p.doubtThePast(p.members[id]), reads), ends)
 			parts = append(parts, partition{pool, pool + "/" + id, memberModel(), ops, reads})
 		}
 	}
 	if p.intended {
 		for _, id := range sortedKeys(p.intents) {
-			reads := p.readings(func(r Result) glance { return glance{value: r.Intents[id]} })
-			parts = append(parts, partition{pool, pool + "/intent of " + id, intentModel(), settleIntents(p.intents[id], reads), reads})
+			reads := p.readings(func(r Result) glance { return glance{intent: r.Intents[id]} })
+			ops := slices.Concat(settleIntents(p.intents[id], reads), ends)
+			parts = append(parts, partition{pool, pool + "/intent of " + id, intentModel(), ops, reads})
 		}
 	}
 	return parts
@@ -208,10 +249,12 @@ func (p partition) operations() []porcupine.Operation {
 func describe(input, _ any) string {
 	if g, ok := input.(glance); ok {
 		switch {
+		case g.row.ID != "":
+			return fmt.Sprintf("read: incarnation %d of run %s, note %q", g.row.Incarnation, g.row.Run, g.row.Note)
 		case g.there:
-			return fmt.Sprintf("read: incarnation %d of run %s", g.row.Incarnation, g.row.Run)
-		case g.value != "":
-			return fmt.Sprintf("read: %q", g.value)
+			return "read: settings " + g.settings
+		case g.intent != Intent{}:
+			return "read: " + g.intent.Wish + ", " + g.intent.Reason
 		}
 		return "read: nothing"
 	}
@@ -224,7 +267,10 @@ func describe(input, _ any) string {
 		text = "lost: run " + o.Run
 	case o.Value != "":
 		text += fmt.Sprintf(" %q", o.Value)
-	case o.Incarnation != 0:
+	case o.Intent != Intent{}:
+		text += fmt.Sprintf(" %s, %q", o.Intent.Wish, o.Intent.Reason)
+	}
+	if o.Kind != Hello && o.Incarnation != 0 {
 		text += fmt.Sprintf(" incarnation %d", o.Incarnation)
 	}
 	if !o.Known {

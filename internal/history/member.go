@@ -12,9 +12,9 @@ import (
 // membership is the state of one server.
 type membership struct {
 	ended, in bool
-	// run and incarnation are those of a member, highest is the highest
+	// run, note and incarnation are those of a member, highest is the highest
 	// incarnation so far.
-	run                  string
+	run, note            string
 	incarnation, highest uint64
 }
 
@@ -36,7 +36,7 @@ func memberModel() porcupine.Model {
 // other time it would only make more orders of the same outcome.
 func (m *membership) step(input any) bool {
 	if g, ok := input.(glance); ok {
-		return m.in == g.there && (!g.there || m.run == g.row.Run && m.incarnation == g.row.Incarnation)
+		return m.in == g.there && (!g.there || m.run == g.row.Run && m.incarnation == g.row.Incarnation && m.note == g.row.Note)
 	}
 	o, _ := input.(Operation)
 	if m.ended {
@@ -48,11 +48,20 @@ func (m *membership) step(input any) bool {
 		return true
 	case Hello:
 		return m.hello(o)
-	case Leave, Remove, Lost:
+	case Leave, Remove, Lost, Replace:
 		return m.goes(o)
 	case Over:
 		return !m.in || m.incarnation != o.Incarnation
-	case Intend, Read, Ask:
+	case Update:
+		m.note = o.Value
+		return m.in
+	case stands:
+		return m.in && (o.Incarnation == 0 || m.incarnation == o.Incarnation)
+	case Delete:
+		was := m.in
+		m.in, m.run, m.note, m.incarnation = false, "", "", 0
+		return was || o.Known
+	case Intend, Drain, Resume, Create, Configure, Read, Ask:
 	}
 	return false
 }
@@ -67,7 +76,7 @@ func (m *membership) hello(o Operation) bool {
 	if r.Resumed && !o.Retried || r.Incarnation <= m.highest {
 		return false
 	}
-	m.in, m.run, m.incarnation, m.highest = true, o.Run, r.Incarnation, r.Incarnation
+	m.in, m.run, m.note, m.incarnation, m.highest = true, o.Run, "", r.Incarnation, r.Incarnation
 	return true
 }
 
@@ -79,7 +88,7 @@ func (m *membership) goes(o Operation) bool {
 	if !m.in || o.Kind == Lost && m.run != o.Run || o.Kind != Lost && m.incarnation != o.Incarnation {
 		return false
 	}
-	m.in, m.run, m.incarnation = false, "", 0
+	m.in, m.run, m.note, m.incarnation = false, "", "", 0
 	return true
 }
 

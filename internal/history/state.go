@@ -12,13 +12,22 @@ import (
 type rows map[string]Row
 
 // fingerprint is what tells one state of a pool from another: a sum of hashes of its
-// rows, whatever their order. ring leaves out what Ask does not know.
-type fingerprint struct{ full, ring uint64 }
+// rows, whatever their order. ring leaves out what Ask does not know, work is of
+// who gets work, as clients are told.
+type fingerprint struct{ full, ring, work uint64 }
 
 func printOf(r Row) fingerprint {
 	ring := []string{r.ID, r.Phase, r.First, r.Second}
-	return fingerprint{hash(append(ring, strconv.FormatUint(r.Incarnation, 10))), hash(ring)}
+	incarnation := strconv.FormatUint(r.Incarnation, 10)
+	p := fingerprint{full: hash(append(ring, incarnation, r.Note)), ring: hash(ring)}
+	if r.Phase == active {
+		p.work = hash([]string{r.ID, incarnation, r.Note})
+	}
+	return p
 }
+
+// active is the phase of members that get work.
+const active = "active"
 
 func hash(parts []string) uint64 {
 	h := fnv.New64a()
@@ -31,12 +40,12 @@ func hash(parts []string) uint64 {
 
 func (p fingerprint) plus(r Row) fingerprint {
 	q := printOf(r)
-	return fingerprint{p.full + q.full, p.ring + q.ring}
+	return fingerprint{p.full + q.full, p.ring + q.ring, p.work + q.work}
 }
 
 func (p fingerprint) minus(r Row) fingerprint {
 	q := printOf(r)
-	return fingerprint{p.full - q.full, p.ring - q.ring}
+	return fingerprint{p.full - q.full, p.ring - q.ring, p.work - q.work}
 }
 
 // states are the pools at each revision that somebody has seen, by the first who
@@ -65,7 +74,7 @@ func newStates() *states { return &states{seen: map[point]sighting{}} }
 func (s *states) operations(all []Operation) (found []Finding) {
 	for i := range all {
 		o := &all[i]
-		if !o.Known || o.Kind != Read && o.Kind != Ask {
+		if !o.Known || o.Kind != Read && o.Kind != Ask || o.Result.Missing {
 			continue
 		}
 		members, p := rows{}, fingerprint{}

@@ -9,15 +9,11 @@ import (
 // resumeWindow is how many revisions a leader keeps for those that resume.
 const resumeWindow = 10_000
 
-// watch judges the streams, those of each watcher in their order.
+// watch judges the subscriptions, those of each watcher in their order.
 func watch(streams []Stream, all *states) (found []Finding) {
-	byWatcher := map[string][]Stream{}
-	for _, s := range streams {
-		byWatcher[s.Watcher] = append(byWatcher[s.Watcher], s)
-	}
+	byWatcher := inOrder(streams, func(s Stream) bool { return s.Router == "" })
 	for _, name := range sortedKeys(byWatcher) {
 		list := byWatcher[name]
-		slices.SortStableFunc(list, func(a, b Stream) int { return cmp.Compare(a.Opened, b.Opened) })
 		w := &watcher{name: name, all: all, pools: map[string]*picture{}}
 		for _, s := range list {
 			w.stream(s)
@@ -25,6 +21,20 @@ func watch(streams []Stream, all *states) (found []Finding) {
 		found = append(found, w.found...)
 	}
 	return found
+}
+
+// inOrder are the streams of a kind by watcher, each list in its order.
+func inOrder(streams []Stream, is func(Stream) bool) map[string][]Stream {
+	byWatcher := map[string][]Stream{}
+	for _, s := range streams {
+		if is(s) {
+			byWatcher[s.Watcher] = append(byWatcher[s.Watcher], s)
+		}
+	}
+	for _, list := range byWatcher {
+		slices.SortStableFunc(list, func(a, b Stream) int { return cmp.Compare(a.Opened, b.Opened) })
+	}
+	return byWatcher
 }
 
 // watcher is what one watcher knows, as its streams told it.

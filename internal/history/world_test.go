@@ -20,10 +20,12 @@ type world struct {
 	epoch uint64
 	// base is the revision at which the present leader began.
 	base uint64
-	// states are the members at each revision, changes the ids of the changes.
+	// states are the members at each revision, changes the ids of the changes, epochs
+	// those of their leaders.
 	states  []map[string]history.Row
 	changes []string
-	intents map[string]string
+	epochs  []uint64
+	intents map[string]history.Intent
 	// told are the incarnations that somebody has heard of.
 	told map[uint64]bool
 
@@ -42,7 +44,7 @@ func newWorld(seed uint64) *world {
 	begin := time.Unix(0, 0)
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 0)), rec: history.NewRecorder(begin), now: begin, epoch: 1,
-		states: []map[string]history.Row{{}}, changes: []string{"c0"}, intents: map[string]string{}, told: map[uint64]bool{},
+		states: []map[string]history.Row{{}}, changes: []string{"c0"}, epochs: []uint64{1}, intents: map[string]history.Intent{}, told: map[uint64]bool{},
 	}
 	for n := range 3 {
 		w.watchers = append(w.watchers, &watcher{name: fmt.Sprint("watcher-", n)})
@@ -75,7 +77,7 @@ func (w *world) change(order []history.Row) {
 		}
 		next[r.ID] = r
 	}
-	w.states, w.changes = append(w.states, next), append(w.changes, w.name("c"))
+	w.states, w.changes, w.epochs = append(w.states, next), append(w.changes, w.name("c")), append(w.epochs, w.epoch)
 }
 
 // order are the members in ring order.
@@ -130,8 +132,8 @@ func (w *world) goes(kind history.Kind, id string, answered bool) {
 }
 
 func (w *world) intend(id string, answered bool) {
-	value := w.name("wish ")
-	c := w.call(history.Operation{Kind: history.Intend, Server: id, Value: value, Client: "operator"})
+	value := wanted(w.name("wish "))
+	c := w.call(history.Operation{Kind: history.Intend, Server: id, Intent: value, Client: "operator"})
 	w.intents = maps.Clone(w.intents)
 	w.intents[id] = value
 	w.change(w.order())
