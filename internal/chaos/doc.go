@@ -1,5 +1,6 @@
 // Package chaos kills, stops and replaces coordinators while servers join, leave
-// and crash, routers resume and operators work. It writes down all that is asked
+// and crash, routers and their clients resume, and operators make changes of all
+// kinds. It writes down all that is asked
 // and seen, has the history judged, and counts what must never happen:
 // acknowledged changes that are lost, writes and effects of a leader of the past,
 // removals of healthy servers. Coordinators and database are real programs; most

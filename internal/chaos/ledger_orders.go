@@ -18,7 +18,7 @@ type promise struct {
 	// sure is false while something is asked for, and after it if it was not
 	// acknowledged.
 	sure, there bool
-	// settings are those of a pool that is there, reason is why it is not.
+	// settings are those of a pool that is there, reason is why it is as it is.
 	settings, reason string
 }
 
@@ -55,11 +55,9 @@ func (l *ledger) done(what history.Operation, reason string) {
 		}
 		return
 	}
-	switch what.Kind { //nolint:exhaustive // others promise nothing of the pool
-	case history.Create, history.Configure:
-		l.promises[what.Pool] = promise{sure: true, there: true, settings: what.Value}
-	case history.Delete:
-		l.promises[what.Pool] = promise{sure: true, reason: reason}
+	if what.Kind != history.Intend {
+		there := what.Kind != history.Delete
+		l.promises[what.Pool] = promise{sure: true, there: there, settings: what.Value, reason: reason}
 	}
 }
 

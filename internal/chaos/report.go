@@ -119,7 +119,7 @@ type wrong struct {
 
 func (r *Report) wrongs() []wrong {
 	return []wrong{
-		{"S3  breaches of linearizability or of a guarantee to watchers", &r.Breaches},
+		{"S3  breaches of linearizability or of a watch guarantee", &r.Breaches},
 		{"S1  lost acknowledged changes", &r.Lost},
 		{"    half-written changes", &r.Half},
 		{"S1  stale writes", &r.StaleWrites},
