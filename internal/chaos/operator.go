@@ -19,6 +19,8 @@ const (
 	reasonPrefix = "chaos reason "
 	// removeTime is how long until the next server is removed, at most.
 	removeTime = 4 * time.Second
+	// hasteTime is how long an answer may take for which hardly anybody waits, at most.
+	hasteTime = 30 * time.Millisecond
 )
 
 // operator changes one thing after the other, each with a reason of its own. It
@@ -91,9 +93,10 @@ func (o *operator) remove(ctx context.Context) {
 // errGaveUp says that nobody knows whether a change was made.
 var errGaveUp = errors.New("the operator has given up")
 
-// refusals are the answers by which a change is not made.
-func refusals() []error {
-	return []error{member.ErrNotFound, member.ErrStale, member.ErrRefused, member.ErrAlreadyExists}
+// refuses reports whether an answer says that a change is not made.
+func refuses(kind history.Kind, err error) bool {
+	return errors.Is(err, member.ErrNotFound) || errors.Is(err, member.ErrStale) || errors.Is(err, member.ErrRefused) ||
+		kind == history.Create && errors.Is(err, member.ErrAlreadyExists)
 }
 
 // insist asks until there is an answer. The error is a refusal, or errGaveUp: that
@@ -109,18 +112,16 @@ func (o *operator) insist(
 			call.Retry()
 		}
 		revision, err := o.once(ctx, try, ask)
-		if err == nil {
+		switch {
+		case err == nil:
 			call.Return(history.Result{Revision: revision}, time.Now())
 			o.ledger.done(what, reason)
 			return nil
-		}
-		for _, refusal := range refusals() {
-			if errors.Is(err, refusal) {
-				if try == 0 {
-					call.Void()
-				}
-				return err
+		case refuses(what.Kind, err):
+			if try == 0 {
+				call.Void()
 			}
+			return err
 		}
 		sleep(ctx, 20*time.Millisecond)
 	}
@@ -128,7 +129,12 @@ func (o *operator) insist(
 }
 
 func (o *operator) once(ctx context.Context, try int, ask func(context.Context, *coordinator) (uint64, error)) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	limit := askTime
+	if o.rng.IntN(8) == 0 {
+		// The answer may be lost, and the change made.
+		limit = time.Duration(o.rng.Int64N(int64(hasteTime)))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return ask(ctx, o.site.all[try%len(o.site.all)])
 }

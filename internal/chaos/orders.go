@@ -102,16 +102,15 @@ func (o *operator) replace(ctx context.Context) {
 			Pool: chaosPool, ServerId: id, Incarnation: incarnation, ReplacementId: by, Force: o.rng.IntN(2) == 0,
 			RequestId: reason, Reason: reason,
 		}
-		err := o.insist(ctx, reason, history.Operation{
+		_ = o.insist(ctx, reason, history.Operation{
 			Kind: history.Replace, Pool: chaosPool, Server: id, Incarnation: incarnation, By: by,
 			Intent: history.Intent{Wish: "banned", Reason: fmt.Sprintf("%s was replaced by %s: %s", id, by, reason)},
 		}, func(ctx context.Context, c *coordinator) (uint64, error) {
 			res, err := c.client.ReplaceServer(ctx, request)
 			return res.GetRevision(), err
 		})
-		if err == nil || errors.Is(err, errGaveUp) {
-			o.forgive(ctx, id)
-		}
+		sleep(ctx, time.Duration(o.rng.Int64N(int64(replaceTime))))
+		o.forgive(ctx, id)
 	}
 }
 

@@ -110,7 +110,7 @@ func (c *client) resumes(s Stream, m Message) bool {
 	case len(s.Resume) != 1 || s.Resume[0].Revision != c.at.Revision || s.Run != c.run:
 		c.breach(Resumable, m, "comes where a snapshot must: the client does not stand at a resume point")
 	case s.Router != c.router || c.runs.over(s.Router, s.Run, s.Opened):
-		c.breach(Resumable, m, "comes from %s where a snapshot must: run %s of %s is over", s.Router, s.Run, c.router)
+		c.breach(Resumable, m, "comes from %s where a snapshot must: the resume point is of run %s of %s", s.Router, s.Run, c.router)
 	default:
 		return true
 	}
