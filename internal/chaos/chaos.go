@@ -287,12 +287,12 @@ func (r *run) cut(ctx context.Context) error {
 	}
 	begin := time.Now()
 	c.gates.shut()
-	defer c.gates.reopen()
+	defer c.gates.open()
 	if _, err := r.led(ctx, epoch); err != nil {
 		return err
 	}
 	sleep(ctx, r.cfg.StopFor-time.Since(begin))
-	c.gates.reopen()
+	c.gates.open()
 	r.say("%s of epoch %d was cut off from the database for %s", c.id, epoch, time.Since(begin).Round(time.Second))
 	return r.standsBy(ctx, c)
 }

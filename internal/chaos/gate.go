@@ -3,14 +3,12 @@ package chaos
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/buddyring/buddyring/internal/relay"
 	"github.com/buddyring/buddyring/internal/testdb"
 )
 
@@ -43,22 +41,24 @@ func (all gates) url() string {
 func (all gates) inUse() int {
 	newest := 0
 	for i, g := range all {
-		if g.passed.Load() > all[newest].passed.Load() {
+		if g.passed().After(all[newest].passed()) {
 			newest = i
 		}
 	}
 	return newest
 }
 
+// shut lets nothing pass and no connection break, as when a network loses
+// everything.
 func (all gates) shut() {
 	for _, g := range all {
-		g.shut()
+		g.Shut()
 	}
 }
 
-func (all gates) reopen() {
+func (all gates) open() {
 	for _, g := range all {
-		g.reopen()
+		g.Open()
 	}
 }
 
@@ -70,20 +70,12 @@ func (all gates) close() error {
 	return errors.Join(errs...)
 }
 
-// gate is one coordinator's way to a server. While it is shut, nothing
-// passes and no connection breaks, as when a network loses everything.
+// gate is one coordinator's way to a server.
 type gate struct {
-	dir      string
-	server   string
-	listener net.Listener
-	passing  sync.WaitGroup
-	// passed is when something has passed last, in nanoseconds since 1970.
-	passed atomic.Int64
+	*relay.Path
 
-	mu sync.Mutex
-	// open is closed while the gate is open.
-	open  chan struct{}
-	conns []net.Conn
+	dir   string
+	relay *relay.Relay
 }
 
 func newGate(server string) (*gate, error) {
@@ -92,83 +84,24 @@ func newGate(server string) (*gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make gate: %w", err)
 	}
-	lis, err := net.Listen("unix", filepath.Join(dir, "sock")) //nolint:noctx // it waits for nobody
+	g := &gate{Path: relay.To("unix", server), dir: dir}
+	lis, err := net.Listen("unix", g.socket()) //nolint:noctx // it waits for nobody
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make gate: %w", err), os.RemoveAll(dir))
 	}
-	g := &gate{dir: dir, server: server, listener: lis, open: make(chan struct{})}
-	close(g.open)
-	g.passing.Go(g.accept)
+	g.relay = relay.Start(lis, func(net.Addr) *relay.Path { return g.Path })
 	return g, nil
 }
 
 func (g *gate) socket() string { return filepath.Join(g.dir, "sock") }
 
-func (g *gate) accept() {
-	for {
-		client, err := g.listener.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("unix", g.server) //nolint:noctx // it is on this host
-		if err != nil {
-			_ = client.Close()
-			continue
-		}
-		g.mu.Lock()
-		g.conns = append(g.conns, client, server)
-		g.mu.Unlock()
-		g.passing.Go(func() { g.pass(client, server) })
-		g.passing.Go(func() { g.pass(server, client) })
+// passed is when something has passed last.
+func (g *gate) passed() time.Time {
+	there, back := g.There.Passed(), g.Back.Passed()
+	if there.After(back) {
+		return there
 	}
+	return back
 }
 
-// pass passes on what comes, and then the end.
-func (g *gate) pass(from, to net.Conn) {
-	defer func() { _ = errors.Join(from.Close(), to.Close()) }()
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		g.mu.Lock()
-		open := g.open
-		g.mu.Unlock()
-		<-open
-		g.passed.Store(time.Now().UnixNano())
-		if _, writeErr := to.Write(buffer[:n]); writeErr != nil || err != nil {
-			return
-		}
-	}
-}
-
-// shut lets nothing pass until the gate is opened.
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open = make(chan struct{})
-}
-
-func (g *gate) reopen() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	select {
-	case <-g.open:
-	default:
-		close(g.open)
-	}
-}
-
-func (g *gate) close() error {
-	err := g.listener.Close()
-	g.reopen()
-	g.mu.Lock()
-	var conns []io.Closer
-	for _, c := range g.conns {
-		conns = append(conns, c)
-	}
-	g.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close()
-	}
-	g.passing.Wait()
-	return errors.Join(err, os.RemoveAll(g.dir))
-}
+func (g *gate) close() error { return errors.Join(g.relay.Close(), os.RemoveAll(g.dir)) }

@@ -40,8 +40,8 @@ func harms() []harm {
 		},
 		{
 			"cut off from the leader",
-			func(_ *run, leader *coordinator, node int) error { leader.gates[node].shut(); return nil },
-			func(_ *run, leader *coordinator, node int) error { leader.gates[node].reopen(); return nil },
+			func(_ *run, leader *coordinator, node int) error { leader.gates[node].Shut(); return nil },
+			func(_ *run, leader *coordinator, node int) error { leader.gates[node].Open(); return nil },
 		},
 		{
 			"cut off from one other node",
