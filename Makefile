@@ -149,7 +149,7 @@ RUNS ?= 60
 .PHONY: chaos-night
 chaos-night: build ## the same RUNS (60) times with fewer faults each, from one seed after the other; hours
 	@.ci/prerequisites mariadbd
-	@go run ./internal/chaos/chaos-leader --runs $(RUNS) --kills 15 --handovers 8 --stops 2 --cuts 2 --outages 4 --crashes 15 --clocks 4 $(ARGS)
+	@go run ./internal/chaos/chaos-leader --runs $(RUNS) --kills 15 --handovers 8 --stops 2 --cuts 2 --outages 4 --crashes 15 --clocks 4 --slows 2 $(ARGS)
 
 .PHONY: bench
 bench: ## run the benchmarks

@@ -37,6 +37,8 @@ type role struct {
 	stays func() bool
 	// once says that the agent ends when its server has left.
 	once bool
+	// far says that it goes through the coordinators' fronts.
+	far bool
 }
 
 // agent is a scripted agent that sees everybody well whose host is not dead. It
@@ -148,7 +150,7 @@ var (
 
 // session holds one session and returns how it ended.
 func (a *agent) session(ctx context.Context, address string) error {
-	conn, err := a.site.dial(address)
+	conn, err := a.site.reach(address, a.role.far)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,8 @@ type Config struct {
 	// again, or stopped for StopFor, in turns; Nodes how often a node of the
 	// cluster is killed, stopped or cut off for StopFor, see harms; Hosts how often
 	// the leader is killed together with the node that it writes to.
-	Kills, Crashes, Handovers, Stops, Cuts, Outages, Clocks, Others, Nodes, Hosts int
+	// Slows is how often links of the coordinators are slow for StopFor, see slownesses.
+	Kills, Crashes, Handovers, Stops, Cuts, Outages, Clocks, Others, Nodes, Hosts, Slows int
 
 	Wave    int
 	StopFor time.Duration
@@ -169,7 +170,7 @@ func (r *run) live(ctx context.Context) error {
 func (r *run) passing(n int) role {
 	rng := r.random(fmt.Sprint("stay ", n))
 	return role{
-		id: fmt.Sprint(serverPrefix, n), address: fmt.Sprintf("10.0.%d.%d", n/250, n%250+1),
+		id: fmt.Sprint(serverPrefix, n), far: isFar(n), address: fmt.Sprintf("10.0.%d.%d", n/250, n%250+1),
 		stay: func() time.Duration { return time.Duration(rng.Int64N(int64(stayTime))) }, stays: r.calm.Load,
 	}
 }
@@ -187,7 +188,7 @@ func (r *run) faults(ctx context.Context) error {
 	}
 	do := map[fault]func(context.Context) error{
 		faultKill: r.kill, faultHandover: r.handOver, faultStop: r.stop, faultCrash: r.crash, faultCut: r.cut, faultOutage: r.outage,
-		faultClock: r.setClock, faultOther: r.other, faultNode: r.node, faultHost: r.host,
+		faultClock: r.setClock, faultOther: r.other, faultNode: r.node, faultHost: r.host, faultSlow: r.slow,
 	}
 	for i, f := range plan(r.cfg, r.rng) {
 		sleep(ctx, time.Duration(r.rng.Int64N(int64(restTime))))

@@ -84,6 +84,9 @@ func TestFaults(t *testing.T) {
 		epochs uint64
 	}{
 		"histories": {chaos.Config{Servers: 20, Watchers: 3, Kills: 1, Handovers: 1, Crashes: 1, Wave: 40}, 4},
+		"slow links": {chaos.Config{
+			Servers: 20, Watchers: 2, Agents: 4, Routers: 2, Slows: 3, StopFor: 4 * time.Second,
+		}, 1},
 		"all": {chaos.Config{
 			Servers: 30, Watchers: 2, Agents: 4, Routers: 2, Kills: 2, Handovers: 2, Stops: 1, Cuts: 1, Outages: 2, Clocks: clocks,
 			StopFor: 6 * time.Second,

@@ -48,11 +48,13 @@ func (m *mortality) kill(id string, now time.Time) bool {
 	return true
 }
 
+// revive lets a dead host come back.
 func (m *mortality) revive(id string, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := m.deaths[id]
-	list[len(list)-1].end = now
+	if list := m.deaths[id]; len(list) > 0 {
+		list[len(list)-1].end = now
+	}
 }
 
 // since is when a host died, if it is dead.

@@ -88,15 +88,14 @@ func (r *run) node(ctx context.Context) error {
 	if err := h.do(r, c, at); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	victim, err := r.goesOn(ctx, what)
+	went, err := r.goesOn(ctx, what, r.changes)
 	sleep(ctx, r.cfg.StopFor-time.Since(begin))
 	err = errors.Join(err, h.undo(r, c, at), r.site.whole(ctx))
-	if victim != "" {
-		r.mortality.revive(victim, time.Now())
-	}
+	r.mortality.revive(went.victim, time.Now())
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	r.report.Steered, r.report.Resumed = append(r.report.Steered, went.steered), append(r.report.Resumed, went.resumed)
 	return r.leadsOn(ctx, c, epoch, what)
 }
 
@@ -118,38 +117,48 @@ func (r *run) host(ctx context.Context) error {
 	return r.site.cluster.Rejoin(at) //nolint:contextcheck // it has a time-out of its own
 }
 
+// course is how things went on beside a fault: which server crashed, how long it took
+// until no router sent anybody there, and from the fault until a change was
+// acknowledged that was asked for after it.
+type course struct {
+	victim           string
+	steered, resumed time.Duration
+}
+
 // goesOn crashes a server, which stays dead, and waits until all routers avoid it and
-// another change is acknowledged.
-func (r *run) goesOn(ctx context.Context, what string) (victim string, err error) {
+// a change is acknowledged.
+func (r *run) goesOn(ctx context.Context, what string, change func(context.Context) error) (went course, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it takes too long"))
 	defer cancel()
 	begin := time.Now()
-	var resumed time.Duration
 	var changes errgroup.Group
-	changes.Go(func() (err error) { resumed, err = r.changes(ctx, begin); return err })
+	changes.Go(func() error {
+		err := change(ctx)
+		went.resumed = time.Since(begin)
+		return err
+	})
 	victim, crash, err := r.strike(ctx)
 	if err == nil {
 		err = r.avoided(ctx, victim)
 	}
-	steered := time.Since(crash)
+	went.victim, went.steered = victim, time.Since(crash)
 	if err := errors.Join(err, changes.Wait()); err != nil {
-		return victim, err
+		return went, err
 	}
-	r.report.Steered, r.report.Resumed = append(r.report.Steered, steered), append(r.report.Resumed, resumed)
 	r.say("%s: the routers avoided a server %s after its crash, changes went on after %s",
-		what, steered.Round(time.Millisecond), resumed.Round(time.Millisecond))
-	return victim, nil
+		what, went.steered.Round(time.Millisecond), went.resumed.Round(time.Millisecond))
+	return went, nil
 }
 
-// changes waits until a change is acknowledged that was asked for since.
-func (r *run) changes(ctx context.Context, since time.Time) (time.Duration, error) {
+// changes waits until a change is acknowledged that was asked for after it was called.
+func (r *run) changes(ctx context.Context) error {
 	// One may have been under way.
 	for enough := r.ledger.changes() + 2; r.ledger.changes() < enough; sleep(ctx, time.Millisecond) {
 		if ctx.Err() != nil {
-			return 0, fmt.Errorf("no change is acknowledged: %w", context.Cause(ctx))
+			return fmt.Errorf("no change is acknowledged: %w", context.Cause(ctx))
 		}
 	}
-	return time.Since(since), nil
+	return nil
 }
 
 // strike crashes a server that all routers serve.

@@ -17,6 +17,7 @@ const (
 	faultOther    fault = "other"
 	faultNode     fault = "node"
 	faultHost     fault = "host"
+	faultSlow     fault = "slow"
 )
 
 // plan is all faults in an order that is drawn.
@@ -36,6 +37,7 @@ func plan(cfg Config, rng *rand.Rand) []fault {
 		{faultOther, cfg.Others},
 		{faultNode, cfg.Nodes},
 		{faultHost, cfg.Hosts},
+		{faultSlow, cfg.Slows},
 	} {
 		for range part.times {
 			all = append(all, part.what)

@@ -50,6 +50,12 @@ type Report struct {
 	// a change was acknowledged that was asked for after it.
 	Steered Times `json:"steered"`
 	Resumed Times `json:"resumed"`
+	// SlowDatabase and SlowClients are as Steered, while the leader's link to the
+	// database was slow, or those to half of the agents and to routers; SlowChanges
+	// are as Resumed.
+	SlowDatabase Times `json:"slow_database"`
+	SlowClients  Times `json:"slow_clients"`
+	SlowChanges  Times `json:"slow_changes"`
 	// What was acknowledged, and how much the table has. WaveJoins are those that
 	// were acknowledged right before leader and database were killed together.
 	Joins int `json:"joins"`
@@ -64,10 +70,14 @@ type Report struct {
 	Orders map[history.Kind]int `json:"orders"`
 	// Clocks is how often the wall clock of a program was set, Others how often
 	// a standby, a router or an agent was killed or stopped, Nodes how often a
-	// node of the cluster was harmed.
+	// node of the cluster was harmed, Slows how often links were slow,
+	// Visits how often a leader of the past was asked by somebody who had seen a later
+	// one, and refused.
 	Clocks int `json:"clocks"`
 	Others int `json:"others"`
 	Nodes  int `json:"nodes"`
+	Slows  int `json:"slows"`
+	Visits int `json:"visits"`
 	// History is what was judged.
 	History Judged `json:"history"`
 	// What must not be.
@@ -151,8 +161,11 @@ func (r *Report) Add(o Report) {
 	}
 	r.Deaths, r.Removed = r.Deaths+o.Deaths, r.Removed+o.Removed
 	r.Steered, r.Resumed = append(r.Steered, o.Steered...), append(r.Resumed, o.Resumed...)
+	r.SlowDatabase, r.SlowClients = append(r.SlowDatabase, o.SlowDatabase...), append(r.SlowClients, o.SlowClients...)
+	r.SlowChanges = append(r.SlowChanges, o.SlowChanges...)
 	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
-	r.Clocks, r.Others, r.Nodes = r.Clocks+o.Clocks, r.Others+o.Others, r.Nodes+o.Nodes
+	r.Clocks, r.Others, r.Nodes, r.Slows = r.Clocks+o.Clocks, r.Others+o.Others, r.Nodes+o.Nodes, r.Slows+o.Slows
+	r.Visits += o.Visits
 	r.History.add(o.History)
 	mine := r.wrongs()
 	for i, list := range o.wrongs() {
@@ -176,8 +189,8 @@ func (r Report) Write(w io.Writer) error {
 		fmt.Sprintf("acknowledged: %d joins, %d leaves; %d of %d servers that crashed were taken out before they were back; %d revisions in %d epochs",
 			r.Joins, r.Leaves, r.Removed, r.Deaths, r.Revisions, r.Epochs),
 		"acknowledged to operators: " + r.orders(),
-		fmt.Sprintf("besides: %d times a clock was set, %d times a standby, a router or an agent killed or stopped, %d times a node of Galera harmed",
-			r.Clocks, r.Others, r.Nodes),
+		fmt.Sprintf("besides: %d times a clock was set, %d times a standby, a router or an agent killed or stopped, %d times a node of Galera harmed, "+
+			"%d times links slow; %d visits to leaders of the past", r.Clocks, r.Others, r.Nodes, r.Slows, r.Visits),
 		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d streams of routers and %d of clients; %d of clients resumed, %d messages to them compared with the table",
 			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams, r.History.Clients, r.History.Resumed, r.History.Compared),
 		fmt.Sprintf("%-66s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),
@@ -193,6 +206,9 @@ func (r Report) Write(w io.Writer) error {
 		{"    leader and the node in use killed → first session", r.Host},
 		{"S2  node harmed: crash of a server → avoided by all routers (≤ 1 s)", r.Steered},
 		{"    node harmed → next change acknowledged", r.Resumed},
+		{"S2  database slow: crash of a server → avoided by all routers (≤ 1 s)", r.SlowDatabase},
+		{"    agents and routers slow: crash → avoided by all routers", r.SlowClients},
+		{"    links slow → next change acknowledged", r.SlowChanges},
 	} {
 		if len(t.times) > 0 {
 			lines = append(lines, fmt.Sprintf("%-66s %5d %7.2f s %7.2f s %7.2f s", t.name, len(t.times),

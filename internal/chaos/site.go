@@ -72,10 +72,12 @@ type site struct {
 type coordinator struct {
 	id             string
 	address, admin string
-	gates          gates
-	proc           *process.Process
-	conn           *grpc.ClientConn
-	client         pb.AdminServiceClient
+	// front is what is told of it.
+	front  *front
+	gates  gates
+	proc   *process.Process
+	conn   *grpc.ClientConn
+	client pb.AdminServiceClient
 }
 
 // here starts programs as this one does.
@@ -178,8 +180,11 @@ func (s *site) newCoordinator(ctx context.Context, id string) (*coordinator, err
 	if err != nil {
 		return nil, err
 	}
-	if c.gates, err = newGates(s.servers.Servers()); err != nil {
+	if c.front, err = newFront(ctx, c.address); err != nil {
 		return nil, errors.Join(err, conn.Close())
+	}
+	if c.gates, err = newGates(s.servers.Servers()); err != nil { //nolint:contextcheck // they live until close
+		return nil, errors.Join(err, c.front.relay.Close(), conn.Close())
 	}
 	c.conn, c.client = conn, pb.NewAdminServiceClient(conn)
 	return c, nil
@@ -198,7 +203,7 @@ func (s *site) start(ctx context.Context, c *coordinator) error {
 	defer cancel()
 	failed := make(chan error, 1)
 	args := []string{
-		"--id", c.id, "--store", c.gates.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.address,
+		"--id", c.id, "--store", c.gates.url(), "--migrate", "auto", "--listen", c.address, "--advertise", c.front.address,
 		"--admin-listen", c.admin, "--http-listen", "127.0.0.1:0", "--allow-local-addresses",
 	}
 	if s.unsafe {
@@ -260,14 +265,6 @@ func (s *site) crashes() error {
 	return errors.Join(s.crashed...)
 }
 
-func (s *site) addresses() []string {
-	list := make([]string, len(s.all))
-	for i, c := range s.all {
-		list[i] = c.address
-	}
-	return list
-}
-
 // logs is where the coordinators' logs are, for who wants to know more.
 func (s *site) logs(into io.Writer) {
 	for _, c := range s.all {
@@ -282,7 +279,7 @@ func (s *site) close() error {
 			_ = c.proc.Signal(syscall.SIGCONT) // it may have ended
 			c.proc.Kill()
 		}
-		errs = append(errs, c.conn.Close(), c.gates.close())
+		errs = append(errs, c.conn.Close(), c.front.relay.Close(), c.gates.close())
 	}
 	for _, db := range s.dbs {
 		errs = append(errs, db.Close())

@@ -42,7 +42,7 @@ func TestCoordinatorThatCrashes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := s.start(t.Context(), &coordinator{id: "c1", conn: conn, client: pb.NewAdminServiceClient(conn)}); err == nil {
+	if err := s.start(t.Context(), &coordinator{id: "c1", front: &front{}, conn: conn, client: pb.NewAdminServiceClient(conn)}); err == nil {
 		t.Error("it was started")
 	}
 	if s.crashes() == nil {

@@ -28,6 +28,8 @@ type watcher struct {
 	rng     *rand.Rand
 	id      string
 	at      int
+	// far says that it goes through the coordinators' fronts.
+	far bool
 
 	storeID string
 	epoch   uint64
@@ -39,7 +41,7 @@ type watcher struct {
 
 func newWatcher(s *site, h *history.Recorder, rng *rand.Rand, n int) *watcher {
 	return &watcher{
-		site: s, history: h, rng: rng, at: n, id: fmt.Sprintf("watcher-%d", n+1), pools: map[string]history.Position{},
+		site: s, history: h, rng: rng, at: n, far: isFar(n), id: fmt.Sprintf("watcher-%d", n+1), pools: map[string]history.Position{},
 	}
 }
 
@@ -70,7 +72,7 @@ var (
 
 // stream holds one stream and returns how it ended.
 func (w *watcher) stream(ctx context.Context, address string) error {
-	conn, err := w.site.dial(address)
+	conn, err := w.site.reach(address, w.far)
 	if err != nil {
 		return err
 	}

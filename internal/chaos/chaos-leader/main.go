@@ -75,6 +75,7 @@ func flags(o *options) {
 	flag.IntVar(&o.Clocks, "clocks", clocks, "how often the wall clock of a program is set; on Linux on amd64")
 	flag.IntVar(&o.Others, "others", 6, "how often a standby, a router or an agent is killed or stopped, in turns")
 	flag.IntVar(&o.Nodes, "nodes", 12, "how often a node of the Galera cluster is harmed: killed, stopped, cut off or slowed down, in turns")
+	flag.IntVar(&o.Slows, "slows", 6, "how often links between coordinators and database, or agents and routers, are slow, in turns")
 	flag.IntVar(&o.Hosts, "hosts", 6, "how often the leader is killed together with the Galera node that it writes to")
 	flag.DurationVar(&o.StopFor, "stop-for", 20*time.Second, "how long stops, cuts and outages last")
 	flag.IntVar(&o.Crashes, "crashes", 50, "how often it is killed together with the database, while servers join")
