@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/buddyring/buddyring/internal/history"
 	"github.com/buddyring/buddyring/internal/member"
@@ -35,10 +37,10 @@ type role struct {
 	stay func() time.Duration
 	// stays reports whether it is not to leave now.
 	stays func() bool
-	// once says that the agent ends when its server has left.
-	once bool
 	// far says that it goes through the coordinators' fronts.
 	far bool
+	// once says that the agent ends when its server has left.
+	once bool
 }
 
 // agent is a scripted agent that sees everybody well whose host is not dead. It
@@ -52,6 +54,8 @@ type agent struct {
 	role      role
 
 	hello *pb.Hello
+	// said is what hello was when it was welcomed last; nil if it never was.
+	said atomic.Pointer[pb.Hello]
 	// floor is the highest epoch that it has seen.
 	floor uint64
 	at    int
@@ -289,9 +293,12 @@ func (c *conversation) askToLeave() {
 
 // take takes one message; an error ends the session.
 func (c *conversation) take(m *pb.SessionResponse) error {
-	if m.GetWelcome() == nil && m.GetEpoch() < c.floor {
+	if m.GetEpoch() < c.floor {
+		// The Hello has named the epoch, so that this goes for the Welcome too.
 		c.ledger.stale(c.role.id, m.GetEpoch(), c.floor)
-		return nil
+		if m.GetWelcome() == nil {
+			return nil
+		}
 	}
 	switch r := m.GetMessage().(type) {
 	case *pb.SessionResponse_Welcome:
@@ -326,6 +333,7 @@ func (a *agent) accept(epoch uint64, w *pb.Welcome) error {
 	}
 	a.floor = epoch
 	a.hello.Incarnation, a.hello.StoreId, a.hello.Epoch = w.GetIncarnation(), w.GetStoreId(), epoch
+	a.said.Store(proto.CloneOf(a.hello))
 	result := history.Result{Incarnation: w.GetIncarnation(), Resumed: w.GetResumed(), Epoch: epoch}
 	if !w.GetResumed() {
 		result.Revision = w.GetIncarnation() // an incarnation is the revision of its join

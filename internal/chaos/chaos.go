@@ -80,11 +80,14 @@ type run struct {
 	history *history.Recorder
 	// mortality is that of the scripted agents' hosts.
 	mortality *mortality
+	agents    []*agent
 	reader    *reader
 	watchers  []*watcher
 	clients   []*client
 	calm      atomic.Bool
 	report    Report
+	// visits guards what visitors tell.
+	visits sync.Mutex
 	// rng is that of the faults.
 	rng *rand.Rand
 	// clocks are those that were set, by the process.
@@ -141,6 +144,7 @@ func (r *run) live(ctx context.Context) error {
 	defer stop()
 	for n := range r.cfg.Servers {
 		a := r.newAgent(n, r.passing(n))
+		r.agents = append(r.agents, a)
 		lives.Go(func() { a.live(living) })
 	}
 	for n := range r.cfg.Watchers {
@@ -262,7 +266,7 @@ func (r *run) stop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	begin := time.Now()
+	p, begin := r.past(c), time.Now()
 	if err := c.proc.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
@@ -272,7 +276,7 @@ func (r *run) stop(ctx context.Context) error {
 	}
 	r.report.Stopped = append(r.report.Stopped, at.Sub(begin))
 	sleep(ctx, r.cfg.StopFor-time.Since(begin))
-	if err := c.proc.Signal(syscall.SIGCONT); err != nil {
+	if err := r.wake(ctx, p); err != nil {
 		return err
 	}
 	r.say("%s of epoch %d was stopped for %s; the first session after it took %s", c.id, epoch,

@@ -20,7 +20,11 @@ func (r *run) check(ctx context.Context) error {
 	l := r.ledger
 	r.loses(l.lost, l.compare(rows))
 	r.report.Joins, r.report.Leaves, r.report.Orders = l.joins, l.leaves, l.acknowledged
-	r.report.StaleEffects = append(append(r.report.StaleEffects, l.staleEffect...), r.real.staleAnswers()...)
+	stale, err := r.staleEffects()
+	if err != nil {
+		return err
+	}
+	r.report.StaleEffects = append(r.report.StaleEffects, stale...)
 	r.report.WrongRemovals = append(r.report.WrongRemovals, l.removed...)
 	_, err = read(ctx, r.site.dbs[0], "SELECT revision FROM pool WHERE name = 'default'",
 		func(rows *sql.Rows, _ map[string]uint64) error { return rows.Scan(&r.report.Revisions) })

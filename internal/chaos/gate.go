@@ -62,6 +62,13 @@ func (all gates) open() {
 	}
 }
 
+// slow makes what passes late, each way.
+func (all gates) slow(delay time.Duration) {
+	for _, g := range all {
+		g.Slow(delay, 0)
+	}
+}
+
 func (all gates) close() error {
 	var errs []error
 	for _, g := range all {

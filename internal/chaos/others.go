@@ -41,7 +41,7 @@ func (r *run) bystanders(leader *coordinator, epoch uint64) []bystander {
 		restart: func(context.Context) error { return r.real.restart(router) },
 	}, bystander{
 		name: "an agent", proc: agent.Process, routers: r.real.routers, back: follow,
-		restart: func(context.Context) error { return r.real.start(agent) },
+		restart: func(context.Context) error { return r.real.start(&agent.realProgram) },
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/buddyring/buddyring/internal/freeport"
+	"github.com/buddyring/buddyring/internal/history"
 	"github.com/buddyring/buddyring/internal/process"
 	routerv1 "github.com/buddyring/buddyring/proto/buddyring/router/v1"
 )
@@ -22,11 +23,14 @@ import (
 // realPool is that of the real agents, who see each other on loopback.
 const realPool = "real"
 
+// flagCoordinator is the flag of agents and routers that says whom they ask.
+const flagCoordinator = "--coordinator"
+
 // realPart are real agents and real routers, which find the leader as those of an
 // installation do. Without agents there are no routers either.
 type realPart struct {
 	site   *site
-	agents []*realProgram
+	agents []*realAgent
 	// services are what the agents' servers serve: probes connect to them.
 	services []net.Listener
 	serving  sync.WaitGroup
@@ -50,9 +54,9 @@ type realRouter struct {
 	client routerv1.RouterServiceClient
 
 	mu sync.Mutex
-	// epoch is the highest that it has answered with since it was started.
-	epoch uint64
-	// stale are the answers of an epoch below that of an earlier one.
+	// at is the epoch and the revision of its last answer since it was started.
+	at history.Position
+	// stale are the answers that went back.
 	stale []string
 }
 
@@ -108,10 +112,10 @@ func (r *realPart) startAgent(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	agent := r.program("buddyring-agent", id, "--id", id, "--pool", realPool,
-		"--probe-address", host, "--probe", "tcp://:"+port, "--endpoint", "http="+lis.Addr().String())
-	r.agents = append(r.agents, &agent)
-	return r.start(&agent)
+	agent := newRealAgent(r.program("buddyring-agent", id, "--id", id, "--pool", realPool,
+		"--probe-address", host, "--probe", "tcp://:"+port, "--endpoint", "http="+lis.Addr().String()))
+	r.agents = append(r.agents, agent)
+	return r.start(&agent.realProgram)
 }
 
 // serve lets everybody connect, until the listener is closed.
@@ -128,7 +132,7 @@ func serve(lis net.Listener) {
 func (r *realPart) program(path, name string, args ...string) realProgram {
 	return realProgram{program: process.Program{
 		Name: name, Path: filepath.Join(r.site.bin, path), Log: filepath.Join(r.site.dir, name+".log"),
-		Args: append(args, "--coordinator", strings.Join(r.site.addresses(), ","), "--http-listen", "127.0.0.1:0",
+		Args: append(args, flagCoordinator, strings.Join(r.site.addresses(), ","), "--http-listen", "127.0.0.1:0",
 			"--state-dir", filepath.Join(r.site.dir, name)),
 	}}
 }
@@ -147,19 +151,48 @@ func (r *realPart) start(p *realProgram) (err error) {
 // restart starts a router that was killed.
 func (r *realPart) restart(router *realRouter) error {
 	router.mu.Lock()
-	router.epoch = 0 // it has what was on its disk
+	router.at = history.Position{} // it has what was on its disk
 	router.mu.Unlock()
 	return r.start(&router.realProgram)
 }
 
-// watch asks the routers all the time, until ctx ends: what one answers never goes
-// back.
+// turnTo starts an agent and a router again, which ask a coordinator before the others.
+func (r *realPart) turnTo(coordinator string) error {
+	if len(r.agents) == 0 {
+		return nil
+	}
+	agent := r.agents[len(r.agents)-1]
+	agent.Kill()
+	agent.turn(coordinator)
+	err := r.start(&agent.realProgram)
+	if len(r.routers) > 0 {
+		router := r.routers[len(r.routers)-1]
+		router.Kill()
+		router.turn(coordinator)
+		err = errors.Join(err, r.restart(router))
+	}
+	return err
+}
+
+// turn makes a program ask a coordinator before the others.
+func (p *realProgram) turn(coordinator string) {
+	at := slices.Index(p.program.Args, flagCoordinator) + 1
+	others := strings.Split(p.program.Args[at], ",")
+	others = slices.DeleteFunc(others, func(other string) bool { return other == coordinator })
+	p.program.Args[at] = strings.Join(append([]string{coordinator}, others...), ",")
+}
+
+// watch looks at agents and routers all the time, until ctx ends: what one holds, or
+// answers, never goes back.
 func (r *realPart) watch(ctx context.Context) {
 	for ctx.Err() == nil {
+		for _, agent := range r.agents {
+			agent.look()
+		}
 		for _, router := range r.routers {
 			router.look(ctx)
 		}
-		sleep(ctx, readInterval)
+		sleep(ctx, lookInterval)
 	}
 }
 
@@ -170,10 +203,11 @@ func (router *realRouter) look(ctx context.Context) {
 	}
 	router.mu.Lock()
 	defer router.mu.Unlock()
-	if epoch := res.GetFreshness().GetEpoch(); epoch < router.epoch {
-		router.stale = append(router.stale, fmt.Sprintf("%s answers of epoch %d after one of %d", router.name, epoch, router.epoch))
-	} else {
-		router.epoch = epoch
+	before := router.at
+	router.at = history.Position{Epoch: res.GetFreshness().GetEpoch(), Revision: res.GetFreshness().GetRevision()}
+	if router.at.Epoch < before.Epoch || router.at.Revision < before.Revision {
+		router.stale = append(router.stale, fmt.Sprintf("%s answers of epoch %d, revision %d after one of epoch %d, revision %d",
+			router.name, router.at.Epoch, router.at.Revision, before.Epoch, before.Revision))
 	}
 }
 
@@ -183,14 +217,18 @@ func (router *realRouter) resolve(ctx context.Context, pool string) (*routerv1.R
 	return router.client.Resolve(ctx, &routerv1.ResolveRequest{Pool: pool})
 }
 
-// staleAnswers are what watch has found.
-func (r *realPart) staleAnswers() (all []string) {
+// staleEffects are what agents and routers have held, or answered, that went back.
+func (r *realPart) staleEffects() (all []string, err error) {
+	for _, agent := range r.agents {
+		stale, failed := agent.staleSessions()
+		all, err = append(all, stale...), errors.Join(err, failed)
+	}
 	for _, router := range r.routers {
 		router.mu.Lock()
 		all = append(all, router.stale...)
 		router.mu.Unlock()
 	}
-	return all
+	return all, err
 }
 
 // follow waits until the routers serve all the agents' servers as a leader of an
@@ -267,7 +305,10 @@ func (r *realPart) close() error {
 }
 
 func (r *realPart) programs() []*realProgram {
-	all := slices.Clone(r.agents)
+	var all []*realProgram
+	for _, agent := range r.agents {
+		all = append(all, &agent.realProgram)
+	}
 	for _, router := range r.routers {
 		all = append(all, &router.realProgram)
 	}

@@ -37,6 +37,10 @@ type watcher struct {
 	mu sync.Mutex
 	// pools are where it stands.
 	pools map[string]history.Position
+	// told is the highest epoch that its hello has named.
+	told uint64
+	// stale are the streams of leaders that had been told of a later one.
+	stale []string
 }
 
 func newWatcher(s *site, h *history.Recorder, rng *rand.Rand, n int) *watcher {
@@ -124,6 +128,7 @@ func (w *watcher) hello() (*pb.SubscribeHello, history.Stream) {
 		clear(w.pools)
 	}
 	record := history.Stream{Watcher: w.id}
+	w.told = 0
 	hello := &pb.SubscribeHello{RouterId: w.id, Version: "chaos"}
 	if len(w.pools) > 0 {
 		hello.StoreId, record.StoreID = w.storeID, w.storeID
@@ -131,6 +136,7 @@ func (w *watcher) hello() (*pb.SubscribeHello, history.Stream) {
 	for _, p := range w.pools {
 		hello.Resume = append(hello.Resume, &pb.Position{Pool: p.Pool, Epoch: p.Epoch, Revision: p.Revision, ChangeId: p.ChangeID})
 		record.Resume = append(record.Resume, p)
+		w.told = max(w.told, p.Epoch)
 	}
 	return hello, record
 }
@@ -142,6 +148,9 @@ func (w *watcher) take(m *pb.SubscribeResponse) error {
 	switch m := m.GetMessage().(type) {
 	case *pb.SubscribeResponse_Start:
 		if m.Start.GetStoreId() == w.storeID && m.Start.GetEpoch() < w.epoch {
+			if m.Start.GetEpoch() < w.told {
+				w.stale = append(w.stale, fmt.Sprintf("%s got a stream of epoch %d and had named %d", w.id, m.Start.GetEpoch(), w.told))
+			}
 			return errPast
 		}
 		w.storeID, w.epoch = m.Start.GetStoreId(), m.Start.GetEpoch()
