@@ -28,7 +28,7 @@ const (
 type peerService struct {
 	pb.UnimplementedPeerServiceServer
 
-	standing func(time.Time) standing
+	lease func(time.Time) member.Lease
 	// asked hears of each question.
 	asked func()
 }
@@ -37,10 +37,26 @@ type peerService struct {
 // the lease back.
 func (p *peerService) GetLead(context.Context, *pb.GetLeadRequest) (*pb.GetLeadResponse, error) {
 	p.asked()
-	at := p.standing(time.Now())
+	l := p.lease(time.Now())
 	return &pb.GetLeadResponse{
-		StoreId: at.storeID, Epoch: uint64(at.epoch), LeaderId: string(at.leaderID), Leader: at.leader,
+		StoreId: l.StoreID, Epoch: uint64(l.Epoch), LeaderId: string(l.Holder), Leader: l.Advertise,
 	}, nil
+}
+
+// lease is the lease as this coordinator has it or has seen it, also its own while the
+// term loads; without a holder where none has been seen to renew it for a while.
+func (s *Server) lease(now time.Time) member.Lease {
+	if t := s.term.Load(); t != nil {
+		return member.Lease{
+			StoreID: t.lead.storeID, Epoch: t.lead.epoch, Holder: member.ID(s.cfg.ID), Advertise: s.cfg.Advertise,
+		}
+	}
+	sight := s.sight.Load()
+	l := sight.Lease
+	if !sight.Alive(now) {
+		l.Holder, l.Advertise = "", ""
+	}
+	return l
 }
 
 // askPeers ends the term when another coordinator knows of a later leader, until

@@ -106,7 +106,7 @@ func (s *Server) makeServers() {
 			pb.PeerService_ServiceDesc.ServiceName:       {rpc.RoleCoordinator},
 		},
 	})
-	pb.RegisterPeerServiceServer(s.agentServer.GRPC(), &peerService{standing: s.standing, asked: s.hasten})
+	pb.RegisterPeerServiceServer(s.agentServer.GRPC(), &peerService{lease: s.lease, asked: s.hasten})
 	s.agentServer.GRPC().RegisterService(behind(pb.AgentService_ServiceDesc, s.agentDoor), nil)
 	s.agentServer.GRPC().RegisterService(behind(pb.MembershipService_ServiceDesc, s.memberDoor), nil)
 	s.adminServer = rpc.NewServer(rpc.ServerConfig{

@@ -142,7 +142,7 @@ func TestLeaseIsRenewedWhileATermLoads(t *testing.T) {
 }
 
 // Who has won the lead says so while it loads: a leader of the past that cannot
-// reach the database gives way at once.
+// reach the database gives way at once, and sends agents there.
 func TestLeadIsKnownWhileATermLoads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -158,8 +158,9 @@ func TestLeadIsKnownWhileATermLoads(t *testing.T) {
 		slow.loading.Store(int64(20 * time.Second))
 		cut.down.Store(true)
 		begin := time.Now()
-		if err := heard(t, a.over); !errors.Is(err, member.ErrNotLeader) {
-			t.Errorf("the session ended with %v", err)
+		err := heard(t, a.over)
+		if named, ok := errors.AsType[*member.NotLeaderError](err); !ok || named.Leader != "c2:7400" {
+			t.Errorf("the session ended with %v, want the name of the successor", err)
 		}
 		if took := time.Since(begin); took > 8*time.Second {
 			t.Errorf("the leader of the past went on for %s", took)

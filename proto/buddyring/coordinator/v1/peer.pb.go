@@ -66,8 +66,8 @@ type GetLeadResponse struct {
 	// The epoch of the lease as the coordinator has seen it last in the database, or
 	// has won it, also while it does not serve yet.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Id of the coordinator that leads; empty where none has been seen to renew the
-	// lease for a while.
+	// Id of the coordinator that leads, or will as soon as it has read the table; empty
+	// where none has been seen to renew the lease for a while.
 	LeaderId string `protobuf:"bytes,3,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
 	// The address at which agents and routers reach it; empty as above.
 	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
