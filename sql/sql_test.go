@@ -87,6 +87,9 @@ func TestNoServerWideLocksNorNumbers(t *testing.T) {
 			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
 		}
 		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue // a test may look for them
+			}
 			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)

@@ -171,10 +171,13 @@ func (s *Server) hold(ctx context.Context, w won) (notBefore time.Time, err erro
 	s.led = w.Epoch
 	// Whoever asks while the term loads is told that the leader before is one of the
 	// past.
-	s.see(lease.Sight{Lease: member.Lease{
+	own := member.Lease{
 		StoreID: w.StoreID, Holder: member.ID(s.cfg.ID), Instance: s.cfg.Instance, Advertise: s.cfg.Advertise, Epoch: w.Epoch,
-	}, MovedAt: w.sent})
+	}
+	s.see(lease.Sight{Lease: own, MovedAt: w.sent})
+	s.loading.Store(&own)
 	t, err := s.load(ctx, w)
+	s.loading.Store(nil)
 	if err != nil {
 		_ = s.giveBack(ctx, w.Epoch) // it is in the log
 		if ctx.Err() == nil && !errors.Is(err, member.ErrUnavailable) && !errors.Is(err, member.ErrFenced) {

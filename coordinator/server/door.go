@@ -70,12 +70,9 @@ func (s *Server) adminDoor(ctx context.Context, method string) (any, error) {
 	if !slices.Contains(readFromTable(), method) {
 		return nil, s.notLeader()
 	}
-	told, within := slices.Contains(toldWithoutTable(), method), shelfTime
-	if told {
-		within = toldTime
-	}
-	admin, age, err := s.shelf.service(ctx, within)
-	if err != nil && !told {
+	told := slices.Contains(toldWithoutTable(), method)
+	admin, age, err := s.shelf.service(ctx, told)
+	if admin == nil || err != nil && !told {
 		return nil, err
 	}
 	stale := metadata.Pairs(rpc.StaleHeader, strconv.FormatFloat(age.Seconds(), 'f', 3, 64))

@@ -46,17 +46,11 @@ func (p *peerService) GetLead(context.Context, *pb.GetLeadRequest) (*pb.GetLeadR
 // lease is the lease as this coordinator has it or has seen it, also its own while the
 // term loads; without a holder where none has been seen to renew it for a while.
 func (s *Server) lease(now time.Time) member.Lease {
-	if t := s.term.Load(); t != nil {
-		return member.Lease{
-			StoreID: t.lead.storeID, Epoch: t.lead.epoch, Holder: member.ID(s.cfg.ID), Advertise: s.cfg.Advertise,
-		}
+	if own := s.loading.Load(); own != nil {
+		return *own
 	}
-	sight := s.sight.Load()
-	l := sight.Lease
-	if !sight.Alive(now) {
-		l.Holder, l.Advertise = "", ""
-	}
-	return l
+	at := s.standing(now)
+	return member.Lease{StoreID: at.storeID, Epoch: at.epoch, Holder: at.leaderID, Advertise: at.leader}
 }
 
 // askPeers ends the term when another coordinator knows of a later leader, until

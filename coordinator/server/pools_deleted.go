@@ -127,13 +127,27 @@ func (t *term) tellInherited(ctx context.Context) {
 // untold returns the events of the deletions, but old ones, that are not among those
 // that the history has.
 func untold(deleted []member.DeletedPool, told []member.Event, now time.Time) []member.Event {
+	texts := map[string]bool{}
+	for _, e := range told {
+		texts[e.Text] = true
+	}
 	var events []member.Event
 	for _, d := range deleted {
-		e := eventOf(d)
-		known := slices.ContainsFunc(told, func(o member.Event) bool { return o.Text == e.Text })
-		if !known && now.Sub(d.At) < untoldFor {
-			events = append(events, e)
+		if now.Sub(d.At) < untoldFor && !isTold(d, texts) {
+			events = append(events, eventOf(d))
 		}
 	}
 	return events
+}
+
+// isTold reports whether one of the texts tells of a deletion, perhaps before restores,
+// which have added to the revision and not to the text.
+func isTold(d member.DeletedPool, texts map[string]bool) bool {
+	for !texts[eventOf(d).Text] {
+		if d.Position.Revision < store.RestoreStep {
+			return false
+		}
+		d.Position.Revision -= store.RestoreStep
+	}
+	return true
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/buddyring/buddyring/coordinator/store"
 	"github.com/buddyring/buddyring/internal/member"
 	pb "github.com/buddyring/buddyring/proto/buddyring/coordinator/v1"
 )
@@ -149,8 +150,11 @@ func TestUntold(t *testing.T) {
 			Deletion: member.Deletion{At: now.Add(-ago), Actor: "ann", Reason: "closed"},
 		}
 	}
-	all := []member.DeletedPool{deleted("told", 7, time.Hour), deleted("untold", 8, time.Hour), deleted("again", 9, time.Hour), deleted("old", 3, 25*time.Hour)}
-	told := []member.Event{eventOf(all[0]), eventOf(deleted("again", 5, 2*time.Hour))}
+	all := []member.DeletedPool{
+		deleted("told", 7, time.Hour), deleted("untold", 8, time.Hour), deleted("again", 9, time.Hour), deleted("old", 3, 25*time.Hour),
+		deleted("restored", 7+2*store.RestoreStep, time.Hour),
+	}
+	told := []member.Event{eventOf(all[0]), eventOf(deleted("again", 5, 2*time.Hour)), eventOf(deleted("restored", 7, time.Hour))}
 	want := []member.Event{eventOf(all[1]), eventOf(all[2])}
 	if got := untold(all, told, now); !slices.EqualFunc(got, want, func(a, b member.Event) bool { return a.Text == b.Text && a.Actor == b.Actor }) {
 		t.Errorf("untold are %v, want %v", got, want)

@@ -47,6 +47,8 @@ type Server struct {
 	term atomic.Pointer[term]
 	// sight is what it has seen of the lease while it did not lead.
 	sight atomic.Pointer[lease.Sight]
+	// loading is the lease that it has won, while the term loads.
+	loading atomic.Pointer[member.Lease]
 	// known is what it has seen of epochs, led the last one in which it has led,
 	// claimed when it sent its last claim. Only compete's goroutine touches them.
 	known   lease.Known

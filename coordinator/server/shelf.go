@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/buddyring/buddyring/coordinator/pool"
@@ -17,22 +16,24 @@ const (
 	// shelfAge is how old what a standby shows may be before it reads the table
 	// again.
 	shelfAge = time.Second
-	// shelfTime bounds the wait for such a reading; toldTime, for what is told without
-	// it too: of a database that does not answer, for one.
+	// shelfTime bounds such a reading.
 	shelfTime = 5 * time.Second
-	toldTime  = 500 * time.Millisecond
+	// toldTime is how long what is told without the table waits for it, while it is
+	// known that the database fails.
+	toldTime = 500 * time.Millisecond
 )
 
 // shelf is what a standby shows of the table: the same service that a leader
-// has, over machines that nobody drives. It is read when somebody asks. It is
-// safe for concurrent use.
+// has, over machines that nobody drives. It is read when somebody asks, once for
+// all who ask meanwhile. It is safe for concurrent use.
 type shelf struct {
 	*Server
 
-	// reading is held by whoever reads the table.
-	reading chan struct{}
-	// shown is what was read last; nil for nothing.
-	shown atomic.Pointer[shown]
+	mu sync.Mutex
+	// last is the reading that is under way, or was the last.
+	last *reading
+	// shown is what was read last; nothing at first.
+	shown shown
 }
 
 // shown is what was read of the table, and when that was asked for.
@@ -41,39 +42,76 @@ type shown struct {
 	asked time.Time
 }
 
-func newShelf(s *Server) *shelf { return &shelf{Server: s, reading: make(chan struct{}, 1)} }
-
-// service returns what answers operators, and how old that is. Where the table
-// cannot be read within a time, it comes with the error and is what was read before,
-// or empty.
-func (s *shelf) service(ctx context.Context, within time.Duration) (*adminService, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	err := s.refresh(ctx)
-	now := s.shown.Load()
-	if now == nil {
-		now = &shown{admin: s.over(newPools(s.deps.Store, leadership{}, newBell(), false), newRouters(s.own))}
-	}
-	return now.admin, time.Since(now.asked), err
+// reading is one of the table. What comes of it is there when done is closed.
+type reading struct {
+	done  chan struct{}
+	ended time.Time
+	err   error
 }
 
-// refresh reads the table, unless what is shown is fresh.
-func (s *shelf) refresh(ctx context.Context) error {
+func newShelf(s *Server) *shelf {
+	nothing := &shelf{Server: s, last: &reading{done: make(chan struct{})}}
+	close(nothing.last.done)
+	return nothing
+}
+
+// service returns what answers operators, and how old that is. Where the table
+// cannot be read, it comes with the error and is what was read before, or empty;
+// told does not wait for that any longer than until the database is known to fail.
+func (s *shelf) service(ctx context.Context, told bool) (*adminService, time.Duration, error) {
+	r := s.read(ctx)
+	tick := time.NewTicker(toldTime)
+	defer tick.Stop()
+	var err error
+	for waits := true; waits; {
+		select {
+		case <-r.done:
+			waits, err = false, r.err
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		case <-tick.C:
+			err = s.health.error()
+			waits = !told || err == nil
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shown.admin == nil {
+		return s.over(newPools(s.deps.Store, leadership{}, newBell(), false), newRouters(s.own)), 0, err
+	}
+	return s.shown.admin, time.Since(s.shown.asked), err
+}
+
+// read reads the table, unless somebody does, or has right now. A reading goes on
+// when whoever asked first does not wait for it.
+func (s *shelf) read(ctx context.Context) *reading {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	select {
-	case s.reading <- struct{}{}:
-		defer func() { <-s.reading }()
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-s.last.done:
+		if s.last.err == nil && time.Since(s.last.ended) < shelfAge {
+			return s.last
+		}
+	default:
+		return s.last
 	}
-	if now := s.shown.Load(); now != nil && time.Since(now.asked) < shelfAge {
-		return nil
-	}
-	asked := time.Now()
-	admin, err := s.load(ctx)
-	if err == nil {
-		s.shown.Store(&shown{admin: admin, asked: asked})
-	}
-	return err
+	r := &reading{done: make(chan struct{})}
+	s.last = r
+	ctx = context.WithoutCancel(ctx)
+	go func() {
+		within, cancel := context.WithTimeout(ctx, shelfTime)
+		defer cancel()
+		asked := time.Now()
+		admin, err := s.load(within)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err == nil {
+			s.shown = shown{admin, asked}
+		}
+		r.ended, r.err = time.Now(), err
+		close(r.done)
+	}()
+	return r
 }
 
 func (s *shelf) load(ctx context.Context) (*adminService, error) {

@@ -168,6 +168,11 @@ func TestLeadIsKnownWhileATermLoads(t *testing.T) {
 		if second.metric("buddyring_epoch") != 2 {
 			t.Errorf("the successor shows epoch %v", second.metric("buddyring_epoch"))
 		}
+		time.Sleep(10 * time.Second)
+		said, err := pb.NewPeerServiceClient(second.connect("agent")).GetLead(t.Context(), &pb.GetLeadRequest{})
+		if err != nil || said.GetLeader() != "c2:7400" || said.GetEpoch() != 2 {
+			t.Errorf("while it loads, the successor says %v, %v", said, err)
+		}
 	})
 }
 

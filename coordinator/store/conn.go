@@ -138,8 +138,10 @@ func (s *session) listen(asked time.Time, b blocks, err error) {
 	late := time.Since(asked) >= patience
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
-	case mysqlNumber(err) == notReady, isFull(err):
+	case mysqlNumber(err) == notReady:
 		s.failover.leave(s.server, s.standing)
+	case isFull(err):
+		s.failover.leaveFull(s.server, s.standing, asked)
 	case isRefusal(err):
 		// MariaDB looks up the rights to a database when a session begins, and goes on
 		// refusing to it what was granted since.

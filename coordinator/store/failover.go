@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,9 @@ const handshake = 1500 * time.Millisecond
 // caller whose deadline comes sooner says nothing about the server. Whoever asks
 // with a deadline of a second, as a standby does, must be able to tell.
 const patience = 750 * time.Millisecond
+
+// fullFor is how long a server that has said that it has no room counts as full.
+const fullFor = time.Minute
 
 // failover connects to the first of several servers that can be written to,
 // and stays with it until it fails: writers of a Galera cluster should share a
@@ -54,6 +58,8 @@ type dbServer struct {
 	connector driver.Connector
 	// standing is that of its sessions. One with an earlier standing is not used again.
 	standing atomic.Pointer[standing]
+	// full is when it has said last that it has no room; nil for never.
+	full atomic.Pointer[time.Time]
 	// warned is whether its unsafe settings have been logged.
 	warned atomic.Bool
 }
@@ -91,6 +97,18 @@ func (f *failover) leave(s *dbServer, of *standing) {
 		f.next.CompareAndSwap(at, at+1)
 	}
 	of.leave()
+}
+
+// leaveFull leaves a server without room, unless all are: then they go on refusing what
+// needs some, and what needs none is not disturbed.
+func (f *failover) leaveFull(s *dbServer, of *standing, now time.Time) {
+	s.full.Store(&now)
+	if slices.ContainsFunc(f.servers, func(s *dbServer) bool {
+		at := s.full.Load()
+		return at == nil || now.Sub(*at) >= fullFor
+	}) {
+		f.leave(s, of)
+	}
 }
 
 // Connect implements driver.Connector. It tries each server once, wherever others that

@@ -90,16 +90,37 @@ func TestFormerNodeIsUsed(t *testing.T) {
 }
 
 // TestFullServerIsLeft: one write fails, and the next finds room on another server.
+// Where none has any, the sessions stay, for what needs none; a minute later there may
+// be some.
 func TestFullServerIsLeft(t *testing.T) {
 	onScripted(t, func(t *testing.T, s *store.Store, first, second *scripted) {
 		idle(t, s, 3)
 		before := first.commits()
 		first.fill()
-		if err := touch(t, s, time.Second); !errors.Is(err, member.ErrUnavailable) {
-			t.Fatalf("%v, want ErrUnavailable", err)
+		fails := func() {
+			t.Helper()
+			if err := touch(t, s, time.Second); !errors.Is(err, member.ErrUnavailable) {
+				t.Fatalf("%v, want ErrUnavailable", err)
+			}
 		}
+		fails()
 		if err := touch(t, s, time.Second); err != nil || second.commits() != 1 || first.commits() != before {
 			t.Errorf("%v; %d commits on the other server, want 1", err, second.commits())
+		}
+		second.fill()
+		idle(t, s, 3)
+		sessions := first.connections() + second.connections()
+		for range 10 {
+			fails()
+		}
+		if n := first.connections() + second.connections() - sessions; n != 0 {
+			t.Errorf("%d sessions were begun on full servers", n)
+		}
+		time.Sleep(time.Minute)
+		fails()
+		fails()
+		if first.connections()+second.connections() == sessions {
+			t.Error("the other server was not tried again")
 		}
 	})
 }

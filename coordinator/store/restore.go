@@ -11,9 +11,9 @@ import (
 	"github.com/buddyring/buddyring/internal/member"
 )
 
-// restoreStep is added to the revisions of a restored pool, so that they are
+// RestoreStep is added to the revisions of a restored pool, so that they are
 // above all that anybody has seen since the backup.
-const restoreStep = 1_000_000_000
+const RestoreStep = 1_000_000_000
 
 // RestoreOptions say how to restore.
 type RestoreOptions struct {
@@ -189,10 +189,10 @@ func (x tx) fill(ctx context.Context, r io.Reader) (BackupInfo, error) {
 // everything can be read.
 func (x tx) moveOn(ctx context.Context, to *Restored, o RestoreOptions) error {
 	if _, err := x.ExecContext(ctx, "UPDATE pool SET epoch = ?, revision = revision + ?, last_change_id = ?",
-		to.Epoch, restoreStep, to.StoreID); err != nil {
+		to.Epoch, RestoreStep, to.StoreID); err != nil {
 		return fmt.Errorf("move pools on: %w", err)
 	}
-	if _, err := x.ExecContext(ctx, "UPDATE deleted_pool SET epoch = ?, revision = revision + ?", to.Epoch, restoreStep); err != nil {
+	if _, err := x.ExecContext(ctx, "UPDATE deleted_pool SET epoch = ?, revision = revision + ?", to.Epoch, RestoreStep); err != nil {
 		return fmt.Errorf("move deleted pools on: %w", err)
 	}
 	for _, t := range backupTables {

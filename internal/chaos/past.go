@@ -24,6 +24,20 @@ const (
 	unawareTime = 200 * time.Millisecond
 )
 
+// Visits are the questions to leaders of the past of those who have seen a later one.
+type Visits struct {
+	// Agents and Routers were refused; Unanswered got neither that nor an effect.
+	Agents, Routers, Unanswered int
+}
+
+func (v *Visits) add(o Visits) {
+	v.Agents, v.Routers, v.Unanswered = v.Agents+o.Agents, v.Routers+o.Routers, v.Unanswered+o.Unanswered
+}
+
+func (v Visits) String() string {
+	return fmt.Sprintf("leaders of the past refused %d members and %d routers, and left %d without an answer", v.Agents, v.Routers, v.Unanswered)
+}
+
 // past is a leader that was stopped, and succeeded meanwhile.
 type past struct {
 	*coordinator
@@ -61,11 +75,17 @@ func (r *run) wake(ctx context.Context, p past) error {
 	defer cancel()
 	var visits sync.WaitGroup
 	for _, hello := range p.members {
-		visits.Go(func() { r.tell(r.visitAsAgent(visiting, p, hello)) })
+		visits.Go(func() {
+			epoch, err := r.visitAsAgent(visiting, p, hello)
+			r.tell(visitor{hello.GetServerId(), p.later, &r.report.Visits.Agents}, epoch, err)
+		})
 	}
 	for _, w := range r.watchers {
 		if hello := w.stands(p.later); len(hello.GetResume()) > 0 {
-			visits.Go(func() { r.tell(r.visitAsRouter(visiting, p, hello)) })
+			visits.Go(func() {
+				epoch, err := r.visitAsRouter(visiting, p, hello)
+				r.tell(visitor{hello.GetRouterId(), p.later, &r.report.Visits.Routers}, epoch, err)
+			})
 		}
 	}
 	sleep(ctx, earlyTime)
@@ -76,55 +96,61 @@ func (r *run) wake(ctx context.Context, p past) error {
 	return err
 }
 
+// visitor is somebody who has seen a later epoch; refused counts those like it who were
+// refused.
+type visitor struct {
+	id      string
+	later   uint64
+	refused *int
+}
+
 // tell notes what a visitor was told: the epoch of an effect, or an error.
-func (r *run) tell(who string, epoch, later uint64, err error) {
+func (r *run) tell(v visitor, epoch uint64, err error) {
 	r.visits.Lock()
 	defer r.visits.Unlock()
 	switch {
-	case err == nil && epoch < later:
+	case err == nil && epoch < v.later:
 		r.report.StaleEffects = append(r.report.StaleEffects,
-			fmt.Sprintf("%s, who had said that there is epoch %d, got an effect of epoch %d", who, later, epoch))
+			fmt.Sprintf("%s, who had said that there is epoch %d, got an effect of epoch %d", v.id, v.later, epoch))
 	case errors.As(err, new(*member.NotLeaderError)):
-		r.report.Visits++
+		*v.refused++
+	default:
+		r.report.Visits.Unanswered++
 	}
 }
 
 // visitAsAgent says hello as a member that comes back.
-func (r *run) visitAsAgent(ctx context.Context, p past, hello *pb.Hello) (who string, epoch, later uint64, err error) {
-	who, later = hello.GetServerId(), p.later
+func (r *run) visitAsAgent(ctx context.Context, p past, hello *pb.Hello) (epoch uint64, err error) {
 	conn, err := r.site.dial(p.address)
 	if err != nil {
-		return who, 0, later, err
+		return 0, err
 	}
 	defer func() { _ = conn.Close() }()
 	stream, err := pb.NewAgentServiceClient(conn).Session(ctx)
 	if err != nil {
-		return who, 0, later, err
+		return 0, err
 	}
 	hello = proto.CloneOf(hello)
-	hello.Epoch = later
+	hello.Epoch = p.later
 	_ = stream.Send(&pb.SessionRequest{Message: &pb.SessionRequest_Hello{Hello: hello}}) // Recv says why it fails
 	m, err := stream.Recv()
-	return who, m.GetEpoch(), later, err
+	return m.GetEpoch(), err
 }
 
 // visitAsRouter resumes a stream.
-func (r *run) visitAsRouter(
-	ctx context.Context, p past, hello *pb.SubscribeHello,
-) (who string, epoch, later uint64, err error) {
-	who, later = hello.GetRouterId(), p.later
+func (r *run) visitAsRouter(ctx context.Context, p past, hello *pb.SubscribeHello) (epoch uint64, err error) {
 	conn, err := r.site.dial(p.address)
 	if err != nil {
-		return who, 0, later, err
+		return 0, err
 	}
 	defer func() { _ = conn.Close() }()
 	stream, err := pb.NewMembershipServiceClient(conn).Subscribe(ctx)
 	if err != nil {
-		return who, 0, later, err
+		return 0, err
 	}
 	_ = stream.Send(&pb.SubscribeRequest{Message: &pb.SubscribeRequest_Hello{Hello: hello}}) // Recv says why it fails
 	m, err := stream.Recv()
-	return who, m.GetStart().GetEpoch(), later, err
+	return m.GetStart().GetEpoch(), err
 }
 
 // stands is a hello that resumes where the watcher is, as one that has seen an epoch.

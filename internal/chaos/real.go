@@ -54,7 +54,9 @@ type realRouter struct {
 	client routerv1.RouterServiceClient
 
 	mu sync.Mutex
-	// at is the epoch and the revision of its last answer since it was started.
+	// runs is how often it was started again.
+	runs int
+	// at is the epoch and the revision of its last answer since then.
 	at history.Position
 	// stale are the answers that went back.
 	stale []string
@@ -151,6 +153,7 @@ func (r *realPart) start(p *realProgram) (err error) {
 // restart starts a router that was killed.
 func (r *realPart) restart(router *realRouter) error {
 	router.mu.Lock()
+	router.runs++
 	router.at = history.Position{} // it has what was on its disk
 	router.mu.Unlock()
 	return r.start(&router.realProgram)
@@ -197,12 +200,18 @@ func (r *realPart) watch(ctx context.Context) {
 }
 
 func (router *realRouter) look(ctx context.Context) {
+	router.mu.Lock()
+	asked := router.runs
+	router.mu.Unlock()
 	res, err := router.resolve(ctx, realPool)
 	if err != nil {
 		return
 	}
 	router.mu.Lock()
 	defer router.mu.Unlock()
+	if router.runs != asked {
+		return
+	}
 	before := router.at
 	router.at = history.Position{Epoch: res.GetFreshness().GetEpoch(), Revision: res.GetFreshness().GetRevision()}
 	if router.at.Epoch < before.Epoch || router.at.Revision < before.Revision {

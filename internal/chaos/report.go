@@ -71,13 +71,12 @@ type Report struct {
 	// Clocks is how often the wall clock of a program was set, Others how often
 	// a standby, a router or an agent was killed or stopped, Nodes how often a
 	// node of the cluster was harmed, Slows how often links were slow,
-	// Visits how often a leader of the past was asked by somebody who had seen a later
-	// one, and refused.
-	Clocks int `json:"clocks"`
-	Others int `json:"others"`
-	Nodes  int `json:"nodes"`
-	Slows  int `json:"slows"`
-	Visits int `json:"visits"`
+	// Visits who asked a leader of the past, having seen a later one.
+	Clocks int    `json:"clocks"`
+	Others int    `json:"others"`
+	Nodes  int    `json:"nodes"`
+	Slows  int    `json:"slows"`
+	Visits Visits `json:"visits"`
 	// History is what was judged.
 	History Judged `json:"history"`
 	// What must not be.
@@ -165,7 +164,7 @@ func (r *Report) Add(o Report) {
 	r.SlowChanges = append(r.SlowChanges, o.SlowChanges...)
 	r.Revisions, r.Epochs = r.Revisions+o.Revisions, r.Epochs+o.Epochs
 	r.Clocks, r.Others, r.Nodes, r.Slows = r.Clocks+o.Clocks, r.Others+o.Others, r.Nodes+o.Nodes, r.Slows+o.Slows
-	r.Visits += o.Visits
+	r.Visits.add(o.Visits)
 	r.History.add(o.History)
 	mine := r.wrongs()
 	for i, list := range o.wrongs() {
@@ -190,7 +189,7 @@ func (r Report) Write(w io.Writer) error {
 			r.Joins, r.Leaves, r.Removed, r.Deaths, r.Revisions, r.Epochs),
 		"acknowledged to operators: " + r.orders(),
 		fmt.Sprintf("besides: %d times a clock was set, %d times a standby, a router or an agent killed or stopped, %d times a node of Galera harmed, "+
-			"%d times links slow; %d visits to leaders of the past", r.Clocks, r.Others, r.Nodes, r.Slows, r.Visits),
+			"%d times links slow; %s", r.Clocks, r.Others, r.Nodes, r.Slows, r.Visits),
 		fmt.Sprintf("judged: %d operations, %d of them without an answer; %d messages of %d streams of routers and %d of clients; %d of clients resumed, %d messages to them compared with the table",
 			r.History.Operations, r.History.Unknown, r.History.Messages, r.History.Streams, r.History.Clients, r.History.Resumed, r.History.Compared),
 		fmt.Sprintf("%-66s %5s %9s %9s %9s", "", "n", "p50", "p99", "max"),

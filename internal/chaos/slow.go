@@ -17,6 +17,8 @@ type slowness struct {
 	delay, jitter time.Duration
 	// bearable says that the leader, which is well, must lead on in its epoch.
 	bearable bool
+	// commits says that changes come late, too: there is a round trip in each at least.
+	commits bool
 	// steered is the time in the report from the crash of a server until no router
 	// sent anybody there.
 	steered func(*Report) *Times
@@ -26,7 +28,7 @@ type slowness struct {
 // connection five or six, and both together may take 2 s: ten round trips of 200 ms.
 func slownesses() []slowness {
 	database, clients := slowness{
-		name: "the leader's link to the database", bearable: true,
+		name: "the leader's link to the database", bearable: true, commits: true,
 		links: func(_ *run, leader *coordinator) (all []*relay.Path) {
 			for _, g := range leader.gates {
 				all = append(all, g.Path)
@@ -88,6 +90,9 @@ func (r *run) slow(ctx context.Context) error {
 	r.mortality.revive(went.victim, time.Now())
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
+	}
+	if s.commits && went.resumed < 2*s.delay {
+		return fmt.Errorf("%s: a change was acknowledged after %s: the link is not slow", what, went.resumed)
 	}
 	steered := s.steered(&r.report)
 	*steered, r.report.SlowChanges = append(*steered, went.steered), append(r.report.SlowChanges, went.resumed)
