@@ -174,7 +174,7 @@ func isOrdered(c member.Change) bool {
 	return len(c.Forget) > 0 || slices.ContainsFunc(c.Requests, func(r member.Request) bool { return r.ID == orderID })
 }
 
-// Every change that an operator asks for is made once, whenever its leader ends and
+// A change that an operator asks for is made once, whenever its leader ends and
 // however, also where nobody was told: who asks again by the same request id gets the
 // answer of the first time, from the leaders that follow too.
 func TestOrdersSurviveEverything(t *testing.T) {
@@ -333,6 +333,20 @@ var orders = map[string]func() order{
 			},
 			events: map[string]int{"replaced web-3": 1},
 			holds:  func(w *world) { w.isPhase("web-3", pb.Phase_PHASE_ACTIVE) },
+		}
+	},
+	"a server is removed": func() order {
+		return order{
+			ask: func(ctx context.Context, w *world) (string, error) {
+				res, err := w.admin.RemoveServer(ctx, &pb.RemoveServerRequest{ServerId: "web-3", RequestId: orderID})
+				return at(res.GetRevision(), err)
+			},
+			events: map[string]int{"removed web-3": 1},
+			holds: func(w *world) {
+				if got := membersOf(w); slices.Contains(got, "web-3") {
+					w.t.Errorf("the ring is %v", got)
+				}
+			},
 		}
 	},
 	"a pool is deleted": func() order {

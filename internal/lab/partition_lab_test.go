@@ -73,9 +73,27 @@ func (a *apart) coordinatorsFromEachOther() {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		for _, c := range a.Coordinators() {
 			if c != a.leader {
-				a.refuses(c, a.leader.Address())
+				a.refuses(c, a.leader.Address(), nobody)
 			}
 		}
+	}
+	for _, c := range a.Coordinators() {
+		if c == a.leader {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(a.t.Context(), time.Second)
+		if conn, err := a.leader.Host().Dial(ctx, "tcp", c.Address()); err == nil {
+			a.t.Errorf("the leader reaches %s", c.ID())
+			_ = conn.Close()
+		}
+		cancel()
+		a.await(c.ID()+" to name the leader", func(ctx context.Context) error {
+			status, err := c.Status(ctx)
+			if err == nil && status.GetLeader() != a.leader.Address() {
+				err = fmt.Errorf("it names %q", status.GetLeader())
+			}
+			return err
+		})
 	}
 	a.goesOn()
 	a.ledOn()
@@ -176,9 +194,9 @@ func (a *apart) leaderFromDatabase(server string) {
 	var mend func()
 	a.withoutLeader("without the database", func(c *lab.Coordinator) error {
 		mend = sever(a.t, c.Host(), a.database)
-		a.await("the alarm of the leader", func(ctx context.Context) error { return fails(ctx, c, true) })
 		a.crash(server)
 		a.steersAtOnce(server)
+		a.await("the alarm of "+c.ID(), func(ctx context.Context) error { return fails(ctx, c, true) })
 		return nil
 	}, func(*lab.Coordinator) error {
 		status, err := old.Status(a.t.Context())

@@ -54,7 +54,7 @@ func TestSlowLinks(t *testing.T) {
 	w.watch(2 * time.Second)
 	w.settled()
 	sameRing(t, before, w.ring())
-	w.onlyAlarms()
+	w.await("no alarms", func(ctx context.Context) error { return w.onlyAlarms(ctx) })
 	avoided("web-5", 60*time.Millisecond)
 	for i := range 2 {
 		a.removed(i, "web-5")
@@ -74,12 +74,10 @@ func TestSlowLinks(t *testing.T) {
 	}
 	time.Sleep(watched(0, time.Minute))
 	for i := range 2 {
-		if err := w.suspects(i, "web-8"); err != nil {
-			t.Error(err)
-		}
+		w.await("one suspect", func(ctx context.Context) error { return w.suspects(ctx, i, "web-8") })
 	}
 	w.onlyRemoved("web-5")
-	w.onlyAlarms("AGENT_DOWN")
+	w.await("no alarms but of agents", func(ctx context.Context) error { return w.onlyAlarms(ctx, "AGENT_DOWN") })
 	if err := detour.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -92,8 +90,8 @@ func TestSlowLinks(t *testing.T) {
 
 // suspects says what is wrong when a router calls another server suspect than this one,
 // or not this one.
-func (w *world) suspects(router int, server string) error {
-	answer, err := w.Router(router).Resolve(w.t.Context(), &routerv1.ResolveRequest{Pool: lab.Pool})
+func (w *world) suspects(ctx context.Context, router int, server string) error {
+	answer, err := w.Router(router).Resolve(ctx, &routerv1.ResolveRequest{Pool: lab.Pool})
 	if err != nil {
 		return err
 	}
@@ -109,16 +107,16 @@ func (w *world) suspects(router int, server string) error {
 	return nil
 }
 
-// onlyAlarms checks that there are no other alarms than those of these names.
-func (w *world) onlyAlarms(names ...string) {
-	w.t.Helper()
-	answer, err := w.Admin().ListAlarms(w.t.Context(), &coordinatorv1.ListAlarmsRequest{})
+// onlyAlarms says which alarms there are but those of these names.
+func (w *world) onlyAlarms(ctx context.Context, names ...string) error {
+	answer, err := w.Admin().ListAlarms(ctx, &coordinatorv1.ListAlarmsRequest{})
 	if err != nil {
-		w.t.Fatal(err)
+		return err
 	}
 	for _, alarm := range answer.GetAlarms() {
 		if !slices.Contains(names, alarm.GetName()) {
-			w.t.Errorf("alarm: %v", alarm)
+			return fmt.Errorf("alarm: %v", alarm)
 		}
 	}
+	return nil
 }

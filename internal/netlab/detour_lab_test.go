@@ -24,6 +24,9 @@ func TestDetourDelays(t *testing.T) {
 		}
 		return time.Since(begin)
 	}
+	least := func(to *netlab.Host) time.Duration {
+		return min(took(to), took(to), took(to), took(to), took(to)) // the machine may be busy
+	}
 	detour, err := lab.Host("slow").Detour()
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +38,7 @@ func TestDetourDelays(t *testing.T) {
 	if rtt := took(b); rtt < 2*delay {
 		t.Errorf("to and fro in %v", rtt)
 	}
-	if rtt := took(c); rtt >= 2*delay {
+	if rtt := least(c); rtt >= 2*delay {
 		t.Errorf("past the detour: to and fro in %v", rtt)
 	}
 	lis, err := b.Listen(t.Context(), "tcp", b.Addr().String()+":80")
@@ -70,7 +73,7 @@ func TestDetourDelays(t *testing.T) {
 	if err := detour.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if rtt := took(b); rtt >= 2*delay {
+	if rtt := least(b); rtt >= 2*delay {
 		t.Errorf("after the detour: to and fro in %v", rtt)
 	}
 }
