@@ -13,6 +13,9 @@ import (
 
 // check compares the table with what was acknowledged.
 func (r *run) check(ctx context.Context) error {
+	if err := r.readable(ctx); err != nil {
+		return err
+	}
 	rows, err := r.rows(ctx)
 	if err != nil {
 		return err
@@ -31,6 +34,24 @@ func (r *run) check(ctx context.Context) error {
 	return errors.Join(err, r.orders(ctx), r.staleWrites(ctx), r.wrongRemovals(ctx), r.halfWritten(ctx, rows), r.differences(ctx))
 }
 
+// readable waits until every server of the database can be read. A node of a cluster
+// whose clock was set gives up too early on what the others have written.
+func (r *run) readable(ctx context.Context) error {
+	for _, db := range r.site.dbs {
+		for try := 0; ; try++ {
+			_, err := r.texts(ctx, db, "SELECT name, revision FROM pool")
+			if err == nil {
+				break
+			}
+			if try == 10 {
+				return err
+			}
+			sleep(ctx, time.Second)
+		}
+	}
+	return nil
+}
+
 // orders compares what operators were told with the events and the pools.
 func (r *run) orders(ctx context.Context) error {
 	events, eventsErr := read(ctx, r.site.dbs[0], "SELECT kind, text FROM event WHERE pool = 'default'",
@@ -42,8 +63,8 @@ func (r *run) orders(ctx context.Context) error {
 			}
 			return err
 		})
-	settings, settingsErr := r.texts(ctx, "SELECT name, JSON_VALUE(settings, '$.hold_down_max') FROM pool")
-	deleted, deletedErr := r.texts(ctx, "SELECT name, reason FROM deleted_pool")
+	settings, settingsErr := r.texts(ctx, r.site.dbs[0], "SELECT name, JSON_VALUE(settings, '$.hold_down_max') FROM pool")
+	deleted, deletedErr := r.texts(ctx, r.site.dbs[0], "SELECT name, reason FROM deleted_pool")
 	if err := errors.Join(eventsErr, settingsErr, deletedErr); err != nil {
 		return err
 	}
@@ -56,9 +77,9 @@ func (r *run) loses(lists ...[]string) {
 	r.report.Lost = append(r.report.Lost, slices.Concat(lists...)...)
 }
 
-func (r *run) texts(ctx context.Context, query string) (map[string]string, error) {
+func (r *run) texts(ctx context.Context, db *sql.DB, query string) (map[string]string, error) {
 	all := map[string]string{}
-	return all, each(ctx, r.site.dbs[0], query, func(rows *sql.Rows) error {
+	return all, each(ctx, db, query, func(rows *sql.Rows) error {
 		var name, text string
 		err := rows.Scan(&name, &text)
 		all[name] = text

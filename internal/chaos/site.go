@@ -91,9 +91,10 @@ func newSite(ctx context.Context, cfg Config) (s *site, err error) {
 		return nil, err
 	}
 	s = &site{bin: cfg.Bin, dir: cfg.Dir, unsafe: cfg.Unsafe, credentials: credentials}
+	made := s
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, made.close())
 		}
 	}()
 	if err := s.startServers(cfg); err != nil { //nolint:contextcheck // it has a time-out of its own
